@@ -1,0 +1,1 @@
+"""Headwater: an embedded log of changes on one machine, and SQL over it."""

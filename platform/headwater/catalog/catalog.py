@@ -1,0 +1,136 @@
+"""The catalog's seam: short read transactions, and one write transaction at a time.
+
+SQLite in WAL mode with ``synchronous=FULL``: a commit that returned survives a power cut. Writers queue on a
+fair lock first and then ``BEGIN IMMEDIATE``, so SQLITE_BUSY cannot come between. Reads never wait for them.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event, exc, select
+
+from headwater.catalog import migrations, tables
+from headwater.catalog.queue_lock import queued
+from headwater.errors import CatalogError, DiskFull, HeadwaterError
+from headwater.failpoint import hit
+
+FILE = "catalog.sqlite"
+LOCK = "run/catalog.lock"
+
+
+class Catalog:
+    """One lake's catalog. Thread-safe: every transaction has a connection of its own from the pool."""
+
+    def __init__(self, folder: Path, *, create: bool = False) -> None:
+        self.folder = folder
+        path = folder / FILE
+        if not create and not path.exists():
+            todo = "Run `headwater up` in the project, or give the folder of another one."
+            raise CatalogError("there is no lake here", where=str(folder), todo=todo)
+        self._engine = _engine(path)
+        self._lock = folder / LOCK
+        if create:
+            with self.write() as connection:
+                migrations.apply(connection)
+        with self.read() as connection:
+            migrations.require_current(connection, str(path))
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A consistent read transaction; keep it to milliseconds (an open one keeps the WAL from shrinking)."""
+        with _as_catalog_error(self.folder), self._engine.connect() as connection:
+            connection.exec_driver_sql("BEGIN")
+            try:
+                yield connection
+            finally:
+                connection.exec_driver_sql("ROLLBACK")
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """The one write transaction; commits when the block ends, rolls back when it raises.
+
+        When this returns, the transaction is durable. When it raises from COMMIT itself the outcome is
+        unknown to the caller, who re-reads its producer's position.
+        """
+        with _as_catalog_error(self.folder), queued(self._lock), self._engine.connect() as connection:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+            try:
+                yield connection
+                hit("catalog.commit:before")
+                connection.exec_driver_sql("COMMIT")
+            except BaseException:
+                # COMMIT may have failed half way; SQLite answers "no transaction" when it did go through.
+                with suppress(exc.OperationalError, sqlite3.OperationalError):
+                    connection.exec_driver_sql("ROLLBACK")
+                raise
+            hit("catalog.commit:after")
+
+    def setting(self, name: str) -> str | None:
+        with self.read() as connection:
+            row = connection.execute(select(tables.setting.c.value).where(tables.setting.c.name == name)).first()
+        return None if row is None else str(row[0])
+
+    def set_setting(self, name: str, value: str | None) -> None:
+        """Store a text under a name; None removes it."""
+        with self.write() as connection:
+            put_setting(connection, name, value)
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+
+def put_setting(connection: Connection, name: str, value: str | None) -> None:
+    """The same inside a transaction of the caller's."""
+    connection.execute(tables.setting.delete().where(tables.setting.c.name == name))
+    if value is not None:
+        connection.execute(tables.setting.insert().values(name=name, value=value))
+
+
+def new_incarnation() -> str:
+    """A name for this copy of the lake; a restored copy gets another one, which fences the old state."""
+    return uuid.uuid4().hex
+
+
+def _engine(path: Path) -> Engine:
+    engine = create_engine(
+        f"sqlite:///{path}",
+        isolation_level="AUTOCOMMIT",  # we say BEGIN and COMMIT ourselves
+        connect_args={"timeout": 30, "check_same_thread": False},
+        pool_size=8,
+        max_overflow=24,
+    )
+
+    @event.listens_for(engine, "connect")
+    def _pragmas(connection: sqlite3.Connection, _record: object) -> None:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+        connection.execute("PRAGMA wal_autocheckpoint=2000")
+
+    @event.listens_for(engine, "before_cursor_execute")
+    def _statement(_c: object, _cursor: object, statement: str, *_rest: Any) -> None:
+        if not statement.startswith(("SELECT", "BEGIN", "COMMIT", "ROLLBACK", "PRAGMA")):
+            words = statement.split(None, 3)
+            hit(f"catalog.{words[0].lower()}.{words[2 if words[1] in ('INTO', 'FROM') else 1].lower()}:before")
+
+    return engine
+
+
+@contextmanager
+def _as_catalog_error(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except HeadwaterError:
+        raise
+    except (exc.DBAPIError, sqlite3.Error) as error:
+        cause = error.orig if isinstance(error, exc.DBAPIError) else error
+        if "disk is full" in str(cause):
+            todo = "Free space on this file system; headwater goes on from the last commit by itself."
+            raise DiskFull("the disk is full", where=str(folder / FILE), todo=todo) from error
+        todo = "Nothing was published by this transaction; check the disk and the folder's permissions."
+        raise CatalogError(f"the catalog refused: {cause}", where=str(folder / FILE), todo=todo) from error

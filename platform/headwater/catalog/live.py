@@ -1,0 +1,92 @@
+"""Heartbeats and display figures: who runs, since when, how fast. Never a source of truth.
+
+A second SQLite file with ``synchronous=OFF``: it may be lost or torn by a power cut, and is then made anew.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from headwater.clock import Clock
+
+FILE = "live.sqlite"
+Stat = int | float | str | bool | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LiveRow:
+    """A component's last beat. ``started`` and ``beat_at`` are seconds since 1970."""
+
+    component: str
+    pid: int
+    started: float
+    beat_at: float
+    stats: Mapping[str, Stat]
+
+
+class Live:
+    """The live file; writing is cheap (no fsync) and throttled by nobody: callers beat a few times a second."""
+
+    def __init__(self, folder: Path, clock: Clock) -> None:
+        self._path = folder / FILE
+        self._clock = clock
+        self._local = threading.local()
+        self._started = time.time()
+
+    def beat(self, component: str, **stats: Stat) -> None:
+        """Replace the component's row; figures not given are kept from the last beat of the same process."""
+        connection = self._connection()
+        pid = os.getpid()
+        with connection:
+            connection.execute("BEGIN IMMEDIATE")
+            row = connection.execute("SELECT pid, stats FROM live WHERE component = ?", (component,)).fetchone()
+            kept: dict[str, Stat] = json.loads(row[1]) if row and row[0] == pid else {}
+            connection.execute(
+                "INSERT OR REPLACE INTO live VALUES (?, ?, ?, ?, ?)",
+                (component, pid, self._started, self._clock.now_us() / 1e6, json.dumps({**kept, **stats})),
+            )
+
+    def read(self) -> dict[str, LiveRow]:
+        """The newest row of every component that ever beat."""
+        rows = self._connection().execute("SELECT component, pid, started, beat_at, stats FROM live").fetchall()
+        return {
+            name: LiveRow(component=name, pid=pid, started=started, beat_at=beat_at, stats=json.loads(stats))
+            for name, pid, started, beat_at, stats in rows
+        }
+
+    def forget(self, component: str) -> None:
+        """Remove a component that is gone for good."""
+        with self._connection() as connection:
+            connection.execute("DELETE FROM live WHERE component = ?", (component,))
+
+    def _connection(self) -> sqlite3.Connection:
+        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            try:
+                connection = _open(self._path)
+            except sqlite3.DatabaseError:
+                # Torn by a power cut: it holds nothing that matters.
+                with suppress(FileNotFoundError):
+                    self._path.unlink()
+                connection = _open(self._path)
+            self._local.connection = connection
+        return connection
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, timeout=5, isolation_level=None)
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=OFF")
+    connection.execute(
+        "CREATE TABLE IF NOT EXISTS live"
+        " (component TEXT PRIMARY KEY, pid INTEGER, started REAL, beat_at REAL, stats TEXT) WITHOUT ROWID"
+    )
+    return connection

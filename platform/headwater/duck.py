@@ -1,0 +1,48 @@
+"""DuckDB connections under the lake's pinned settings; no other module calls ``duckdb.connect``.
+
+Pinned because they change answers: the time zone (``timestamptz::date`` differs by it) and NULL order.
+Extensions are never installed or loaded on demand: nothing is fetched at run time.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import duckdb
+
+from headwater import types
+
+
+def connect(
+    database: str | Path = ":memory:",
+    *,
+    timezone: str = "UTC",
+    memory_limit: str = "",
+    threads: int = 0,
+    temp_directory: str | Path = "",
+) -> duckdb.DuckDBPyConnection:
+    """A connection whose answers do not depend on the process it runs in.
+
+    ``memory_limit`` as DuckDB writes it ("1GB"); empty and 0 leave DuckDB's own default.
+    """
+    config: dict[str, str | bool | int | float | list[str]] = {
+        "autoinstall_known_extensions": False,
+        "autoload_known_extensions": False,
+        "preserve_insertion_order": False,
+    }
+    if memory_limit:
+        config["memory_limit"] = memory_limit
+    if threads:
+        config["threads"] = threads
+    if temp_directory:
+        config["temp_directory"] = str(temp_directory)
+    connection = duckdb.connect(str(database), config=config)
+    pin(connection, timezone)
+    return connection
+
+
+def pin(connection: duckdb.DuckDBPyConnection, timezone: str = "UTC") -> None:
+    """Give a cursor the settings that its parent connection has but a new cursor does not inherit."""
+    connection.execute("SET TimeZone = $zone", {"zone": timezone}) if timezone else None
+    for macro in types.MACROS:
+        connection.execute(macro)

@@ -1,0 +1,46 @@
+"""Named crash points at every seam: storage, catalog, pipeline state, acknowledgement.
+
+Nothing happens unless ``HEADWATER_FAILPOINTS`` is set when the process starts:
+``record:FILE`` appends each name that is passed to FILE, so the list of crash points is read off a real
+run and never kept by hand; ``kill:N`` kills this process (SIGKILL) at the N-th hit; ``kill:NAME:K`` at the
+K-th hit of NAME. Crash tests run the real commands with this variable.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+
+
+class _Plan:
+    """What the environment asked for; counts hits under a lock (hits come from several threads)."""
+
+    def __init__(self, text: str) -> None:
+        self.lock = threading.Lock()
+        self.seen = 0
+        self.of_name = 0
+        mode, _, rest = text.partition(":")
+        name, _, nth = rest.rpartition(":")
+        self.record = os.open(rest, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644) if mode == "record" else -1
+        self.name = name if mode == "kill" else ""
+        self.nth = int(nth) if mode == "kill" else 0
+
+    def hit(self, name: str) -> None:
+        with self.lock:
+            if self.record >= 0:
+                os.write(self.record, f"{name}\n".encode())
+                return
+            self.seen += 1
+            self.of_name += name == self.name
+            if (self.of_name if self.name else self.seen) == self.nth and self.name in ("", name):
+                os.kill(os.getpid(), signal.SIGKILL)
+
+
+_plan = _Plan(os.environ["HEADWATER_FAILPOINTS"]) if os.environ.get("HEADWATER_FAILPOINTS") else None
+
+
+def hit(name: str) -> None:
+    """Pass the crash point ``name``; free of cost unless a plan is set."""
+    if _plan is not None:
+        _plan.hit(name)

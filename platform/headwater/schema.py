@@ -1,0 +1,76 @@
+"""A record's shape: typed fields with stable ids, and which of them are the key.
+
+A field keeps its id through renames and reordering, so that old files are read by id and never by place.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+
+import pyarrow as pa
+
+from headwater import types
+
+
+@dataclass(frozen=True, kw_only=True)
+class Field:
+    """One column. ``type`` is a canonical DuckDB type text, ``source_type`` what the source calls it."""
+
+    id: int
+    name: str
+    type: str
+    nullable: bool = True
+    source_type: str = ""
+    description: str = ""
+    initial_default: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schema:
+    """The columns of a topic in order, without metadata columns; ``key`` is empty for keyless topics."""
+
+    fields: tuple[Field, ...]
+    key: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        missing = [name for name in self.key if name not in self.names]
+        if missing:
+            raise ValueError(f"key columns {missing} are not in the schema")
+        if len({field.id for field in self.fields}) != len(self.fields):
+            raise ValueError("field ids must be unique")
+
+    @classmethod
+    def of(cls, columns: dict[str, str] | None = None, /, key: Sequence[str] = (), **more: str) -> Schema:
+        """``Schema.of({"id": "BIGINT", "name": "VARCHAR"}, key=["id"])``; ids are given by place from 1."""
+        named = {**(columns or {}), **more}
+        fields = tuple(
+            Field(id=place, name=name, type=types.canonical(text))
+            for place, (name, text) in enumerate(named.items(), start=1)
+        )
+        return cls(fields=fields, key=tuple(key))
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        return tuple(field.name for field in self.fields)
+
+    def field(self, name: str) -> Field:
+        """The field of this name; KeyError when there is none."""
+        for field in self.fields:
+            if field.name == name:
+                return field
+        raise KeyError(name)
+
+    def arrow(self) -> pa.Schema:
+        """The data columns as files hold them."""
+        return pa.schema([(field.name, types.arrow_type(field.type)) for field in self.fields])
+
+    def to_json(self) -> str:
+        return json.dumps({"fields": [asdict(field) for field in self.fields], "key": list(self.key)})
+
+    @classmethod
+    def from_json(cls, text: str) -> Schema:
+        parsed = json.loads(text)
+        return cls(fields=tuple(Field(**field) for field in parsed["fields"]), key=tuple(parsed["key"]))
