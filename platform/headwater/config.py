@@ -1,0 +1,369 @@
+"""The project file: ``headwater.toml`` and the environment, read once into frozen values.
+
+Nothing below the command line reads the environment or the file again; a ``Project`` is passed on.
+A key nobody knows is refused with the nearest known one: a misspelt limit must not become the default.
+Secrets never show in ``repr``, in messages or in logs; they come from the environment or libpq's own files.
+
+    [project]                 name, lake, http_port ... every field of ``Settings`` goes under [settings]
+    [source.NAME]             kind, dsn, tables, and options of that kind of source
+    [source.NAME.table."public.orders"]   partitions ...
+
+Environment: ``HEADWATER_SOURCE_<NAME>_DSN`` replaces a source's dsn, ``HEADWATER_<SETTING>`` a setting.
+This module imports the standard library only: it is on the path of ``headwater --help``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, get_type_hints
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from headwater.errors import ConfigError
+
+FILE = "headwater.toml"
+REFUSED_SOURCE_NAMES = frozenset({"log", "history", "main", "temp", "system", "views"})
+MIB = 1 << 20
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
+_PASSWORD_IN_URL = re.compile(r"(?P<head>\w+://[^:/@\s]*:)[^@\s]*(?=@)")
+_PASSWORD_IN_PAIRS = re.compile(
+    r"(?P<head>\b(?:ssl)?password\s*=\s*)(?:'(?:\\.|[^'\\])*'|[^\s&]+)", re.IGNORECASE
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Every limit of a lake, with its unit in its name and its reason beside it. The defaults are meant to be kept."""
+
+    timezone: str = "UTC"
+    """The lake's one zone: naive timestamps are in it, and every DuckDB connection is set to it."""
+
+    # -- commits: the unit of visibility --
+    linger_ms: int = 20
+    """How long a quiet source waits for more before it commits: one fsync's order, far below what an eye notices."""
+    commit_rows_max: int = 100_000
+    """A busy source commits after this many rows: larger commits gain nothing more and delay readers."""
+    commit_bytes_max: int = 32 * MIB
+    """... or after this many bytes in memory; one larger source transaction is spooled to files instead."""
+
+    # -- sealing: hot batches into Parquet segments --
+    seal_commits: int = 256
+    """Seal after this many commits: one topic out of 300 hot files reads in 33 ms, out of 1,500 in 118 ms."""
+    seal_bytes: int = 32 * MIB
+    """... or this many hot bytes: a few row groups of a segment."""
+    seal_age_s: float = 60.0
+    """... or when the oldest hot batch is this old, so that a quiet lake is sealed too."""
+    segment_rows_max: int = 5_000_000
+    """A segment's rows: bounds what sealing one topic holds in memory."""
+    row_group_rows: int = 250_000
+    """Parquet row group: large enough to scan at full speed, small enough for its statistics to skip some."""
+
+    # -- bases: compacted rows of a table --
+    base_changed_fraction: float = 0.1
+    """A new base once this share of a table's rows changed since the last: reading folds what came after it."""
+    base_age_s: float = 3600.0
+    """... or after this time, if anything changed at all."""
+    base_rows_min: int = 10_000
+    """No base below this many changes: folding them costs less than the file."""
+
+    # -- files and history --
+    file_grace_s: float = 900.0
+    """A file that left the catalog is unlinked this much later: a reader without a lease must finish within it."""
+    time_travel_s: float = 86_400.0
+    """Every commit this recent stays addressable with ``at=``."""
+    disk_free_bytes_min: int = 256 * MIB
+    """Writing stops, loudly, when less is free: the catalog must still be able to commit."""
+
+    # -- reading --
+    result_bytes_max: int = 64 * MIB
+    """A result up to this size is materialised at once; a larger one runs again over the same files."""
+    query_memory_bytes_max: int = 1024 * MIB
+    """DuckDB's memory limit of one reading connection; beyond it, it spills."""
+    stale_after_s: float = 60.0
+    """A component without a beat for this long makes /healthz say 503."""
+    poll_ms: int = 10
+    """How often another process looks for a new commit: one indexed SQLite read, some 20 µs."""
+
+    # -- the pipeline --
+    step_rows_target: int = 500_000
+    """A step takes whole commits up to about this many rows; a target, a larger commit is never split."""
+    pipeline_memory_bytes_max: int = 1024 * MIB
+    """DuckDB's memory limit in the pipeline's worker; beyond it, it spills to state/tmp."""
+
+    # -- running --
+    http_port: int = 8642
+    """/healthz and /metrics on 127.0.0.1; 0 picks a free port."""
+    restart_limit: int = 5
+    """A component that failed this often within ``restart_window_s`` is given up, loudly."""
+    restart_window_s: float = 120.0
+    restart_backoff_ms: int = 200
+    """The first restart waits this long, each further one twice as long up to ``restart_backoff_max_ms``."""
+    restart_backoff_max_ms: int = 10_000
+    stop_timeout_s: float = 20.0
+    """What a component gets between SIGTERM and SIGKILL: a commit and its fsyncs end well within it."""
+    log_bytes_max: int = 16 * MIB
+    """A component's log file is rotated at this size; one older file is kept."""
+
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            value = getattr(self, each.name)
+            low = 0 if each.name in ("http_port", "linger_ms", "file_grace_s", "base_rows_min") else None
+            if isinstance(value, (int, float)) and not (value >= 0 if low == 0 else value > 0):
+                raise ConfigError(
+                    f"{each.name} = {value} is out of range",
+                    where="[settings]",
+                    todo=f"It must be {'0 or more' if low == 0 else 'greater than 0'}; the default is {each.default}.",
+                )
+        if self.http_port > 65_535:
+            raise ConfigError(
+                f"http_port = {self.http_port} is no port", where="[settings]", todo="Use 0 to 65535."
+            )
+        try:
+            ZoneInfo(self.timezone)
+        except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+            raise ConfigError(
+                f"timezone = {self.timezone!r} is not known",
+                where="[settings]",
+                todo="Use a name of the IANA database such as 'UTC' or 'Europe/Zurich'.",
+            ) from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableConfig:
+    """What the project says about one captured table."""
+
+    partitions: int = 1
+    """Partitions of its topic; rows go to one by the hash of their key, so order per key is kept."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceConfig:
+    """One ``[source.NAME]``. ``dsn`` is never shown; ``options`` belong to the source's kind, which checks them."""
+
+    name: str
+    kind: str = "postgres"
+    dsn: str = field(default="", repr=False)
+    tables: tuple[str, ...] = ("public.*",)
+    mode: str = "auto"
+    """auto, binary or text: the encoding of the change stream. auto takes binary when every type has a decoder."""
+    table: Mapping[str, TableConfig] = field(default_factory=lambda: MappingProxyType({}))
+    """Settings by table, keyed by "namespace.table"."""
+    options: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}), repr=False)
+
+    @property
+    def dsn_shown(self) -> str:
+        """The connection string without its password, for messages."""
+        return mask(self.dsn)
+
+    def table_config(self, full_name: str) -> TableConfig:
+        """Settings of "namespace.table"; the defaults when the project says nothing."""
+        return self.table.get(full_name, TableConfig())
+
+    def __repr__(self) -> str:
+        return f"SourceConfig(name={self.name!r}, kind={self.kind!r}, dsn={self.dsn_shown!r}, tables={self.tables!r})"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Project:
+    """A project folder: where it is, what it captures, its limits."""
+
+    root: Path
+    name: str
+    lake_dir: Path
+    sources: Mapping[str, SourceConfig]
+    settings: Settings = field(default_factory=Settings)
+
+    @property
+    def file(self) -> Path:
+        return self.root / FILE
+
+    @property
+    def views_dir(self) -> Path:
+        return self.root / "views"
+
+    def source(self, name: str) -> SourceConfig:
+        """The source of that name. Raises ConfigError with the nearest declared name."""
+        if name in self.sources:
+            return self.sources[name]
+        raise ConfigError(
+            f"no source named {name!r} is declared",
+            where=str(self.file),
+            todo=_nearest(name, self.sources) or f"Declared sources: {', '.join(self.sources) or 'none'}.",
+        )
+
+
+def mask(text: str) -> str:
+    """``text`` with the passwords of connection strings in it replaced by ``***``."""
+    return _PASSWORD_IN_PAIRS.sub(r"\g<head>***", _PASSWORD_IN_URL.sub(r"\g<head>***", text))
+
+
+def find(start: Path | None = None) -> Path:
+    """The nearest folder from ``start`` (the working directory) upwards that holds a headwater.toml."""
+    origin = (start or Path.cwd()).resolve()
+    for folder in (origin, *origin.parents):
+        if (folder / FILE).is_file():
+            return folder
+    raise ConfigError(
+        f"no {FILE} here or in any folder above",
+        where=str(origin),
+        todo="Make a project with `headwater init DIR`, or name one with --project DIR.",
+    )
+
+
+def load(project_dir: Path | str | None = None, environ: Mapping[str, str] | None = None) -> Project:
+    """Read a project. ``None`` takes the nearest headwater.toml upwards; a folder must hold one itself.
+
+    Raises ConfigError naming the file, the key and the nearest known key.
+    """
+    environ = os.environ if environ is None else environ
+    if project_dir is None:
+        root = find()
+    else:
+        root = Path(project_dir).expanduser().resolve()
+        if not (root / FILE).is_file():
+            raise ConfigError(
+                f"no {FILE} in this folder",
+                where=str(root),
+                todo=f"Make a project with `headwater init {root}`.",
+            )
+    path = root / FILE
+    document = _parse(path)
+    _known(document, ("project", "source", "settings"), path, "")
+    project = _table(document, "project", path)
+    _known(project, ("name", "lake"), path, "project")
+    sources = _table(document, "source", path)
+    return Project(
+        root=root,
+        name=str(project.get("name", root.name)),
+        lake_dir=(root / Path(str(project.get("lake", "lake"))).expanduser()).resolve(),
+        sources=MappingProxyType(
+            {name: _source(name, _table(sources, name, path), path, environ) for name in sources}
+        ),
+        settings=_settings(_table(document, "settings", path), path, environ),
+    )
+
+
+def _parse(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"the file is not valid TOML: {error}", where=str(path), todo="Mend that place."
+        ) from error
+    except OSError as error:
+        raise ConfigError(f"the file cannot be read: {error.strerror}", where=str(path)) from error
+
+
+def _table(document: Mapping[str, Any], key: str, path: Path) -> dict[str, Any]:
+    value = document.get(key, {})
+    if not isinstance(value, dict):
+        raise ConfigError(f"{key} must be a table", where=str(path), todo=f"Write it as [{key}].")
+    return value
+
+
+def _nearest(key: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(key, list(known), n=1)
+    return f"Did you mean {close[0]!r}?" if close else ""
+
+
+def _known(table: Mapping[str, Any], keys: Iterable[str], path: Path, section: str) -> None:
+    keys = tuple(keys)
+    for key in table:
+        if key not in keys:
+            raise ConfigError(
+                f"unknown key {key!r}" + (f" in [{section}]" if section else ""),
+                where=str(path),
+                todo=_nearest(key, keys) or f"Known keys: {', '.join(keys)}.",
+            )
+
+
+def _typed(value: Any, kind: type, key: str, path: str) -> Any:
+    """``value`` as ``kind``; text is parsed (the environment holds text), an int serves as a float, a bool never as an int."""
+    try:
+        if isinstance(value, str) and kind in (int, float):
+            return kind(value.replace("_", ""))
+        if kind is float and type(value) in (int, float):
+            return float(value)
+        if type(value) is kind:
+            return value
+    except ValueError:
+        pass
+    raise ConfigError(f"{key} = {value!r} is not {_KINDS[kind]}", where=path, todo="Mend the value.")
+
+
+_KINDS = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
+
+
+def _settings(table: dict[str, Any], path: Path, environ: Mapping[str, str]) -> Settings:
+    kinds = get_type_hints(Settings)
+    _known(table, kinds, path, "settings")
+    values = {key: _typed(value, kinds[key], key, str(path)) for key, value in table.items()}
+    for key, kind in kinds.items():
+        variable = f"HEADWATER_{key.upper()}"
+        if variable in environ:
+            values[key] = _typed(environ[variable], kind, variable, "environment")
+    return Settings(**values)
+
+
+def _source(name: str, table: dict[str, Any], path: Path, environ: Mapping[str, str]) -> SourceConfig:
+    if name in REFUSED_SOURCE_NAMES:
+        raise ConfigError(
+            f"a source cannot be called {name!r}: queries use that name for something else",
+            where=str(path),
+            todo="Rename the [source....] section.",
+        )
+    if not _NAME.fullmatch(name):
+        raise ConfigError(
+            f"{name!r} is no source name",
+            where=str(path),
+            todo="Use lower-case letters, digits and _, beginning with a letter.",
+        )
+    section = f"source.{name}"
+    _known(table, ("kind", "dsn", "tables", "mode", "table", "options"), path, section)
+    tables = table.get("tables", ["public.*"])
+    if not isinstance(tables, list) or not all(isinstance(each, str) for each in tables):
+        raise ConfigError(
+            f"tables of [{section}] is not a list of texts",
+            where=str(path),
+            todo='Write tables = ["public.*"].',
+        )
+    mode = _typed(table.get("mode", "auto"), str, "mode", str(path))
+    if mode not in ("auto", "binary", "text"):
+        raise ConfigError(
+            f"mode = {mode!r} in [{section}]", where=str(path), todo="Use auto, binary or text."
+        )
+    variable = f"HEADWATER_SOURCE_{name.upper()}_DSN"
+    return SourceConfig(
+        name=name,
+        kind=_typed(table.get("kind", "postgres"), str, "kind", str(path)),
+        dsn=environ.get(variable) or _typed(table.get("dsn", ""), str, "dsn", str(path)),
+        tables=tuple(tables),
+        mode=mode,
+        table=MappingProxyType(
+            {
+                key: _table_config(key, value, path, section)
+                for key, value in _table(table, "table", path).items()
+            }
+        ),
+        options=MappingProxyType(_table(table, "options", path)),
+    )
+
+
+def _table_config(key: str, value: Any, path: Path, section: str) -> TableConfig:
+    place = f'{section}.table."{key}"'
+    if not isinstance(value, dict):
+        raise ConfigError(
+            f"[{place}] must be a table", where=str(path), todo=f"Write [{place}] and partitions = 4."
+        )
+    _known(value, ("partitions",), path, place)
+    partitions = _typed(value.get("partitions", 1), int, f"partitions of [{place}]", str(path))
+    # 256: each partition of each topic is a segment file per seal; more would be many small files.
+    if not 1 <= partitions <= 256:
+        raise ConfigError(f"partitions = {partitions} in [{place}]", where=str(path), todo="Use 1 to 256.")
+    return TableConfig(partitions=partitions)
