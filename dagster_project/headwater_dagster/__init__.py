@@ -1,0 +1,1 @@
+"""Headwater in Dagster: topics and views as assets, lag as checks, upkeep as runs."""

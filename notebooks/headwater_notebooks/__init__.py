@@ -1,0 +1,1 @@
+"""Headwater in Jupyter: magics, result tables and live panels."""

@@ -1,0 +1,1 @@
+"""SQL in, maintained views out."""
