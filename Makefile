@@ -34,3 +34,39 @@ lock: $(STAMP)  ## Resolves the newest versions that work together and writes re
 	(echo '# Written by `make lock` from pyproject.toml. Every file is checked against its hash; no index is named here.'; \
 		grep -vE '^ *(--(extra-)?index-url|--find-links|--trusted-host)|://' $(LOCK).new) > $(LOCK)
 	rm $(LOCK).new
+
+setup-browser: $(STAMP)  ## Makes sure that a chromium for the browser tests is there (Debian's package, when root).
+	@if command -v chromium >/dev/null || command -v chromium-browser >/dev/null; then exit 0; \
+	elif command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+		echo "installing Debian's chromium for the browser tests"; \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null; \
+	else \
+		echo "The browser tests need chromium and will be skipped. Install it with: sudo apt-get install chromium"; \
+	fi
+
+demo: $(STAMP)  ## Starts everything: PostgreSQL with a live web shop, views, JupyterLab and Dagster; Ctrl-C ends it.
+	$(BIN)/headwater demo
+
+test: $(STAMP) setup-browser  ## Runs the tests, all but the long ones; under 8 minutes on 2 cores.
+	$(BIN)/python -m pytest -m "not long" $(ARGS)
+
+test-long: $(STAMP) setup-browser  ## Runs the long tests: load, crash sweeps, restarts. ARGS="..." goes to pytest.
+	$(BIN)/python -m pytest -m long $(ARGS)
+
+check: $(STAMP)  ## Checks format, lint, types and the direction of imports; changes nothing.
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+format: $(STAMP)  ## Formats the code and mends what ruff can mend safely.
+	$(BIN)/ruff check --fix-only --quiet .
+	$(BIN)/ruff format .
+
+bench: $(STAMP)  ## Measures capture against pg_recvlogical, and the latency from source commit to view.
+	$(BIN)/python -m benchmarks.capture
+	$(BIN)/python -m benchmarks.latency
+
+clean:  ## Removes .venv, caches and build output; never a project's data.
+	rm -rf $(VENV) dist build .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

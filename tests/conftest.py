@@ -1,0 +1,43 @@
+"""What every test may use: the run's seed, and the browser.
+
+The seed is printed at the start of a run; ``HEADWATER_TEST_SEED`` repeats it.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import secrets
+import shutil
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+SEED = int(os.environ.get("HEADWATER_TEST_SEED") or secrets.randbits(32))
+
+# No deadline: with two cores and a database beside the tests, time says nothing about a single example.
+settings.register_profile("headwater", deadline=None, print_blob=True)
+settings.load_profile("headwater")
+
+
+def pytest_report_header() -> str:
+    return f"seed: {SEED} (repeat with HEADWATER_TEST_SEED={SEED})"
+
+
+@pytest.fixture
+def seed(request: pytest.FixtureRequest) -> int:
+    """This test's own seed: the same for the same run seed, whatever else runs before it."""
+    return random.Random(f"{SEED}/{request.node.nodeid}").getrandbits(32)
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Path:
+    """The system's chromium, for playwright's ``executable_path``: where there is none, skips, or fails in CI."""
+    found = shutil.which("chromium") or shutil.which("chromium-browser")
+    if found is None:
+        reason = "no chromium on this machine; install Debian's package: sudo apt-get install chromium"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return Path(found)
