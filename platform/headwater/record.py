@@ -10,6 +10,8 @@ from typing import Final
 
 import pyarrow as pa
 
+from headwater.errors import SchemaError
+
 OP: Final = "_op"
 """``c`` create, ``u`` update, ``d`` delete, ``r`` initial copy, ``t`` truncate (in every partition)."""
 WEIGHT: Final = "_weight"
@@ -59,3 +61,70 @@ IMPLICIT: Final[dict[str, pa.DataType]] = {
 }
 
 METADATA: Final = frozenset(EXPLICIT) | frozenset(IMPLICIT) | {BEFORE}
+
+_CAPTURED: Final = (COMMITTED_AT, LSN, XID, SEQ, RAW)
+_BY_KIND: Final[dict[str, tuple[str, ...]]] = {
+    "table": (OP, *_CAPTURED, UNCHANGED, BEFORE),
+    "multiset": (OP, WEIGHT, *_CAPTURED),
+    "insert_only": (OP, *_CAPTURED),
+    "changelog": (WEIGHT,),
+    "event": (EVENT_AT, EVENT_ID, HEADERS, COMMITTED_AT, LSN, XID, SEQ),
+    "transactions": (),
+    "system": (),
+}
+
+
+def metadata_schema(kind: str, data: pa.Schema) -> pa.Schema:
+    """The explicit metadata columns of a topic of this kind, in order; ``data`` are its own columns."""
+    return pa.schema([(name, pa.struct(list(data)) if name == BEFORE else EXPLICIT[name]) for name in _BY_KIND[kind]])
+
+
+def conform(table: pa.Table, data: pa.Schema, kind: str, topic: str) -> pa.Table:
+    """``table`` with exactly the topic's columns in order, and those metadata columns that it brings.
+
+    SchemaError names the first column that is missing, unknown, or does not cast without loss.
+    """
+    expected = [*data, *(field for field in metadata_schema(kind, data) if field.name in table.column_names)]
+    unknown = set(table.column_names) - {field.name for field in expected}
+    if unknown:
+        raise SchemaError(f"column {sorted(unknown)[0]!r} is not in the topic's schema", where=topic)
+    columns = [_conform_column(table, field, topic) for field in expected]
+    return pa.table(columns, schema=pa.schema(expected))
+
+
+def _conform_column(table: pa.Table, field: pa.Field, topic: str) -> pa.ChunkedArray:
+    place = table.schema.get_field_index(field.name)
+    if place < 0:
+        raise SchemaError(f"column {field.name!r} is missing from the appended rows", where=topic)
+    column = table.column(place)
+    if column.type == field.type:
+        return column
+    try:
+        return _widen(column, field.type) if field.name == BEFORE else column.cast(field.type)
+    except pa.ArrowException as error:
+        raise SchemaError(
+            f"column {field.name!r} holds {column.type}, the topic needs {field.type}: {error}", where=topic
+        ) from error
+
+
+def _widen(column: pa.ChunkedArray, target: pa.StructType) -> pa.ChunkedArray:
+    """A struct of some of the columns as the struct of all of them."""
+    source = column.combine_chunks()
+    if isinstance(source, pa.ChunkedArray):
+        source = source.chunk(0) if source.num_chunks else pa.nulls(0, column.type)
+    names = {source.type.field(i).name: i for i in range(source.type.num_fields)}
+    children = [
+        source.field(names[field.name]).cast(field.type) if field.name in names else pa.nulls(len(source), field.type)
+        for field in target
+    ]
+    mask = source.is_null() if source.null_count else None
+    return pa.chunked_array([pa.StructArray.from_arrays(children, fields=list(target), mask=mask)])
+
+
+def fill(table: pa.Table, target: pa.Schema) -> pa.Table:
+    """``table`` with the columns of ``target`` in its order; columns it lacks are NULL."""
+    have = set(table.column_names)
+    columns = [
+        table.column(field.name) if field.name in have else pa.nulls(table.num_rows, field.type) for field in target
+    ]
+    return pa.table(columns, schema=target)

@@ -113,6 +113,19 @@ def is_plain(duckdb_type: str) -> bool:
     return text not in {"INTERVAL", "TIMETZ", "HUGEINT", "JSON"}
 
 
+def file_sql(duckdb_type: str) -> str:
+    """How DuckDB names the type that files hold for this column."""
+    text = canonical(duckdb_type)
+    if text.endswith("[]"):
+        return file_sql(text[:-2]) + "[]"
+    return {
+        "INTERVAL": 'STRUCT(months INTEGER, days INTEGER, micros BIGINT)',
+        "TIMETZ": 'STRUCT(micros BIGINT, "offset" INTEGER)',
+        "HUGEINT": "DECIMAL(38,0)",
+        "JSON": "VARCHAR",
+    }.get(text, text)
+
+
 def lift_sql(column: str, duckdb_type: str) -> str:
     """SQL that turns the file column ``column`` into a value of ``duckdb_type``; quotes the name."""
     return _lift(quote(column), canonical(duckdb_type))
@@ -133,7 +146,7 @@ def _lift(value: str, text: str) -> str:
             f"(to_months({value}.months) + to_days({value}.days) + to_microseconds({value}.micros))"
         )
     if text == "TIMETZ":
-        return f"headwater_timetz({value}.micros, {value}.offset)"
+        return f'headwater_timetz({value}.micros, {value}."offset")'
     return f"CAST({value} AS {text})"
 
 

@@ -111,6 +111,11 @@ class FileWriter:
             self._descriptor = os.open(storage.path(name), flags, 0o644)
         hit("storage.create:after")
 
+    @property
+    def open(self) -> bool:
+        """Whether the file still takes bytes."""
+        return self._descriptor >= 0
+
     def write(self, data: bytes | memoryview) -> int:
         """Append; returns the offset at which the data starts."""
         start = self.length

@@ -1,0 +1,3 @@
+from headwater.cli.options import ProjectOption
+def init(project: ProjectOption = None) -> None:
+    """x init"""

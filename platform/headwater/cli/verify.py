@@ -1,0 +1,3 @@
+from headwater.cli.options import ProjectOption
+def verify(project: ProjectOption = None) -> None:
+    """x verify"""

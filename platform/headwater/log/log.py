@@ -1,0 +1,290 @@
+"""The handle on a lake's log: what exists, where every writer stands, and waiting for the next commit."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import pyarrow as pa
+from sqlalchemy import Connection, select, update
+from sqlalchemy.dialects.sqlite import insert
+
+from headwater.catalog import tables
+from headwater.catalog.catalog import FILE, Catalog, new_incarnation, put_setting
+from headwater.catalog.live import Live
+from headwater.catalog.records import CommitInfo, ProducerState, Step, Topic, View, to_datetime, to_micros
+from headwater.clock import Clock, SystemClock
+from headwater.errors import NameNotFound, NotYet
+from headwater.log import names, read, topics, views
+from headwater.log.fold import fold_sql
+from headwater.log.transaction import Transaction
+from headwater.storage import Storage
+from headwater.storage.local import refuse_remote
+
+POLL_S = 0.005
+"""How often a waiting process looks whether another one has committed; one SQLite pragma each time."""
+
+FOLDERS = ("data/hot", "data/segments", "data/bases", "manifests", "run", "state", "logs")
+
+
+def open_log(folder: Path, *, create: bool = False, clock: Clock | None = None) -> Log:
+    """The log in ``folder``. With ``create``, an empty one is made where there is none."""
+    return Log(folder, create=create, clock=clock or SystemClock())
+
+
+class Log:
+    """Thread-safe; any number of processes may hold the same folder open. A context manager."""
+
+    def __init__(self, folder: Path, *, create: bool, clock: Clock) -> None:
+        self.folder = folder
+        self.clock = clock
+        self.storage = Storage(folder)
+        if create:
+            folder.mkdir(parents=True, exist_ok=True)
+            refuse_remote(folder)
+            for name in FOLDERS:
+                self.storage.make_folder(name)
+        self.catalog = Catalog(folder, create=create)
+        self.live = Live(folder, clock)
+        self._newest = 0
+        self._arrived = threading.Condition()
+        self._watch = threading.local()
+        self._topics: dict[int | None, list[Topic]] = {}
+        self._generation = ""
+        if create:
+            self._first_start()
+
+    # ---- commits
+
+    def newest_commit(self) -> int:
+        """The number of the newest commit; 0 for an empty lake."""
+        query = select(tables.commit.c.number).order_by(tables.commit.c.number.desc()).limit(1)
+        with self.catalog.read() as connection:
+            number = connection.execute(query).scalar_one_or_none()
+        return number or 0
+
+    def wait(self, after: int, timeout: float) -> int:
+        """Return as soon as a commit newer than ``after`` exists, or after ``timeout`` seconds; the newest."""
+        deadline = time.monotonic() + timeout
+        newest = self._look()
+        while newest <= after and (left := deadline - time.monotonic()) > 0:
+            with self._arrived:
+                self._arrived.wait(min(POLL_S, left))
+            newest = self._look()
+        return newest
+
+    def published(self, number: int) -> None:
+        """Wake this process's waiters; a transaction calls it."""
+        with self._arrived:
+            self._newest = max(self._newest, number)
+            self._arrived.notify_all()
+
+    def commit_info(self, number: int) -> CommitInfo:
+        """NotYet when there is no such commit."""
+        with self.catalog.read() as connection:
+            row = connection.execute(select(tables.commit).where(tables.commit.c.number == number)).one_or_none()
+        if row is None:
+            raise NotYet(f"there is no commit {number}", todo=f"The newest is {self.newest_commit()}.")
+        return _commit_info(row)
+
+    def commits(self, after: int = 0, upto: int | None = None, limit: int = 100_000) -> list[CommitInfo]:
+        """Commits in (after, upto], oldest first."""
+        query = select(tables.commit).where(tables.commit.c.number > after)
+        if upto is not None:
+            query = query.where(tables.commit.c.number <= upto)
+        with self.catalog.read() as connection:
+            rows = connection.execute(query.order_by(tables.commit.c.number).limit(limit)).all()
+        return [_commit_info(row) for row in rows]
+
+    def commit_at_time(self, moment: datetime) -> int:
+        """The newest commit at or before ``moment``; 0 when there is none."""
+        query = select(tables.commit.c.number).where(tables.commit.c.time <= to_micros(moment))
+        with self.catalog.read() as connection:
+            newest = query.order_by(tables.commit.c.time.desc()).limit(1)
+            return connection.execute(newest).scalar_one_or_none() or 0
+
+    def transaction(self, producer: str, epoch: int, expected_position: str | None = None) -> Transaction:
+        """Begin a transaction of a producer that owns its name with this epoch (see ``ownership``)."""
+        return Transaction(self, producer, epoch, expected_position)
+
+    # ---- producers
+
+    def producer(self, name: str) -> ProducerState:
+        """Where a writer stands; an unknown one has epoch 0 and no position."""
+        query = select(tables.producer).where(tables.producer.c.name == name)
+        with self.catalog.read() as connection:
+            row = connection.execute(query).one_or_none()
+        if row is None:
+            return ProducerState(name=name, epoch=0, position=None, commit=None, confirmed=None)
+        return ProducerState(
+            name=name, epoch=row.epoch, position=row.position, commit=row.commit, confirmed=row.confirmed
+        )
+
+    def raise_epoch(self, name: str) -> int:
+        """Fence every earlier holder of a producer name; returns the new epoch."""
+        with self.catalog.write() as connection:
+            values = insert(tables.producer).values(name=name, epoch=1)
+            upsert = values.on_conflict_do_update(
+                index_elements=["name"], set_={"epoch": tables.producer.c.epoch + 1}
+            ).returning(tables.producer.c.epoch)
+            return int(connection.execute(upsert).scalar_one())
+
+    def set_confirmed(self, name: str, position: str) -> None:
+        """Remember a position acknowledged on idle input: a field of the producer, no commit."""
+        with self.catalog.write() as connection:
+            mine = tables.producer.c.name == name
+            connection.execute(update(tables.producer).where(mine).values(confirmed=position))
+
+    def forget_producer(self, name: str) -> None:
+        """Remove a producer's position, for example when its source is dropped."""
+        with self.catalog.write() as connection:
+            mine = tables.producer.c.name == name
+            connection.execute(update(tables.producer).where(mine).values(position=None, confirmed=None))
+
+    # ---- topics
+
+    def topics(self, at: int | None = None, hidden: bool = False) -> list[Topic]:
+        """Topics at commit ``at`` (None: now), ordered by name."""
+        with self.catalog.read() as connection:
+            found = self._cached_topics(connection, at)
+        return [topic for topic in found if hidden or not topic.hidden]
+
+    def topic(self, name: str, at: int | None = None) -> Topic:
+        """The topic of this full name, or of this short one when it is unique; NameNotFound, AmbiguousName."""
+        return names.resolve(name, self.topics(at, hidden=True))
+
+    def schemas(self, topic: Topic) -> dict[int, Any]:
+        """Every schema version of a topic by its number."""
+        with self.catalog.read() as connection:
+            return topics.schemas(connection, topic.id)
+
+    # ---- records
+
+    def read_changes(
+        self, name: str, after: int, upto: int, columns: Sequence[str] | None = None
+    ) -> pa.Table:
+        """The records of commits in (after, upto], ordered by partition and offset.
+
+        Columns: the topic's own, as files hold them (schema in force at ``upto``), then its metadata columns,
+        then the implicit ones. CorruptFile when stored bytes are not the committed ones.
+        """
+        return read.changes(self, self.topic(name), after, upto, columns)
+
+    def fold_sql(self, schema: Any, kind: str, source_sql: str) -> str:
+        """See ``fold.fold_sql``."""
+        return fold_sql(schema, kind, source_sql)
+
+    # ---- views and steps
+
+    def views(self, at: int | None = None) -> list[View]:
+        """Views that exist at commit ``at`` (None: now), oldest first."""
+        with self.catalog.read() as connection:
+            return views.read(connection, at)
+
+    def view(self, name: str) -> View:
+        """The view of this name; NameNotFound with near names."""
+        found = {view.name: view for view in self.views()}
+        if name not in found:
+            raise NameNotFound(f"there is no view {name}", suggestions=names.near(name, list(found)))
+        return found[name]
+
+    def create_view(self, name: str, sql: str, options: dict[str, Any] | None = None) -> View:
+        """Register a definition in state 'creating'; the pipeline builds it. DuplicateName when it exists."""
+        with self.catalog.write() as connection:
+            return views.create(connection, name, sql, options or {})
+
+    def drop_view(self, name: str) -> None:
+        """The view ends with the newest commit; its changelog stays readable at older positions."""
+        view = self.view(name)
+        with self.catalog.write() as connection:
+            views.drop(connection, view)
+
+    def set_view(self, name: str, *, state: str, reason: str = "") -> None:
+        view = self.view(name)
+        with self.catalog.write() as connection:
+            views.set_state(connection, view, state, reason)
+
+    def steps(self, after: int = 0, upto: int | None = None) -> list[Step]:
+        """Published steps with a number in (after, upto], oldest first."""
+        with self.catalog.read() as connection:
+            return views.steps(connection, after, upto)
+
+    def last_step(self, at: int | None = None) -> Step | None:
+        """The newest step published at or before commit ``at``."""
+        with self.catalog.read() as connection:
+            return views.last_step(connection, at)
+
+    # ---- settings and housekeeping
+
+    def setting(self, name: str) -> str | None:
+        return self.catalog.setting(name)
+
+    def set_setting(self, name: str, value: str | None) -> None:
+        self.catalog.set_setting(name, value)
+
+    @property
+    def incarnation(self) -> str:
+        """Names this copy of the lake; private state of another incarnation must not be trusted."""
+        return self.setting("incarnation") or ""
+
+    @property
+    def timezone(self) -> str:
+        return self.setting("timezone") or "UTC"
+
+    def close(self) -> None:
+        self.catalog.close()
+
+    def __enter__(self) -> Log:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _first_start(self) -> None:
+        with self.catalog.write() as connection:
+            known = {row.name for row in connection.execute(select(tables.setting.c.name))}
+            defaults = {"incarnation": new_incarnation(), "timezone": "UTC", topics.GENERATION: "0.0"}
+            for name, value in defaults.items():
+                if name not in known:
+                    put_setting(connection, name, value)
+
+    def _cached_topics(self, connection: Connection, at: int | None) -> list[Topic]:
+        query = select(tables.setting.c.value).where(tables.setting.c.name == topics.GENERATION)
+        generation = str(connection.execute(query).scalar_one_or_none())
+        if generation != self._generation:
+            self._topics = {}
+            self._generation = generation
+        if at not in self._topics:
+            if len(self._topics) > 64:  # many past positions; each list is small, but time is long
+                self._topics = {}
+            self._topics[at] = topics.read(connection, at)
+        return self._topics[at]
+
+    def _look(self) -> int:
+        """The newest commit, at the price of one pragma when no other process has written."""
+        if not hasattr(self._watch, "connection"):
+            path = self.folder / FILE
+            self._watch.connection = sqlite3.connect(path, isolation_level=None, timeout=30)
+            self._watch.seen = (-1, -1)
+        connection: sqlite3.Connection = self._watch.connection
+        version = connection.execute("PRAGMA data_version").fetchone()[0]
+        if (version, self._newest) != self._watch.seen:
+            row = connection.execute('SELECT max(number) FROM "commit"').fetchone()
+            with self._arrived:
+                self._newest = max(self._newest, row[0] or 0)
+            self._watch.seen = (version, self._newest)
+        return self._newest
+
+
+def _commit_info(row: Any) -> CommitInfo:
+    return CommitInfo(
+        number=row.number, time=to_datetime(row.time), producer=row.producer, position=row.position, rows=row.rows
+    )

@@ -1,0 +1,150 @@
+"""Topics in the catalog: reading them as of a commit, creating, altering, dropping, new schema versions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from sqlalchemy import Connection, func, select, update
+
+from headwater.catalog import tables
+from headwater.catalog.catalog import put_setting
+from headwater.catalog.records import Kind, Topic
+from headwater.errors import DuplicateName
+from headwater.schema import Schema
+
+GENERATION = "generation"
+"""Setting that changes with every change of topics or views, so that readers can keep what they read."""
+
+
+@dataclass(kw_only=True)
+class TopicChanges:
+    """What one log transaction does to topics; applied inside its catalog transaction."""
+
+    created: list[Topic] = field(default_factory=list)
+    altered: dict[str, dict[str, str]] = field(default_factory=dict)
+    dropped: list[str] = field(default_factory=list)
+    schemas: dict[str, Schema] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.created or self.altered or self.dropped or self.schemas)
+
+
+def read(connection: Connection, at: int | None = None) -> list[Topic]:
+    """Every topic that exists at commit ``at`` (None: now), with the schema in force there."""
+    topic, version = tables.topic, tables.schema_version
+    newest = select(version.c.topic, func.max(version.c.version).label("version")).group_by(version.c.topic)
+    query = select(topic)
+    if at is None:
+        query = query.where(topic.c.dropped.is_(None))
+    else:
+        newest = newest.where(version.c.commit <= at)
+        query = query.where(topic.c.created <= at, (topic.c.dropped.is_(None)) | (topic.c.dropped > at))
+    found = newest.subquery()
+    joined = select(version.c.topic, version.c.version, version.c.body).join(
+        found, (found.c.topic == version.c.topic) & (found.c.version == version.c.version)
+    )
+    bodies = {row.topic: (row.version, row.body) for row in connection.execute(joined)}
+    return [
+        Topic(
+            id=row.id,
+            name=row.name,
+            kind=row.kind,
+            source=row.source,
+            schema=Schema.from_json(bodies[row.id][1]),
+            schema_version=bodies[row.id][0],
+            partitions=row.partitions,
+            state=row.state,
+            reason=row.reason,
+            created=row.created,
+            dropped=row.dropped,
+            description=row.description,
+            hidden=bool(row.hidden),
+        )
+        for row in connection.execute(query.order_by(topic.c.name))
+        if row.id in bodies
+    ]
+
+
+def schemas(connection: Connection, topic_id: int) -> dict[int, Schema]:
+    """Every schema version of a topic."""
+    query = select(tables.schema_version).where(tables.schema_version.c.topic == topic_id)
+    return {row.version: Schema.from_json(row.body) for row in connection.execute(query)}
+
+
+def apply(connection: Connection, changes: TopicChanges, commit: int) -> dict[str, int]:
+    """Write the changes as of ``commit``; returns the ids of the created topics by name."""
+    ids = {topic.name: _create(connection, topic, commit) for topic in changes.created}
+    live = tables.topic.c.dropped.is_(None)
+    for name, values in changes.altered.items():
+        connection.execute(update(tables.topic).where(tables.topic.c.name == name, live).values(**values))
+    for name, schema in changes.schemas.items():
+        _add_schema(connection, name, schema, commit)
+    for name in changes.dropped:
+        connection.execute(update(tables.topic).where(tables.topic.c.name == name, live).values(dropped=commit))
+    bump_generation(connection, commit)
+    return ids
+
+
+def bump_generation(connection: Connection, token: int) -> None:
+    """Tell every reader that topics or views changed."""
+    query = select(tables.setting.c.value).where(tables.setting.c.name == GENERATION)
+    value = connection.execute(query).scalar_one_or_none()
+    put_setting(connection, GENERATION, f"{int((value or '0').split('.')[0]) + 1}.{token}")
+
+
+def new(name: str, kind: Kind, schema: Schema, partitions: int, source: str | None, description: str) -> Topic:
+    """A topic that is not in the catalog yet (id 0)."""
+    return Topic(
+        id=0,
+        name=name,
+        kind=kind,
+        source=source,
+        schema=schema,
+        schema_version=1,
+        partitions=partitions,
+        state="live",
+        reason="",
+        created=0,
+        dropped=None,
+        description=description,
+        hidden=False,
+    )
+
+
+def _create(connection: Connection, topic: Topic, commit: int) -> int:
+    taken = select(tables.topic.c.id).where(tables.topic.c.name == topic.name, tables.topic.c.dropped.is_(None))
+    if connection.execute(taken).first() is not None:
+        raise DuplicateName(f"topic {topic.name} exists already")
+    values = dict(
+        name=topic.name,
+        kind=topic.kind,
+        source=topic.source,
+        partitions=topic.partitions,
+        hidden=int(topic.hidden),
+        state=topic.state,
+        reason=topic.reason,
+        description=topic.description,
+        created=commit,
+    )
+    inserted = connection.execute(tables.topic.insert().values(**values).returning(tables.topic.c.id)).scalar_one()
+    connection.execute(
+        tables.schema_version.insert().values(topic=inserted, version=1, commit=commit, body=topic.schema.to_json())
+    )
+    rows = [{"topic": inserted, "partition": n, "next_offset": 0} for n in range(topic.partitions)]
+    connection.execute(tables.partition.insert(), rows)
+    return int(inserted)
+
+
+def _add_schema(connection: Connection, name: str, schema: Schema, commit: int) -> None:
+    topic, version = tables.topic, tables.schema_version
+    topic_id = select(topic.c.id).where(topic.c.name == name, topic.c.dropped.is_(None))
+    found = connection.execute(topic_id).scalar_one()
+    newest = connection.execute(select(func.max(version.c.version)).where(version.c.topic == found)).scalar_one()
+    connection.execute(
+        version.insert().values(topic=found, version=newest + 1, commit=commit, body=schema.to_json())
+    )
+
+
+def by_name(topics: Sequence[Topic]) -> dict[str, Topic]:
+    return {topic.name: topic for topic in topics}

@@ -1,0 +1,314 @@
+"""One log transaction: record batches of any topics, published together with their producer's position.
+
+    append → bytes in new files (invisible) → commit: fsync files and folder → one catalog transaction
+                                                       (fence, position, offsets, batches, schema versions, step)
+
+Invariant: what the catalog names is durable, and a reader sees all of a commit or nothing of it. Offsets are
+assigned inside the catalog transaction, so several producers write without knowing of each other.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from sqlalchemy import Connection, select, update
+
+from headwater import record
+from headwater.catalog import tables
+from headwater.catalog.records import CommitInfo, Kind, Step, Topic, to_datetime, to_micros
+from headwater.errors import Fenced, PositionConflict, SchemaError
+from headwater.log import topics
+from headwater.log.partitioner import partition_of
+from headwater.schema import Schema
+from headwater.storage import FileWriter, hot
+
+if TYPE_CHECKING:
+    from headwater.log.log import Log
+
+FILE_BYTES_MAX = 64 * 1024 * 1024
+"""A hot file is closed at this size; one commit may reference several. Bounds what one read maps."""
+
+
+@dataclass(kw_only=True)
+class _Staged:
+    """A batch whose bytes are written and whose offsets are not known yet."""
+
+    topic: str
+    partition: int
+    rows: int
+    file: int
+    byte_offset: int
+    byte_length: int
+    digest: str
+    schema_version: int
+
+
+class Transaction:
+    """Build with ``Log.transaction``. Use as a block: leaving it without ``commit`` discards everything.
+
+    ``append`` keeps the order of rows within a topic partition. Not thread-safe.
+    """
+
+    def __init__(self, log: Log, producer: str, epoch: int, expected_position: str | None) -> None:
+        self.log = log
+        self.producer = producer
+        self.epoch = epoch
+        self.expected_position = expected_position
+        self.position: str | None = expected_position
+        self.rows = 0
+        self._topics = topics.by_name(log.topics(hidden=True))
+        self._changes = topics.TopicChanges()
+        self._staged: list[_Staged] = []
+        self._files: list[FileWriter] = []
+        self._step: Step | None = None
+        self._committed = False
+
+    def create_topic(
+        self,
+        name: str,
+        kind: Kind,
+        schema: Schema,
+        *,
+        partitions: int = 1,
+        source: str | None = None,
+        description: str = "",
+    ) -> None:
+        """The topic exists from this commit on; DuplicateName (at commit) when it exists already."""
+        topic = topics.new(name, kind, schema, partitions, source, description)
+        self._changes.created.append(topic)
+        self._topics[name] = topic
+
+    def alter_topic(self, name: str, **values: str) -> None:
+        """Set ``state``, ``reason`` or ``description`` with this commit."""
+        self._changes.altered.setdefault(name, {}).update(values)
+
+    def drop_topic(self, name: str) -> None:
+        """The name resolves no more from this commit on; older positions still read it."""
+        self._changes.dropped.append(name)
+
+    def add_schema(self, name: str, schema: Schema) -> None:
+        """A new schema version from this commit on; what is appended after this call has that shape."""
+        self._changes.schemas[name] = schema
+        old = self._topics[name]
+        self._topics[name] = _with_schema(old, schema)
+
+    def append(self, name: str, table: pa.Table, partition: int | None = None) -> None:
+        """Stage rows of one topic. Columns: the topic's own (file types) and any metadata columns of its kind.
+
+        Without ``partition``, a keyed topic of several partitions is split by the key's hash, a keyless one
+        row by row in turn; truncate rows (`_op = 't'`) go to every partition.
+        SchemaError names the column that does not fit.
+        """
+        if table.num_rows == 0:
+            return
+        topic = self._topics.get(name)
+        if topic is None:
+            raise SchemaError(f"topic {name} does not exist")
+        conformed = record.conform(table, topic.schema.arrow(), topic.kind, name)
+        if partition is not None or topic.partitions == 1:
+            self._stage(topic, partition or 0, conformed)
+            return
+        for number, part in _split(conformed, topic):
+            self._stage(topic, number, part)
+
+    def record_step(self, step: Step) -> None:
+        """Publish a pipeline step with this commit."""
+        self._step = step
+
+    def commit(self) -> CommitInfo:
+        """Make everything durable, then visible, and return the commit.
+
+        Fenced when a newer epoch of this producer exists, PositionConflict when its stored position is not
+        the expected one; DiskFull and StorageError from the disk. In all these cases nothing is visible.
+        After any other error the outcome is unknown: read ``Log.producer`` again.
+        """
+        for writer in self._files:
+            if writer.open:
+                writer.seal()
+        with self.log.catalog.write() as connection:
+            info = self._publish(connection)
+        self._committed = True
+        self.log.published(info.number)
+        return info
+
+    def __enter__(self) -> Transaction:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # When COMMIT itself failed the files may be named: an orphan is cheaper than a missing file.
+        if not self._committed and (error is None or self._is_certain(error)):
+            for writer in self._files:
+                writer.discard()
+
+    def _is_certain(self, error: BaseException) -> bool:
+        return not self._publishing or isinstance(error, Fenced | PositionConflict)
+
+    _publishing = False
+
+    def _stage(self, topic: Topic, partition: int, table: pa.Table) -> None:
+        data, digest = hot.encode(table)
+        writer = self._writer()
+        start = writer.write(data)
+        self._staged.append(
+            _Staged(
+                topic=topic.name,
+                partition=partition,
+                rows=table.num_rows,
+                file=len(self._files) - 1,
+                byte_offset=start,
+                byte_length=data.nbytes,
+                digest=digest,
+                schema_version=topic.schema_version,
+            )
+        )
+        self.rows += table.num_rows
+
+    def _writer(self) -> FileWriter:
+        if not self._files or self._files[-1].length >= FILE_BYTES_MAX:
+            if self._files:
+                self._files[-1].seal()
+            self._files.append(self.log.storage.create(f"data/hot/{uuid.uuid4().hex}.arrows"))
+        return self._files[-1]
+
+    def _publish(self, connection: Connection) -> CommitInfo:
+        self._check_producer(connection)
+        number, time = _next_commit(connection, self.log.clock.now_us())
+        if self._changes:
+            ids = topics.apply(connection, self._changes, number)
+            self._topics.update({n: _with_id(self._topics[n], i) for n, i in ids.items()})
+        self._insert_batches(connection, number, time)
+        if self._step is not None:
+            _insert_step(connection, self._step, number)
+        connection.execute(
+            update(tables.producer)
+            .where(tables.producer.c.name == self.producer)
+            .values(position=self.position, commit=number)
+        )
+        values = {"number": number, "time": time, "producer": self.producer, "position": self.position}
+        connection.execute(tables.commit.insert().values(rows=self.rows, **values))
+        self._publishing = True
+        return CommitInfo(
+            number=number, time=to_datetime(time), producer=self.producer, position=self.position, rows=self.rows
+        )
+
+    def _check_producer(self, connection: Connection) -> None:
+        query = select(tables.producer).where(tables.producer.c.name == self.producer)
+        row = connection.execute(query).one_or_none()
+        if row is None or row.epoch != self.epoch:
+            found = None if row is None else row.epoch
+            raise Fenced(
+                f"{self.producer} has epoch {found} now, this writer has {self.epoch}",
+                todo="Another process took over; this one must stop.",
+            )
+        if row.position != self.expected_position:
+            raise PositionConflict(
+                f"{self.producer} stands at {row.position}, this writer expected {self.expected_position}",
+                todo="Read the stored position again and rebuild the batch from there.",
+                stored=row.position,
+            )
+
+    def _insert_batches(self, connection: Connection, number: int, time: int) -> None:
+        if not self._staged:
+            return
+        files = [
+            connection.execute(
+                tables.file.insert()
+                .values(path=writer.name, kind="hot", bytes=writer.length, created=time)
+                .returning(tables.file.c.id)
+            ).scalar_one()
+            for writer in self._files
+        ]
+        by_partition: dict[tuple[int, int], list[_Staged]] = defaultdict(list)
+        for staged in self._staged:
+            by_partition[self._topics[staged.topic].id, staged.partition].append(staged)
+        rows = []
+        for (topic_id, partition), batches in by_partition.items():
+            offset = _take_offsets(connection, topic_id, partition, sum(staged.rows for staged in batches))
+            for staged in batches:
+                rows.append(_batch_row(staged, topic_id, files[staged.file], offset, number))
+                offset += staged.rows
+        connection.execute(tables.batch.insert(), rows)
+
+
+def _batch_row(staged: _Staged, topic_id: int, file: int, offset: int, commit: int) -> dict[str, object]:
+    return {
+        "topic": topic_id,
+        "partition": staged.partition,
+        "first_offset": offset,
+        "commit": commit,
+        "rows": staged.rows,
+        "file": file,
+        "byte_offset": staged.byte_offset,
+        "byte_length": staged.byte_length,
+        "digest": staged.digest,
+        "schema_version": staged.schema_version,
+    }
+
+
+def _take_offsets(connection: Connection, topic_id: int, partition: int, count: int) -> int:
+    """Reserve ``count`` offsets of a partition; returns the first."""
+    place = (tables.partition.c.topic == topic_id) & (tables.partition.c.partition == partition)
+    first = int(connection.execute(select(tables.partition.c.next_offset).where(place)).scalar_one())
+    connection.execute(update(tables.partition).where(place).values(next_offset=first + count))
+    return first
+
+
+def _next_commit(connection: Connection, now_us: int) -> tuple[int, int]:
+    """Number and time of the next commit: times grow even when the clock does not."""
+    row = connection.execute(
+        select(tables.commit.c.number, tables.commit.c.time).order_by(tables.commit.c.number.desc()).limit(1)
+    ).first()
+    return (1, now_us) if row is None else (row.number + 1, max(row.time + 1, now_us))
+
+
+def _insert_step(connection: Connection, step: Step, commit: int) -> None:
+    text = ",".join(str(view) for view in sorted(step.views))
+    found = connection.execute(
+        select(tables.view_set.c.id).where(tables.view_set.c.views == text)
+    ).scalar_one_or_none()
+    if found is None:
+        insert = tables.view_set.insert().values(views=text).returning(tables.view_set.c.id)
+        found = connection.execute(insert).scalar_one()
+    connection.execute(
+        tables.step.insert().values(
+            number=step.number,
+            input_commit=step.input_commit,
+            publish_commit=commit,
+            instant=to_micros(step.instant),
+            view_set=found,
+        )
+    )
+
+
+def _split(table: pa.Table, topic: Topic) -> list[tuple[int, pa.Table]]:
+    """The rows of each partition, in their order; truncate rows in all of them."""
+    keys = [table.column(name) for name in topic.schema.key]
+    target = partition_of(keys, topic.partitions) if keys else np.arange(table.num_rows) % topic.partitions
+    everywhere = None
+    if record.OP in table.column_names:
+        everywhere = pc.equal(table.column(record.OP), "t").fill_null(False).to_numpy(zero_copy_only=False)
+    parts = []
+    for number in range(topic.partitions):
+        mask = target == number
+        if everywhere is not None:
+            mask |= everywhere
+        if mask.any():
+            parts.append((number, table.filter(pa.array(mask))))
+    return parts
+
+
+def _with_schema(topic: Topic, schema: Schema) -> Topic:
+    return replace(topic, schema=schema, schema_version=topic.schema_version + 1)
+
+
+def _with_id(topic: Topic, topic_id: int) -> Topic:
+    return replace(topic, id=topic_id)

@@ -1,0 +1,117 @@
+"""Views and pipeline steps in the catalog."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from sqlalchemy import Connection, func, select, update
+
+from headwater.catalog import tables
+from headwater.catalog.records import Step, View, to_datetime
+from headwater.errors import DuplicateName
+from headwater.log import topics
+
+
+def read(connection: Connection, at: int | None = None) -> list[View]:
+    """Views at a commit; a view's changelog is the topic ``views.<name>`` created after it."""
+    view = tables.view
+    query = select(view)
+    if at is None:
+        query = query.where(view.c.dropped.is_(None))
+    else:
+        query = query.where(view.c.created <= at, view.c.dropped.is_(None) | (view.c.dropped > at))
+    known = {topic.name for topic in topics.read(connection, at)}
+    return [_view(row, known) for row in connection.execute(query.order_by(view.c.id))]
+
+
+def create(connection: Connection, name: str, sql: str, options: dict[str, Any]) -> View:
+    view = tables.view
+    taken = select(view.c.id).where(view.c.name == name, view.c.dropped.is_(None))
+    if connection.execute(taken).first() is not None:
+        raise DuplicateName(
+            f"view {name} exists already", todo="Drop it first with `headwater view drop`, or choose another name."
+        )
+    newest = _newest(connection)
+    values = dict(name=name, sql=sql, options=json.dumps(options), state="creating", created=newest)
+    row = connection.execute(view.insert().values(**values).returning(*view.c)).one()
+    topics.bump_generation(connection, newest)
+    return _view(row, set())
+
+
+def drop(connection: Connection, view: View) -> None:
+    newest = _newest(connection)
+    mine = tables.view.c.id == view.id
+    connection.execute(update(tables.view).where(mine).values(dropped=newest + 1))
+    changelog = (tables.topic.c.name == f"views.{view.name}") & tables.topic.c.dropped.is_(None)
+    connection.execute(update(tables.topic).where(changelog).values(dropped=newest + 1))
+    topics.bump_generation(connection, newest)
+
+
+def set_state(connection: Connection, view: View, state: str, reason: str) -> None:
+    connection.execute(update(tables.view).where(tables.view.c.id == view.id).values(state=state, reason=reason))
+    topics.bump_generation(connection, _newest(connection))
+
+
+def steps(connection: Connection, after: int = 0, upto: int | None = None) -> list[Step]:
+    query = _step_query().where(tables.step.c.number > after)
+    if upto is not None:
+        query = query.where(tables.step.c.number <= upto)
+    return [_step(row) for row in connection.execute(query.order_by(tables.step.c.number))]
+
+
+def last_step(connection: Connection, at: int | None = None) -> Step | None:
+    query = _step_query()
+    if at is not None:
+        query = query.where(tables.step.c.publish_commit <= at)
+    row = connection.execute(query.order_by(tables.step.c.number.desc()).limit(1)).one_or_none()
+    return None if row is None else _step(row)
+
+
+def newest_common_step(connection: Connection, views: frozenset[int], at: int | None) -> Step | None:
+    """The newest step published at or before ``at`` that refreshed all of ``views``."""
+    sets = connection.execute(select(tables.view_set)).all()
+    wanted = [row.id for row in sets if views <= _ids(row.views)]
+    query = _step_query().where(tables.step.c.view_set.in_(wanted))
+    if at is not None:
+        query = query.where(tables.step.c.publish_commit <= at)
+    row = connection.execute(query.order_by(tables.step.c.publish_commit.desc()).limit(1)).one_or_none()
+    return None if row is None else _step(row)
+
+
+def _step_query() -> Any:
+    joined = tables.step.c.view_set == tables.view_set.c.id
+    return select(tables.step, tables.view_set.c.views).join(tables.view_set, joined)
+
+
+def _step(row: Any) -> Step:
+    return Step(
+        number=row.number,
+        input_commit=row.input_commit,
+        publish_commit=row.publish_commit,
+        instant=to_datetime(row.instant),
+        views=_ids(row.views),
+    )
+
+
+def _view(row: Any, known: set[str]) -> View:
+    changelog = f"views.{row.name}"
+    return View(
+        id=row.id,
+        name=row.name,
+        sql=row.sql,
+        options=json.loads(row.options),
+        state=row.state,
+        reason=row.reason,
+        topic=changelog if changelog in known else None,
+        created=row.created,
+        dropped=row.dropped,
+    )
+
+
+def _ids(text: str) -> frozenset[int]:
+    return frozenset(int(part) for part in text.split(",") if part)
+
+
+def _newest(connection: Connection) -> int:
+    return int(connection.execute(select(func.coalesce(func.max(tables.commit.c.number), 0))).scalar_one())

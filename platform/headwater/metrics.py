@@ -1,0 +1,86 @@
+"""Names of metrics and log fields, in one place: dashboards and log searches are written against them.
+
+Units are in the names (``_seconds``, ``_bytes``, ``_total``), as Prometheus has it. Nothing is measured here;
+``service.http`` fills them from the catalog and the live rows when it is asked.
+"""
+
+from __future__ import annotations
+
+# -- log fields, each present on a line that is about one --
+COMPONENT = "component"
+COMMIT = "commit"
+INPUT_COMMIT = "input_commit"
+STEP = "step"
+LSN = "lsn"
+SOURCE = "source"
+TOPIC = "topic"
+VIEW = "view"
+PARTITION = "partition"
+ROWS = "rows"
+BYTES = "bytes"
+DURATION_MS = "duration_ms"
+ERROR = "error"
+EXIT_CODE = "exit_code"
+PID = "pid"
+ATTEMPT = "attempt"
+
+LOG_FIELDS = (
+    COMMIT,
+    INPUT_COMMIT,
+    STEP,
+    LSN,
+    SOURCE,
+    TOPIC,
+    VIEW,
+    PARTITION,
+    ROWS,
+    BYTES,
+    DURATION_MS,
+    ERROR,
+    EXIT_CODE,
+    PID,
+    ATTEMPT,
+)
+
+# -- metrics: name -> help --
+POSITION = "headwater_position"
+INPUT_POSITION = "headwater_pipeline_input_position"
+SOURCE_UP = "headwater_source_up"
+SOURCE_LAG_BYTES = "headwater_source_lag_bytes"
+SOURCE_LAG_SECONDS = "headwater_source_lag_seconds"
+SOURCE_ROWS = "headwater_source_rows_total"
+SOURCE_COMMITS = "headwater_source_commits_total"
+SOURCE_ROWS_PER_SECOND = "headwater_source_rows_per_second"
+VIEW_UP = "headwater_view_up"
+VIEW_LAG_COMMITS = "headwater_view_lag_commits"
+VIEW_LAG_SECONDS = "headwater_view_lag_seconds"
+PIPELINE_ROWS = "headwater_pipeline_rows_total"
+STEP_SECONDS_LAST = "headwater_step_seconds_last"
+STEP_SECONDS_P95 = "headwater_step_seconds_p95"
+COMPONENT_UP = "headwater_component_up"
+COMPONENT_RESTARTS = "headwater_component_restarts_total"
+COMPONENT_ERRORS = "headwater_component_errors_total"
+BEAT_AGE_SECONDS = "headwater_component_beat_age_seconds"
+TOPICS = "headwater_topics"
+
+HELP = {
+    POSITION: "Newest commit of the lake.",
+    INPUT_POSITION: "Newest commit that the pipeline has consumed.",
+    SOURCE_UP: "1 while the source is copying or streaming.",
+    SOURCE_LAG_BYTES: "WAL bytes the server has written and the log does not hold.",
+    SOURCE_LAG_SECONDS: "Age of the oldest change the log does not hold.",
+    SOURCE_ROWS: "Row changes captured since the source's process started.",
+    SOURCE_COMMITS: "Commits made since the source's process started.",
+    SOURCE_ROWS_PER_SECOND: "Row changes captured per second, lately.",
+    VIEW_UP: "1 while the view is live.",
+    VIEW_LAG_COMMITS: "Input commits that the view has not seen.",
+    VIEW_LAG_SECONDS: "Age of the oldest commit the view has not seen.",
+    PIPELINE_ROWS: "Row changes consumed since the pipeline's process started.",
+    STEP_SECONDS_LAST: "Duration of the newest step.",
+    STEP_SECONDS_P95: "95th percentile of recent steps' durations.",
+    COMPONENT_UP: "1 while the component runs.",
+    COMPONENT_RESTARTS: "Restarts of the component since `up` started.",
+    COMPONENT_ERRORS: "Error lines of the component since `up` started.",
+    BEAT_AGE_SECONDS: "Seconds since the component's last heartbeat.",
+    TOPICS: "Topics of the lake.",
+}

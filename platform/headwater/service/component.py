@@ -1,0 +1,45 @@
+"""What ``headwater up`` runs: named command lines that packages declare by entry point.
+
+A function in the group ``headwater.component`` takes the Project and returns its components. Each is run
+as a process of its own, in the project's folder, and meets the others only in the log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+
+from headwater.config import Project
+
+GROUP = "headwater.component"
+PREPARE_GROUP = "headwater.prepare"
+
+EXIT_STOPPED = 0
+"""It was asked to stop (SIGTERM), or has nothing more to do."""
+EXIT_NOT_RETRYABLE = 78
+"""It failed in a way that trying again cannot mend (sysexits' EX_CONFIG); its last log line says why."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Component:
+    """One process of a project.
+
+    ``name`` is the name it beats and owns under ('source:shop', 'pipeline:main'). ``argv`` is what to run;
+    a first word 'headwater' stands for this interpreter's own command, so that no PATH is searched.
+    Components start in the order of ``stage`` and stop in the same order: what produces stops first, and
+    what consumes gets to see it.
+    """
+
+    name: str
+    argv: Sequence[str]
+    stage: int = 0
+
+
+def declared(project: Project) -> list[Component]:
+    """Every component that the installed packages declare for ``project``, in the order they start."""
+    found: list[Component] = []
+    for entry in sorted(entry_points(group=GROUP), key=lambda each: each.name):
+        components: Callable[[Project], Iterable[Component]] = entry.load()
+        found.extend(components(project))
+    return sorted(found, key=lambda each: (each.stage, not each.name.startswith("source:"), each.name))
