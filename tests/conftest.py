@@ -33,7 +33,7 @@ def seed(request: pytest.FixtureRequest) -> int:
 
 @pytest.fixture(scope="session")
 def chromium() -> Path:
-    """The system's chromium, for playwright's ``executable_path``: where there is none, skips, or fails in CI."""
+    """The system's chromium, for playwright's ``executable_path``; without one skips, or fails in CI."""
     found = shutil.which("chromium") or shutil.which("chromium-browser")
     if found is None:
         reason = "no chromium on this machine; install Debian's package: sudo apt-get install chromium"

@@ -1,7 +1,7 @@
 """The layout's rules that no linter keeps.
 
-An ``__init__.py`` directly in ``platform/`` or under ``tests/`` would shadow the standard library's ``platform``
-and break uuid, pytest and pip; the rest keeps the tree portable and its modules small enough to read.
+An ``__init__.py`` directly in ``platform/`` or under ``tests/`` would shadow the standard library's
+``platform`` and break uuid, pytest and pip; the rest keeps the tree portable and its modules small.
 """
 
 from __future__ import annotations
