@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -108,6 +108,26 @@ class Log:
         with self.catalog.read() as connection:
             newest = query.order_by(tables.commit.c.time.desc()).limit(1)
             return connection.execute(newest).scalar_one_or_none() or 0
+
+    def newest_commit_where(self, producer: str, holds: Callable[[str], bool]) -> int:
+        """The newest commit before this producer's first position for which ``holds`` is false; 0 for none.
+
+        ``holds`` must be true up to some position and false after it: found by bisection.
+        """
+        commit = tables.commit
+        mine = select(commit.c.number, commit.c.position).where(commit.c.producer == producer)
+        low, high = 0, self.newest_commit()
+        with self.catalog.read() as connection:
+            while low < high:
+                middle = (low + high + 1) // 2
+                query = mine.where(commit.c.number <= middle).order_by(commit.c.number.desc()).limit(1)
+                row = connection.execute(query).first()
+                if row is None or row.position is None or holds(row.position):
+                    low = middle
+                else:
+                    high = row.number - 1
+            first = connection.execute(mine.order_by(commit.c.number).limit(1)).first()
+        return low if first is not None and low >= first.number else 0
 
     def transaction(self, producer: str, epoch: int, expected_position: str | None = None) -> Transaction:
         """Begin a transaction of a producer that owns its name with this epoch (see ``ownership``)."""

@@ -99,7 +99,13 @@ def relation_sql(log: Log, connection: duckdb.DuckDBPyConnection, found: Plan, n
 
     Registers the hot batches under ``name``; the caller chooses a name that is free on its connection.
     """
-    connection.register(name, hot_table(log, found))
+    sql, hot_rows = scan_sql(log, found, name)
+    connection.register(name, hot_rows)
+    return sql
+
+
+def scan_sql(log: Log, found: Plan, name: str) -> tuple[str, pa.Table]:
+    """The same SQL, and the hot records that it expects under ``name``."""
     columns = ", ".join(types.quote(field.name) for field in found.target)
     parts = [f"SELECT {columns} FROM {types.quote(name)}"]
     by_version: dict[int, list[Segment]] = defaultdict(list)
@@ -112,7 +118,7 @@ def relation_sql(log: Log, connection: duckdb.DuckDBPyConnection, found: Plan, n
             f"SELECT {mapped} FROM read_parquet([{paths}])"
             f" WHERE _commit > {found.after} AND _commit <= {found.upto}"
         )
-    return " UNION ALL ".join(parts)
+    return " UNION ALL ".join(parts), hot_table(log, found)
 
 
 def _segment_column(field: pa.Field, found: Plan, version: int) -> str:

@@ -1,0 +1,262 @@
+"""The handle people hold: ``headwater.open(path)``. SQL over tables, views and history at one position."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from headwater import duck, position
+from headwater.catalog.records import Step, Topic, View
+from headwater.errors import HeadwaterError, NameNotFound, NoCommonPosition, NotYet, SqlError, SqlSyntax, UnknownColumn
+from headwater.lake import history
+from headwater.lake.resolve import Reference, Resolved, resolve
+from headwater.lake.result import Result, fetch
+from headwater.lake.rows import CurrentRows, records_sql
+from headwater.lake.watch import Watch
+from headwater.log import Log, open_log, read, views
+from headwater.log.names import near
+from headwater.schema import Schema
+from headwater.types import quote
+
+STALE_AFTER_S = 60.0
+"""A paused view older than this makes a query without ``at=`` fail instead of answering from the past."""
+
+_KEPT_KINDS = ("table", "multiset", "changelog")
+
+
+def open_lake(path: str | Path = ".") -> Lake:
+    """Open the lake of a project (a folder with headwater.toml) or a lake folder itself, for reading.
+
+    CatalogError when there is none.
+    """
+    folder = Path(path)
+    if not (folder / "catalog.sqlite").exists() and (folder / "headwater.toml").exists():
+        from headwater import config
+
+        folder = config.load(folder).lake_dir
+    return Lake(open_log(folder))
+
+
+class Lake:
+    """Consistent reads, concurrent with all writers. Thread-safe; a context manager.
+
+    ``at=`` takes a position everywhere (see ``headwater.position``). A query that names views is answered at
+    the newest step that all of them share; ``Result.input_position`` says which commit of the tables that is.
+    """
+
+    def __init__(self, log: Log, *, pinned: position.Position = None, shared: Lake | None = None) -> None:
+        self.log = log
+        self._pinned = pinned
+        self._lock = shared._lock if shared else threading.RLock()
+        self._duck = shared._duck if shared else duck.connect(timezone=log.timezone)
+        self._rows: dict[int, CurrentRows] = shared._rows if shared else {}
+        self._local = shared._local if shared else threading.local()
+
+    # ---- queries
+
+    def sql(
+        self,
+        query: str,
+        *,
+        at: position.Position = None,
+        params: Sequence[Any] | Mapping[str, Any] | None = None,
+    ) -> Result:
+        """Run one SELECT at one position. ``params`` are bound, never pasted ($name or ?).
+
+        Plain names are tables and views, ``log."<topic>"`` the records of a topic with their metadata,
+        ``history.<table>`` its versions. Raises NameNotFound, AmbiguousName, UnknownColumn, SqlError,
+        NotYet and NoCommonPosition; an answer is always whole and of one position.
+        """
+        with self._reading(query, at) as (cursor, resolved, published, inputs):
+            try:
+                relation = cursor.sql(resolved.sql, params=params)
+                table = fetch(relation)
+                types = [str(kind) for kind in relation.types]
+            except duckdb.Error as error:
+                raise _sql_error(error, resolved, self) from error
+        return Result(query, table, types, published, inputs)
+
+    @contextmanager
+    def _reading(
+        self, query: str, at: position.Position
+    ) -> Iterator[tuple[duckdb.DuckDBPyConnection, Resolved, int, int]]:
+        """A cursor in a transaction that sees every name of ``query`` at one position."""
+        cursor = self._cursor()
+        with self._lock:
+            commit = position.resolve(self.log, self._pinned if at is None else at)
+            explicit = at is not None or self._pinned is not None
+            resolved = resolve(query, self.log.topics(None if not explicit else commit))
+            published, inputs = self._positions(resolved.references, commit, explicit)
+            bodies = [self._body(r, published, inputs, place) for place, r in enumerate(resolved.references)]
+            cursor.execute("BEGIN")
+            for place, (reference, (body, hot)) in enumerate(zip(resolved.references, bodies, strict=True)):
+                if hot is not None:
+                    cursor.register(f"records_{place}", hot)
+                cursor.execute(f"CREATE OR REPLACE TEMP VIEW {quote(reference.private)} AS {body}")
+                # A transaction's snapshot of a database begins with its first statement on it.
+                cursor.execute(f"SELECT 1 FROM {quote(reference.private)} LIMIT 0")
+        try:
+            yield cursor, resolved, published, inputs
+        finally:
+            cursor.execute("ROLLBACK")
+
+    def _body(
+        self, reference: Reference, published: int, inputs: int, place: int
+    ) -> tuple[str, pa.Table | None]:
+        """SQL of what a name stands for, and the hot records it scans (None when it scans kept rows)."""
+        topic = reference.topic
+        commit = published if topic.kind == "changelog" else inputs
+        if reference.facet == "rows" and topic.kind in _KEPT_KINDS:
+            rows = self._rows.setdefault(topic.id, CurrentRows(self.log, self._duck, topic))
+            return rows.at(topic, commit), None
+        plan = read.plan(self.log, topic, 0, commit)
+        source, hot = read.scan_sql(self.log, plan, f"records_{place}")
+        if reference.facet == "rows":
+            return records_sql(topic, source), hot
+        if reference.facet == "history":
+            return history.history_sql(topic, source), hot
+        return source, hot
+
+    def _positions(self, references: Sequence[Reference], commit: int, explicit: bool) -> tuple[int, int]:
+        """The publish commit that views are read at, and the input commit that tables are read at."""
+        names = {r.topic.name.removeprefix("views.") for r in references if r.topic.kind == "changelog"}
+        if not names:
+            return commit, commit
+        found = [view for view in self.log.views(commit if explicit else None) if view.name in names]
+        step = self._common_step(frozenset(view.id for view in found), commit)
+        if step is None:
+            raise self._no_common_position(found, commit)
+        if not explicit:
+            self._require_fresh(found, step)
+        return step.publish_commit, step.input_commit
+
+    def _common_step(self, ids: frozenset[int], commit: int) -> Step | None:
+        with self.log.catalog.read() as connection:
+            return views.newest_common_step(connection, ids, commit)
+
+    def _no_common_position(self, found: Sequence[View], commit: int) -> HeadwaterError:
+        own = {view.name: self._common_step(frozenset({view.id}), commit) for view in found}
+        unpublished = [name for name, step in own.items() if step is None]
+        if unpublished:
+            return NotYet(
+                f"view {unpublished[0]} has not been published yet at commit {commit}",
+                todo="Wait until it is live (`headwater view list`), or read a later position.",
+            )
+        places = ", ".join(f"{name} at commit {step.publish_commit}" for name, step in own.items() if step)
+        return NoCommonPosition(f"the views share no step: {places}", todo="Query them one by one.")
+
+    def _require_fresh(self, found: Sequence[View], step: Step) -> None:
+        stopped = [view for view in found if view.state in ("paused", "failed")]
+        newest = self.log.last_step()
+        if not stopped or newest is None:
+            return
+        if (newest.instant - step.instant).total_seconds() > STALE_AFTER_S:
+            view = stopped[0]
+            raise NoCommonPosition(
+                f"view {view.name} is {view.state} ({view.reason or 'by hand'}) since {step.instant.isoformat()}",
+                todo=f"Resume it with `headwater resume {view.name}`, or read at=commit:{step.publish_commit}.",
+            )
+
+    # ---- what there is
+
+    def position(self) -> int:
+        """The newest commit, or the pinned one."""
+        return position.resolve(self.log, self._pinned)
+
+    def at(self, where: position.Position) -> Lake:
+        """The same lake with every query at this position; resolved once, now."""
+        return Lake(self.log, pinned=position.resolve(self.log, where), shared=self)
+
+    def topics(self) -> list[Topic]:
+        """Every topic at this lake's position."""
+        return self.log.topics(self._pinned_commit())
+
+    def tables(self) -> list[str]:
+        """Full names of the captured tables and event topics."""
+        return [topic.name for topic in self.topics() if topic.kind not in ("changelog", "system")]
+
+    def views(self) -> list[View]:
+        """The maintained views."""
+        return self.log.views(self._pinned_commit())
+
+    def describe(self, name: str) -> Schema:
+        """Columns, types and key of a table or view; NameNotFound with near names."""
+        return self.log.topic(name, self._pinned_commit()).schema
+
+    def lookup(self, name: str, key: Any) -> dict[str, Any] | None:
+        """The current row of a key (a value, or a tuple or mapping for composite keys); None when absent."""
+        schema = self.describe(name)
+        if not schema.key:
+            raise NameNotFound(f"{name} has no key", todo="Select the row with a WHERE clause.")
+        if isinstance(key, Mapping):
+            values = [key[column] for column in schema.key]
+        else:
+            values = list(key) if isinstance(key, tuple) else [key]
+        condition = " AND ".join(f"{quote(column)} = ?" for column in schema.key)
+        found = self.sql(f"SELECT * FROM {_quoted(self.log.topic(name).name)} WHERE {condition}", params=values)
+        rows = found.arrow().to_pylist()
+        return rows[0] if rows else None
+
+    def watch(self, query: str, *, interval: float = 0.5) -> Watch:
+        """The answer again whenever it may have changed; shown in a notebook, a live panel."""
+        return Watch(self, query, interval)
+
+    def status(self) -> dict[str, Any]:
+        """The object of ``headwater status --json``."""
+        from headwater.lake.status import status
+
+        return status(self.log)
+
+    def time_of(self, commit: int) -> datetime:
+        """When a commit was published."""
+        return self.log.commit_info(commit).time
+
+    def close(self) -> None:
+        self._duck.close()
+        self.log.close()
+
+    def __enter__(self) -> Lake:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _pinned_commit(self) -> int | None:
+        return None if self._pinned is None else position.resolve(self.log, self._pinned)
+
+    def _cursor(self) -> duckdb.DuckDBPyConnection:
+        """This thread's cursor: a connection of its own to the same memory."""
+        if not hasattr(self._local, "cursor"):
+            cursor = self._duck.cursor()
+            duck.pin(cursor, self.log.timezone)
+            self._local.cursor = cursor
+        found: duckdb.DuckDBPyConnection = self._local.cursor
+        return found
+
+
+def _quoted(full_name: str) -> str:
+    return ".".join(quote(part) for part in full_name.split("."))
+
+
+def _sql_error(error: duckdb.Error, resolved: Resolved, lake: Lake) -> SqlError:
+    """DuckDB's own words, without the private names, and what was probably meant."""
+    text = str(error).split("\n\nLINE ")[0].strip()
+    for reference in resolved.references:
+        text = text.replace(reference.private, reference.topic.name)
+    if isinstance(error, duckdb.ParserException):
+        return SqlSyntax(text, todo="Check the SQL near the marked place.")
+    if isinstance(error, duckdb.BinderException) and "column" in text.lower() and "not found" in text.lower():
+        columns = [name for reference in resolved.references for name in reference.topic.schema.names]
+        wanted = text.partition('"')[2].partition('"')[0].rpartition(".")[2]
+        return UnknownColumn(text.splitlines()[0].rstrip("!"), suggestion=next(iter(near(wanted, columns)), ""))
+    return SqlError(text, todo="Check the SQL and the data it meets.")

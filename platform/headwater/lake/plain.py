@@ -1,0 +1,41 @@
+"""A result as a text table, for terminals and logs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+CELL_WIDTH_MAX = 40
+_NUMERIC = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UBIGINT", "DECIMAL", "FLOAT", "DOUBLE")
+
+
+def plain_table(
+    columns: Sequence[str], types: Sequence[str], rows: Sequence[Sequence[str | None]], total: int, position: int
+) -> str:
+    """Names, types, rows (numbers to the right, NULL as such), then how many of how many and at which commit."""
+    cells = [[_cell(value) for value in row] for row in rows]
+    right = [name.startswith(_NUMERIC) for name in types]
+    widths = [
+        max([len(name), len(kind), *(len(row[place]) for row in cells)])
+        for place, (name, kind) in enumerate(zip(columns, types, strict=True))
+    ]
+    lines = [_line(columns, widths, right), _line([t.lower() for t in types], widths, right)]
+    lines.append("─" * (sum(widths) + 2 * (len(widths) - 1)))
+    lines += [_line(row, widths, right) for row in cells]
+    shown = f"{total:,} rows" if total == len(rows) else f"{len(rows):,} of {total:,} rows"
+    lines.append(f"({shown}, at commit {position})" if total != 1 else f"(1 row, at commit {position})")
+    return "\n".join(lines)
+
+
+def _cell(value: str | None) -> str:
+    if value is None:
+        return "NULL"
+    text = value.replace("\n", "⏎")
+    return text if len(text) <= CELL_WIDTH_MAX else text[: CELL_WIDTH_MAX - 1] + "…"
+
+
+def _line(values: Sequence[str], widths: Sequence[int], right: Sequence[bool]) -> str:
+    padded = [
+        value.rjust(width) if to_right else value.ljust(width)
+        for value, width, to_right in zip(values, widths, right, strict=True)
+    ]
+    return "  ".join(padded).rstrip()

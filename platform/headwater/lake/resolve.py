@@ -1,0 +1,122 @@
+"""Names in a query: which tables, views, logs and histories it reads, and the query over private names.
+
+Only the table names are replaced, by their place in the text; the rest of the query reaches DuckDB as it was
+typed, so DuckDB's own dialect and its own error positions hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import sqlglot
+from sqlglot import exp
+
+from headwater.catalog.records import Topic
+from headwater.errors import NameNotFound, SqlSyntax
+from headwater.log import names
+from headwater.types import quote
+
+Facet = Literal["rows", "log", "history"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reference:
+    """One topic that a query reads, and which face of it."""
+
+    topic: Topic
+    facet: Facet
+
+    @property
+    def private(self) -> str:
+        """The name that the query is rewritten to."""
+        return f"{self.facet}:{self.topic.name}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resolved:
+    """A query over private names, and what those stand for."""
+
+    sql: str
+    references: tuple[Reference, ...]
+
+
+def resolve(query: str, topics: Sequence[Topic]) -> Resolved:
+    """Find every name of the lake in ``query``.
+
+    NameNotFound and AmbiguousName for names that mean nothing or too much; SqlSyntax when the text does not
+    parse. Table functions and CTE names are left alone.
+    """
+    edits: list[tuple[int, int, str]] = []
+    references: dict[str, Reference] = {}
+    for table in _tables(query):
+        reference = _reference(table, topics)
+        references[reference.private] = reference
+        start, end = _span(table)
+        alias = "" if table.alias or table.find_ancestor(exp.Query) is None else f" AS {quote(table.name)}"
+        edits.append((start, end, quote(reference.private) + alias))
+    for start, end, text in sorted(edits, reverse=True):
+        query = query[:start] + text + query[end:]
+    return Resolved(sql=query, references=tuple(references.values()))
+
+
+def _tables(query: str) -> list[exp.Table]:
+    """Table references in the query that are neither CTEs of an enclosing scope nor functions."""
+    try:
+        statements = [part for part in sqlglot.parse(query, read="duckdb") if part is not None]
+    except sqlglot.errors.SqlglotError as error:
+        raise SqlSyntax(_message(error), todo="Check the SQL near the marked place.") from error
+    if len(statements) != 1:
+        raise SqlSyntax(f"{len(statements)} statements were given", todo="Give one SELECT.")
+    if not isinstance(statements[0], exp.Query | exp.Describe | exp.Summarize | exp.Values | exp.Pivot):
+        raise SqlSyntax(
+            f"{statements[0].key.upper()} is not a query", todo="The lake is read with SELECT; views are created with `view`."
+        )
+    found = []
+    for table in statements[0].find_all(exp.Table):
+        if isinstance(table.this, exp.Identifier) and not (not table.db and _is_cte(table)):
+            found.append(table)
+    return found
+
+
+def _is_cte(table: exp.Table) -> bool:
+    """Whether an enclosing WITH defines this name (a CTE does not see itself unless it is recursive)."""
+    node: exp.Expression | None = table
+    inside: list[exp.Expression] = []
+    while node is not None:
+        with_ = node.args.get("with_") or node.args.get("with")
+        if isinstance(with_, exp.With):
+            for cte in with_.expressions:
+                if cte.alias.lower() == table.name.lower() and (with_.recursive or cte not in inside):
+                    return True
+        inside.append(node)
+        node = node.parent
+    return False
+
+
+def _reference(table: exp.Table, topics: Sequence[Topic]) -> Reference:
+    parts = [part.name for part in table.parts]
+    facet: Facet = "rows"
+    if len(parts) > 1 and parts[0].lower() in ("log", "history"):
+        facet = "log" if parts[0].lower() == "log" else "history"
+        parts = parts[1:]
+    visible = [topic for topic in topics if not topic.hidden]
+    topic = names.resolve(".".join(parts), visible)
+    if facet == "history" and topic.kind not in ("table", "multiset", "changelog"):
+        raise NameNotFound(f"{topic.name} has no versions", todo=f'Read its records as log."{topic.name}".')
+    return Reference(topic=topic, facet=facet)
+
+
+def _span(table: exp.Table) -> tuple[int, int]:
+    places = [(part.meta["start"], part.meta["end"] + 1) for part in table.parts]
+    return min(start for start, _ in places), max(end for _, end in places)
+
+
+def _message(error: sqlglot.errors.SqlglotError) -> str:
+    found = getattr(error, "errors", None)
+    if not found:
+        return str(error)
+    first = found[0]
+    marked = f"{first['start_context'] or ''}>>>{first['highlight'] or ''}<<<{first['end_context'] or ''}"
+    return f"{first['description']} at line {first['line']}, column {first['col']}: {' '.join(marked.split())}"

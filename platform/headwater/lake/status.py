@@ -1,0 +1,121 @@
+"""What runs and how far it is: the object of ``headwater status --json``, and of the Dagster lag check."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import func, select
+
+from headwater.catalog import tables
+from headwater.catalog.live import LiveRow
+from headwater.log import Log
+
+FRESH_S = 5.0
+"""A component that has not beaten for so long counts as stopped."""
+
+
+def status(log: Log) -> dict[str, Any]:
+    """``position``, ``sources``, ``views`` and ``topics`` of a lake, as plain JSON values.
+
+    Figures come from the components' last heartbeats (``age_s`` says how old) and from the catalog; a source
+    or view without a running component keeps its last known position and is ``stopped``.
+    """
+    live = log.live.read()
+    return {
+        "position": log.newest_commit(),
+        "time": time.time(),
+        "sources": _sources(log, live),
+        "views": _views(log, live),
+        "topics": _topics(log),
+    }
+
+
+def _sources(log: Log, live: Mapping[str, LiveRow]) -> list[dict[str, Any]]:
+    names = {topic.source for topic in log.topics(hidden=True) if topic.source}
+    names |= {component.removeprefix("source:") for component in live if component.startswith("source:")}
+    return [_source(log, name, live.get(f"source:{name}")) for name in sorted(names)]
+
+
+def _source(log: Log, name: str, row: LiveRow | None) -> dict[str, Any]:
+    producer = log.producer(f"source:{name}")
+    stats = dict(row.stats) if row else {}
+    age = time.time() - row.beat_at if row else None
+    fresh = age is not None and age <= FRESH_S
+    state = str(stats.get("state", "stopped")) if fresh or stats.get("state") == "error" else "stopped"
+    return {
+        "name": name,
+        "state": state,
+        "error": stats.get("error"),
+        "position": producer.position,
+        "confirmed_lsn": stats.get("confirmed_lsn") or producer.confirmed or producer.position,
+        "received_lsn": stats.get("received_lsn"),
+        "server_lsn": stats.get("server_lsn"),
+        "lag_bytes": stats.get("lag_bytes"),
+        "lag_ms": stats.get("lag_ms"),
+        "rows": stats.get("rows"),
+        "rows_per_s": stats.get("rows_per_s") if fresh else 0,
+        "commits": stats.get("commits"),
+        "age_s": None if age is None else round(age, 3),
+    }
+
+
+def _views(log: Log, live: Mapping[str, LiveRow]) -> list[dict[str, Any]]:
+    row = live.get("pipeline:main")
+    stats = dict(row.stats) if row else {}
+    fresh = row is not None and time.time() - row.beat_at <= FRESH_S
+    step = log.last_step()
+    newest_input = _newest_input(log)
+    counts = _rows_by_topic(log)
+    ids = {topic.name: topic.id for topic in log.topics()}
+    found = []
+    for view in log.views():
+        behind = step is None or view.id not in step.views
+        found.append(
+            {
+                "name": view.name,
+                "state": view.state if fresh or view.state != "live" else "stopped",
+                "reason": view.reason or None,
+                "input_commit": None if behind or step is None else step.input_commit,
+                "lag_commits": None if behind or step is None else max(0, newest_input - step.input_commit),
+                "lag_ms": stats.get("lag_ms"),
+                "rows": counts.get(ids.get(view.topic or "", -1), 0),
+                "rows_per_s": stats.get("rows_per_s") if fresh else 0,
+                "step_ms_last": stats.get("step_ms_last"),
+                "step_ms_p95": stats.get("step_ms_p95"),
+            }
+        )
+    return found
+
+
+def _topics(log: Log) -> list[dict[str, Any]]:
+    counts = _rows_by_topic(log)
+    return [
+        {
+            "name": topic.name,
+            "kind": topic.kind,
+            "state": topic.state,
+            "reason": topic.reason or None,
+            "partitions": topic.partitions,
+            "records": counts.get(topic.id, 0),
+            "schema_version": topic.schema_version,
+        }
+        for topic in log.topics()
+    ]
+
+
+def _rows_by_topic(log: Log) -> dict[int, int]:
+    """Records ever written to each topic (the sum of its partitions' next offsets)."""
+    partition = tables.partition
+    query = select(partition.c.topic, func.sum(partition.c.next_offset)).group_by(partition.c.topic)
+    with log.catalog.read() as connection:
+        return {int(topic): int(rows) for topic, rows in connection.execute(query)}
+
+
+def _newest_input(log: Log) -> int:
+    """The newest commit that the pipeline has to take in."""
+    commit = tables.commit
+    query = select(func.max(commit.c.number)).where(commit.c.producer != "pipeline:main")
+    with log.catalog.read() as connection:
+        return connection.execute(query).scalar_one_or_none() or 0
