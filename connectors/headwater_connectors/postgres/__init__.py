@@ -1,0 +1,1 @@
+"""PostgreSQL as a source: logical replication and COPY into the log, column by column."""

@@ -1,0 +1,127 @@
+"""Cells: where the values of one column lie inside a buffer of raw bytes from the server.
+
+Everything here is arithmetic on whole columns. A buffer ends with ``PAD`` zero bytes, so that a fixed-width
+read at any cell start stays inside it; positions of NULL cells are in range and their length is 0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+Bytes = npt.NDArray[np.uint8]
+Int64s = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+PAD = bytes(64)
+NULL, UNCHANGED = ord("n"), ord("u")
+
+
+@dataclass(frozen=True)
+class Cells:
+    """``length[i]`` bytes at ``start[i]`` for each valid row ``i``; ``valid`` is None when all are."""
+
+    buffer: Bytes
+    start: Int64s
+    length: Int64s
+    valid: Bools | None = None
+
+    def __len__(self) -> int:
+        return len(self.start)
+
+    def take(self, rows: npt.NDArray[Any]) -> Cells:
+        """The cells of these rows (numbers or a mask)."""
+        valid = None if self.valid is None else self.valid[rows]
+        return Cells(self.buffer, self.start[rows], self.length[rows], valid)
+
+    def shifted(self, front: int, back: int = 0) -> Cells:
+        """Without the first ``front`` and the last ``back`` bytes of each value."""
+        return Cells(self.buffer, self.start + front, np.maximum(self.length - front - back, 0), self.valid)
+
+    def masked(self, valid: Bools) -> Cells:
+        """Also NULL where ``valid`` is false."""
+        return Cells(self.buffer, self.start, self.length, valid if self.valid is None else self.valid & valid)
+
+    def byte(self, offset: int = 0) -> Bytes:
+        """The byte at ``offset`` of each value (undefined for NULL and shorter ones)."""
+        return self.buffer[self.start + offset]
+
+    def integers(self, kind: str, offset: int = 0) -> npt.NDArray[Any]:
+        """Big-endian numbers of numpy kind ``i2 i4 i8 u2 u4 f4 f8`` at ``offset`` of each value."""
+        return read(self.buffer, kind, self.start + offset)
+
+    def bytes(self, kind: pa.DataType | None = None) -> pa.Array:
+        """The values themselves as an Arrow ``binary`` or ``string`` array (one copy, in C++)."""
+        kind = kind or pa.binary()
+        count = len(self)
+        offsets = np.empty(2 * count + 1, np.int32)
+        offsets[0:-1:2] = self.start
+        offsets[1::2] = self.start + self.length
+        offsets[-1] = offsets[-2] if count else 0
+        # The buffer read as an array of 2n strings: the values at even places, what lies between them at odd ones.
+        spans = pa.Array.from_buffers(kind, 2 * count, [None, pa.py_buffer(offsets), pa.py_buffer(self.buffer)])
+        places = pa.array(np.arange(0, 2 * count, 2, dtype=np.int32), mask=self.nulls())
+        return spans.take(places)
+
+    def fixed(self, width: int) -> Bytes:
+        """The first ``width`` bytes of each value, as an (n, width) array."""
+        view = np.ndarray((len(self.buffer) - width + 1,), dtype=f"V{width}", buffer=self.buffer, strides=(1,))
+        taken = view[self.start]
+        return taken.view(np.uint8).reshape(len(self), width)
+
+    def nulls(self) -> Bools | None:
+        """Mask of NULL rows as pyarrow wants it, or None."""
+        return None if self.valid is None else ~self.valid
+
+
+def read(buffer: Bytes, kind: str, at: Int64s) -> npt.NDArray[Any]:
+    """Big-endian numbers at arbitrary byte positions: an overlapping, unaligned view makes it one gather."""
+    width = int(kind[1:])
+    view: npt.NDArray[Any] = np.ndarray((len(buffer) - width + 1,), dtype=f"<{kind}", buffer=buffer, strides=(1,))
+    return view[at].byteswap(inplace=True)
+
+
+def array_of(cells: Cells, values: npt.NDArray[Any], kind: pa.DataType) -> pa.Array:
+    """An Arrow array of fixed-width ``values``, NULL where the cells are."""
+    storage: pa.Array = pa.array(values, mask=cells.nulls())
+    return storage if storage.type == kind else storage.view(kind)
+
+
+def walk_tuples(buffer: Bytes, at: Int64s, columns: int) -> tuple[list[Cells], list[Bytes], Int64s]:
+    """The columns of pgoutput TupleData at positions ``at``: cells, kind bytes (``n u t b``), end positions."""
+    cells: list[Cells] = []
+    kinds: list[Bytes] = []
+    position = at + 2
+    for _ in range(columns):
+        kind = buffer[position]
+        present = (kind != NULL) & (kind != UNCHANGED)
+        if present.all():
+            length = read(buffer, "i4", position + 1).astype(np.int64)
+            start = position + 5
+            valid = None
+        else:
+            length = np.where(present, read(buffer, "i4", position + 1), 0).astype(np.int64)
+            start = position + 1 + 4 * present
+            valid = present
+        position = start + length
+        cells.append(Cells(buffer, start, length, valid))
+        kinds.append(kind)
+    return cells, kinds, position
+
+
+def walk_copy(buffer: Bytes, at: Int64s, columns: int) -> list[Cells]:
+    """The columns of COPY BINARY rows that begin at ``at``."""
+    cells: list[Cells] = []
+    position = at + 2
+    for _ in range(columns):
+        length = read(buffer, "i4", position).astype(np.int64)
+        valid = length >= 0
+        length = np.maximum(length, 0)
+        position = position + 4
+        cells.append(Cells(buffer, position, length, None if valid.all() else valid))
+        position = position + length
+    return cells

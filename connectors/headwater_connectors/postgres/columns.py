@@ -1,0 +1,255 @@
+"""The normative type table: PostgreSQL type → column type of the log, and how its bytes become columns.
+
+    bool · int2 int4 int8 · oid                     BOOLEAN · SMALLINT INTEGER BIGINT · UBIGINT
+    float4 float8                                   FLOAT DOUBLE
+    numeric(p,s), p <= 38, 0 <= s <= p              DECIMAL(p,s); NaN and ±Infinity are odd
+    numeric otherwise                               VARCHAR, the exact text
+    text varchar bpchar name "char" enums           VARCHAR
+    uuid · bytea · json jsonb                       UUID · BLOB · JSON
+    date · time · timetz                            DATE · TIME · TIMETZ
+    timestamp · timestamptz                         TIMESTAMP · TIMESTAMP WITH TIME ZONE; after the year 294246: odd
+    interval                                        INTERVAL; ±infinity are odd
+    one-dimensional arrays of these                 T[]; more dimensions or other lower bounds are odd
+    domains                                         as their base type
+    anything else                                   VARCHAR, the exact text
+
+An *odd* value is one the column's type cannot hold: NULL in the column, its exact text in ``_raw``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from headwater import types
+from headwater_connectors.postgres import arrays, numeric, temporal
+from headwater_connectors.postgres.cells import Bools, Cells, Int64s, array_of
+
+
+@dataclass(frozen=True)
+class Column:
+    """Decoded values; rows ``odd`` (ascending) could not be held and print as ``odd_text``."""
+
+    values: pa.Array
+    odd: Int64s
+    odd_text: pa.Array
+
+
+Decode = Callable[[Cells], Column]
+
+
+@dataclass(frozen=True)
+class ColumnType:
+    """A column's type in the log and its decoders; ``binary`` is None where only text is understood."""
+
+    duckdb: str
+    text: Decode
+    binary: Decode | None = None
+
+
+@dataclass(frozen=True)
+class TypeInfo:
+    """What pg_type says of a type: ``kind`` is typtype (b e d c r m), ``element`` an array's element type,
+    ``base`` and ``base_modifier`` a domain's."""
+
+    oid: int
+    kind: str
+    element: int = 0
+    base: int = 0
+    base_modifier: int = -1
+
+
+_NO_ROWS: Int64s = np.empty(0, np.int64)
+_NO_TEXT = pa.array([], pa.string())
+_STAMP = pa.timestamp("us")
+_STAMP_UTC = pa.timestamp("us", tz="UTC")
+
+
+def column_type(oid: int, modifier: int, known: Mapping[int, TypeInfo]) -> ColumnType:
+    """The type of a column whose pg_attribute says (atttypid, atttypmod); ``known`` describes non-builtin types."""
+    if oid == _NUMERIC:
+        return _numeric(modifier)
+    if oid in _BUILTIN:
+        return _BUILTIN[oid]
+    info = known.get(oid)
+    if info is None:
+        return _EXACT
+    if info.kind == "d":
+        return column_type(info.base, info.base_modifier, known)
+    if info.kind == "e":
+        return _TEXT
+    if info.element:
+        return _array(column_type(info.element, modifier, known))
+    return _EXACT
+
+
+def is_builtin(oid: int) -> bool:
+    """Whether ``column_type`` needs no TypeInfo for this type."""
+    return oid in _BUILTIN or oid == _NUMERIC
+
+
+def _whole(decode: Callable[[Cells], pa.Array]) -> Decode:
+    return lambda cells: Column(decode(cells), _NO_ROWS, _NO_TEXT)
+
+
+def _odd(values: pa.Array, odd: Bools, text: Callable[[Int64s], pa.Array]) -> Column:
+    rows = np.flatnonzero(odd)
+    return Column(values, rows, text(rows)) if len(rows) else Column(values, _NO_ROWS, _NO_TEXT)
+
+
+def _text(cells: Cells) -> pa.Array:
+    return cells.bytes(pa.string())
+
+
+def _from_text(kind: pa.DataType) -> Decode:
+    return _whole(lambda cells: pc.cast(_text(cells), kind))
+
+
+def _number(kind: str, arrow: pa.DataType) -> ColumnType:
+    binary = _whole(lambda cells: array_of(cells, cells.integers(kind).astype(arrow.to_pandas_dtype()), arrow))
+    return ColumnType(_DUCKDB[arrow], _from_text(arrow), binary)
+
+
+def _bools_text(cells: Cells) -> pa.Array:
+    return pa.array(cells.byte() == ord("t"), mask=cells.nulls())
+
+
+def _bools_binary(cells: Cells) -> pa.Array:
+    return pa.array(cells.byte() == 1, mask=cells.nulls())
+
+
+def _char_binary(cells: Cells) -> pa.Array:
+    return _CHARS.take(pa.array(cells.byte(), mask=cells.nulls()))
+
+
+def _uuid(sixteen: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], cells: Cells) -> pa.Array:
+    bitmap = None if cells.valid is None else pa.py_buffer(np.packbits(cells.valid, bitorder="little"))
+    data = pa.py_buffer(np.ascontiguousarray(sixteen))
+    storage = pa.Array.from_buffers(pa.binary(16), len(cells), [bitmap, data])
+    return pa.ExtensionArray.from_storage(pa.uuid(), storage)
+
+
+def _uuid_binary(cells: Cells) -> pa.Array:
+    return _uuid(cells.fixed(16), cells)
+
+
+def _uuid_text(cells: Cells) -> pa.Array:
+    digits = _NIBBLES[cells.fixed(36)[:, _UUID_DIGITS]]
+    return _uuid(digits[:, 0::2] << 4 | digits[:, 1::2], cells)
+
+
+def _bytea_text(cells: Cells) -> pa.Array:
+    hexadecimal = pl.Series(cells.shifted(2).bytes(pa.string()))
+    return hexadecimal.str.decode("hex").to_arrow().cast(pa.binary())
+
+
+def _decimal_binary(precision: int, scale: int) -> Decode:
+    def decode(cells: Cells) -> Column:
+        odd = numeric.specials(cells)
+        values = numeric.decimals(cells.masked(~odd) if odd.any() else cells, precision, scale)
+        return _odd(values, odd, lambda rows: numeric.texts(cells.take(rows)))
+
+    return decode
+
+
+def _decimal_text(precision: int, scale: int) -> Decode:
+    def decode(cells: Cells) -> Column:
+        first = cells.byte()
+        odd = (first == ord("N")) | (first == ord("I")) | ((first == ord("-")) & (cells.byte(1) == ord("I")))
+        odd &= cells.length > 0
+        values = pc.cast(_text(cells.masked(~odd) if odd.any() else cells), pa.decimal128(precision, scale))
+        return _odd(values, odd, lambda rows: _text(cells.take(rows)))
+
+    return decode
+
+
+def _numeric(modifier: int) -> ColumnType:
+    precision = (modifier - 4 >> 16) & 0xFFFF
+    scale = ((modifier - 4 & 0x7FF) ^ 1024) - 1024
+    if modifier < 0 or precision > 38 or not 0 <= scale <= precision:
+        return ColumnType("VARCHAR", _whole(_text), _whole(numeric.texts))
+    name = f"DECIMAL({precision},{scale})"
+    return ColumnType(name, _decimal_text(precision, scale), _decimal_binary(precision, scale))
+
+
+def _stamp(kind: pa.TimestampType) -> ColumnType:
+    def binary(cells: Cells) -> Column:
+        values, odd = temporal.stamps_binary(cells, kind)
+        return _odd(values, odd, lambda rows: temporal.stamp_texts(cells.take(rows), "+00" if kind.tz else ""))
+
+    return ColumnType(_DUCKDB[kind], _odd_text(lambda cells: temporal.stamps_text(cells, kind)), binary)
+
+
+def _odd_text(decode: Callable[[Cells], tuple[pa.Array, Bools]]) -> Decode:
+    def whole(cells: Cells) -> Column:
+        values, odd = decode(cells)
+        return _odd(values, odd, lambda rows: _text(cells.take(rows)))
+
+    return whole
+
+
+def _intervals_binary(cells: Cells) -> Column:
+    values, odd = temporal.intervals_binary(cells)
+    words = pa.array(["-infinity", "infinity"])
+    return _odd(values, odd, lambda rows: words.take(pa.array((cells.take(rows).integers("i8") > 0).astype(np.int8))))
+
+
+def _array(element: ColumnType) -> ColumnType:
+    """Arrays are read from text only: their binary form has to be walked element by element."""
+
+    def decode(cells: Cells) -> Column:
+        inner, offsets, odd = arrays.elements(cells)
+        column = element.text(inner)
+        if len(column.odd):  # an element that cannot be held makes its whole array odd
+            odd = odd.copy()
+            odd[np.searchsorted(offsets, column.odd, side="right") - 1] = True
+        masked = cells.masked(~odd) if odd.any() else cells
+        values = arrays.list_array(column.values, offsets, masked.valid)
+        return _odd(values, odd, lambda rows: _text(cells.take(rows)))
+
+    return ColumnType(f"{element.duckdb}[]", decode)
+
+
+_NUMERIC = 1700
+_DUCKDB = {
+    types.arrow_type(name): name
+    for name in ("SMALLINT", "INTEGER", "BIGINT", "UBIGINT", "FLOAT", "DOUBLE", "TIMESTAMP", "TIMESTAMP WITH TIME ZONE")
+}
+_CHARS = pa.array([""] + [chr(code) if code < 128 else f"\\{code:o}" for code in range(1, 256)])
+_UUID_DIGITS = np.array([place for place in range(36) if place not in (8, 13, 18, 23)])
+_NIBBLES = np.zeros(256, np.uint8)
+for _digits in ("0123456789abcdef", "0123456789ABCDEF"):
+    _NIBBLES[[ord(digit) for digit in _digits]] = np.arange(16)
+
+_EXACT = ColumnType("VARCHAR", _whole(_text))
+_TEXT = ColumnType("VARCHAR", _whole(_text), _whole(_text))
+_JSON = ColumnType("JSON", _whole(_text), _whole(_text))
+_BUILTIN: dict[int, ColumnType] = {
+    16: ColumnType("BOOLEAN", _whole(_bools_text), _whole(_bools_binary)),
+    17: ColumnType("BLOB", _whole(_bytea_text), _whole(lambda cells: cells.bytes())),
+    18: ColumnType("VARCHAR", _whole(_text), _whole(_char_binary)),
+    19: _TEXT,
+    20: _number("i8", pa.int64()),
+    21: _number("i2", pa.int16()),
+    23: _number("i4", pa.int32()),
+    25: _TEXT,
+    26: _number("u4", pa.uint64()),
+    114: _JSON,
+    700: _number("f4", pa.float32()),
+    701: _number("f8", pa.float64()),
+    1042: _TEXT,
+    1043: _TEXT,
+    1082: ColumnType("DATE", _odd_text(temporal.dates_text), _whole(temporal.dates_binary)),
+    1083: ColumnType("TIME", _whole(temporal.times_text), _whole(temporal.times_binary)),
+    1114: _stamp(_STAMP),
+    1184: _stamp(_STAMP_UTC),
+    1186: ColumnType("INTERVAL", _odd_text(temporal.intervals_text), _intervals_binary),
+    1266: ColumnType("TIMETZ", _whole(temporal.timetz_text), _whole(temporal.timetz_binary)),
+    2950: ColumnType("UUID", _whole(_uuid_text), _whole(_uuid_binary)),
+    3802: ColumnType("JSON", _whole(_text), _whole(lambda cells: cells.shifted(1).bytes(pa.string()))),
+}
