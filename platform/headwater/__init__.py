@@ -20,9 +20,17 @@ from headwater.errors import HeadwaterError
 
 if TYPE_CHECKING:
     from headwater.lake import Lake, Result, Watch
-    from headwater.lake import open_lake as open
+    from headwater.lake import open_lake as open  # noqa: A004  hw.open is what people type
 
-__all__ = ["HeadwaterError", "Lake", "Result", "Watch", "load_ipython_extension", "open", "unload_ipython_extension"]
+__all__ = [
+    "HeadwaterError",
+    "Lake",
+    "Result",
+    "Watch",
+    "load_ipython_extension",
+    "open",
+    "unload_ipython_extension",
+]
 
 _LAZY = {
     "open": ("headwater.lake", "open_lake"),

@@ -32,9 +32,7 @@ REFUSED_SOURCE_NAMES = frozenset({"log", "history", "main", "temp", "system", "v
 MIB = 1 << 20
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _PASSWORD_IN_URL = re.compile(r"(?P<head>\w+://[^:/@\s]*:)[^@\s]*(?=@)")
-_PASSWORD_IN_PAIRS = re.compile(
-    r"(?P<head>\b(?:ssl)?password\s*=\s*)(?:'(?:\\.|[^'\\])*'|[^\s&]+)", re.IGNORECASE
-)
+_PASSWORD_IN_PAIRS = re.compile(r"(?P<head>\b(?:ssl)?password\s*=\s*)(?:'(?:\\.|[^'\\])*'|[^\s&]+)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,9 +119,7 @@ class Settings:
                     todo=f"It must be {'0 or more' if low == 0 else 'greater than 0'}; the default is {each.default}.",
                 )
         if self.http_port > 65_535:
-            raise ConfigError(
-                f"http_port = {self.http_port} is no port", where="[settings]", todo="Use 0 to 65535."
-            )
+            raise ConfigError(f"http_port = {self.http_port} is no port", where="[settings]", todo="Use 0 to 65535.")
         try:
             ZoneInfo(self.timezone)
         except (ZoneInfoNotFoundError, ValueError, OSError) as error:
@@ -242,9 +238,7 @@ def load(project_dir: Path | str | None = None, environ: Mapping[str, str] | Non
         root=root,
         name=str(project.get("name", root.name)),
         lake_dir=(root / Path(str(project.get("lake", "lake"))).expanduser()).resolve(),
-        sources=MappingProxyType(
-            {name: _source(name, _table(sources, name, path), path, environ) for name in sources}
-        ),
+        sources=MappingProxyType({name: _source(name, _table(sources, name, path), path, environ) for name in sources}),
         settings=_settings(_table(document, "settings", path), path, environ),
     )
 
@@ -253,9 +247,7 @@ def _parse(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            f"the file is not valid TOML: {error}", where=str(path), todo="Mend that place."
-        ) from error
+        raise ConfigError(f"the file is not valid TOML: {error}", where=str(path), todo="Mend that place.") from error
     except OSError as error:
         raise ConfigError(f"the file cannot be read: {error.strerror}", where=str(path)) from error
 
@@ -335,9 +327,7 @@ def _source(name: str, table: dict[str, Any], path: Path, environ: Mapping[str, 
         )
     mode = _typed(table.get("mode", "auto"), str, "mode", str(path))
     if mode not in ("auto", "binary", "text"):
-        raise ConfigError(
-            f"mode = {mode!r} in [{section}]", where=str(path), todo="Use auto, binary or text."
-        )
+        raise ConfigError(f"mode = {mode!r} in [{section}]", where=str(path), todo="Use auto, binary or text.")
     variable = f"HEADWATER_SOURCE_{name.upper()}_DSN"
     return SourceConfig(
         name=name,
@@ -346,10 +336,7 @@ def _source(name: str, table: dict[str, Any], path: Path, environ: Mapping[str, 
         tables=tuple(tables),
         mode=mode,
         table=MappingProxyType(
-            {
-                key: _table_config(key, value, path, section)
-                for key, value in _table(table, "table", path).items()
-            }
+            {key: _table_config(key, value, path, section) for key, value in _table(table, "table", path).items()}
         ),
         options=MappingProxyType(_table(table, "options", path)),
     )
@@ -358,9 +345,7 @@ def _source(name: str, table: dict[str, Any], path: Path, environ: Mapping[str, 
 def _table_config(key: str, value: Any, path: Path, section: str) -> TableConfig:
     place = f'{section}.table."{key}"'
     if not isinstance(value, dict):
-        raise ConfigError(
-            f"[{place}] must be a table", where=str(path), todo=f"Write [{place}] and partitions = 4."
-        )
+        raise ConfigError(f"[{place}] must be a table", where=str(path), todo=f"Write [{place}] and partitions = 4.")
     _known(value, ("partitions",), path, place)
     partitions = _typed(value.get("partitions", 1), int, f"partitions of [{place}]", str(path))
     # 256: each partition of each topic is a segment file per seal; more would be many small files.

@@ -20,10 +20,12 @@ def connect(
     memory_limit: str = "",
     threads: int = 0,
     temp_directory: str | Path = "",
+    for_files: bool = False,
 ) -> duckdb.DuckDBPyConnection:
     """A connection whose answers do not depend on the process it runs in.
 
-    ``memory_limit`` as DuckDB writes it ("1GB"); empty and 0 leave DuckDB's own default.
+    ``memory_limit`` as DuckDB writes it ("1GB"); empty and 0 leave DuckDB's own default. ``for_files``: Arrow
+    that leaves the connection has the types that files hold (a UUID as arrow.uuid, not as text).
     """
     config: dict[str, str | bool | int | float | list[str]] = {
         "autoinstall_known_extensions": False,
@@ -34,6 +36,8 @@ def connect(
         config["memory_limit"] = memory_limit
     if threads:
         config["threads"] = threads
+    if for_files:
+        config["arrow_lossless_conversion"] = True
     if temp_directory:
         config["temp_directory"] = str(temp_directory)
     connection = duckdb.connect(str(database), config=config)

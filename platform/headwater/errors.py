@@ -57,9 +57,7 @@ class HeadwaterError(Exception):
         return _rebuild, (type(self), self.what, self.where, self.todo, self.facts)
 
 
-def _rebuild(
-    kind: type[HeadwaterError], what: str, where: str, todo: str, facts: dict[str, object]
-) -> HeadwaterError:
+def _rebuild(kind: type[HeadwaterError], what: str, where: str, todo: str, facts: dict[str, object]) -> HeadwaterError:
     error = kind.__new__(kind)
     HeadwaterError.__init__(error, what, where=where, todo=todo, **facts)
     for name, value in facts.items():
@@ -199,9 +197,7 @@ class UnsupportedSql(SqlError):
     stands in the definition (1-based; 0 when the parser gave no place).
     """
 
-    def __init__(
-        self, what: str, *, code: str, sql: str = "", line: int = 0, column: int = 0, todo: str = ""
-    ) -> None:
+    def __init__(self, what: str, *, code: str, sql: str = "", line: int = 0, column: int = 0, todo: str = "") -> None:
         place = f"line {line}, column {column}" if line else ""
         super().__init__(f"{what} [{code}]", where=place, todo=todo, code=code, sql=sql, line=line, column=column)
         self.code = code

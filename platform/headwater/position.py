@@ -69,12 +69,11 @@ def _at_lsn(log: Log, text: str) -> int:
     sources = sorted({topic.source for topic in log.topics(hidden=True) if topic.source})
     if not source and len(sources) != 1:
         raise UsageError(
-            f"{text} does not say which source", todo=f"Write lsn:SOURCE:X/Y with one of {', '.join(sources)}."
+            f"{text} does not say which source",
+            todo=f"Write lsn:SOURCE:X/Y with one of {', '.join(sources)}.",
         )
     wanted = parse_lsn(lsn)
-    found = log.newest_commit_where(
-        f"source:{source or sources[0]}", lambda position: parse_lsn(position) <= wanted
-    )
+    found = log.newest_commit_where(f"source:{source or sources[0]}", lambda position: parse_lsn(position) <= wanted)
     if found == 0:
         raise NotYet(f"no commit stands at or before {text}", todo="Choose a later LSN.")
     return found

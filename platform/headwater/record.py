@@ -128,3 +128,8 @@ def fill(table: pa.Table, target: pa.Schema) -> pa.Table:
         table.column(field.name) if field.name in have else pa.nulls(table.num_rows, field.type) for field in target
     ]
     return pa.table(columns, schema=target)
+
+
+def empty(schema: pa.Schema) -> pa.Table:
+    """No rows of these columns (``Schema.empty_table`` cannot build nested extension types)."""
+    return pa.table([pa.nulls(0, field.type) for field in schema], schema=schema)

@@ -119,7 +119,7 @@ def file_sql(duckdb_type: str) -> str:
     if text.endswith("[]"):
         return file_sql(text[:-2]) + "[]"
     return {
-        "INTERVAL": 'STRUCT(months INTEGER, days INTEGER, micros BIGINT)',
+        "INTERVAL": "STRUCT(months INTEGER, days INTEGER, micros BIGINT)",
         "TIMETZ": 'STRUCT(micros BIGINT, "offset" INTEGER)',
         "HUGEINT": "DECIMAL(38,0)",
         "JSON": "VARCHAR",
@@ -142,9 +142,7 @@ def _lift(value: str, text: str) -> str:
     if text.endswith("[]"):
         return f"list_transform({value}, lambda e: {_lift('e', text[:-2])})"
     if text == "INTERVAL":
-        return (
-            f"(to_months({value}.months) + to_days({value}.days) + to_microseconds({value}.micros))"
-        )
+        return f"(to_months({value}.months) + to_days({value}.days) + to_microseconds({value}.micros))"
     if text == "TIMETZ":
         return f'headwater_timetz({value}.micros, {value}."offset")'
     return f"CAST({value} AS {text})"

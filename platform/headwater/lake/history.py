@@ -20,8 +20,10 @@ def history_sql(topic: Topic, source: str) -> str:
     """
     lifted = ", ".join(f"{lift_sql(f.name, f.type)} AS {quote(f.name)}" for f in topic.schema.fields)
     if topic.kind != "table":
-        committed = f"coalesce({record.COMMITTED_AT}, {record.INGESTED_AT})" if topic.kind == "multiset" else (
-            record.INGESTED_AT
+        committed = (
+            f"coalesce({record.COMMITTED_AT}, {record.INGESTED_AT})"
+            if topic.kind == "multiset"
+            else (record.INGESTED_AT)
         )
         return (
             f"SELECT {lifted}, {committed} AS {VALID_FROM}, {record.WEIGHT}, {record.COMMIT}, {record.OFFSET}"
@@ -48,6 +50,8 @@ def _filled(name: str, topic: Topic, keys: str) -> str:
     if name in topic.schema.key:
         return column
     text = name.replace("'", "''")
-    sent = f"CASE WHEN NOT list_contains(coalesce({record.UNCHANGED}, []), '{text}') THEN struct_pack(v := {column}) END"
+    sent = (
+        f"CASE WHEN NOT list_contains(coalesce({record.UNCHANGED}, []), '{text}') THEN struct_pack(v := {column}) END"
+    )
     window = f"PARTITION BY {keys} ORDER BY {record.OFFSET} ROWS UNBOUNDED PRECEDING"
     return f"(last_value({sent} IGNORE NULLS) OVER ({window})).v AS {column}"

@@ -13,16 +13,25 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from headwater import duck, position
+from headwater import duck
+from headwater import position as positions
 from headwater.catalog.records import Step, Topic, View
-from headwater.errors import HeadwaterError, NameNotFound, NoCommonPosition, NotYet, SqlError, SqlSyntax, UnknownColumn
+from headwater.errors import (
+    HeadwaterError,
+    NameNotFound,
+    NoCommonPosition,
+    NotYet,
+    SqlError,
+    SqlSyntax,
+    UnknownColumn,
+)
 from headwater.lake import history
 from headwater.lake.resolve import Reference, Resolved, resolve
 from headwater.lake.result import Result, fetch
-from headwater.lake.rows import CurrentRows, records_sql
 from headwater.lake.watch import Watch
 from headwater.log import Log, open_log, read, views
 from headwater.log.names import near
+from headwater.log.rows import CurrentRows, records_sql
 from headwater.schema import Schema
 from headwater.types import quote
 
@@ -45,6 +54,16 @@ def open_lake(path: str | Path = ".") -> Lake:
     return Lake(open_log(folder))
 
 
+class _Memory:
+    """What all pinned faces of one lake share: the DuckDB that keeps rows, one lock, a cursor per thread."""
+
+    def __init__(self, log: Log) -> None:
+        self.lock = threading.RLock()
+        self.duck = duck.connect(timezone=log.timezone)
+        self.rows: dict[int, CurrentRows] = {}
+        self.local = threading.local()
+
+
 class Lake:
     """Consistent reads, concurrent with all writers. Thread-safe; a context manager.
 
@@ -52,13 +71,10 @@ class Lake:
     the newest step that all of them share; ``Result.input_position`` says which commit of the tables that is.
     """
 
-    def __init__(self, log: Log, *, pinned: position.Position = None, shared: Lake | None = None) -> None:
+    def __init__(self, log: Log, *, pinned: positions.Position = None, shared: Lake | None = None) -> None:
         self.log = log
         self._pinned = pinned
-        self._lock = shared._lock if shared else threading.RLock()
-        self._duck = shared._duck if shared else duck.connect(timezone=log.timezone)
-        self._rows: dict[int, CurrentRows] = shared._rows if shared else {}
-        self._local = shared._local if shared else threading.local()
+        self._memory: _Memory = shared._memory if shared else _Memory(log)
 
     # ---- queries
 
@@ -66,7 +82,7 @@ class Lake:
         self,
         query: str,
         *,
-        at: position.Position = None,
+        at: positions.Position = None,
         params: Sequence[Any] | Mapping[str, Any] | None = None,
     ) -> Result:
         """Run one SELECT at one position. ``params`` are bound, never pasted ($name or ?).
@@ -81,17 +97,17 @@ class Lake:
                 table = fetch(relation)
                 types = [str(kind) for kind in relation.types]
             except duckdb.Error as error:
-                raise _sql_error(error, resolved, self) from error
+                raise _sql_error(error, resolved) from error
         return Result(query, table, types, published, inputs)
 
     @contextmanager
     def _reading(
-        self, query: str, at: position.Position
+        self, query: str, at: positions.Position
     ) -> Iterator[tuple[duckdb.DuckDBPyConnection, Resolved, int, int]]:
         """A cursor in a transaction that sees every name of ``query`` at one position."""
         cursor = self._cursor()
-        with self._lock:
-            commit = position.resolve(self.log, self._pinned if at is None else at)
+        with self._memory.lock:
+            commit = positions.resolve(self.log, self._pinned if at is None else at)
             explicit = at is not None or self._pinned is not None
             resolved = resolve(query, self.log.topics(None if not explicit else commit))
             published, inputs = self._positions(resolved.references, commit, explicit)
@@ -108,14 +124,12 @@ class Lake:
         finally:
             cursor.execute("ROLLBACK")
 
-    def _body(
-        self, reference: Reference, published: int, inputs: int, place: int
-    ) -> tuple[str, pa.Table | None]:
+    def _body(self, reference: Reference, published: int, inputs: int, place: int) -> tuple[str, pa.Table | None]:
         """SQL of what a name stands for, and the hot records it scans (None when it scans kept rows)."""
         topic = reference.topic
         commit = published if topic.kind == "changelog" else inputs
         if reference.facet == "rows" and topic.kind in _KEPT_KINDS:
-            rows = self._rows.setdefault(topic.id, CurrentRows(self.log, self._duck, topic))
+            rows = self._memory.rows.setdefault(topic.id, CurrentRows(self.log, self._memory.duck, topic))
             return rows.at(topic, commit), None
         plan = read.plan(self.log, topic, 0, commit)
         source, hot = read.scan_sql(self.log, plan, f"records_{place}")
@@ -169,11 +183,11 @@ class Lake:
 
     def position(self) -> int:
         """The newest commit, or the pinned one."""
-        return position.resolve(self.log, self._pinned)
+        return positions.resolve(self.log, self._pinned)
 
-    def at(self, where: position.Position) -> Lake:
+    def at(self, where: positions.Position) -> Lake:
         """The same lake with every query at this position; resolved once, now."""
-        return Lake(self.log, pinned=position.resolve(self.log, where), shared=self)
+        return Lake(self.log, pinned=positions.resolve(self.log, where), shared=self)
 
     def topics(self) -> list[Topic]:
         """Every topic at this lake's position."""
@@ -220,7 +234,7 @@ class Lake:
         return self.log.commit_info(commit).time
 
     def close(self) -> None:
-        self._duck.close()
+        self._memory.duck.close()
         self.log.close()
 
     def __enter__(self) -> Lake:
@@ -232,15 +246,15 @@ class Lake:
         self.close()
 
     def _pinned_commit(self) -> int | None:
-        return None if self._pinned is None else position.resolve(self.log, self._pinned)
+        return None if self._pinned is None else positions.resolve(self.log, self._pinned)
 
     def _cursor(self) -> duckdb.DuckDBPyConnection:
         """This thread's cursor: a connection of its own to the same memory."""
-        if not hasattr(self._local, "cursor"):
-            cursor = self._duck.cursor()
+        if not hasattr(self._memory.local, "cursor"):
+            cursor = self._memory.duck.cursor()
             duck.pin(cursor, self.log.timezone)
-            self._local.cursor = cursor
-        found: duckdb.DuckDBPyConnection = self._local.cursor
+            self._memory.local.cursor = cursor
+        found: duckdb.DuckDBPyConnection = self._memory.local.cursor
         return found
 
 
@@ -248,7 +262,7 @@ def _quoted(full_name: str) -> str:
     return ".".join(quote(part) for part in full_name.split("."))
 
 
-def _sql_error(error: duckdb.Error, resolved: Resolved, lake: Lake) -> SqlError:
+def _sql_error(error: duckdb.Error, resolved: Resolved) -> SqlError:
     """DuckDB's own words, without the private names, and what was probably meant."""
     text = str(error).split("\n\nLINE ")[0].strip()
     for reference in resolved.references:

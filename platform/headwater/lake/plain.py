@@ -9,7 +9,11 @@ _NUMERIC = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UBIGINT", "D
 
 
 def plain_table(
-    columns: Sequence[str], types: Sequence[str], rows: Sequence[Sequence[str | None]], total: int, position: int
+    columns: Sequence[str],
+    types: Sequence[str],
+    rows: Sequence[Sequence[str | None]],
+    total: int,
+    position: int,
 ) -> str:
     """Names, types, rows (numbers to the right, NULL as such), then how many of how many and at which commit."""
     cells = [[_cell(value) for value in row] for row in rows]

@@ -71,19 +71,17 @@ def _tables(query: str) -> list[exp.Table]:
         raise SqlSyntax(f"{len(statements)} statements were given", todo="Give one SELECT.")
     if not isinstance(statements[0], exp.Query | exp.Describe | exp.Summarize | exp.Values | exp.Pivot):
         raise SqlSyntax(
-            f"{statements[0].key.upper()} is not a query", todo="The lake is read with SELECT; views are created with `view`."
+            f"{statements[0].key.upper()} is not a query",
+            todo="The lake is read with SELECT; views are created with `view`.",
         )
-    found = []
-    for table in statements[0].find_all(exp.Table):
-        if isinstance(table.this, exp.Identifier) and not (not table.db and _is_cte(table)):
-            found.append(table)
-    return found
+    tables = statements[0].find_all(exp.Table)
+    return [t for t in tables if isinstance(t.this, exp.Identifier) and (t.db or not _is_cte(t))]
 
 
 def _is_cte(table: exp.Table) -> bool:
     """Whether an enclosing WITH defines this name (a CTE does not see itself unless it is recursive)."""
-    node: exp.Expression | None = table
-    inside: list[exp.Expression] = []
+    node: exp.Expr | None = table
+    inside: list[exp.Expr] = []
     while node is not None:
         with_ = node.args.get("with_") or node.args.get("with")
         if isinstance(with_, exp.With):

@@ -17,8 +17,8 @@ import duckdb
 import pyarrow as pa
 
 if TYPE_CHECKING:
-    import pandas
-    import polars
+    import pandas as pd
+    import polars as pl
 
 MEMORY_BYTES_MAX = 64 * 1024 * 1024
 SHOWN_ROWS = 20
@@ -32,9 +32,7 @@ class Result:
     were read, and of which every view in the query is a true picture (equal to ``position`` without views).
     """
 
-    def __init__(
-        self, text: str, table: pa.Table, types: list[str], position: int, input_position: int
-    ) -> None:
+    def __init__(self, text: str, table: pa.Table, types: list[str], position: int, input_position: int) -> None:
         self.text = text
         self.types = types
         self.position = position
@@ -61,17 +59,18 @@ class Result:
         """The rows as a stream of record batches."""
         return self._table.to_reader()
 
-    def pl(self) -> polars.DataFrame:
+    def pl(self) -> pl.DataFrame:
         """The rows as a Polars DataFrame."""
-        import polars
+        import polars as pl
 
-        frame = polars.from_arrow(self._table)
-        assert isinstance(frame, polars.DataFrame)
+        frame = pl.from_arrow(self._table)
+        assert isinstance(frame, pl.DataFrame)
         return frame
 
-    def df(self) -> pandas.DataFrame:
+    def df(self) -> pd.DataFrame:
         """The rows as a pandas DataFrame; integers with NULL stay integers (nullable types)."""
-        return self._table.to_pandas(integer_object_nulls=True)
+        frame: pd.DataFrame = self._table.to_pandas(integer_object_nulls=True)
+        return frame
 
     def fetchall(self) -> list[tuple[Any, ...]]:
         """The rows as Python tuples; for small answers."""

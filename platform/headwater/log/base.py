@@ -7,13 +7,17 @@ in, so any base and the records after it give the same rows.
 
 from __future__ import annotations
 
+import uuid
 from typing import TYPE_CHECKING
 
-from sqlalchemy import select
+import pyarrow as pa
+from sqlalchemy import func, insert, select
 
-from headwater import types
+from headwater import duck, types
 from headwater.catalog import tables
 from headwater.catalog.records import Base, Topic
+from headwater.config import Settings
+from headwater.log.parquet import ParquetFile
 
 if TYPE_CHECKING:
     from headwater.log.log import Log
@@ -46,3 +50,61 @@ def relation_sql(log: Log, topic: Topic, found: Base | None) -> str:
     if topic.kind != "table":
         columns.append(f"NULL::BIGINT AS {COUNT}")
     return f"SELECT {', '.join(columns)} WHERE false"
+
+
+def write(log: Log, topic: Topic, commit: int, settings: Settings) -> int:
+    """Write and publish a base of ``topic`` at ``commit``; returns its rows. The caller owns ``maintenance``.
+
+    Rows are folded in a DuckDB of its own (spills beyond its memory limit) and streamed to the file.
+    """
+    limit = f"{settings.query_memory_bytes_max // 2**20}MiB"
+    with duck.connect(timezone=log.timezone, memory_limit=limit, for_files=True) as own:
+        from headwater.log.rows import CurrentRows  # it reads bases, so it comes after this module
+
+        table = CurrentRows(log, own, topic).table_at(topic, commit)
+        fields = topic.schema.fields
+        lowered = ", ".join(f"{types.lower_sql(f.name, f.type)} AS {types.quote(f.name)}" for f in fields)
+        weight = "" if topic.kind == "table" else f", {COUNT}"
+        order = ", ".join(types.quote(name) for name in topic.schema.key or topic.schema.names)
+        target = pa.schema([*topic.schema.arrow(), *([] if topic.kind == "table" else [(COUNT, pa.int64())])])
+        name = f"data/bases/{topic.id}-{commit}-{uuid.uuid4().hex[:12]}.parquet"
+        rows = own.sql(f"SELECT {lowered}{weight} FROM {table} ORDER BY {order}").to_arrow_reader(
+            settings.row_group_rows
+        )
+        with ParquetFile(log.storage, name, target, settings.row_group_rows) as file:
+            for batch in rows:
+                file.write(pa.Table.from_batches([batch]).cast(target))
+            size, digest = file.finish()
+    with log.catalog.write() as connection:
+        found = connection.execute(
+            insert(tables.file)
+            .values(path=name, kind="base", bytes=size, digest=digest, created=log.clock.now_us())
+            .returning(tables.file.c.id)
+        ).scalar_one()
+        values = {"file": found, "topic": topic.id, "commit": commit, "rows": file.rows}
+        connection.execute(insert(tables.base).values(schema_version=topic.schema_version, **values))
+    return file.rows
+
+
+def due(log: Log, settings: Settings) -> list[Topic]:
+    """Topics with enough records since their last base to be worth a new one."""
+    return [topic for topic in log.topics(hidden=True) if topic.kind in KINDS and _is_due(log, topic, settings)]
+
+
+KINDS = ("table", "multiset", "changelog")
+
+
+def _is_due(log: Log, topic: Topic, settings: Settings) -> bool:
+    last = newest(log, topic, log.newest_commit())
+    after, rows = (last.commit, last.rows) if last else (0, 0)
+    batch, segment = tables.batch, tables.segment
+    hot = select(func.coalesce(func.sum(batch.c.rows), 0)).where(batch.c.topic == topic.id, batch.c.commit > after)
+    sealed = select(func.coalesce(func.sum(segment.c.rows), 0)).where(
+        segment.c.topic == topic.id, segment.c.first_commit > after
+    )
+    with log.catalog.read() as connection:
+        changed = connection.execute(hot).scalar_one() + connection.execute(sealed).scalar_one()
+        born = select(tables.commit.c.time).where(tables.commit.c.number == after)
+        age_s = (log.clock.now_us() - (connection.execute(born).scalar_one_or_none() or 0)) / 1e6
+    old = age_s >= settings.base_age_s and changed > settings.base_rows_min
+    return bool(changed > max(settings.base_rows_min, settings.base_changed_fraction * rows) or (after > 0 and old))

@@ -62,9 +62,7 @@ def _columnwise(schema: Schema) -> str:
     values = "".join(
         f",\n  arg_max_null({quote(name)}, {OFFSET}) FILTER ({sent[name]}) AS {quote(name)}" for name in others
     )
-    missing = ", ".join(
-        f"CASE WHEN count(*) FILTER ({sent[name]}) = 0 THEN {_text(name)} END" for name in others
-    )
+    missing = ", ".join(f"CASE WHEN count(*) FILTER ({sent[name]}) = 0 THEN {_text(name)} END" for name in others)
     select = ", ".join(quote(name) if name in schema.key else _unless_gone(name) for name in schema.names)
     kept = f"list_filter([{missing}], lambda name: name IS NOT NULL)" if others else "[]::VARCHAR[]"
     return f""", windowed AS (SELECT *,

@@ -186,9 +186,7 @@ class Log:
 
     # ---- records
 
-    def read_changes(
-        self, name: str, after: int, upto: int, columns: Sequence[str] | None = None
-    ) -> pa.Table:
+    def read_changes(self, name: str, after: int, upto: int, columns: Sequence[str] | None = None) -> pa.Table:
         """The records of commits in (after, upto], ordered by partition and offset.
 
         Columns: the topic's own, as files hold them (schema in force at ``upto``), then its metadata columns,
@@ -306,5 +304,9 @@ class Log:
 
 def _commit_info(row: Any) -> CommitInfo:
     return CommitInfo(
-        number=row.number, time=to_datetime(row.time), producer=row.producer, position=row.position, rows=row.rows
+        number=row.number,
+        time=to_datetime(row.time),
+        producer=row.producer,
+        position=row.position,
+        rows=row.rows,
     )

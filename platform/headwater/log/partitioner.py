@@ -66,7 +66,9 @@ def _canonical(
             sizes = pc.binary_length(column).to_numpy(zero_copy_only=False).astype(">u4")
             framed += [pa.FixedSizeBinaryArray.from_buffers(pa.binary(4), len(sizes), [None, pa.py_buffer(sizes)])]
             framed += [column]
-        joined = pc.binary_join_element_wise(*[part.cast(pa.large_binary()) for part in framed], pa.scalar(b"", pa.large_binary()))
+        joined = pc.binary_join_element_wise(
+            *[part.cast(pa.large_binary()) for part in framed], pa.scalar(b"", pa.large_binary())
+        )
     else:
         joined = columns[0].cast(pa.large_binary())
     return _offsets(joined)

@@ -7,8 +7,8 @@ grace period is over. Every hot batch is checked against its committed check sum
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import duckdb
@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 from sqlalchemy import select
 
-from headwater import record, types
+from headwater import duck, record, types
 from headwater.catalog import tables
 from headwater.catalog.records import Batch, Segment, Topic
 from headwater.log import topics
@@ -76,7 +76,7 @@ def changes(log: Log, topic: Topic, after: int, upto: int, columns: Sequence[str
     wanted = found.target if columns is None else pa.schema([found.target.field(name) for name in columns])
     if not found.segments:
         return hot_table(log, found).select(wanted.names)
-    with duckdb.connect() as connection:
+    with duck.connect(for_files=True) as connection:
         select_list = ", ".join(types.quote(name) for name in wanted.names)
         sql = relation_sql(log, connection, found)
         rows = connection.sql(f"SELECT {select_list} FROM ({sql}) ORDER BY _partition, _offset").to_arrow_table()
@@ -85,13 +85,8 @@ def changes(log: Log, topic: Topic, after: int, upto: int, columns: Sequence[str
 
 def hot_table(log: Log, found: Plan) -> pa.Table:
     """The hot batches of a plan as one table with the plan's target columns."""
-    parts = [_read_batch(log, found, batch) for batch in found.batches]
-    return pa.concat_tables(parts) if parts else found.target.empty_table()
-
-
-def hot_batches(log: Log, found: Plan) -> Iterator[pa.Table]:
-    """The same, one batch at a time."""
-    return (_read_batch(log, found, batch) for batch in found.batches)
+    parts = [read_batch(log, found, batch) for batch in found.batches]
+    return pa.concat_tables(parts) if parts else record.empty(found.target)
 
 
 def relation_sql(log: Log, connection: duckdb.DuckDBPyConnection, found: Plan, name: str = "hot_rows") -> str:
@@ -115,8 +110,7 @@ def scan_sql(log: Log, found: Plan, name: str) -> tuple[str, pa.Table]:
         paths = ", ".join(_literal(str(log.storage.path(segment.path))) for segment in segments)
         mapped = ", ".join(_segment_column(field, found, version) for field in found.target)
         parts.append(
-            f"SELECT {mapped} FROM read_parquet([{paths}])"
-            f" WHERE _commit > {found.after} AND _commit <= {found.upto}"
+            f"SELECT {mapped} FROM read_parquet([{paths}]) WHERE _commit > {found.after} AND _commit <= {found.upto}"
         )
     return " UNION ALL ".join(parts), hot_table(log, found)
 
@@ -138,7 +132,14 @@ def _segment_column(field: pa.Field, found: Plan, version: int) -> str:
     return target.format("NULL" if new.initial_default is None else _literal(new.initial_default))
 
 
-def _read_batch(log: Log, found: Plan, batch: Batch) -> pa.Table:
+def as_of_version(found: Plan, version: int) -> Plan:
+    """The plan with the columns of an older schema version as its target."""
+    topic = replace(found.topic, schema=found.schemas[version], schema_version=version)
+    return replace(found, topic=topic)
+
+
+def read_batch(log: Log, found: Plan, batch: Batch) -> pa.Table:
+    """One hot batch with the plan's target columns; CorruptFile when its bytes are not the committed ones."""
     data = log.storage.read(batch.path, batch.byte_offset, batch.byte_length)
     table = hot.decode(data, batch.digest, f"{found.topic.name}, commit {batch.commit}, {batch.path}")
     if batch.schema_version != found.topic.schema_version:

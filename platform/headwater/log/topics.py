@@ -116,17 +116,17 @@ def _create(connection: Connection, topic: Topic, commit: int) -> int:
     taken = select(tables.topic.c.id).where(tables.topic.c.name == topic.name, tables.topic.c.dropped.is_(None))
     if connection.execute(taken).first() is not None:
         raise DuplicateName(f"topic {topic.name} exists already")
-    values = dict(
-        name=topic.name,
-        kind=topic.kind,
-        source=topic.source,
-        partitions=topic.partitions,
-        hidden=int(topic.hidden),
-        state=topic.state,
-        reason=topic.reason,
-        description=topic.description,
-        created=commit,
-    )
+    values = {
+        "name": topic.name,
+        "kind": topic.kind,
+        "source": topic.source,
+        "partitions": topic.partitions,
+        "hidden": int(topic.hidden),
+        "state": topic.state,
+        "reason": topic.reason,
+        "description": topic.description,
+        "created": commit,
+    }
     inserted = connection.execute(tables.topic.insert().values(**values).returning(tables.topic.c.id)).scalar_one()
     connection.execute(
         tables.schema_version.insert().values(topic=inserted, version=1, commit=commit, body=topic.schema.to_json())
@@ -141,9 +141,7 @@ def _add_schema(connection: Connection, name: str, schema: Schema, commit: int) 
     topic_id = select(topic.c.id).where(topic.c.name == name, topic.c.dropped.is_(None))
     found = connection.execute(topic_id).scalar_one()
     newest = connection.execute(select(func.max(version.c.version)).where(version.c.topic == found)).scalar_one()
-    connection.execute(
-        version.insert().values(topic=found, version=newest + 1, commit=commit, body=schema.to_json())
-    )
+    connection.execute(version.insert().values(topic=found, version=newest + 1, commit=commit, body=schema.to_json()))
 
 
 def by_name(topics: Sequence[Topic]) -> dict[str, Topic]:

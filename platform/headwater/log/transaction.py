@@ -197,7 +197,11 @@ class Transaction:
         connection.execute(tables.commit.insert().values(rows=self.rows, **values))
         self._publishing = True
         return CommitInfo(
-            number=number, time=to_datetime(time), producer=self.producer, position=self.position, rows=self.rows
+            number=number,
+            time=to_datetime(time),
+            producer=self.producer,
+            position=self.position,
+            rows=self.rows,
         )
 
     def _check_producer(self, connection: Connection) -> None:
@@ -272,9 +276,7 @@ def _next_commit(connection: Connection, now_us: int) -> tuple[int, int]:
 
 def _insert_step(connection: Connection, step: Step, commit: int) -> None:
     text = ",".join(str(view) for view in sorted(step.views))
-    found = connection.execute(
-        select(tables.view_set.c.id).where(tables.view_set.c.views == text)
-    ).scalar_one_or_none()
+    found = connection.execute(select(tables.view_set.c.id).where(tables.view_set.c.views == text)).scalar_one_or_none()
     if found is None:
         insert = tables.view_set.insert().values(views=text).returning(tables.view_set.c.id)
         found = connection.execute(insert).scalar_one()

@@ -30,10 +30,11 @@ def create(connection: Connection, name: str, sql: str, options: dict[str, Any])
     taken = select(view.c.id).where(view.c.name == name, view.c.dropped.is_(None))
     if connection.execute(taken).first() is not None:
         raise DuplicateName(
-            f"view {name} exists already", todo="Drop it first with `headwater view drop`, or choose another name."
+            f"view {name} exists already",
+            todo="Drop it first with `headwater view drop`, or choose another name.",
         )
     newest = _newest(connection)
-    values = dict(name=name, sql=sql, options=json.dumps(options), state="creating", created=newest)
+    values = {"name": name, "sql": sql, "options": json.dumps(options), "state": "creating", "created": newest}
     row = connection.execute(view.insert().values(**values).returning(*view.c)).one()
     topics.bump_generation(connection, newest)
     return _view(row, set())

@@ -66,12 +66,28 @@ class Storage:
         with _named_errors(name, missing=True):
             return self.path(name).stat().st_size
 
+    def modified_s(self, name: str) -> float:
+        """When the file was last written, in seconds since 1970; now for one that is gone."""
+        with suppress(FileNotFoundError):
+            return self.path(name).stat().st_mtime
+        return float("inf")
+
     def remove(self, name: str) -> None:
         """Unlink; a file that is gone already is fine (the step before a crash did it)."""
         hit("storage.unlink:before")
         with suppress(FileNotFoundError):
             self.path(name).unlink()
         hit("storage.unlink:after")
+
+    def replace(self, name: str, data: bytes) -> None:
+        """Put a small file that readers see whole, old or new; for conveniences, never for correctness."""
+        target = self.path(name)
+        with _named_errors(name):
+            hit("storage.replace:before")
+            temporary = target.with_name(f".{target.name}.{os.getpid()}")
+            temporary.write_bytes(data)
+            temporary.replace(target)
+            hit("storage.replace:after")
 
     def list(self, prefix: str) -> list[str]:
         """Names below a folder; only recovery uses it, to find orphans."""
@@ -190,7 +206,7 @@ def _file_system(folder: Path) -> str:
     """The type of the file system that holds ``folder``, from the longest matching mount point."""
     best, kind = "", ""
     target = str(folder.resolve())
-    with suppress(OSError), open("/proc/self/mounts", encoding="utf-8") as mounts:
+    with suppress(OSError), Path("/proc/self/mounts").open(encoding="utf-8") as mounts:
         for line in mounts:
             _, point, name, *_ = line.split(" ")
             inside = target == point or target.startswith(point.rstrip("/") + "/")

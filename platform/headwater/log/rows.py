@@ -12,6 +12,7 @@ Not thread-safe: ``Lake`` calls it under its lock, and a reading cursor pins its
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import duckdb
 import pyarrow as pa
@@ -19,9 +20,12 @@ import pyarrow.compute as pc
 
 from headwater import record
 from headwater.catalog.records import Topic
-from headwater.log import Log, base, read
+from headwater.log import base, read
 from headwater.log.fold import FRESH, GONE, KEPT, fold_sql, truncated_sql
 from headwater.types import lift_sql, quote
+
+if TYPE_CHECKING:
+    from headwater.log.log import Log
 
 COUNT = "_n"
 """Multisets and changelogs: how many copies of the row there are."""
@@ -47,18 +51,23 @@ class CurrentRows:
 
     def at(self, topic: Topic, commit: int) -> str:
         """SQL of the rows at ``commit``, with the columns of ``topic``'s schema as DuckDB types."""
+        table = self.table_at(topic, commit)
+        columns = ", ".join(quote(name) for name in topic.schema.names)
+        if topic.kind == "table":
+            return f"SELECT {columns} FROM {table}"
+        # A bag: most rows stand once, so only the others pay for the expansion.
+        return (
+            f"SELECT {columns} FROM {table} WHERE {COUNT} = 1 UNION ALL"
+            f" SELECT {columns} FROM (SELECT *, unnest(range({COUNT})) FROM {table} WHERE {COUNT} > 1)"
+        )
+
+    def table_at(self, topic: Topic, commit: int) -> str:
+        """The DuckDB table that holds the rows at ``commit``; bags have one row per distinct row and ``_n``."""
         self.topic = topic
         kept = self._slot(commit)
         if kept.commit < commit:
             self._advance(kept, commit)
-        columns = ", ".join(quote(name) for name in topic.schema.names)
-        if topic.kind == "table":
-            return f"SELECT {columns} FROM {kept.table}"
-        # A bag: most rows stand once, so only the others pay for the expansion.
-        return (
-            f"SELECT {columns} FROM {kept.table} WHERE {COUNT} = 1 UNION ALL"
-            f" SELECT {columns} FROM (SELECT *, unnest(range({COUNT})) FROM {kept.table} WHERE {COUNT} > 1)"
-        )
+        return kept.table
 
     def _slot(self, commit: int) -> _Kept:
         newest = self._slots.get("newest")
@@ -148,10 +157,14 @@ class CurrentRows:
         lifted = ", ".join(f"{lift_sql(f.name, f.type)} AS {quote(f.name)}" for f in schema.fields)
         if self.topic.kind == "multiset" and self._one(truncated_sql(source)):
             self.connection.execute(f"DELETE FROM {table}")
-            cut = f"(SELECT {record.PARTITION}, max({record.OFFSET}) AS at FROM ({source})" \
+            cut = (
+                f"(SELECT {record.PARTITION}, max({record.OFFSET}) AS at FROM ({source})"
                 f" WHERE {record.OP} = 't' GROUP BY ALL)"
-            source = f"SELECT s.* FROM ({source}) s LEFT JOIN {cut} c USING ({record.PARTITION})" \
+            )
+            source = (
+                f"SELECT s.* FROM ({source}) s LEFT JOIN {cut} c USING ({record.PARTITION})"
                 f" WHERE c.at IS NULL OR s.{record.OFFSET} > c.at"
+            )
         match = " AND ".join(f"t.{quote(name)} IS NOT DISTINCT FROM d.{quote(name)}" for name in schema.names)
         self.connection.execute(
             f"CREATE OR REPLACE TEMP TABLE delta AS SELECT {columns}, sum({record.WEIGHT})::BIGINT AS {COUNT}"

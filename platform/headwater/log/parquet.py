@@ -1,0 +1,87 @@
+"""Writing a Parquet file through the storage seam: checked pages, zstd, statistics, digest of the whole file."""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import xxhash
+
+from headwater.storage import FileWriter, Storage
+
+
+class ParquetFile:
+    """One new file; ``finish`` makes it durable. Leaving the block without it removes the file.
+
+    Rows are collected to row groups of ``row_group_rows``; memory is bounded by one of them.
+    """
+
+    def __init__(self, storage: Storage, name: str, schema: pa.Schema, row_group_rows: int) -> None:
+        self.name = name
+        self.rows = 0
+        self._row_group_rows = row_group_rows
+        self._pending: list[pa.Table] = []
+        self._pending_rows = 0
+        self._sink = _Sink(storage.create(name))
+        self._writer = pq.ParquetWriter(
+            pa.PythonFile(self._sink, mode="w"), schema, compression="zstd", write_page_checksum=True
+        )
+
+    def write(self, table: pa.Table) -> None:
+        self._pending.append(table)
+        self._pending_rows += table.num_rows
+        self.rows += table.num_rows
+        if self._pending_rows >= self._row_group_rows:
+            self._flush()
+
+    def finish(self) -> tuple[int, str]:
+        """Durable from here on; returns size in bytes and digest."""
+        self._flush()
+        self._writer.close()
+        self._sink.writer.seal()
+        return self._sink.writer.length, self._sink.digest.hexdigest()
+
+    def __enter__(self) -> ParquetFile:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._sink.writer.open:
+            self._sink.writer.discard()
+            self._sink.discarded = True
+
+    def _flush(self) -> None:
+        if self._pending:
+            joined = pa.concat_tables(self._pending)
+            self._writer.write_table(joined, row_group_size=self._row_group_rows)
+        self._pending, self._pending_rows = [], 0
+
+
+class _Sink:
+    """What pyarrow writes to: a sequential file that keeps its digest."""
+
+    closed = False
+    discarded = False
+    """The file is gone; pyarrow still writes a footer when it is collected."""
+
+    def __init__(self, writer: FileWriter) -> None:
+        self.writer = writer
+        self.digest = xxhash.xxh3_128()
+
+    def write(self, data: bytes) -> int:
+        if self.discarded:
+            return len(data)
+        self.digest.update(data)
+        self.writer.write(data)
+        return len(data)
+
+    def tell(self) -> int:
+        return self.writer.length
+
+    def flush(self) -> None:
+        """Nothing is buffered here."""
+
+    def close(self) -> None:
+        self.closed = True

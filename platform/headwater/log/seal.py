@@ -1,0 +1,165 @@
+"""Sealing: hot batches of many commits become one Parquet segment per topic partition.
+
+One catalog transaction swaps them: it names the segments and forgets the batches, so a reader sees each
+record exactly once before, during and after. Every hot batch is checked before it is rewritten. Hot files
+without batches leave the catalog at once and the disk after the grace period.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import groupby
+
+import pyarrow as pa
+from sqlalchemy import Connection, delete, exists, func, insert, select, update
+
+from headwater.catalog import tables
+from headwater.catalog.records import Batch, Segment, Topic
+from headwater.config import Settings
+from headwater.log import manifest, read
+from headwater.log.log import Log
+from headwater.log.parquet import ParquetFile
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hot:
+    """How much is waiting to be sealed."""
+
+    commits: int
+    bytes: int
+    oldest_us: int
+
+
+def hot(log: Log) -> Hot:
+    """What is in the hot tier now."""
+    batch, commit = tables.batch, tables.commit
+    query = select(
+        func.count(batch.c.commit.distinct()),
+        func.coalesce(func.sum(batch.c.byte_length), 0),
+        func.min(commit.c.time),
+    ).join(commit, commit.c.number == batch.c.commit)
+    with log.catalog.read() as connection:
+        commits, size, oldest = connection.execute(query).one()
+    return Hot(commits=commits, bytes=int(size), oldest_us=oldest or log.clock.now_us())
+
+
+def is_due(log: Log, settings: Settings) -> bool:
+    """Whether any of the three limits (commits, bytes, age) is reached."""
+    waiting = hot(log)
+    age_s = (log.clock.now_us() - waiting.oldest_us) / 1e6
+    return waiting.commits > 0 and (
+        waiting.commits >= settings.seal_commits or waiting.bytes >= settings.seal_bytes or age_s >= settings.seal_age_s
+    )
+
+
+def seal(log: Log, settings: Settings) -> int:
+    """Seal every hot batch up to the newest commit; returns how many records that were.
+
+    The caller owns ``maintenance``. CorruptFile stops before anything is swapped; StorageError and DiskFull
+    leave everything as it was.
+    """
+    upto = log.newest_commit()
+    sealed = 0
+    for topic in _all_topics(log):
+        segments = [s for run in _runs(log, topic, upto) for s in _write(log, topic, run, settings)]
+        if segments:
+            with log.catalog.write() as connection:
+                _swap(connection, topic, segments, upto, log.clock.now_us())
+            manifest.write(log, topic)
+            sealed += sum(segment.rows for segment in segments)
+    with log.catalog.write() as connection:
+        _retire_hot_files(connection, log.clock.now_us())
+    return sealed
+
+
+def _all_topics(log: Log) -> list[Topic]:
+    """Every topic that has hot batches, dropped ones included: their history stays readable."""
+    with log.catalog.read() as connection:
+        ids = {row[0] for row in connection.execute(select(tables.batch.c.topic).distinct())}
+    live = {topic.id: topic for topic in log.topics(hidden=True)}
+    dropped = {t.id: t for number in _drop_points(log, ids - set(live)) for t in log.topics(number, hidden=True)}
+    return [topic for topic in {**dropped, **live}.values() if topic.id in ids]
+
+
+def _drop_points(log: Log, ids: set[int]) -> list[int]:
+    """A commit at which each of these dropped topics still existed."""
+    with log.catalog.read() as connection:
+        query = select(tables.topic.c.created).where(tables.topic.c.id.in_(ids))
+        return [row[0] for row in connection.execute(query)]
+
+
+def _runs(log: Log, topic: Topic, upto: int) -> Iterator[tuple[read.Plan, list[Batch]]]:
+    """Hot batches of one partition and schema version, in offset order."""
+    plan = read.plan(log, topic, 0, upto)
+    for (_, version), batches in groupby(plan.batches, key=lambda b: (b.partition, b.schema_version)):
+        yield read.as_of_version(plan, version), list(batches)
+
+
+def _write(log: Log, topic: Topic, run: tuple[read.Plan, list[Batch]], settings: Settings) -> Iterator[Segment]:
+    """The run as one or several segment files, durable."""
+    plan, batches = run
+    while batches:
+        part: list[Batch] = []
+        while batches and (not part or sum(b.rows for b in part) + batches[0].rows <= settings.segment_rows_max):
+            part.append(batches.pop(0))
+        yield _write_segment(log, topic, plan, part, settings.row_group_rows)
+
+
+def _write_segment(log: Log, topic: Topic, plan: read.Plan, part: list[Batch], group: int) -> Segment:
+    first, last = part[0], part[-1]
+    name = f"data/segments/{topic.id}-{first.partition}-{first.first_offset}-{uuid.uuid4().hex[:12]}.parquet"
+    schema: pa.Schema = plan.target
+    with ParquetFile(log.storage, name, schema, group) as file:
+        for batch in part:
+            file.write(read.read_batch(log, plan, batch))
+        size, digest = file.finish()
+    return Segment(
+        file=0,
+        path=name,
+        topic=topic.id,
+        partition=first.partition,
+        schema_version=first.schema_version,
+        rows=file.rows,
+        bytes=size,
+        digest=digest,
+        first_offset=first.first_offset,
+        last_offset=last.first_offset + last.rows - 1,
+        first_commit=min(batch.commit for batch in part),
+        last_commit=max(batch.commit for batch in part),
+    )
+
+
+def _swap(connection: Connection, topic: Topic, segments: list[Segment], upto: int, now_us: int) -> None:
+    for segment in segments:
+        file = connection.execute(
+            insert(tables.file)
+            .values(path=segment.path, kind="segment", bytes=segment.bytes, digest=segment.digest, created=now_us)
+            .returning(tables.file.c.id)
+        ).scalar_one()
+        connection.execute(
+            insert(tables.segment).values(
+                file=file,
+                topic=segment.topic,
+                partition=segment.partition,
+                schema_version=segment.schema_version,
+                rows=segment.rows,
+                first_offset=segment.first_offset,
+                last_offset=segment.last_offset,
+                first_commit=segment.first_commit,
+                last_commit=segment.last_commit,
+            )
+        )
+    batch = tables.batch
+    connection.execute(delete(batch).where(batch.c.topic == topic.id, batch.c.commit <= upto))
+
+
+def _retire_hot_files(connection: Connection, now_us: int) -> None:
+    """Hot files that no batch refers to any more leave the catalog's live set."""
+    used = exists().where(tables.batch.c.file == tables.file.c.id)
+    connection.execute(
+        update(tables.file)
+        .where(tables.file.c.kind == "hot", tables.file.c.removed.is_(None), ~used)
+        .values(removed=now_us)
+    )
