@@ -1,0 +1,205 @@
+"""Live panels: one widget class per panel, a hand-written ES module beside it, and a kernel that only answers.
+
+The page in the browser asks, one request at a time; a panel never sends by itself, holds no thread and no
+rows. So it works while a cell runs (JupyterLab hands requests to another thread), pauses by not being asked,
+and ends with the page that asks.
+"""
+
+from __future__ import annotations
+
+import html
+import importlib.resources
+import json
+import weakref
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import anywidget
+import duckdb
+import traitlets
+
+from headwater import Watch
+from headwater.errors import HeadwaterError, UsageError
+from headwater.lake.html import render
+from headwater_notebooks.pages import Pages, PageSource
+
+STATIC_ROWS = 20
+"""Rows of the form without JavaScript, which a saved notebook keeps."""
+_WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+_UNEXPECTED = {"what": "The panel failed to answer.", "todo": "The kernel's log has the reason."}
+
+
+class Panel(anywidget.AnyWidget):
+    """A widget that answers requests; subclasses name their module and write ``answer``.
+
+    ``_esm`` and ``_css`` are texts and not paths: for a path anywidget keeps every instance alive.
+    """
+
+    module: ClassVar[str]
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        folder = importlib.resources.files("headwater_notebooks")
+        cls._esm = (folder / f"{cls.module}.js").read_text(encoding="utf-8")
+        cls._css = (folder / f"{cls.module}.css").read_text(encoding="utf-8")
+        super().__init_subclass__(**options)
+
+    closed = False
+
+    def __init__(self, **traits: Any) -> None:
+        super().__init__(**traits)
+        self.on_msg(self._receive)
+
+    def answer(self, op: str, request: Mapping[str, Any]) -> dict[str, Any]:
+        """The reply to one request, without its id. May raise HeadwaterErrors; runs in any thread."""
+        raise UsageError(f"this panel has no operation {op!r}")
+
+    def static_html(self) -> str:
+        """What is shown where no JavaScript runs: GitHub, a saved notebook, an e-mail."""
+        raise NotImplementedError
+
+    def handle(self, request: object) -> dict[str, Any]:
+        """One request, one reply with the same id; a mistake in it becomes an ``error`` in the reply."""
+        if not isinstance(request, Mapping):
+            return {"id": None, "error": {"what": "A request is an object with id and op.", "todo": ""}}
+        reply: dict[str, Any] = {"id": request.get("id")}
+        if self.closed:
+            return reply | {"closed": True}
+        try:
+            return reply | self.answer(str(request.get("op")), request)
+        except HeadwaterError as error:
+            return reply | {"error": {"what": _sentence(error), "todo": error.todo}}
+        except duckdb.Error as error:
+            return reply | {"error": {"what": str(error).split("\n\nLINE ")[0], "todo": ""}}
+
+    def _receive(self, _: Any, request: object, buffers: object) -> None:
+        reply = {"id": request.get("id") if isinstance(request, dict) else None, "error": _UNEXPECTED}
+        try:
+            reply = self.handle(request)
+        finally:  # a reply goes out in any case, else the page would wait for ever; our bug still reaches the log
+            self.send(reply)
+
+    def close(self) -> None:
+        """End the panel: the page keeps what it shows, says so, and asks no more.
+
+        The channel to the page stays: closing it would take the table off the page.
+        """
+        if not self.closed:
+            self.closed = True
+            self.send({"closed": True})
+
+    def __enter__(self) -> Panel:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _repr_mimebundle_(self, **options: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The widget for a live kernel, a static table for everything else, in one output."""
+        bundle: dict[str, Any] = {"text/plain": repr(self), "text/html": self.static_html()}
+        if not self.closed:
+            bundle[_WIDGET_VIEW] = {"version_major": 2, "version_minor": 0, "model_id": self.model_id}
+        return bundle, {}
+
+
+class TablePanel(Panel):
+    """A table of a query's answer that follows the lake: page, sort, filter, pause.
+
+    Args:
+        pages: where rows come from.
+        sql: shown to the reader, never run from here.
+        interval: seconds between two requests while something changes.
+        page_rows: rows of one page.
+    """
+
+    module = "table_panel"
+
+    _sql = traitlets.Unicode().tag(sync=True)
+    _interval_ms = traitlets.Int(500).tag(sync=True)
+    _page_rows = traitlets.Int(50).tag(sync=True)
+
+    def __init__(self, pages: PageSource, *, sql: str = "", interval: float = 0.5, page_rows: int = 50) -> None:
+        self.pages = pages
+        super().__init__(_sql=sql, _interval_ms=max(100, round(interval * 1000)), _page_rows=page_rows)
+
+    def answer(self, op: str, request: Mapping[str, Any]) -> dict[str, Any]:
+        if op != "page":
+            return super().answer(op, request)
+        since = request.get("since_version")
+        return self.pages.page(
+            sort=_objects(request, "sort"),
+            filters=_objects(request, "filters"),
+            after_key=_object(request, "after_key"),
+            limit=_whole(request, "limit", self._page_rows),
+            since_version=since if isinstance(since, str) else None,
+        )
+
+    def static_html(self) -> str:
+        try:
+            page = self.pages.page(limit=STATIC_ROWS)
+        except HeadwaterError as error:
+            return f"<div>{html.escape(str(error))}</div>"
+        return render(
+            columns=[column["name"] for column in page["columns"]],
+            types=[column["type"] for column in page["columns"]],
+            rows=[tuple(row) for row in page["rows"]],
+            total=int(page["total"]),
+            shown=len(page["rows"]),
+            position=int(page["position"]),
+        )
+
+    def __repr__(self) -> str:
+        return f"<live table of {' '.join(self._sql.split())!r}>"
+
+
+class WatchPanel(TablePanel):
+    """The panel of one ``lake.watch(...)``; closed with it."""
+
+    def __init__(self, watch: Watch) -> None:
+        # Weak: the panel lives as long as the page shows it, the watch as long as somebody holds it.
+        self._watch = weakref.ref(watch)
+        super().__init__(Pages(watch.lake, watch.query), sql=watch.query, interval=watch.interval)
+
+    def answer(self, op: str, request: Mapping[str, Any]) -> dict[str, Any]:
+        watch = self._watch()
+        if watch is not None and watch.closed:
+            self.closed = True
+            return {"closed": True}
+        return super().answer(op, request)
+
+
+_panels: weakref.WeakKeyDictionary[Watch, WatchPanel] = weakref.WeakKeyDictionary()
+
+
+def for_watch(watch: Watch) -> WatchPanel:
+    """The panel that shows a ``lake.watch(...)``: made once, however often the watch is shown."""
+    panel = _panels.get(watch)
+    if panel is None:
+        panel = _panels[watch] = WatchPanel(watch)
+    return panel
+
+
+def _objects(request: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
+    value = request.get(name) or []
+    if not isinstance(value, list) or not all(isinstance(each, Mapping) for each in value):
+        raise UsageError(f"{name} is a list of objects, not {json.dumps(value, default=str)[:80]}")
+    return value
+
+
+def _object(request: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:
+    value = request.get(name)
+    if value is not None and not isinstance(value, Mapping):
+        raise UsageError(f"{name} is an object or null, not {json.dumps(value, default=str)[:80]}")
+    return value
+
+
+def _whole(request: Mapping[str, Any], name: str, default: int) -> int:
+    value = request.get(name, default)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise UsageError(f"{name} is a whole number, not {json.dumps(value, default=str)[:80]}")
+    return value
+
+
+def _sentence(error: HeadwaterError) -> str:
+    place = f" ({error.where})" if error.where else ""
+    text = f"{error.what}{place}"
+    return text if text.endswith((".", "?", "!")) else f"{text}."
