@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ import pyarrow as pa
 from headwater import duck
 from headwater import position as positions
 from headwater.catalog.records import Step, Topic, View
+from headwater.config import MIB, Settings
 from headwater.errors import (
     HeadwaterError,
     NameNotFound,
@@ -59,7 +61,9 @@ class _Memory:
 
     def __init__(self, log: Log) -> None:
         self.lock = threading.RLock()
-        self.duck = duck.connect(timezone=log.timezone)
+        self.spill = tempfile.TemporaryDirectory(prefix="headwater-", ignore_cleanup_errors=True)
+        limit = f"{Settings().query_memory_bytes_max // MIB}MiB"
+        self.duck = duck.connect(timezone=log.timezone, memory_limit=limit, temp_directory=self.spill.name)
         self.rows: dict[int, CurrentRows] = {}
         self.local = threading.local()
 
@@ -223,6 +227,22 @@ class Lake:
         """The answer again whenever it may have changed; shown in a notebook, a live panel."""
         return Watch(self, query, interval)
 
+    def connect(self, *, at: positions.Position = None) -> duckdb.DuckDBPyConnection:
+        """A DuckDB connection of your own with every table and view at one position, as plain tables.
+
+        ``orders`` and ``shop.public.orders`` both work; a short name that is not unique is left out. The rows
+        are copied, so the connection outlives the lake and never changes.
+        """
+        topics = [t for t in self.topics() if t.kind != "system" and (t.kind != "changelog" or t.state == "live")]
+        own = duck.connect(timezone=self.log.timezone)
+        query = "SELECT 1 FROM " + ", ".join(_quoted(topic.name) for topic in topics)
+        if topics:
+            with self._reading(query, at) as (cursor, resolved, _, _):
+                for reference in resolved.references:
+                    rows = cursor.sql(f"FROM {quote(reference.private)}").to_arrow_reader()
+                    _copy_table(own, reference.topic.name, rows, short=_is_unique(reference.topic, topics))
+        return own
+
     def status(self) -> dict[str, Any]:
         """The object of ``headwater status --json``."""
         from headwater.lake.status import status
@@ -235,6 +255,7 @@ class Lake:
 
     def close(self) -> None:
         self._memory.duck.close()
+        self._memory.spill.cleanup()
         self.log.close()
 
     def __enter__(self) -> Lake:
@@ -256,6 +277,25 @@ class Lake:
             self._memory.local.cursor = cursor
         found: duckdb.DuckDBPyConnection = self._memory.local.cursor
         return found
+
+
+def _is_unique(topic: Topic, topics: Sequence[Topic]) -> bool:
+    last = topic.name.rpartition(".")[2].lower()
+    return sum(other.name.lower().rpartition(".")[2] == last for other in topics) == 1
+
+
+def _copy_table(own: duckdb.DuckDBPyConnection, name: str, rows: pa.RecordBatchReader, *, short: bool) -> None:
+    """Create ``source.namespace.table`` (or ``views.name``) and, for a unique last part, a view of it."""
+    *place, last = name.split(".")
+    if len(place) == 2:
+        own.execute(f"ATTACH IF NOT EXISTS ':memory:' AS {quote(place[0])}")
+    if place:
+        own.execute(f"CREATE SCHEMA IF NOT EXISTS {'.'.join(quote(part) for part in place)}")
+    own.register("copied", rows)
+    own.execute(f"CREATE TABLE {_quoted(name)} AS FROM copied")
+    own.unregister("copied")
+    if short:
+        own.execute(f"CREATE VIEW {quote(last)} AS FROM {_quoted(name)}")
 
 
 def _quoted(full_name: str) -> str:

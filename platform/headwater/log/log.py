@@ -30,6 +30,9 @@ from headwater.storage.local import refuse_remote
 POLL_S = 0.005
 """How often a waiting process looks whether another one has committed; one SQLite pragma each time."""
 
+CACHED_POSITIONS_MAX = 256
+"""Lists of topics and views kept for past positions; each is small, but there are many positions."""
+
 FOLDERS = ("data/hot", "data/segments", "data/bases", "manifests", "run", "state", "logs")
 
 
@@ -56,6 +59,7 @@ class Log:
         self._arrived = threading.Condition()
         self._watch = threading.local()
         self._topics: dict[int | None, list[Topic]] = {}
+        self._views: dict[int | None, list[View]] = {}
         self._generation = ""
         if create:
             self._first_start()
@@ -203,7 +207,11 @@ class Log:
     def views(self, at: int | None = None) -> list[View]:
         """Views that exist at commit ``at`` (None: now), oldest first."""
         with self.catalog.read() as connection:
-            return views.read(connection, at)
+            self._refresh(connection)
+            found = self._views.get(at)
+            if found is None:
+                found = self._views[at] = views.read(connection, at)
+            return list(found)
 
     def view(self, name: str) -> View:
         """The view of this name; NameNotFound with near names."""
@@ -275,16 +283,19 @@ class Log:
                     put_setting(connection, name, value)
 
     def _cached_topics(self, connection: Connection, at: int | None) -> list[Topic]:
+        self._refresh(connection)
+        found = self._topics.get(at)
+        if found is None:
+            found = self._topics[at] = topics.read(connection, at)
+        return found
+
+    def _refresh(self, connection: Connection) -> None:
+        """Forget what was read of topics and views when anyone has changed one since."""
         query = select(tables.setting.c.value).where(tables.setting.c.name == topics.GENERATION)
         generation = str(connection.execute(query).scalar_one_or_none())
-        if generation != self._generation:
-            self._topics = {}
+        if generation != self._generation or len(self._topics) + len(self._views) > CACHED_POSITIONS_MAX:
+            self._topics, self._views = {}, {}
             self._generation = generation
-        if at not in self._topics:
-            if len(self._topics) > 64:  # many past positions; each list is small, but time is long
-                self._topics = {}
-            self._topics[at] = topics.read(connection, at)
-        return self._topics[at]
 
     def _look(self) -> int:
         """The newest commit, at the price of one pragma when no other process has written."""

@@ -39,6 +39,11 @@ class Plan:
     schemas: dict[int, Schema]
 
     @property
+    def rows(self) -> int:
+        """Records in the plan's batches and segments; segments may hold some outside the range."""
+        return sum(batch.rows for batch in self.batches) + sum(segment.rows for segment in self.segments)
+
+    @property
     def target(self) -> pa.Schema:
         """The columns of the result: the topic's own, its metadata columns, the implicit ones."""
         data = self.topic.schema.arrow()

@@ -31,13 +31,18 @@ COUNT = "_n"
 """Multisets and changelogs: how many copies of the row there are."""
 
 
+CHURN_ROWS_MIN = 200_000
+"""Deleted rows keep their memory until the table is written anew; below this many it is not worth it."""
+
+
 @dataclass
 class _Kept:
-    """One materialised state."""
+    """One materialised state; ``churn`` counts rows written since the table was last made."""
 
     table: str
     commit: int
     schema_version: int
+    churn: int = 0
 
 
 class CurrentRows:
@@ -105,7 +110,18 @@ class CurrentRows:
                 raise
             self.connection.execute("COMMIT")
             self.connection.unregister("hot_rows")
+            kept.churn += plan.rows
+            self._compact(kept)
         kept.commit = commit
+
+    def _compact(self, kept: _Kept) -> None:
+        """Write the table anew once more rows were rewritten than it holds: bounds memory under churn."""
+        if kept.churn < CHURN_ROWS_MIN:
+            return
+        rows = self.connection.execute(f"SELECT count(*) FROM {kept.table}").fetchone()
+        if rows and kept.churn > rows[0]:
+            self.connection.execute(f"CREATE OR REPLACE TABLE {kept.table} AS FROM {kept.table}")
+            kept.churn = 0
 
     def _apply(self, table: str, source: str, hot: pa.Table | None) -> None:
         """``hot``: the whole source as a table, when no segment takes part; then its flags cost no query."""
