@@ -37,14 +37,14 @@ _PASSWORD_IN_PAIRS = re.compile(r"(?P<head>\b(?:ssl)?password\s*=\s*)(?:'(?:\\.|
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Every limit of a lake, with its unit in its name and its reason beside it. The defaults are meant to be kept."""
+    """Every limit, its unit in its name and its reason beside it. The defaults are meant to be kept."""
 
     timezone: str = "UTC"
     """The lake's one zone: naive timestamps are in it, and every DuckDB connection is set to it."""
 
     # -- commits: the unit of visibility --
     linger_ms: int = 20
-    """How long a quiet source waits for more before it commits: one fsync's order, far below what an eye notices."""
+    """How long a quiet source waits for more before it commits: the order of an fsync, unseen by an eye."""
     commit_rows_max: int = 100_000
     """A busy source commits after this many rows: larger commits gain nothing more and delay readers."""
     commit_bytes_max: int = 32 * MIB
@@ -64,7 +64,7 @@ class Settings:
 
     # -- bases: compacted rows of a table --
     base_changed_fraction: float = 0.1
-    """A new base once this share of a table's rows changed since the last: reading folds what came after it."""
+    """A new base once this share of a table's rows changed since the last: reading folds the rest."""
     base_age_s: float = 3600.0
     """... or after this time, if anything changed at all."""
     base_rows_min: int = 10_000
@@ -72,7 +72,7 @@ class Settings:
 
     # -- files and history --
     file_grace_s: float = 900.0
-    """A file that left the catalog is unlinked this much later: a reader without a lease must finish within it."""
+    """A file that left the catalog is unlinked this much later: readers must finish within it."""
     time_travel_s: float = 86_400.0
     """Every commit this recent stays addressable with ``at=``."""
     disk_free_bytes_min: int = 256 * MIB
@@ -116,7 +116,7 @@ class Settings:
                 raise ConfigError(
                     f"{each.name} = {value} is out of range",
                     where="[settings]",
-                    todo=f"It must be {'0 or more' if low == 0 else 'greater than 0'}; the default is {each.default}.",
+                    todo=f"Use {'0 or more' if low == 0 else 'more than 0'}; the default is {each.default}.",
                 )
         if self.http_port > 65_535:
             raise ConfigError(f"http_port = {self.http_port} is no port", where="[settings]", todo="Use 0 to 65535.")
@@ -140,14 +140,14 @@ class TableConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class SourceConfig:
-    """One ``[source.NAME]``. ``dsn`` is never shown; ``options`` belong to the source's kind, which checks them."""
+    """One ``[source.NAME]``. ``dsn`` is never shown; ``options`` are checked by the source's kind."""
 
     name: str
     kind: str = "postgres"
     dsn: str = field(default="", repr=False)
     tables: tuple[str, ...] = ("public.*",)
     mode: str = "auto"
-    """auto, binary or text: the encoding of the change stream. auto takes binary when every type has a decoder."""
+    """auto, binary or text: how changes are sent. auto: binary when every type has a decoder."""
     table: Mapping[str, TableConfig] = field(default_factory=lambda: MappingProxyType({}))
     """Settings by table, keyed by "namespace.table"."""
     options: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}), repr=False)
@@ -276,7 +276,7 @@ def _known(table: Mapping[str, Any], keys: Iterable[str], path: Path, section: s
 
 
 def _typed(value: Any, kind: type, key: str, path: str) -> Any:
-    """``value`` as ``kind``; text is parsed (the environment holds text), an int serves as a float, a bool never as an int."""
+    """``value`` as ``kind``. Text is parsed (the environment holds text); a bool is never an int."""
     try:
         if isinstance(value, str) and kind in (int, float):
             return kind(value.replace("_", ""))
@@ -304,18 +304,7 @@ def _settings(table: dict[str, Any], path: Path, environ: Mapping[str, str]) -> 
 
 
 def _source(name: str, table: dict[str, Any], path: Path, environ: Mapping[str, str]) -> SourceConfig:
-    if name in REFUSED_SOURCE_NAMES:
-        raise ConfigError(
-            f"a source cannot be called {name!r}: queries use that name for something else",
-            where=str(path),
-            todo="Rename the [source....] section.",
-        )
-    if not _NAME.fullmatch(name):
-        raise ConfigError(
-            f"{name!r} is no source name",
-            where=str(path),
-            todo="Use lower-case letters, digits and _, beginning with a letter.",
-        )
+    check_source_name(name, str(path))
     section = f"source.{name}"
     _known(table, ("kind", "dsn", "tables", "mode", "table", "options"), path, section)
     tables = table.get("tables", ["public.*"])
@@ -340,6 +329,22 @@ def _source(name: str, table: dict[str, Any], path: Path, environ: Mapping[str, 
         ),
         options=MappingProxyType(_table(table, "options", path)),
     )
+
+
+def check_source_name(name: str, where: str) -> None:
+    """Raise ConfigError when a source cannot be called ``name``."""
+    if name in REFUSED_SOURCE_NAMES:
+        raise ConfigError(
+            f"a source cannot be called {name!r}: queries use that name for something else",
+            where=where,
+            todo="Choose another name.",
+        )
+    if not _NAME.fullmatch(name):
+        raise ConfigError(
+            f"{name!r} is no source name",
+            where=where,
+            todo="Use lower-case letters, digits and _, beginning with a letter.",
+        )
 
 
 def _table_config(key: str, value: Any, path: Path, section: str) -> TableConfig:

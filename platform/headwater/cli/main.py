@@ -36,16 +36,17 @@ BUILT_IN = {
     "topic": "headwater.cli.topic:topic",
     "verify": "headwater.cli.verify:verify",
     "seal": "headwater.cli.seal:seal",
+    "maintain": "headwater.cli.seal:maintain",
 }
 
 
 class CommandGroup(TyperGroup):
     """Commands by name, imported when they are used."""
 
-    def list_commands(self, ctx: Any) -> list[str]:
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 -- typer's signature
         return [*BUILT_IN, *sorted(plug_ins())]
 
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002 -- typer's signature
         if cmd_name not in self.commands:
             target = load_target(cmd_name)
             if target is None:
@@ -120,9 +121,7 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def headwater(
-    debug: Annotated[
-        bool, typer.Option("--debug", help="With any command: show the traceback of an error.")
-    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="With any command: show the traceback of an error.")] = False,
     version: Annotated[
         bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_version)
     ] = False,
@@ -154,19 +153,15 @@ def _run(args: list[str], debug: bool) -> int:
         if debug:
             raise
         return _report(error)
-    except (typer.Abort, KeyboardInterrupt):
+    except typer.Abort:
         return EXIT_INTERRUPTED
     except typer.TyperException as error:  # wrong usage: typer's own words, its exit code 2
         show = getattr(error, "show", None)
         if show is None or not error.format_message():
-            print(error.format_message(), file=sys.stderr)
+            typer.echo(error.format_message(), err=True)
         else:
             show()
         return error.exit_code
-    except BrokenPipeError:
-        # Whoever read our output has seen enough (`headwater sql ... | head`).
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
 
 
 def _report(error: HeadwaterError) -> int:
@@ -175,7 +170,7 @@ def _report(error: HeadwaterError) -> int:
     if supervised:
         logs.logger().error(str(error), extra={"error": type(error).__name__})
     else:
-        print(f"error: {mask(str(error))}", file=sys.stderr)
+        typer.echo(f"error: {mask(str(error))}", err=True)
     if supervised and not isinstance(error, Retryable):
         return EXIT_NOT_RETRYABLE
     return error.exit_code
@@ -184,12 +179,10 @@ def _report(error: HeadwaterError) -> int:
 def _report_defect(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
     """What escapes the error tree is our defect; say so instead of printing a traceback at the user."""
     if logs.supervised():
-        logs.logger().critical(
-            f"defect in headwater: {kind.__name__}: {error}", exc_info=(kind, error, traceback)
-        )
+        logs.logger().critical(f"defect in headwater: {kind.__name__}: {error}", exc_info=(kind, error, traceback))
         return
-    print(
+    typer.echo(
         f"error: this is a defect in headwater, not in what you did: {kind.__name__}: {mask(str(error))}"
         " Please report it with the output of the same command and --debug added.",
-        file=sys.stderr,
+        err=True,
     )

@@ -46,6 +46,8 @@ class Child:
     killed: bool = False
     """Whether it had to be killed because it did not stop in time."""
     process: subprocess.Popen[bytes] | None = None
+    started: float = 0.0
+    """When the process was started, on the monotonic clock."""
     _next_start: float = 0.0
     _failures: deque[float] = field(default_factory=deque)
     _read_to: int = 0
@@ -127,6 +129,8 @@ class Child:
                 start_new_session=True,
             )
         self.state = "running"
+        self.started = self.now()
+        self.last_error = ""
 
     def _environment(self) -> Mapping[str, str]:
         return {logs.COMPONENT_VARIABLE: self.name, "PYTHONUNBUFFERED": "1"}

@@ -6,11 +6,13 @@ as a process of its own, in the project's folder, and meets the others only in t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
+from typing import Any
 
 from headwater.config import Project
+from headwater.errors import ConfigError
 
 GROUP = "headwater.component"
 PREPARE_GROUP = "headwater.prepare"
@@ -36,10 +38,27 @@ class Component:
     stage: int = 0
 
 
+def plugged_in(group: str) -> list[Any]:
+    """The objects that installed packages give under an entry-point group, by name.
+
+    Raises ConfigError naming the package that cannot be loaded: `up` must not run a project by half.
+    """
+    found = []
+    for entry in sorted(entry_points(group=group), key=lambda each: each.name):
+        try:
+            found.append(entry.load())
+        except (ImportError, AttributeError) as error:
+            raise ConfigError(
+                f"{entry.name} cannot be loaded: {error}",
+                where=f"{group} = {entry.value}",
+                todo="Reinstall the package that it belongs to.",
+            ) from error
+    return found
+
+
 def declared(project: Project) -> list[Component]:
     """Every component that the installed packages declare for ``project``, in the order they start."""
     found: list[Component] = []
-    for entry in sorted(entry_points(group=GROUP), key=lambda each: each.name):
-        components: Callable[[Project], Iterable[Component]] = entry.load()
+    for components in plugged_in(GROUP):
         found.extend(components(project))
     return sorted(found, key=lambda each: (each.stage, not each.name.startswith("source:"), each.name))

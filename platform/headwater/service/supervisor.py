@@ -16,7 +16,7 @@ from typing import Any
 
 import psutil
 
-from headwater import logs, metrics
+from headwater import metrics
 from headwater.config import Project
 from headwater.service.child import Child
 from headwater.service.component import Component
@@ -57,7 +57,7 @@ class Supervisor:
         return all(each.ended for each in self.children)
 
     def stop(self, while_waiting: Callable[[], None] = lambda: None) -> None:
-        """Stop stage by stage: SIGTERM, SIGKILL by pid after ``stop_timeout_s``. Returns when all have ended."""
+        """Stop stage by stage: SIGTERM, then SIGKILL by pid after ``stop_timeout_s``; returns when all ended."""
         for stage in sorted({each.component.stage for each in self.children}):
             group = [each for each in self.children if each.component.stage == stage]
             self._stop_group(group, while_waiting)
@@ -118,7 +118,7 @@ class Supervisor:
     def _say(self, child: Child) -> None:
         fields: dict[str, Any] = {metrics.COMPONENT: child.name}
         if child.state == "running":
-            self.note(f"started as process {child.pid}", **fields, **{metrics.PID: child.pid})
+            self.note(f"started as process {child.pid}", **fields, pid=child.pid)
             return
         fields[metrics.EXIT_CODE] = child.exit_code
         because = f": {child.last_error}" if child.last_error else f"; its log is {child.log_path}"

@@ -1,0 +1,89 @@
+"""Whether a project has reached what its sources held at a given moment: ``up --until-caught-up``.
+
+The end of every source is read once, at the start. Caught up means: each source's durable position has
+reached its end, and the views stand at an input commit that holds all of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.metadata import entry_points
+from typing import Any, Protocol
+
+from headwater.config import Project, SourceConfig
+from headwater.errors import ConfigError
+from headwater.log import Log
+from headwater.position import parse_lsn
+from headwater.service.status import PIPELINE, SOURCE_PREFIX
+
+SOURCE_GROUP = "headwater.source"
+
+
+class SourceKind(Protocol):
+    """What this package asks of a kind of source (entry-point group ``headwater.source``)."""
+
+    def current_end(self, dsn: str) -> str:
+        """The position that everything committed until now lies before, as text."""
+
+    def describe(self, dsn: str) -> list[dict[str, Any]]:
+        """Tables: table, rows (estimate), bytes, key (column names), identity."""
+
+    def check(self, dsn: str) -> list[Any]:
+        """What the server lacks, with the SQL that mends it."""
+
+
+def source_kind(kind: str) -> SourceKind:
+    """The object for a ``kind`` in headwater.toml. Raises ConfigError listing the installed kinds."""
+    found = {each.name: each for each in entry_points(group=SOURCE_GROUP)}
+    if kind not in found:
+        raise ConfigError(f"no source of kind {kind!r}", todo=f"Installed kinds: {', '.join(sorted(found))}.")
+    loaded = found[kind].load()
+    made: SourceKind = loaded() if isinstance(loaded, type) else loaded
+    return made
+
+
+def ends(project: Project) -> dict[str, str]:
+    """The current end of every declared source. Raises SourceUnreachable."""
+    return {name: source_kind(each.kind).current_end(_dsn(each)) for name, each in project.sources.items()}
+
+
+def reached(log: Log, name: str, end: str) -> bool:
+    """Whether the log durably holds everything of the source before ``end``."""
+    state = log.producer(SOURCE_PREFIX + name)
+    return any(parse_lsn(each) >= parse_lsn(end) for each in (state.position, state.confirmed) if each)
+
+
+def views_reached(log: Log, commit: int) -> bool:
+    """Whether every live view has seen all input up to ``commit``."""
+    if not any(each.state in ("creating", "live") for each in log.views()):
+        return True
+    if any(each.state == "creating" for each in log.views()):
+        return False
+    step = log.last_step()
+    consumed = step.input_commit if step else 0
+    return not any(each.producer != PIPELINE for each in log.commits(consumed, commit))
+
+
+class CaughtUp:
+    """Poll it: sources first, then the views up to the commit at which the last source arrived."""
+
+    def __init__(self, log: Log, targets: Mapping[str, str]) -> None:
+        self._log = log
+        self._targets = targets
+        self._commit: int | None = None
+
+    def poll(self) -> bool:
+        if self._commit is None:
+            if not all(reached(self._log, name, end) for name, end in self._targets.items()):
+                return False
+            self._commit = self._log.newest_commit()
+        return views_reached(self._log, self._commit)
+
+
+def _dsn(source: SourceConfig) -> str:
+    if not source.dsn:
+        raise ConfigError(
+            f"source {source.name} has no dsn",
+            todo=f"Set HEADWATER_SOURCE_{source.name.upper()}_DSN, or dsn under [source.{source.name}].",
+        )
+    return source.dsn

@@ -1,0 +1,81 @@
+"""The maintenance process: one round of housekeeping a second, until SIGTERM.
+
+It is a process of its own, so that rewriting files never delays the supervisor or takes it down.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from headwater import logs
+from headwater.config import Project
+from headwater.errors import HeadwaterError, Retryable
+from headwater.log import open_log
+from headwater.log.maintenance import OWNER, run_once, start
+from headwater.service.signals import stop_signals
+
+if TYPE_CHECKING:
+    from headwater.log import Log
+
+ROUND_S = 1.0
+"""Looking whether anything is due costs a few catalog reads; the limits themselves are larger."""
+RETRY_S = 5.0
+"""After a failure that may pass, a full disk above all."""
+
+
+def run(project: Project) -> None:
+    """Work until asked to stop. Raises what trying again cannot mend, CorruptFile for example."""
+    log_lines = logs.logger(OWNER)
+    with stop_signals() as stop, open_log(project.lake_dir, create=True) as log, _Beat(log) as beat:
+        log_lines.info("removed %d orphaned files", start(log)["orphans"])
+        while not stop.is_set():
+            began = time.monotonic()
+            try:
+                done = run_once(log, project.settings)
+                beat.says(state="running", error=None)
+            except HeadwaterError as error:
+                beat.says(state="error", error=str(error))
+                if not isinstance(error, Retryable):
+                    raise
+                log_lines.warning("%s", error)
+                stop.wait(RETRY_S)
+                continue
+            if any(done.values()):
+                log_lines.info(
+                    "sealed %d records, wrote %d bases, removed %d files",
+                    *(done["sealed"], done["bases"], done["removed"]),
+                    extra={"rows": done["sealed"], "duration_ms": round((time.monotonic() - began) * 1000)},
+                )
+            stop.wait(ROUND_S)
+
+
+class _Beat:
+    """Beats from a thread of its own: sealing a large topic takes longer than a heartbeat may."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self._stats: dict[str, str | None] = {"state": "running", "error": None}
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="beat", daemon=True)
+
+    def __enter__(self) -> _Beat:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end.set()
+        self._thread.join()
+        if self._stats["state"] == "running":
+            self._stats["state"] = "stopped"
+        self._log.live.beat(OWNER, **self._stats)
+
+    def says(self, **stats: str | None) -> None:
+        self._stats = stats
+
+    def _run(self) -> None:
+        while True:
+            self._log.live.beat(OWNER, **self._stats)
+            if self._end.wait(ROUND_S):
+                return
