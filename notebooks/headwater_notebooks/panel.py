@@ -38,9 +38,10 @@ class Panel(anywidget.AnyWidget):
     module: ClassVar[str]
 
     def __init_subclass__(cls, **options: Any) -> None:
-        folder = importlib.resources.files("headwater_notebooks")
-        cls._esm = (folder / f"{cls.module}.js").read_text(encoding="utf-8")
-        cls._css = (folder / f"{cls.module}.css").read_text(encoding="utf-8")
+        if "module" in cls.__dict__:  # not for the class that anywidget makes of each instance: its are traits
+            folder = importlib.resources.files("headwater_notebooks")
+            cls._esm = (folder / f"{cls.module}.js").read_text(encoding="utf-8")
+            cls._css = (folder / f"{cls.module}.css").read_text(encoding="utf-8")
         super().__init_subclass__(**options)
 
     closed = False

@@ -4,7 +4,8 @@
 const BUSY_AFTER_MS = 2000; // an answer that takes longer shows as "kernel busy"
 const LOST_AFTER_MS = 15000; // ... and longer than this as "no answer"
 const AUTO_MAX_MS = 2000; // the longest pause of the automatic interval while nothing changes
-const LOAD_SHARE = 4; // automatic: wait at least this many times as long as the last answer took
+const LOAD_SHARE = 4; // automatic: wait at least this many times as long as the last answer took ...
+const LOAD_MAX_MS = 10000; // ... but after one long cell not for minutes
 const INTERVALS = [["auto", "auto"], ["500", "0.5 s"], ["1000", "1 s"], ["5000", "5 s"], ["30000", "30 s"]];
 const STATES = {
   loading: "loading", live: "live", paused: "paused", hidden: "not in view", busy: "kernel busy",
@@ -128,7 +129,7 @@ class Puller {
     if (!message.error) this.version = message.version;
     const quiet = message.unchanged || message.error;
     this.delay = quiet ? Math.min(this.delay * 1.5, Math.max(AUTO_MAX_MS, this.base)) : this.base;
-    this.delay = Math.max(this.delay, took * LOAD_SHARE);
+    this.delay = Math.max(this.delay, Math.min(took * LOAD_SHARE, LOAD_MAX_MS));
     this.onReply(message);
     this.later();
   }
