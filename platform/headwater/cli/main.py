@@ -10,7 +10,6 @@ annotations or a ``typer.Typer``.
 
 from __future__ import annotations
 
-import os
 import sys
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points

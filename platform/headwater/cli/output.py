@@ -18,13 +18,14 @@ from typing import IO, TYPE_CHECKING, Any, Literal
 import duckdb
 
 from headwater import duck
-from headwater.errors import UsageError
-from headwater.types import lower_sql, quote
+from headwater.errors import StorageError, UsageError
+from headwater.types import lift_sql, lower_sql, quote
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from headwater.lake import Result
+    from headwater.schema import Schema
 
 Format = Literal["table", "csv", "json", "parquet"]
 _NUMBERS = frozenset({"tinyint", "smallint", "integer", "bigint", "hugeint", "utinyint", "usmallint", "uinteger"})
@@ -47,23 +48,33 @@ def write(result: Result, form: Format, target: Path | None, timezone: str) -> N
             with draft.open("rb") as file:
                 shutil.copyfileobj(file, sys.stdout.buffer)
         return
+    if not target.parent.is_dir():
+        raise UsageError(f"there is no folder {target.parent}", todo="Make it first, or give another -o.")
     draft = target.with_name(target.name + ".part")
     try:
         _write_file(result, form, draft, timezone)
         draft.replace(target)
-    except FileNotFoundError as error:
-        raise UsageError(f"there is no folder {target.parent}", todo="Make it first, or give another -o.") from error
+    except (OSError, duckdb.IOException) as error:
+        raise StorageError(
+            f"the answer cannot be written: {error}", where=str(target), todo="Nothing was left behind; try again."
+        ) from error
     finally:
         draft.unlink(missing_ok=True)
 
 
-def json_lines(rows: pa.Table, timezone: str, stream: IO[str] | None = None) -> None:
-    """Each row as one JSON object on a line of its own."""
-    out = stream or sys.stdout
+def json_lines(records: pa.Table, schema: Schema, timezone: str) -> None:
+    """Each record of a topic as one JSON object on a line of its own, on stdout."""
+    types = {each.name: each.type for each in schema.fields}
     with _scratch(timezone) as connection:
-        for row in _json_rows(connection, _columns(connection, rows)):
-            out.write(json.dumps(row, ensure_ascii=False) + "\n")
-    out.flush()
+        connection.register("records", records)
+        lifted = (
+            f"{lift_sql(name, types[name])} AS {quote(name)}" if name in types else quote(name)
+            for name in records.column_names
+        )
+        connection.execute(f"CREATE TEMP VIEW answer AS SELECT {', '.join(lifted)} FROM records")
+        for row in _json_rows(connection, _columns(connection)):
+            sys.stdout.write(json.dumps(row, ensure_ascii=False) + "\n")
+    sys.stdout.flush()
 
 
 def _write_file(result: Result, form: Format, path: Path, timezone: str) -> None:
@@ -110,20 +121,21 @@ def _json_rows(connection: duckdb.DuckDBPyConnection, columns: Sequence[tuple[st
 
 
 def _columns(
-    connection: duckdb.DuckDBPyConnection, rows: pa.Table, types: Sequence[str] | None = None
+    connection: duckdb.DuckDBPyConnection, rows: pa.Table | None = None, types: Sequence[str] | None = None
 ) -> list[tuple[str, str]]:
-    """Register ``rows`` as ``answer``; its column names, told apart when one came twice, and their types.
+    """Names and types of the relation ``answer``, which ``rows`` become; a name that came twice is told apart.
 
     ``types`` are the query's own: Arrow does not know a HUGEINT, for example.
     """
-    connection.register("answer", rows)
+    if rows is not None:
+        connection.register("answer", rows)
     relation = connection.sql("FROM answer")
     return list(zip(relation.columns, types or [str(kind) for kind in relation.types], strict=True))
 
 
 def _value(name: str, kind: str) -> str:
-    """A column of the Arrow table as its DuckDB type: a HUGEINT travels as DECIMAL(38,0)."""
-    return f"CAST({quote(name)} AS HUGEINT)" if kind == "HUGEINT" else quote(name)
+    """A column of the Arrow table as its DuckDB type: a HUGEINT travels as DECIMAL(38,0), a UUID as text."""
+    return f"CAST({quote(name)} AS {kind})" if kind in ("HUGEINT", "UUID") else quote(name)
 
 
 def _csv_sql(name: str, kind: str) -> str:
@@ -140,6 +152,8 @@ def _json_sql(name: str, kind: str) -> str:
 
 def _file_sql(name: str, kind: str) -> str:
     """As the lake's own files have it, where they can hold it: Parquet loses an interval's microseconds."""
+    if kind == "UUID":
+        return _value(name, kind)
     try:
         return lower_sql(name, kind)
     except ValueError:

@@ -79,13 +79,13 @@ def tail(
         found = log.topic(name)
         upto = log.newest_commit()
         for rows in _newest(log, found, upto, count):
-            json_lines(rows, log.timezone)
+            json_lines(rows, found.schema, log.timezone)
         end = None if timeout_s is None else time.monotonic() + timeout_s
         while follow and (end is None or time.monotonic() < end):
             wait_s = 1.0 if end is None else min(1.0, max(0.0, end - time.monotonic()))
             newest = log.wait(upto, wait_s)
             if newest > upto:
-                json_lines(log.read_changes(found.name, upto, newest), log.timezone)
+                json_lines(log.read_changes(found.name, upto, newest), found.schema, log.timezone)
                 upto = newest
 
 
@@ -122,8 +122,8 @@ def _topics(project: Path | None) -> list[dict[str, Any]]:
 
 def _newest(log: Log, found: Topic, upto: int, count: int) -> Iterator[pa.Table]:
     """The newest ``count`` records in commit order, reading back only as far as needed."""
-    if count == 0:
-        return
+    import pyarrow as pa
+
     kept: list[pa.Table] = []
     missing, end = count, upto
     while missing > 0 and end > 0:
@@ -132,7 +132,7 @@ def _newest(log: Log, found: Topic, upto: int, count: int) -> Iterator[pa.Table]
             [("_commit", "ascending"), ("_partition", "ascending"), ("_offset", "ascending")]
         )
         # take, not slice: DuckDB refuses a struct column that begins in the middle of its buffers
-        kept.insert(0, rows.take(range(max(0, rows.num_rows - missing), rows.num_rows)))
+        kept.insert(0, rows.take(pa.array(range(max(0, rows.num_rows - missing), rows.num_rows))))
         missing -= kept[0].num_rows
         end = start
     yield from kept
