@@ -1,0 +1,1 @@
+from headwater_dagster.definitions import defs  # noqa: D100, F401

@@ -1,0 +1,146 @@
+"""A bounded lease on the pipeline: for its time a run keeps the worker alive, then says what came of it.
+
+    begin ─▶ adopt or start the worker ─▶ once a second: alive? else start the next ─▶ deadline ─▶ account
+                                                         └─ paused, or stopping ───────────────┘
+
+The worker keeps running whatever ends the lease. The lease itself beats as ``lease:main``, so that the sensor
+can tell a run that works from one whose process is gone while Dagster still calls it started.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from headwater.config import Project
+from headwater.lake.status import status
+from headwater.log import Log
+from headwater_dagster import worker
+
+LEASE = "lease:main"
+TAG = "stream.lease"
+NAME = "main"
+SECONDS = 600.0
+"""Short enough that an upgrade or a new definition is taken up soon, long enough that runs are few."""
+GUARD_S = 600
+"""How much later than its deadline Dagster's own run monitoring ends a run that hangs."""
+BEAT_S = 1.0
+REPORT_S = 30.0
+"""Between two progress lines: the run's log has no retention, so they are few."""
+
+Ending = Literal["deadline", "caught up", "paused", "stopping"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Account:
+    """What happened to one view while the lease was held. ``rows``: changelog records written."""
+
+    view: str
+    from_commit: int
+    to_commit: int
+    rows: int
+    step_ms_p95: float | None
+    lag_ms: float | None
+
+
+@dataclass(kw_only=True)
+class Lease:
+    """Held by one run. ``seconds`` 0: until the pipeline has reached the commit that was newest at the start."""
+
+    project: Project
+    log: Log
+    run_id: str
+    seconds: float
+    say: Callable[[str], None]
+    deadline: float = 0.0
+
+    def hold(self) -> tuple[Ending, list[Account]]:
+        """Block until the lease ends. PipelineError when no worker can be kept running."""
+        before = status(self.log)
+        self.deadline = time.time() + (self.seconds or SECONDS)
+        target = before["position"] if not self.seconds else None
+        ending = self._watch(target)
+        after = status(self.log)
+        self.log.live.beat(LEASE, run_id=self.run_id, deadline=self.deadline, state="ended")
+        return ending, _accounts(before, after)
+
+    def _watch(self, target: int | None) -> Ending:
+        next_report = 0.0
+        known = None
+        while True:
+            ending = self._ending(target)
+            if ending is not None:
+                return ending
+            found, started = worker.ensure(self.project, self.log, starter=f"dagster run {self.run_id}")
+            if (found.pid, found.epoch) != known:
+                known = (found.pid, found.epoch)
+                self.say(f"{'started' if started else 'adopted'} worker {found.pid}, epoch {found.epoch}")
+            self.log.live.beat(LEASE, run_id=self.run_id, deadline=self.deadline, state="held")
+            if time.time() >= next_report:
+                next_report = time.time() + REPORT_S
+                self.say(progress(status(self.log)))
+            time.sleep(max(0.0, min(BEAT_S, self.deadline - time.time())))
+
+    def _ending(self, target: int | None) -> Ending | None:
+        if worker.paused_by(self.log) is not None:
+            return "paused"
+        if self.log.setting(worker.STOPPING) is not None:
+            return "stopping"
+        if time.time() >= self.deadline:
+            return "deadline"
+        if target is not None and caught_up(self.log, target):
+            return "caught up"
+        return None
+
+    def cancelled(self) -> bool:
+        """Whether a cancellation that arrives now is a person's wish to stop the pipeline.
+
+        After the deadline it is Dagster's own guard, and while everything shuts down it is that.
+        """
+        return time.time() < self.deadline and self.log.setting(worker.STOPPING) is None
+
+
+def caught_up(log: Log, target: int) -> bool:
+    """Whether every live view stands at the newest input commit at or before ``target``."""
+    rows = status(log)["views"]
+    waiting = [row for row in rows if row["state"] in ("creating", "live", "stopped")]
+    return all(row["input_commit"] is not None and _reaches(log, row["input_commit"], target) for row in waiting)
+
+
+def _reaches(log: Log, input_commit: int, target: int) -> bool:
+    """Commits of the pipeline itself are not its input: none but those may lie between."""
+    missing = log.commits(after=input_commit, upto=target)
+    return all(each.producer == worker.PIPELINE for each in missing)
+
+
+def fresh(log: Log, run_id: str, now: float, age_s: float) -> bool:
+    """Whether this run has beaten as the lease's holder within ``age_s`` seconds."""
+    row = log.live.read().get(LEASE)
+    return row is not None and row.stats.get("run_id") == run_id and now - row.beat_at <= age_s
+
+
+def progress(now: Mapping[str, Any]) -> str:
+    """One line: the newest commit, then each view's state, input commit and lag."""
+    views = [
+        f"{row['name']} {row['state']} at {row['input_commit']}, {row['lag_commits']} commits behind"
+        for row in now["views"]
+    ]
+    return f"commit {now['position']}; " + ("; ".join(views) or "no view yet")
+
+
+def _accounts(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Account]:
+    earlier = {row["name"]: row for row in before["views"]}
+    return [
+        Account(
+            view=row["name"],
+            from_commit=(earlier.get(row["name"]) or {}).get("input_commit") or 0,
+            to_commit=row["input_commit"],
+            rows=max(0, row["rows"] - (earlier.get(row["name"]) or {"rows": 0})["rows"]),
+            step_ms_p95=row["step_ms_p95"],
+            lag_ms=row["lag_ms"],
+        )
+        for row in after["views"]
+        if row["input_commit"] is not None
+    ]

@@ -1,0 +1,143 @@
+"""Two sensors: one reports each source's lag, one keeps a lease running. Both only read committed status."""
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import dagster as dg
+
+from headwater.log import Log
+from headwater_dagster import checks, lease, worker
+from headwater_dagster.inventory import SourceData, lake_exists
+from headwater_dagster.resource import HeadwaterResource
+from headwater_dagster.stream import JOB, OP, LeaseConfig, lease_tags
+from headwater_dagster.translator import source_key
+
+OBSERVE = "observe_sources"
+RENEW = "renew_lease"
+INTERVAL_S = 5
+"""Dagster's own floor; a tick costs a few milliseconds."""
+EVENT_S = 60.0
+"""Between two events of an unchanged verdict: the event log has no retention."""
+ZOMBIE_S = 20.0
+"""A started run that has not beaten for so long is gone, or its process hangs. It beats every second."""
+BEGIN_S = 60.0
+"""From STARTED to the lease's first beat: the code server's imports, on a busy machine."""
+
+
+def build_observation_sensor(sources: Sequence[SourceData]) -> list[dg.SensorDefinition]:
+    """Reports an observation and the lag check's verdict of each source; nothing to report without sources."""
+    names = [each.source.name for each in sources]
+    if not names:
+        return []
+
+    @dg.sensor(
+        name=OBSERVE,
+        minimum_interval_seconds=INTERVAL_S,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Lag of each source, from the figures of `headwater status --json`.",
+    )
+    def observe_sources(context: dg.SensorEvaluationContext, headwater: HeadwaterResource) -> dg.SensorResult:
+        now = checks.read_status(headwater)
+        seen: dict[str, Any] = json.loads(context.cursor or "{}")
+        events: list[dg.AssetObservation | dg.AssetCheckEvaluation] = []
+        for name, row in checks.rows_of(now, names).items():
+            verdict = [*checks.rule(row)[:2], row["state"]]
+            mark = {"verdict": [verdict[0], verdict[1].value, verdict[2]], "at": time.time()}
+            last = seen.get(name)
+            if last is None or last["verdict"] != mark["verdict"] or mark["at"] - last["at"] >= EVENT_S:
+                seen[name] = mark
+                events += source_events(name, row, now["position"])
+        if not events:
+            return dg.SensorResult(skip_reason="nothing changed", cursor=json.dumps(seen))
+        return dg.SensorResult(asset_events=events, cursor=json.dumps(seen))
+
+    return [observe_sources]
+
+
+def source_events(
+    name: str, row: Mapping[str, Any], position: int
+) -> list[dg.AssetObservation | dg.AssetCheckEvaluation]:
+    """The two events of one source: what was seen, and what the check makes of it."""
+    passed, severity, text = checks.rule(row)
+    metadata = checks.figures(row, position)
+    return [
+        dg.AssetObservation(asset_key=source_key(name), description=text, metadata=metadata),
+        dg.AssetCheckEvaluation(
+            asset_key=source_key(name),
+            check_name=checks.NAME,
+            passed=passed,
+            severity=severity,
+            description=text,
+            metadata=metadata,
+        ),
+    ]
+
+
+def build_renewing_sensor(job: dg.JobDefinition, seconds: float) -> dg.SensorDefinition:
+    """Requests the next lease whenever none is held; leaves a paused pipeline alone."""
+
+    @dg.sensor(
+        name=RENEW,
+        job=job,
+        minimum_interval_seconds=INTERVAL_S,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Keeps one lease on the pipeline running, unless it is paused.",
+    )
+    def renew_lease(context: dg.SensorEvaluationContext, headwater: HeadwaterResource) -> dg.RunRequest | dg.SkipReason:
+        if not lake_exists(headwater.project.lake_dir):
+            return dg.SkipReason("the project has no lake yet")
+        with headwater.log() as log:
+            reason = _hold_off(log) or _held(context.instance, log)
+        if reason is not None:
+            return dg.SkipReason(reason)
+        return dg.RunRequest(
+            run_key=None,  # a run key is used once for ever, and leases follow each other
+            tags=lease_tags(seconds),
+            run_config=dg.RunConfig(ops={OP: LeaseConfig(seconds=seconds)}),
+        )
+
+    return renew_lease
+
+
+def _hold_off(log: Log) -> str | None:
+    """Why no lease is wanted now."""
+    paused = worker.paused_by(log)
+    if paused is not None:
+        return f"paused by {paused}: `headwater resume`, or launch {JOB} by hand"
+    if log.setting(worker.STOPPING) is not None:
+        return "headwater is stopping"
+    return None if log.views() else "there is no view yet"
+
+
+def _held(instance: dg.DagsterInstance, log: Log) -> str | None:
+    """Who holds the lease. Its run's heartbeat decides; Dagster's status alone never does.
+
+    A started run whose process is gone stays STARTED for ever under the default launcher: it is reported as
+    failed here, and the next one takes over its worker.
+    """
+    unfinished = dg.RunsFilter(
+        tags={lease.TAG: lease.NAME},
+        statuses=[
+            dg.DagsterRunStatus.QUEUED,
+            dg.DagsterRunStatus.NOT_STARTED,
+            dg.DagsterRunStatus.STARTING,
+            dg.DagsterRunStatus.STARTED,
+            dg.DagsterRunStatus.CANCELING,
+        ],
+    )
+    holder = None
+    for record in instance.get_run_records(unfinished):
+        if _is_zombie(record, log):
+            instance.report_run_failed(record.dagster_run, f"no sign of life from this run for {ZOMBIE_S:.0f} s")
+        else:
+            holder = record.dagster_run
+    return None if holder is None else f"run {holder.run_id} is {holder.status.value}"
+
+
+def _is_zombie(record: dg.RunRecord, log: Log) -> bool:
+    began, now = record.start_time, time.time()
+    if record.dagster_run.status != dg.DagsterRunStatus.STARTED or began is None or now - began < BEGIN_S:
+        return False
+    return not lease.fresh(log, record.dagster_run.run_id, now, ZOMBIE_S)

@@ -1,0 +1,166 @@
+"""The pipeline's worker as a process: found by its heartbeat, started in a session of its own, recorded.
+
+The worker outlives whoever started it: own session, output to a file, no inherited descriptor. That only one
+of them writes is not decided here but by ownership (an OS lock and an epoch in the catalog): starting one too
+many is harmless, the second says who holds the pipeline and ends.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+
+import psutil
+
+from headwater.config import Project
+from headwater.errors import PipelineError
+from headwater.log import Log
+
+PIPELINE = "pipeline:main"
+WORKER = f"{PIPELINE}.worker"
+"""Catalog setting: the worker's record as JSON."""
+PAUSED_BY = f"{PIPELINE}.paused_by"
+"""Catalog setting: who paused the whole pipeline; absent while it may run."""
+STOPPING = "stopping"
+"""Catalog setting that ``demo`` and ``up`` set while they shut everything down: no end of a run means anything."""
+HUNG_S = 15.0
+"""A worker that lives but has not beaten for so long hangs: it is killed, as ownership does."""
+START_S = 60.0
+"""From starting the process to its first heartbeat: imports and recovery on a busy machine."""
+STOP_S = 20.0
+"""Between SIGTERM and SIGKILL, as for every component."""
+POLL_S = 0.1
+
+_children: dict[int, subprocess.Popen[bytes]] = {}
+"""Workers this process started: kept, so that a dead one is reaped."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Worker:
+    """A live worker. ``started`` is the process's start time, so that a reused pid is not taken for it."""
+
+    pid: int
+    started: float
+    epoch: int
+    starter: str
+
+
+def find(log: Log) -> Worker | None:
+    """The worker that beats and lives; None when there is none. A hung one is killed first."""
+    row = log.live.read().get(PIPELINE)
+    if row is None:
+        return None
+    process = _process(row.pid, row.beat_at)
+    if process is None:
+        return None
+    if time.time() - row.beat_at > HUNG_S:
+        process.kill()
+        return None
+    started = process.create_time()
+    recorded = record(log)
+    same = recorded is not None and recorded.pid == row.pid
+    return Worker(
+        pid=row.pid,
+        started=started,
+        epoch=log.producer(PIPELINE).epoch,
+        starter=recorded.starter if recorded is not None and same else "",
+    )
+
+
+def ensure(project: Project, log: Log, starter: str) -> tuple[Worker, bool]:
+    """The live worker, and whether this call started it. PipelineError with its last output when it will not run."""
+    found = find(log)
+    if found is not None:
+        return found, False
+    child = _start(project)
+    deadline = time.monotonic() + START_S
+    while (found := find(log)) is None:
+        if child.poll() is not None and find(log) is None:
+            raise _failed(project, f"ended at once with exit code {child.returncode}")
+        if time.monotonic() > deadline:
+            child.kill()
+            raise _failed(project, f"gave no sign of life within {START_S:.0f} s and was killed")
+        time.sleep(POLL_S)
+    started = found.pid == child.pid
+    if started:
+        found = Worker(pid=found.pid, started=found.started, epoch=found.epoch, starter=starter)
+        log.set_setting(WORKER, json.dumps(asdict(found)))
+    return found, started
+
+
+def record(log: Log) -> Worker | None:
+    """The worker that a run started last, alive or not."""
+    text = log.setting(WORKER)
+    return None if text is None else Worker(**json.loads(text))
+
+
+def stop(log: Log) -> bool:
+    """End the live worker: SIGTERM, after 20 s SIGKILL; whether there was one. It publishes what it has begun."""
+    found = find(log)
+    if found is None:
+        return False
+    process = _process(found.pid, time.time())
+    if process is not None:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(STOP_S)
+        except psutil.TimeoutExpired:
+            process.kill()
+    return True
+
+
+def paused_by(log: Log) -> str | None:
+    return log.setting(PAUSED_BY)
+
+
+def pause(log: Log, by: str) -> None:
+    """Pause the whole pipeline until ``resume``: the sensor leaves it alone, and the worker ends."""
+    log.set_setting(PAUSED_BY, by)
+    stop(log)
+
+
+def resume(log: Log) -> None:
+    log.set_setting(PAUSED_BY, None)
+
+
+def _process(pid: int, seen_at: float) -> psutil.Process | None:
+    """The process with this pid if it lives and was there at ``seen_at`` (a later one only reuses the number)."""
+    child = _children.get(pid)
+    if child is not None and child.poll() is not None:
+        return None
+    try:
+        process = psutil.Process(pid)
+        if process.create_time() > seen_at + 1 or process.status() == psutil.STATUS_ZOMBIE:
+            return None
+    except psutil.NoSuchProcess:
+        return None
+    return process
+
+
+def _start(project: Project) -> subprocess.Popen[bytes]:
+    folder = project.lake_dir / "logs"
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "pipeline-main.log").open("ab") as output:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "headwater.cli", "views", "--project", str(project.root)],
+            cwd=project.root,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            close_fds=True,
+        )
+    _children[child.pid] = child
+    return child
+
+
+def _failed(project: Project, how: str) -> PipelineError:
+    path = project.lake_dir / "logs" / "pipeline-main.log"
+    last = path.read_text(encoding="utf-8", errors="replace")[-800:].strip()
+    return PipelineError(
+        f"the pipeline's worker {how}: {last}", where=str(path), todo="Run `headwater views` to see it."
+    )
