@@ -20,8 +20,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -77,15 +79,11 @@ def column_type(oid: int, modifier: int, known: Mapping[int, TypeInfo]) -> Colum
     if oid in _BUILTIN:
         return _BUILTIN[oid]
     info = known.get(oid)
-    if info is None:
-        return _EXACT
-    if info.kind == "d":
+    if info is not None and info.kind == "d":
         return column_type(info.base, info.base_modifier, known)
-    if info.kind == "e":
-        return _TEXT
-    if info.element:
+    if info is not None and info.element:
         return _array(column_type(info.element, modifier, known))
-    return _EXACT
+    return _TEXT if info is not None and info.kind == "e" else _EXACT
 
 
 def is_builtin(oid: int) -> bool:
@@ -127,7 +125,7 @@ def _char_binary(cells: Cells) -> pa.Array:
     return _CHARS.take(pa.array(cells.byte(), mask=cells.nulls()))
 
 
-def _uuid(sixteen: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], cells: Cells) -> pa.Array:
+def _uuid(sixteen: npt.NDArray[Any], cells: Cells) -> pa.Array:
     bitmap = None if cells.valid is None else pa.py_buffer(np.packbits(cells.valid, bitorder="little"))
     data = pa.py_buffer(np.ascontiguousarray(sixteen))
     storage = pa.Array.from_buffers(pa.binary(16), len(cells), [bitmap, data])

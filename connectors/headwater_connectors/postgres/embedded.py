@@ -156,7 +156,7 @@ class EmbeddedPostgres:
         return {"user": _SYSTEM_USER, "group": _SYSTEM_USER, "extra_groups": []}
 
     def _run(self, command: list[str]) -> None:
-        done = subprocess.run(command, capture_output=True, text=True, cwd="/", **self._as_user())
+        done = subprocess.run(command, check=False, capture_output=True, text=True, cwd="/", **self._as_user())
         if done.returncode:
             raise SourceUnreachable(f"the embedded PostgreSQL could not be set up: {done.stderr.strip()}")
 

@@ -76,9 +76,7 @@ def _digit_counts(cells: Cells) -> Int64s:
     return count if cells.valid is None else np.where(cells.valid, count, 0)
 
 
-def _spell(
-    cells: Cells, count: Int64s, weight: Int64s, negative: Int64s, whole: Int64s, size: Int64s
-) -> pa.Array:
+def _spell(cells: Cells, count: Int64s, weight: Int64s, negative: Int64s, whole: Int64s, size: Int64s) -> pa.Array:
     """One output character per element: its decimal place gives the base-10000 digit and the digit in it."""
     offsets = np.zeros(len(cells) + 1, np.int64)
     np.cumsum(size, out=offsets[1:])

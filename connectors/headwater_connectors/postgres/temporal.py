@@ -142,9 +142,7 @@ def intervals_text(cells: Cells) -> tuple[pa.Array, Bools]:
 def _calendar(cells: Cells) -> tuple[Int64s, Int64s, Int64s]:
     """Days since 1970, microseconds of the day, and -1 / 0 / 1 for infinities, of any ISO text."""
     parts = _groups(cells, _STAMP, 9)
-    infinity = np.array(
-        parts[0].replace_strict({"infinity": 1, "-infinity": -1}, default=0, return_dtype=pl.Int64)
-    )
+    infinity = np.array(parts[0].replace_strict({"infinity": 1, "-infinity": -1}, default=0, return_dtype=pl.Int64))
     year, month, day, hour, minute, second = (_number(parts[i]) for i in range(1, 7))
     year = np.where(np.array(parts[8].is_not_null()), 1 - year, year)
     of_day = (hour * 3600 + minute * 60 + second) * 1_000_000 + _micros(parts[7])

@@ -1,0 +1,66 @@
+"""What a running source says of itself in the live file, at most four times a second."""
+
+from __future__ import annotations
+
+import time
+
+from headwater.errors import HeadwaterError
+from headwater.log import Log
+from headwater_connectors.postgres.catalog import format_lsn
+
+PERIOD_SECONDS = 0.25
+_RATE_SECONDS = 2.0
+
+
+class Beat:
+    """Counts since the process started; rates over the last two seconds."""
+
+    def __init__(self, log: Log, component: str) -> None:
+        self._log = log
+        self._component = component
+        self._last = 0.0
+        self._rows = self._commits = 0
+        self._lag_ms = 0.0
+        self._window: tuple[float, int] = (time.monotonic(), 0)
+        self._rate = 0.0
+        self.streamed = False
+        """Whether a session of this process has ever streamed: only then is an absent server waited for."""
+
+    def now(self, **stats: int | float | str | bool | None) -> None:
+        self.streamed = self.streamed or stats.get("state") == "streaming"
+        self._last = time.monotonic()
+        self._log.live.beat(self._component, **stats)
+
+    def failed(self, error: HeadwaterError) -> None:
+        self.now(state="error", error=str(error), rows_per_s=0.0)
+
+    def committed(self, rows: int, committed_at_us: int) -> None:
+        """Rows became durable; the newest of them was committed in the source at ``committed_at_us``."""
+        self._rows += rows
+        self._commits += 1
+        self._lag_ms = max(0.0, time.time() * 1000 - committed_at_us / 1000)
+
+    def copying(self, table: str, rows: int) -> None:
+        if time.monotonic() - self._last >= PERIOD_SECONDS:
+            self.now(state="copying", table=table, rows=rows)
+
+    def streaming(self, received: int, confirmed: int, server: int, *, behind: bool) -> None:
+        moment = time.monotonic()
+        if moment - self._last < PERIOD_SECONDS:
+            return
+        since, rows = self._window
+        if moment - since >= _RATE_SECONDS:
+            self._rate = (self._rows - rows) / (moment - since)
+            self._window = (moment, self._rows)
+        idle = not behind and server <= confirmed
+        self.now(
+            state="streaming",
+            received_lsn=format_lsn(received),
+            confirmed_lsn=format_lsn(confirmed),
+            server_lsn=format_lsn(server),
+            lag_bytes=max(0, server - confirmed) if behind else 0,
+            lag_ms=0.0 if idle else round(self._lag_ms, 1),
+            rows=self._rows,
+            rows_per_s=round(self._rate, 1),
+            commits=self._commits,
+        )

@@ -1,0 +1,357 @@
+"""The capture loop of one source: receive, cut at transactions, decode, commit, acknowledge.
+
+    Receiver (thread) ──chunks──▶ Pending ──whole transactions──▶ Decoder ──tables──▶ log transaction
+          ▲                                                                               │ durable
+          └───────────────────────── acknowledge(end LSN) ◀───────────────────────────────┘
+
+A commit holds whole source transactions and their end LSN as its position; the server hears that LSN only
+afterwards. On any error the session is thrown away with everything not yet durable, and the next one begins at
+the stored position: nothing is lost, nothing comes twice.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import psycopg
+from psycopg.pq.abc import PGconn
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
+
+from headwater import logs
+from headwater.catalog.records import Topic
+from headwater.config import Settings, SourceConfig
+from headwater.errors import HeadwaterError, SlotInUse, SourceUnreachable
+from headwater.log import Log
+from headwater.log.transaction import Transaction
+from headwater.ownership import own
+from headwater.schema import Schema
+from headwater_connectors.postgres import catalog, publication, session, shape, slot
+from headwater_connectors.postgres.beat import Beat
+from headwater_connectors.postgres.decoder import Decoder
+from headwater_connectors.postgres.gap import check_gap, remember_system
+from headwater_connectors.postgres.receiver import Receiver
+from headwater_connectors.postgres.relation import Relation, Target
+from headwater_connectors.postgres.source import copy_source, owner_name, transactions_topic
+from headwater_connectors.postgres.transactions import Chunk, Pending
+
+TAKE_SECONDS = 0.2
+"""The longest wait for messages; between waits the loop looks at the stop flag and beats."""
+LINGER_SECONDS_MAX = 0.25
+IDLE_SECONDS = 10.0
+IDLE_BYTES = 16 << 20
+"""An idle position is stored, and then acknowledged, at most this often, or when so much WAL waits on it ..."""
+IDLE_AFTER_COMMIT_SECONDS = 1.0
+"""... but soon after a commit, so that whoever waits for the source's end sees it reached."""
+CARE_SECONDS = 10.0
+"""How often tables that lost their identity are looked for: the time in which law 9's exception can last."""
+SLOT_WAIT_SECONDS = 15.0
+"""How long a slot held by another process is waited for: a dead peer of ours lets go within it."""
+RECONNECT_SECONDS_MAX = 300.0
+"""Give up after so long without the server; the supervisor then decides."""
+
+_log = logs.logger("capture")
+
+
+class Stopped(Exception):
+    """The stop flag was seen where nothing may be finished any more."""
+
+
+@dataclass
+class _Session:
+    """One replication session and what belongs to it alone."""
+
+    connection: session.Connection
+    receiver: Receiver
+    decoder: Decoder
+    pending: Pending
+    text: bool
+
+
+class Capture:
+    """One source, run by the process that owns it. ``stop`` ends ``run`` at the next transaction boundary."""
+
+    def __init__(self, source: SourceConfig, settings: Settings, log: Log, stop: threading.Event) -> None:
+        self.source = source
+        self.settings = settings
+        self.log = log
+        self.stop = stop
+        self._epoch = 0
+        self._beat = Beat(log, owner_name(source.name))
+        self._transaction: Transaction | None = None
+        self._topics: dict[str, Topic] = {}
+        self._commit_seconds = 0.0
+        self._confirmed = 0
+        self._confirmed_at = 0.0
+        self._cared_at = 0.0
+        self._until: int | None = None
+
+    def run(self, *, until: int | None = None) -> None:
+        """Capture until ``stop`` is set, or until everything before the LSN ``until`` is durable.
+
+        Raises what a person has to mend; SourceUnreachable when the server stays away, or is away at the start.
+        """
+        self._until = until
+        with own(self.log, owner_name(self.source.name)) as owner:
+            self._epoch = owner.epoch
+            try:
+                self._sessions()
+            except HeadwaterError as error:
+                self._beat.failed(error)
+                raise
+            except Stopped:
+                _log.info("stopped; what was not yet durable will be sent again")
+            self._beat.now(state="stopped")
+
+    def _sessions(self) -> None:
+        """One session after the other; a broken one is followed by the next with backoff."""
+        retry = Retrying(
+            retry=retry_if_exception_type((SourceUnreachable, SlotInUse)),
+            wait=wait_random_exponential(multiplier=0.2, max=10),
+            stop=stop_after_delay(RECONNECT_SECONDS_MAX),
+            sleep=self._sleep,
+            before_sleep=self._log_retry,
+            reraise=True,
+        )
+        while not self._done():
+            with self._open(retry) as opened:
+                try:
+                    self._stream(opened)
+                except SourceUnreachable as error:
+                    self._beat.failed(error)
+                    _log.warning("%s; reconnecting", error)
+
+    @contextmanager
+    def _open(self, retry: Retrying) -> Iterator[_Session]:
+        attempt = retry if self._beat.streamed else Retrying(
+            retry=retry_if_exception_type(SlotInUse),
+            wait=wait_random_exponential(multiplier=0.2, max=2),
+            stop=stop_after_delay(SLOT_WAIT_SECONDS),
+            sleep=self._sleep,
+            reraise=True,
+        )  # fmt: skip
+        opened: _Session = attempt(self._connect)
+        try:
+            yield opened
+        finally:
+            opened.receiver.close()
+            opened.connection.close()
+
+    def _connect(self) -> _Session:
+        """Copy if there is no position yet, check for a gap, start the stream at the stored position."""
+        name = self.source.name
+        connection = session.connect(self.source.dsn, name)
+        replication = None
+        try:
+            replication = session.connect_replication(self.source.dsn, name)
+            system = slot.identify(replication, name)
+            if self.log.producer(owner_name(name)).position is None:
+                remember_system(self.log, name, system)
+                self._beat.now(state="copying")
+                copy_source(self.source, self.log, self._epoch, connection, replication, self._copied)
+            else:
+                check_gap(self.log, name, connection, system)
+            return self._start(connection, replication)
+        except psycopg.Error as error:
+            _close(connection, replication)
+            raise session.translate(error, name) from error
+        except BaseException:
+            _close(connection, replication)
+            raise
+
+    def _start(self, connection: session.Connection, replication: PGconn) -> _Session:
+        name = self.source.name
+        state = self.log.producer(owner_name(name))
+        assert state.position is not None
+        self._topics = {topic.name: topic for topic in self.log.topics(hidden=True) if topic.source == name}
+        text = self.source.mode == "text" or (self.source.mode == "auto" and not self._all_binary(connection))
+        position = catalog.parse_lsn(state.position)
+        self._confirmed = max(position, catalog.parse_lsn(state.confirmed or "0/0"))
+        command = slot.start_command(name, publication.names(name), state.position, binary=not text)
+        session.run_replication(replication, command, name)
+        receiver = Receiver(replication, name, self._confirmed)
+        decoder = Decoder(transactions_topic(name), lambda relation: self._resolve(connection, relation))
+        decoder.position = position
+        receiver.start()
+        self._cared_at = 0.0
+        _log.info("streaming %s from %s", "text" if text else "binary", state.position, extra={"lsn": state.position})
+        self._beat.now(state="streaming", error="")
+        return _Session(connection, receiver, decoder, Pending(), text)
+
+    def _all_binary(self, connection: session.Connection) -> bool:
+        known = catalog.known_types(connection)
+        members = [oid for each in publication.read(connection, self.source.name) for oid in each.members]
+        tables = catalog.tables(connection, oids=members)
+        return all(kind.binary for table in tables for kind in catalog.column_types(table, known))
+
+    # ---- streaming
+
+    def _stream(self, opened: _Session) -> None:
+        """Take, commit at transaction boundaries, look after the rest; returns when there is nothing more to do."""
+        pending, deadline = opened.pending, 0.0
+        while not self._done():
+            wait = max(0.0, deadline - time.monotonic()) if pending.whole else TAKE_SECONDS
+            was_whole = pending.whole
+            idle = self._take(opened, wait)
+            now = time.monotonic()
+            if pending.whole and not was_whole:
+                deadline = now + self._linger()
+            if pending.whole and (now >= deadline or self._full(pending)):
+                self._commit(opened)
+            elif not pending.whole and self._full(pending):
+                self._commit(opened)
+            elif idle and not pending.messages:
+                self._idle(opened, idle)
+            self._report(opened)
+            self._care(opened)
+        if pending.whole and self._until is None:
+            self._commit(opened)
+
+    def _take(self, opened: _Session, wait: float) -> int:
+        """Move what was received to pending; the LSN of a keepalive that came last, else 0."""
+        idle = 0
+        for chunk in opened.receiver.take(wait):
+            idle = 0
+            if isinstance(chunk, Chunk):
+                opened.pending.add(chunk)
+            else:
+                idle = chunk.end_lsn
+        return idle
+
+    def _full(self, pending: Pending) -> bool:
+        return pending.size >= self.settings.commit_bytes_max or pending.messages >= self.settings.commit_rows_max
+
+    def _linger(self) -> float:
+        """Longer when commits are slow: a commit then costs at most about a third of the time."""
+        return min(max(self.settings.linger_ms / 1000, 2 * self._commit_seconds), LINGER_SECONDS_MAX)
+
+    def _commit(self, opened: _Session) -> None:
+        """One log commit of every whole transaction pending; of a larger one piece by piece until its end."""
+        started = time.monotonic()
+        decoder, pending = opened.decoder, opened.pending
+        name = owner_name(self.source.name)
+        expected = self.log.producer(name).position
+        with self.log.transaction(producer=name, epoch=self._epoch, expected_position=expected) as transaction:
+            self._transaction = transaction
+            while not pending.whole:
+                self._append(decoder, pending.take_all())
+                while not pending.whole and not self._full(pending):
+                    self._take(opened, TAKE_SECONDS)
+                    self._report(opened)
+                    if self.stop.is_set():
+                        raise Stopped
+            self._append(decoder, pending.take_whole())
+            transaction.position = catalog.format_lsn(decoder.position)
+            info = transaction.commit()
+        opened.receiver.acknowledge(decoder.position)
+        self._confirmed = max(self._confirmed, decoder.position)
+        self._commit_seconds = time.monotonic() - started
+        self._beat.committed(info.rows or 0, decoder.committed_at)
+        _log.debug("committed", extra={"commit": info.number, "lsn": info.position, "rows": info.rows})
+
+    def _append(self, decoder: Decoder, chunks: list[Chunk]) -> None:
+        assert self._transaction is not None
+        for topic, rows in decoder.decode(chunks):
+            self._transaction.append(topic, rows)
+
+    def _resolve(self, connection: session.Connection, relation: Relation) -> Target | None:
+        """A relation's topic; its next schema version joins the running transaction if its shape grew."""
+        name = catalog.topic_name(self.source.name, relation.namespace, relation.name)
+        topic = self._topics.get(name)
+        if topic is None:
+            _log.warning(
+                "changes of %s are not captured: it was published after the initial copy. Run `headwater source check %s`.",
+                relation.full_name, self.source.name, extra={"topic": name},
+            )  # fmt: skip
+            return None
+        try:
+            known = catalog.known_types(connection)
+            tables = catalog.tables(connection, oids=[relation.oid])
+        except psycopg.Error as error:
+            raise session.translate(error, self.source.name) from error
+        schema = shape.evolve(relation, topic, known, tables[0] if tables else None)
+        if schema is not None:
+            assert self._transaction is not None
+            self._transaction.add_schema(name, schema)
+            topic = self._topics[name] = _with_schema(topic, schema)
+            _log.info("new schema version of %s", name, extra={"topic": name})
+        return shape.target_of(relation, topic, topic.schema, known)
+
+    # ---- beside the stream
+
+    def _idle(self, opened: _Session, lsn: int) -> None:
+        """Nothing received is undurable: store the server's position, then acknowledge it."""
+        if lsn <= self._confirmed:
+            return
+        since = time.monotonic() - self._confirmed_at
+        after_commit = self._confirmed == opened.decoder.position
+        pause = IDLE_AFTER_COMMIT_SECONDS if after_commit or self._until else IDLE_SECONDS
+        if since < pause and lsn - self._confirmed < IDLE_BYTES:
+            return
+        self.log.set_confirmed(owner_name(self.source.name), catalog.format_lsn(lsn))
+        self._confirmed, self._confirmed_at = lsn, time.monotonic()
+        opened.receiver.acknowledge(lsn)
+
+    def _care(self, opened: _Session) -> None:
+        """Move tables that lost their identity, so that the application's UPDATE works again (law 9)."""
+        now = time.monotonic()
+        if now - self._cared_at < CARE_SECONDS:
+            return
+        self._cared_at = now
+        name = self.source.name
+        try:
+            main, _ = publication.read(opened.connection, name)
+            tables = catalog.tables(opened.connection, oids=main.members)
+            moved = publication.move_without_identity(opened.connection, name, tables)
+        except psycopg.errors.InsufficientPrivilege as error:
+            _log.warning("tables without identity cannot be moved: %s", error)
+            return
+        except psycopg.OperationalError as error:
+            raise session.translate(error, name) from error
+        if moved:
+            self._mark_incomplete([catalog.topic_name(name, table.namespace, table.name) for table in moved])
+
+    def _mark_incomplete(self, topics: list[str]) -> None:
+        name = owner_name(self.source.name)
+        expected = self.log.producer(name).position
+        reason = "the table lost its replica identity: its updates and deletes are not sent any more"
+        with self.log.transaction(producer=name, epoch=self._epoch, expected_position=expected) as transaction:
+            for topic in topics:
+                transaction.alter_topic(topic, state="incomplete", reason=reason)
+                _log.warning("%s is incomplete: %s", topic, reason, extra={"topic": topic})
+            transaction.commit()
+
+    def _report(self, opened: _Session) -> None:
+        receiver = opened.receiver
+        self._beat.streaming(receiver.received, self._confirmed, receiver.server, behind=opened.pending.messages > 0)
+
+    def _copied(self, table: str, rows: int) -> None:
+        if self.stop.is_set():
+            raise Stopped
+        self._beat.copying(table, rows)
+
+    def _done(self) -> bool:
+        return self.stop.is_set() or (self._until is not None and self._confirmed >= self._until)
+
+    def _sleep(self, seconds: float) -> None:
+        if self.stop.wait(seconds):
+            raise Stopped
+
+    def _log_retry(self, state: RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        if isinstance(error, HeadwaterError):
+            self._beat.failed(error)
+        _log.warning("%s; trying again", error)
+
+
+def _with_schema(topic: Topic, schema: Schema) -> Topic:
+    return replace(topic, schema=schema, schema_version=topic.schema_version + 1)
+
+
+def _close(connection: session.Connection, replication: PGconn | None) -> None:
+    connection.close()
+    if replication is not None:
+        replication.finish()

@@ -1,0 +1,173 @@
+"""What the server's catalog says: tables, their columns, keys and types, as the log names them."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Literal
+
+from headwater import record
+from headwater.catalog.records import Kind
+from headwater.schema import Field, Schema
+from headwater_connectors.postgres.columns import ColumnType, TypeInfo, column_type
+from headwater_connectors.postgres.session import Connection
+
+Identity = Literal["d", "i", "f", "n"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ColumnInfo:
+    """A published column. ``filled`` says that existing rows may hold something else than NULL in it."""
+
+    number: int
+    name: str
+    type_oid: int
+    modifier: int
+    type_name: str
+    not_null: bool
+    filled: bool
+    description: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableInfo:
+    """A table of the source; ``key`` are the columns that identify a row in what the server sends."""
+
+    oid: int
+    namespace: str
+    name: str
+    identity: Identity
+    key: tuple[str, ...]
+    columns: tuple[ColumnInfo, ...]
+    rows: int
+    size: int
+    description: str
+
+    @property
+    def full_name(self) -> str:
+        return f"{self.namespace}.{self.name}"
+
+    @property
+    def has_identity(self) -> bool:
+        """Whether the server can publish its updates and deletes."""
+        return self.identity == "f" or (self.identity != "n" and bool(self.key))
+
+    @property
+    def kind(self) -> Kind:
+        if not self.has_identity:
+            return "insert_only"
+        return "table" if self.key else "multiset"
+
+
+_TABLES = """
+SELECT c.oid::int8, n.nspname, c.relname, c.relreplident::text, greatest(c.reltuples, 0)::int8,
+    pg_total_relation_size(c.oid), coalesce(obj_description(c.oid, 'pg_class'), ''),
+    coalesce((SELECT array_agg(a.attname::text ORDER BY k.place)
+        FROM pg_index i, unnest(i.indkey::int2[]) WITH ORDINALITY AS k(number, place), pg_attribute a
+        WHERE i.indrelid = c.oid AND a.attrelid = c.oid AND a.attnum = k.number AND k.place <= i.indnkeyatts
+            AND i.indisvalid AND CASE c.relreplident WHEN 'i' THEN i.indisreplident
+                ELSE i.indisprimary AND i.indimmediate END), '{}')
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relpersistence = 'p'
+    AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+    AND (%(oids)s::int8[] IS NULL OR c.oid = ANY (%(oids)s::int8[]::oid[]))
+ORDER BY n.nspname, c.relname
+"""
+
+_COLUMNS = """
+SELECT attrelid::int8, attnum, attname, atttypid::int8, atttypmod, format_type(atttypid, atttypmod), attnotnull,
+    atthasmissing OR attnotnull OR atthasdef, coalesce(col_description(attrelid, attnum), '')
+FROM pg_attribute
+WHERE attrelid = ANY (%s::int8[]::oid[]) AND attnum > 0 AND NOT attisdropped AND attgenerated = ''
+ORDER BY attrelid, attnum
+"""
+
+_TYPES = """
+SELECT t.oid::int8, t.typtype::text, coalesce((SELECT e.oid::int8 FROM pg_type e WHERE e.typarray = t.oid), 0),
+    t.typbasetype::int8, t.typtypmod
+FROM pg_type t
+"""
+
+
+def tables(
+    connection: Connection, patterns: Sequence[str] = ("*",), oids: Iterable[int] | None = None
+) -> list[TableInfo]:
+    """Ordinary and partitioned tables whose full name matches a pattern (``public.*``), by name."""
+    rows = connection.execute(_TABLES, {"oids": None if oids is None else list(oids)}).fetchall()
+    rows = [row for row in rows if any(fnmatchcase(f"{row[1]}.{row[2]}", pattern) for pattern in patterns)]
+    columns: dict[int, list[ColumnInfo]] = {row[0]: [] for row in rows}
+    for table, number, name, oid, modifier, text, not_null, filled, about in connection.execute(
+        _COLUMNS, [list(columns)]
+    ):
+        columns[table].append(
+            ColumnInfo(
+                number=number, name=name, type_oid=oid, modifier=modifier, type_name=text, not_null=not_null,
+                filled=filled, description=about,
+            )
+        )  # fmt: skip
+    return [
+        TableInfo(
+            oid=oid, namespace=namespace, name=name, identity=identity, key=_key(identity, key),
+            columns=tuple(columns[oid]), rows=estimate, size=size, description=about,
+        )
+        for oid, namespace, name, identity, estimate, size, about, key in rows
+    ]  # fmt: skip
+
+
+def known_types(connection: Connection) -> dict[int, TypeInfo]:
+    """Every type of the database by oid."""
+    return {row[0]: TypeInfo(*row) for row in connection.execute(_TYPES)}
+
+
+def column_types(table: TableInfo, known: dict[int, TypeInfo]) -> tuple[ColumnType, ...]:
+    return tuple(column_type(column.type_oid, column.modifier, known) for column in table.columns)
+
+
+def schema_of(table: TableInfo, known: dict[int, TypeInfo]) -> Schema:
+    """The table's schema in the log; a field's id is its column's attnum."""
+    names = log_names([column.name for column in table.columns])
+    renamed = dict(zip((column.name for column in table.columns), names, strict=True))
+    fields = tuple(
+        Field(
+            id=column.number, name=name, type=kind.duckdb, nullable=not column.not_null,
+            source_type=column.type_name, description=column.description,
+        )
+        for column, name, kind in zip(table.columns, names, column_types(table, known), strict=True)
+    )  # fmt: skip
+    return Schema(fields=fields, key=tuple(renamed[name] for name in table.key) if table.kind == "table" else ())
+
+
+def log_names(columns: Sequence[str]) -> list[str]:
+    """Column names in the log: DuckDB folds case and PostgreSQL does not, and metadata names are taken.
+
+    A name that a metadata column has gets ``__src``; of names equal but for case, later ones get ``__2``, ...
+    """
+    seen: Counter[str] = Counter()
+    names = []
+    for column in columns:
+        name = f"{column}__src" if column.lower() in record.METADATA else column
+        seen[name.lower()] += 1
+        names.append(name if seen[name.lower()] == 1 else f"{name}__{seen[name.lower()]}")
+    return names
+
+
+def topic_name(source: str, namespace: str, name: str) -> str:
+    return f"{source}.{namespace}.{name}"
+
+
+def _key(identity: str, key: list[str]) -> tuple[str, ...]:
+    return () if identity == "n" else tuple(key)
+
+
+def parse_lsn(text: str) -> int:
+    """``X/Y`` as the server writes it, as a number."""
+    match = re.fullmatch(r"([0-9A-Fa-f]+)/([0-9A-Fa-f]+)", text)
+    assert match is not None, text
+    return int(match[1], 16) << 32 | int(match[2], 16)
+
+
+def format_lsn(lsn: int) -> str:
+    return f"{lsn >> 32:X}/{lsn & 0xFFFFFFFF:X}"

@@ -1,0 +1,113 @@
+"""The two publications of a source: explicit lists, so that no statement of the application ever fails.
+
+``headwater_<source>`` holds tables with a replica identity, ``headwater_<source>_inserts`` (insert and truncate
+only) those without: a table without identity in the first would make its UPDATE and DELETE fail. New tables
+are in neither. Both are created, empty if need be, before the slot and never dropped while it lives: the server
+looks them up as of the position it decodes, and one that did not exist there fails for ever.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import psycopg
+from psycopg import sql
+
+from headwater_connectors.postgres.catalog import TableInfo
+from headwater_connectors.postgres.session import Connection
+
+LOCK_TIMEOUT = "500ms"
+"""No statement of ours waits longer for a lock, with others queueing behind it."""
+_PUBLISH = {False: "insert, update, delete, truncate", True: "insert, truncate"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Publication:
+    """One of the two; ``members`` are table oids."""
+
+    name: str
+    inserts_only: bool
+    exists: bool
+    members: frozenset[int]
+
+
+def names(source: str) -> tuple[str, str]:
+    return f"headwater_{source}", f"headwater_{source}_inserts"
+
+
+def read(connection: Connection, source: str) -> tuple[Publication, Publication]:
+    """The main publication and the one for inserts."""
+    main, inserts = (
+        _read(connection, name, name.endswith("_inserts") and place == 1) for place, name in enumerate(names(source))
+    )
+    return main, inserts
+
+
+def create_sql(source: str, tables: Sequence[TableInfo]) -> list[str]:
+    """The statements that make both publications for these tables."""
+    statements = []
+    for name, inserts_only in zip(names(source), (False, True), strict=True):
+        listed = [_table(table) for table in tables if table.has_identity is not inserts_only]
+        for_tables = sql.SQL(" FOR TABLE {}").format(sql.SQL(", ").join(listed)) if listed else sql.SQL("")
+        statement = sql.SQL("CREATE PUBLICATION {}{} WITH (publish = {}, publish_via_partition_root = true)").format(
+            sql.Identifier(name), for_tables, sql.Literal(_PUBLISH[inserts_only])
+        )
+        statements.append(statement.as_string(None))
+    return statements
+
+
+def create(connection: Connection, source: str, tables: Sequence[TableInfo]) -> None:
+    """Make what is missing of the two, each with its tables. Only before the slot exists."""
+    missing = [each.name for each in read(connection, source) if not each.exists]
+    with connection.transaction():
+        connection.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(sql.Literal(LOCK_TIMEOUT)))
+        for name, statement in zip(names(source), create_sql(source, tables), strict=True):
+            if name in missing:
+                connection.execute(statement.encode())
+
+
+def move_without_identity(connection: Connection, source: str, tables: Sequence[TableInfo]) -> list[TableInfo]:
+    """Move published tables that lost their identity to the inserts publication; returns those moved.
+
+    One transaction with a lock timeout; a table that is locked is left for the next time.
+    """
+    main, inserts = read(connection, source)
+    moved = []
+    for table in tables:
+        if table.oid not in main.members or table.has_identity:
+            continue
+        try:
+            with connection.transaction():
+                connection.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(sql.Literal(LOCK_TIMEOUT)))
+                _alter(connection, main.name, "DROP", table)
+                _alter(connection, inserts.name, "ADD", table)
+        except psycopg.errors.LockNotAvailable:
+            continue
+        moved.append(table)
+    return moved
+
+
+def drop(connection: Connection, source: str) -> None:
+    """Remove both; only after the slot is gone."""
+    for name in names(source):
+        connection.execute(sql.SQL("DROP PUBLICATION IF EXISTS {}").format(sql.Identifier(name)))
+
+
+def _read(connection: Connection, name: str, inserts_only: bool) -> Publication:
+    row = connection.execute("SELECT oid FROM pg_publication WHERE pubname = %s", [name]).fetchone()
+    members = connection.execute(
+        "SELECT prrelid::int8 FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid WHERE pubname = %s",
+        [name],
+    )
+    found = frozenset(member[0] for member in members)
+    return Publication(name=name, inserts_only=inserts_only, exists=row is not None, members=found)
+
+
+def _alter(connection: Connection, name: str, verb: str, table: TableInfo) -> None:
+    statement = sql.SQL("ALTER PUBLICATION {} {} TABLE {}")
+    connection.execute(statement.format(sql.Identifier(name), sql.SQL(verb), _table(table)))
+
+
+def _table(table: TableInfo) -> sql.Composable:
+    return sql.Identifier(table.namespace, table.name)

@@ -1,0 +1,141 @@
+"""Connections to the server, with everything pinned that values' texts depend on, and errors in our words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+from psycopg import pq
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.pq import ConnStatus
+from psycopg.pq.abc import PGconn, PGresult
+
+from headwater.config import mask
+from headwater.errors import (
+    ConfigError,
+    HeadwaterError,
+    PublicationMissing,
+    SlotInUse,
+    SourceError,
+    SourceNotReady,
+    SourceUnreachable,
+)
+
+CONNECT_SECONDS = 10
+Connection = psycopg.Connection[tuple[Any, ...]]
+
+_PINNED = {
+    "datestyle": "ISO",
+    "intervalstyle": "iso_8601",
+    "timezone": "UTC",
+    "extra_float_digits": "1",
+    "bytea_output": "hex",
+    "statement_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
+}
+"""Texts of values must not depend on the role's or the server's settings; nor may those end a long copy."""
+
+
+def connect(dsn: str, name: str) -> Connection:
+    """An ordinary session in autocommit. Raises SourceUnreachable, SourceNotReady, ConfigError."""
+    try:
+        return psycopg.connect(_conninfo(dsn, name), autocommit=True)
+    except psycopg.OperationalError as error:
+        raise _unreachable(dsn, str(error)) from error
+
+
+def connect_replication(dsn: str, name: str) -> PGconn:
+    """A logical replication session at the libpq level, for its receiving thread alone."""
+    connection = pq.PGconn.connect(_conninfo(dsn, name, replication="database").encode())
+    if connection.status != ConnStatus.OK:
+        message = connection.error_message.decode(errors="replace")
+        connection.finish()
+        raise _unreachable(dsn, message)
+    return connection
+
+
+def run_replication(connection: PGconn, command: str, name: str) -> PGresult:
+    """Run a replication command; a refusal becomes one of our errors (see ``refused``)."""
+    result = connection.exec_(command.encode())
+    if result.status in (pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK, pq.ExecStatus.COPY_BOTH):
+        return result
+    state = (result.error_field(pq.DiagnosticField.SQLSTATE) or b"").decode()
+    raise refused(state, result.error_message.decode(errors="replace"), name)
+
+
+def refused(sqlstate: str, message: str, name: str) -> HeadwaterError:
+    """The error for a statement or replication command that the server refused."""
+    text = _first_line(message)
+    where = f"source {name}"
+    if sqlstate == "55006":
+        return SlotInUse(
+            f"the replication slot is in use: {text}",
+            where=where,
+            todo="Stop the other process; a dead one is noticed by the server within wal_sender_timeout.",
+        )
+    if sqlstate == "42704" and "publication" in text:
+        return PublicationMissing(
+            f"a publication is missing at the position to read from: {text}",
+            where=where,
+            todo=f"It must exist before the slot does: run `headwater source drop {name}`, then capture again.",
+        )
+    if sqlstate == "42501":
+        return SourceNotReady(
+            f"the server denied it: {text}",
+            where=where,
+            todo=f"Run `headwater source check {name}` for the SQL that grants it.",
+        )
+    if sqlstate == "55000" and "wal_level" in text:
+        return SourceNotReady(
+            f"the server does not write logical WAL: {text}",
+            where=where,
+            todo="Run ALTER SYSTEM SET wal_level = 'logical' and restart the server.",
+        )
+    if sqlstate in ("53300", "53400", "57P01", "57P02", "57P03", "08006") or not sqlstate:
+        return SourceUnreachable(f"the server ended the session: {text}", where=where)
+    return SourceError(
+        f"the server refused: {text} [{sqlstate}]", where=where, todo=f"Run `headwater source check {name}`."
+    )
+
+
+def translate(error: psycopg.Error, name: str) -> HeadwaterError:
+    """A psycopg error from the middle of a session as one of ours."""
+    return refused(error.sqlstate or "", str(error), name)
+
+
+def _conninfo(dsn: str, name: str, **more: str) -> str:
+    try:
+        given = conninfo_to_dict(dsn)
+    except psycopg.ProgrammingError as error:
+        raise ConfigError(
+            f"the dsn of source {name} cannot be read: {mask(str(error)).strip()}",
+            todo="Write postgresql://user@host:5432/database.",
+        ) from error
+    pinned = " ".join(f"-c {key}={value}" for key, value in _PINNED.items())
+    options = f"{given.get('options') or ''} {pinned}".strip()
+    defaults = {"connect_timeout": str(CONNECT_SECONDS), "keepalives_idle": "10", "keepalives_interval": "5"}
+    forced = {"application_name": f"headwater:{name}", "client_encoding": "UTF8", "options": options}
+    return make_conninfo(dsn, **{**defaults, **{k: v for k, v in given.items() if k in defaults}, **forced, **more})
+
+
+def _unreachable(dsn: str, message: str) -> HeadwaterError:
+    text = _first_line(message)
+    given = conninfo_to_dict(dsn)
+    place = f"{given.get('host') or 'local socket'}:{given.get('port') or 5432}/{given.get('dbname') or ''}"
+    if any(word in text for word in ("password authentication failed", "no pg_hba.conf entry", "does not exist")):
+        return SourceNotReady(
+            f"the server does not let us in: {text}", where=place, todo="Check the dsn's user, password and database."
+        )
+    if "replication" in text and ("permission denied" in text or "must be" in text):
+        user = given.get("user") or "the user"
+        return SourceNotReady(
+            f"the role has no replication privilege: {text}", where=place, todo=f'Run ALTER ROLE "{user}" REPLICATION.'
+        )
+    return SourceUnreachable(
+        f"the server cannot be reached: {text}", where=place, todo="Check host, port and that it runs."
+    )
+
+
+def _first_line(message: str) -> str:
+    lines = [line.strip() for line in mask(message).strip().splitlines() if line.strip()]
+    return lines[0].removeprefix("ERROR:").removeprefix("FATAL:").strip() if lines else "no message"

@@ -1,0 +1,113 @@
+"""The replication slot ``headwater_<source>``: what the server keeps for us, and where it would begin to send."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from psycopg.pq.abc import PGconn
+
+from headwater.errors import SlotInUse
+from headwater_connectors.postgres.catalog import parse_lsn
+from headwater_connectors.postgres.session import Connection, run_replication
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slot:
+    """A row of pg_replication_slots. ``invalid`` is the reason why it can no longer be read, or empty."""
+
+    name: str
+    active_pid: int | None
+    application: str
+    confirmed: int
+    restart: int
+    wal_status: str
+    invalid: str
+    plugin: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class System:
+    """Which server this is: a restored copy or a promoted standby differs in one of these."""
+
+    identifier: str
+    timeline: int
+
+
+def slot_name(source: str) -> str:
+    return f"headwater_{source}"
+
+
+# As JSON, because the columns differ by server version.
+_READ = """
+SELECT to_jsonb(s), coalesce(a.application_name, '') FROM pg_replication_slots s
+LEFT JOIN pg_stat_activity a ON a.pid = s.active_pid WHERE s.slot_name = %s
+"""
+
+
+def read(connection: Connection, source: str) -> Slot | None:
+    """The source's slot, or None when there is none."""
+    row = connection.execute(_READ, [slot_name(source)]).fetchone()
+    if row is None:
+        return None
+    found, application = row
+    status = found.get("wal_status") or ""
+    return Slot(
+        name=found["slot_name"],
+        active_pid=found.get("active_pid"),
+        application=application,
+        confirmed=parse_lsn(found.get("confirmed_flush_lsn") or "0/0"),
+        restart=parse_lsn(found.get("restart_lsn") or "0/0"),
+        wal_status=status,
+        invalid=found.get("invalidation_reason") or ("wal_removed" if status == "lost" else ""),
+        plugin=found.get("plugin") or "",
+    )
+
+
+def create(replication: PGconn, source: str) -> tuple[int, str]:
+    """Make the slot; returns its consistent point and the name of the snapshot exported there.
+
+    The snapshot lives until the next command on this connection.
+    """
+    command = f"CREATE_REPLICATION_SLOT \"{slot_name(source)}\" LOGICAL pgoutput (SNAPSHOT 'export')"
+    result = run_replication(replication, command, source)
+    point, snapshot = result.get_value(0, 1), result.get_value(0, 2)
+    assert point is not None
+    assert snapshot is not None
+    return parse_lsn(point.decode()), snapshot.decode()
+
+
+def drop(connection: Connection, source: str) -> bool:
+    """Remove the slot; whether there was one. Raises SlotInUse with the process that reads it."""
+    slot = read(connection, source)
+    if slot is None:
+        return False
+    if slot.active_pid is not None:
+        raise in_use(slot, source)
+    connection.execute("SELECT pg_drop_replication_slot(%s)", [slot.name])
+    return True
+
+
+def in_use(slot: Slot, source: str) -> SlotInUse:
+    application = f" ({slot.application})" if slot.application else ""
+    return SlotInUse(
+        f"the replication slot {slot.name} is in use by server process {slot.active_pid}{application}",
+        where=f"source {source}",
+        todo="Stop the process that reads it; of a dead one the server lets go within wal_sender_timeout.",
+        pid=slot.active_pid,
+        application=slot.application,
+    )
+
+
+def identify(replication: PGconn, source: str) -> System:
+    result = run_replication(replication, "IDENTIFY_SYSTEM", source)
+    identifier, timeline = result.get_value(0, 0), result.get_value(0, 1)
+    assert identifier is not None
+    assert timeline is not None
+    return System(identifier=identifier.decode(), timeline=int(timeline))
+
+
+def start_command(source: str, publications: tuple[str, str], position: str, *, binary: bool) -> str:
+    """START_REPLICATION from ``position``, the stored one: earlier than the slot's is checked before, never assumed."""
+    listed = ",".join(f'"{name}"' for name in publications)
+    options = [f"proto_version '1', publication_names '{listed}'"] + ["binary 'true'"] * binary
+    return f'START_REPLICATION SLOT "{slot_name(source)}" LOGICAL {position} ({", ".join(options)})'

@@ -1,0 +1,98 @@
+"""Received messages, packed, and where whole source transactions end among them.
+
+A commit of the log may end only where a source transaction does (law 2). Messages are kept as one block of
+bytes and their lengths: per message a handful of bytes instead of Python objects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from headwater_connectors.postgres.cells import Int64s
+
+HEADER = 25
+"""Bytes of the XLogData header before each message: 'w', start LSN, end LSN, send time."""
+_COMMIT = ord("C")
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Messages in stream order, headers included. ``whole`` of them end with the last commit (0: none does)."""
+
+    data: bytes | memoryview
+    lengths: Int64s
+    whole: int
+
+    @classmethod
+    def of(cls, messages: Sequence[Any]) -> Chunk:
+        """From what get_copy_data returned."""
+        data = b"".join(messages)
+        lengths = np.fromiter(map(len, messages), np.int64, len(messages))
+        types = np.frombuffer(data, np.uint8)[np.cumsum(lengths) - lengths + HEADER]
+        commits = np.flatnonzero(types == _COMMIT)
+        return cls(data, lengths, int(commits[-1]) + 1 if len(commits) else 0)
+
+    @property
+    def size(self) -> int:
+        return len(self.data)
+
+    def split(self, count: int) -> tuple[Chunk, Chunk]:
+        """The first ``count`` messages, and the others (which hold no commit)."""
+        at = int(self.lengths[:count].sum())
+        view = memoryview(self.data)
+        return Chunk(view[:at], self.lengths[:count], count), Chunk(view[at:], self.lengths[count:], 0)
+
+
+@dataclass(frozen=True)
+class Idle:
+    """A keepalive: the server has sent everything before ``end_lsn``."""
+
+    end_lsn: int
+    size: int = 0
+
+
+class Pending:
+    """Received and not yet decoded. Takes come at transaction boundaries unless asked otherwise."""
+
+    def __init__(self) -> None:
+        self._chunks: list[Chunk] = []
+        self._whole = 0
+        self.size = 0
+        self.messages = 0
+
+    @property
+    def whole(self) -> bool:
+        """Whether a source transaction ends in here."""
+        return self._whole > 0
+
+    def add(self, chunk: Chunk) -> None:
+        self._chunks.append(chunk)
+        self.size += chunk.size
+        self.messages += len(chunk.lengths)
+        if chunk.whole:
+            self._whole = len(self._chunks)
+
+    def take_whole(self) -> list[Chunk]:
+        """Everything up to the end of the last whole transaction; what follows stays."""
+        taken, rest = self._chunks[: self._whole], self._chunks[self._whole :]
+        if taken and taken[-1].whole < len(taken[-1].lengths):
+            taken[-1], tail = taken[-1].split(taken[-1].whole)
+            rest.insert(0, tail)
+        self._reset(rest)
+        return taken
+
+    def take_all(self) -> list[Chunk]:
+        """Everything, in the middle of a transaction: for one too large to be held in memory."""
+        taken = self._chunks
+        self._reset([])
+        return taken
+
+    def _reset(self, chunks: list[Chunk]) -> None:
+        self._chunks = chunks
+        self._whole = 0
+        self.size = sum(chunk.size for chunk in chunks)
+        self.messages = sum(len(chunk.lengths) for chunk in chunks)
