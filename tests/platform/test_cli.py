@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import duckdb
+import psutil
 import pyarrow as pa
 import pytest
 
@@ -271,29 +272,24 @@ def test_no_lake_yet(headwater: Runner, tmp_path: Path) -> None:
 
 def test_control_c_ends_a_query_without_a_traceback(project: Path) -> None:
     query = "SELECT count(*) FROM range(100000000000) a WHERE a.range % 7 = 3"
-    process = subprocess.Popen(
+    process = psutil.Popen(
         [sys.executable, "-m", "headwater.cli", "--debug", "sql", query],
         cwd=project,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
-    busy = threading.Event()
-
-    def wait_until_busy() -> None:
-        import psutil
-
-        watched = psutil.Process(process.pid)
-        while watched.cpu_times().user < 1.0:  # well past the imports: DuckDB is counting
-            busy.wait(0.05)
+    try:
+        poll = threading.Event()
+        while process.cpu_times().user < 2.0:  # well past the imports: DuckDB is counting
+            assert process.poll() is None, process.stderr.read()
+            poll.wait(0.05)
         process.send_signal(signal.SIGINT)
-
-    waiter = threading.Thread(target=wait_until_busy)
-    waiter.start()
-    out, err = process.communicate(timeout=COMMAND_S)
-    waiter.join()
-    assert process.returncode == 130, err
-    assert (out, err) == ("", "")
+        out, err = process.communicate(timeout=COMMAND_S)
+    finally:
+        if process.poll() is None:
+            process.kill()
+    assert (process.returncode, out, err) == (130, "", "")
 
 
 def test_a_reader_that_has_seen_enough(project: Path) -> None:

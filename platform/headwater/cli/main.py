@@ -21,12 +21,12 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from headwater import logs
+from headwater.cli.options import EXIT_INTERRUPTED
 from headwater.config import mask
 from headwater.errors import HeadwaterError, Retryable
 from headwater.service.component import EXIT_NOT_RETRYABLE
 
 GROUP = "headwater.command"
-EXIT_INTERRUPTED = 130
 BUILT_IN = {
     "init": "headwater.cli.init:init",
     "up": "headwater.cli.up:up",

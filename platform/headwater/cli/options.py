@@ -7,6 +7,9 @@ from typing import Annotated
 
 import typer
 
+EXIT_INTERRUPTED = 130
+"""By Ctrl-C, as shells have it: 128 and the number of SIGINT."""
+
 ProjectOption = Annotated[
     Path | None,
     typer.Option(

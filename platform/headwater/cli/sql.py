@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
-from typing import Annotated, Literal
+from threading import Thread
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from headwater.cli.options import AtOption, ProjectOption
+from headwater.cli.options import EXIT_INTERRUPTED, AtOption, ProjectOption
+
+if TYPE_CHECKING:
+    from headwater.lake import Result
 
 Form = Literal["table", "csv", "json", "parquet"]
 _BY_SUFFIX: dict[str, Form] = {".csv": "csv", ".json": "json", ".parquet": "parquet"}
@@ -41,4 +48,26 @@ def sql(
     text = sys.stdin.read() if query == "-" else query
     chosen: Form = form or _BY_SUFFIX.get(output.suffix if output else "", "table")
     with open_lake(load(project).lake_dir) as lake:
-        write(lake.sql(text, at=at), chosen, output, lake.log.timezone)
+        result = _until_control_c(lambda: lake.sql(text, at=at))
+        write(result, chosen, output, lake.log.timezone)
+
+
+def _until_control_c(query: Callable[[], Result]) -> Result:
+    """The answer of ``query``; Ctrl-C ends the process at once.
+
+    DuckDB computes outside the interpreter, where no signal handler runs; so it computes in a thread, and
+    this one waits where Ctrl-C reaches it. Reading holds nothing that an immediate exit could damage.
+    """
+    answer: Future[Result] = Future()
+
+    def run() -> None:
+        try:
+            answer.set_result(query())
+        except BaseException as error:  # noqa: BLE001 -- handed to the waiting thread, which raises it
+            answer.set_exception(error)
+
+    Thread(target=run, name="query", daemon=True).start()
+    try:
+        return answer.result()
+    except KeyboardInterrupt:
+        os._exit(EXIT_INTERRUPTED)

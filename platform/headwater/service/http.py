@@ -18,7 +18,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from headwater import metrics
-from headwater.errors import ConfigError
+from headwater.errors import ConfigError, HeadwaterError
 
 HOST = "127.0.0.1"
 """Never another: the endpoints have no authentication."""
@@ -67,7 +67,10 @@ def _handler(health: Document, registry: CollectorRegistry) -> type[BaseHTTPRequ
                 body = json.dumps(document, default=str).encode()
                 self._answer(200 if document["status"] == "ok" else 503, "application/json", body)
             elif path == "/metrics":
-                self._answer(200, CONTENT_TYPE_LATEST, generate_latest(registry))
+                try:
+                    self._answer(200, CONTENT_TYPE_LATEST, generate_latest(registry))
+                except HeadwaterError as error:  # no figures is an answer a scraper understands; wrong ones are not
+                    self._answer(503, "text/plain", f"{error}\n".encode())
             else:
                 self._answer(404, "text/plain", b"There are /healthz and /metrics here.\n")
 

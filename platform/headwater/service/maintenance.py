@@ -29,7 +29,7 @@ def run(project: Project) -> None:
     """Work until asked to stop. Raises what trying again cannot mend, CorruptFile for example."""
     log_lines = logs.logger(OWNER)
     with stop_signals() as stop, open_log(project.lake_dir, create=True) as log, _Beat(log) as beat:
-        log_lines.info("removed %d orphaned files", start(log)["orphans"])
+        log_lines.info("ready; removed %d files of writers that died", start(log)["orphans"])
         while not stop.is_set():
             began = time.monotonic()
             try:

@@ -118,7 +118,7 @@ class Supervisor:
     def _say(self, child: Child) -> None:
         fields: dict[str, Any] = {metrics.COMPONENT: child.name}
         if child.state == "running":
-            self.note(f"started as process {child.pid}", **fields, pid=child.pid)
+            self.note("started", **fields, pid=child.pid)
             return
         fields[metrics.EXIT_CODE] = child.exit_code
         because = f": {child.last_error}" if child.last_error else f"; its log is {child.log_path}"

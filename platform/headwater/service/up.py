@@ -55,8 +55,14 @@ class Lines:
         """A person reads lines here; the figures are at /metrics and in `headwater status`."""
 
 
-def run(project: Project, display: Display, *, until_caught_up: bool = False, standby: bool = False) -> int:
-    """Run the project until it is stopped; returns the exit code.
+def run(
+    project: Project,
+    display: Display,
+    *,
+    until_caught_up: bool = False,
+    standby: bool = False,
+) -> int:
+    """Run the project until it is stopped; returns the exit code. For the main thread: it takes the signals.
 
     Raises OwnedElsewhere, naming the process, when another ``up`` runs and ``standby`` is not set.
     """
