@@ -1,0 +1,160 @@
+"""The accepted form of a view: CREATE MATERIALIZED VIEW name [WITH (option = value, ...)] AS SELECT ...
+
+Only the header is read here; the SELECT keeps its place in the text, so every later message can say line and
+column of what the user wrote.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sqlglot.dialects.duckdb import DuckDB
+from sqlglot.errors import SqlglotError
+from sqlglot.tokens import Token, TokenType
+
+from headwater.errors import HeadwaterError, SqlSyntax, UnsupportedSql
+
+OPTIONS = {
+    "refresh": ("continuous",),
+    "refresh_mode": ("auto", "incremental strict"),
+    "description": (),
+}
+"""Known options and their values; an empty tuple takes any text."""
+
+
+@dataclass(frozen=True)
+class Definition:
+    """``text`` is the whole statement, ``start`` where its SELECT begins."""
+
+    name: str
+    text: str
+    start: int
+    options: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def select(self) -> str:
+        """The SELECT with the header blanked out: offsets are those of ``text``."""
+        blank = "".join(char if char == "\n" else " " for char in self.text[: self.start])
+        return blank + self.text[self.start :]
+
+    @property
+    def query(self) -> str:
+        """The SELECT alone."""
+        return self.text[self.start :].strip().rstrip(";").strip()
+
+    def place(self, offset: int) -> tuple[int, int]:
+        """Line and column, from 1, of a character offset."""
+        before = self.text[:offset]
+        return before.count("\n") + 1, offset - (before.rfind("\n") + 1) + 1
+
+    def keyword(self, *words: str) -> int:
+        """Offset of the first keyword sequence ``words`` in the SELECT; 0 when it is not there."""
+        tokens = [token for token in tokenize(self.text) if token.start >= self.start]
+        texts = [token.text.upper() for token in tokens]
+        for place in range(len(texts) - len(words) + 1):
+            if tuple(texts[place : place + len(words)]) == words:
+                return tokens[place].start
+        return 0
+
+
+def tokenize(text: str) -> list[Token]:
+    """SqlSyntax when the text does not even split into tokens (an open quote, for instance)."""
+    try:
+        return DuckDB().tokenize(text)
+    except SqlglotError as error:
+        raise SqlSyntax(f"cannot read the SQL: {str(error).splitlines()[0]}", todo="Check its quotes.") from error
+
+
+def parse(text: str, name: str = "") -> Definition:
+    """Read a definition; a bare SELECT (or WITH, FROM) is accepted when ``name`` is given.
+
+    SqlSyntax or UnsupportedSql with the place when the header is not of the accepted form.
+    """
+    tokens = tokenize(text)
+    if not tokens:
+        raise SqlSyntax("the SQL is empty", todo="Write CREATE MATERIALIZED VIEW name AS SELECT ...")
+    if tokens[0].text.upper() != "CREATE":
+        if not name:
+            raise _form(text, tokens[0], "a view needs a name")
+        return Definition(name=name, text=text, start=tokens[0].start)
+    return _Header(text, tokens).read()
+
+
+def read_file(path: Path) -> Definition:
+    """The definition in a .sql file; a bare SELECT takes the file's name."""
+    text = path.read_text(encoding="utf-8")
+    return parse(text, name=path.stem)
+
+
+def _form(text: str, token: Token, what: str) -> HeadwaterError:
+    line, column = Definition("", text, 0).place(token.start)
+    return UnsupportedSql(
+        f"{what}, at {token.text!r}",
+        code="NOT_A_VIEW_DEFINITION",
+        sql=token.text,
+        line=line,
+        column=column,
+        todo="Write CREATE MATERIALIZED VIEW name [WITH (option = 'value')] AS SELECT ...",
+    )
+
+
+class _Header:
+    """Reads tokens from CREATE up to and including AS."""
+
+    def __init__(self, text: str, tokens: list[Token]) -> None:
+        self.text = text
+        self.tokens = tokens
+        self.at = 0
+
+    def read(self) -> Definition:
+        for word in ("CREATE", "MATERIALIZED", "VIEW"):
+            self.expect(word)
+        name = self.take()
+        if name.token_type not in (TokenType.VAR, TokenType.IDENTIFIER) and not name.text.isidentifier():
+            raise _form(self.text, name, "expected the view's name")
+        if self.peek() == ".":
+            raise _form(self.text, self.tokens[self.at], "a view's name has one part")
+        options = self.options() if self.peek() == "WITH" else {}
+        self.expect("AS")
+        if self.at >= len(self.tokens):
+            raise _form(self.text, self.tokens[-1], "the SELECT is missing")
+        return Definition(name.text, self.text, self.tokens[self.at].start, options)
+
+    def peek(self) -> str:
+        return self.tokens[self.at].text.upper() if self.at < len(self.tokens) else ""
+
+    def take(self) -> Token:
+        if self.at >= len(self.tokens):
+            raise _form(self.text, self.tokens[-1], "the definition ends too early")
+        self.at += 1
+        return self.tokens[self.at - 1]
+
+    def expect(self, word: str) -> None:
+        token = self.take()
+        if token.text.upper() != word:
+            raise _form(self.text, token, f"expected {word}")
+
+    def options(self) -> dict[str, str]:
+        self.expect("WITH")
+        self.expect("(")
+        found: dict[str, str] = {}
+        while self.peek() != ")":
+            name = self.take()
+            self.expect("=")
+            found[name.text.lower()] = self.option(name, self.take().text)
+            if self.peek() == ",":
+                self.take()
+        self.expect(")")
+        return found
+
+    def option(self, name: Token, value: str) -> str:
+        allowed = OPTIONS.get(name.text.lower())
+        if allowed is not None and (not allowed or value in allowed):
+            return value
+        line, column = Definition("", self.text, 0).place(name.start)
+        if allowed is None:
+            what, todo = f"there is no option {name.text}", f"Known options: {', '.join(OPTIONS)}."
+        else:
+            what, todo = f"{name.text} cannot be {value!r}", f"It may be {' or '.join(map(repr, allowed))}."
+        raise UnsupportedSql(what, code="UNKNOWN_OPTION", sql=name.text, line=line, column=column, todo=todo)

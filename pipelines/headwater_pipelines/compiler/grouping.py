@@ -1,0 +1,179 @@
+"""GROUP BY, HAVING and aggregate functions: the stored aggregate below, its finished values above.
+
+State per group: ``n`` rows, and per argument the number of non-NULL values and, where needed, their sum.
+COUNT, SUM and AVG over integers and DECIMAL follow from these exactly. Floating sums cannot be kept by
+addition and subtraction (an infinity never cancels), so those groups are recomputed when touched.
+
+AVG is finished by DuckDB's own finalizer from sum and count, bit for bit; where DuckDB itself rewrites AVG
+to SUM / COUNT (ungrouped, or beside SUM or COUNT of the same argument) the same division is used.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from headwater.errors import SqlError
+from headwater.types import quote
+
+from headwater_pipelines.compiler.plan import COUNT, Aggregate, Item, Leaf, Measure, Select
+from headwater_pipelines.compiler.syntax import Duck, Tree, bare, column, is_column, rewrite, walk
+
+if TYPE_CHECKING:
+    from headwater_pipelines.compiler.lower import Lowering
+
+_INTEGERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT")
+_SIGNATURE = {"TINYINT": "BIGINT", "UTINYINT": "BIGINT", "USMALLINT": "BIGINT", "UINTEGER": "BIGINT", "UBIGINT": "HUGEINT"}
+"""The avg() that DuckDB binds for integer types without one of their own."""
+_DECIMAL = re.compile(r"DECIMAL\((\d+),(\d+)\)")
+
+
+def aggregates_in(expression: Any, duck: Duck) -> list[Tree]:
+    """The aggregate calls of an expression."""
+    calls = [node for node in walk(expression) if node.get("class") == "FUNCTION"]
+    return [node for node in calls if node["function_name"] in duck.aggregates]
+
+
+def is_aggregation(node: Tree, select: list[Tree], duck: Duck) -> bool:
+    """Whether a SELECT groups: it says so, or an expression aggregates."""
+    forced = node.get("aggregate_handling") == "FORCE_AGGREGATES"
+    grouped = bool(node.get("group_expressions") or node.get("group_sets") or node.get("having"))
+    return forced or grouped or any(aggregates_in(expression, duck) for expression in select)
+
+
+@dataclass
+class _Call:
+    """A distinct aggregate call: function, argument column, whether it has a FILTER; ``value`` is its column."""
+
+    function: str
+    argument: str
+    filtered: bool
+    value: str
+
+
+@dataclass
+class Grouping:
+    """Lowers one aggregation. ``group`` are resolved trees over ``items``."""
+
+    lowering: Lowering
+    items: tuple[Item, ...]
+    where: tuple[str, ...]
+    group: list[Tree]
+    arguments: dict[str, str] = field(default_factory=dict)
+    calls: dict[str, _Call] = field(default_factory=dict)
+
+    def select(self, names: list[str], expressions: list[Tree], having: Tree | None) -> Select:
+        """The SELECT list and HAVING over the finished values of the aggregate."""
+        above = [self._above(expression) for expression in expressions]
+        condition = self._above(having) if having is not None else None
+        finished = self._finished(self._aggregate())
+        duck = self.lowering.duck
+        where = (duck.print(condition),) if condition is not None else ()
+        return Select((Item("g", finished),), where, tuple(zip(names, map(duck.print, above), strict=True)))
+
+    def _above(self, expression: Tree) -> Any:
+        """An expression over groups: keys and aggregate calls become columns of the finished aggregate."""
+        keys = [bare(key) for key in self.group]
+        duck = self.lowering.duck
+
+        def change(node: Tree) -> Any:
+            if node.get("class") is None:
+                return None
+            shape = bare(node)
+            if shape in keys:
+                return column("g", f"k{keys.index(shape)}")
+            if node.get("class") == "FUNCTION" and node["function_name"] in duck.aggregates:
+                return column("g", self._call(node).value)
+            if is_column(node):
+                raise SqlError(
+                    f'column "{node["column_names"][-1]}" must appear in GROUP BY or inside an aggregate',
+                    todo="Add it to GROUP BY.",
+                )
+            return None
+
+        return rewrite(expression, change)
+
+    def _call(self, node: Tree) -> _Call:
+        key = json.dumps(bare(node), sort_keys=True)
+        if key not in self.calls:
+            function = {"mean": "avg", "count_star": "count"}.get(node["function_name"], node["function_name"])
+            argument = self._argument(node)
+            value = f"v{len(self.calls)}"
+            self.calls[key] = _Call(function, argument, bool(node.get("filter")), value)
+        return self.calls[key]
+
+    def _argument(self, node: Tree) -> str:
+        """The input column an aggregate reads; empty for COUNT(*). A FILTER becomes a CASE around it."""
+        duck = self.lowering.duck
+        arguments = [part["expression"] for part in node.get("arguments") or ()]
+        sql = duck.print(arguments[0]) if arguments else ""
+        if node.get("filter"):
+            sql = f"CASE WHEN {duck.print(node['filter'])} THEN {sql or '1'} END"
+        if not sql:
+            return ""
+        return self.arguments.setdefault(sql, f"x{len(self.arguments)}")
+
+    def _aggregate(self) -> Aggregate:
+        keys = [(f"k{place}", self.lowering.duck.print(key)) for place, key in enumerate(self.group)]
+        columns = (*keys, *((name, sql) for sql, name in self.arguments.items()))
+        below = Select(self.items, self.where, columns or (("one", "1"),))
+        types = dict(self.lowering.describe(below))
+        measures = tuple(self._measure(name, types[name]) for name in self.arguments.values())
+        aggregate = Aggregate(
+            input=below,
+            keys=tuple((name, types[name]) for name, _ in keys),
+            measures=measures,
+            touched=any(measure.sum_type == "DOUBLE" for measure in measures),
+        )
+        self.lowering.duck.create_table(aggregate.table, list(aggregate.columns()))
+        return aggregate
+
+    def _measure(self, name: str, text: str) -> Measure:
+        functions = {call.function for call in self.calls.values() if call.argument == name}
+        if not functions & {"sum", "avg"}:
+            return Measure(name, text, "")
+        if text in ("FLOAT", "DOUBLE"):
+            return Measure(name, text, "DOUBLE")
+        if decimal := _DECIMAL.fullmatch(text):
+            return Measure(name, text, f"DECIMAL(38,{decimal[2]})")
+        if text in _INTEGERS or (text == "BOOLEAN" and "avg" not in functions):
+            return Measure(name, text, "HUGEINT")
+        raise self.lowering.refuse.at(
+            None, f"SUM and AVG over {text} are not supported", "AGGREGATE_TYPE", "Cast the argument to a number."
+        )
+
+    def _finished(self, aggregate: Aggregate) -> Select:
+        measures = {measure.column: measure for measure in aggregate.measures}
+        values = [(call.value, self._value(call, measures.get(call.argument))) for call in self.calls.values()]
+        columns = (*((name, f"s.{quote(name)}") for name, _ in aggregate.keys), *values)
+        return Select((Item("s", Leaf(aggregate)),), (), columns or (("one", "1"),))
+
+    def _value(self, call: _Call, measure: Measure | None) -> str:
+        if measure is None:
+            return f"s.{quote(COUNT)}"
+        count, total = f"s.{quote(measure.count)}", f"s.{quote(measure.sum)}"
+        if call.function == "count":
+            return count
+        if call.function == "sum":
+            return f"CASE WHEN {count} > 0 THEN {total} END"
+        return f"CASE WHEN {count} > 0 THEN {self._average(call, measure, count, total)} END"
+
+    def _average(self, call: _Call, measure: Measure, count: str, total: str) -> str:
+        if measure.sum_type == "DOUBLE" or self._divides(call):
+            return f"{total} / {count}"
+        signature = _SIGNATURE.get(measure.type, measure.type)
+        whole = total
+        if _DECIMAL.fullmatch(measure.type):
+            # The digits without the point: exact where a multiplication by 10^scale could overflow.
+            whole = f"CAST(replace(CAST({total} AS VARCHAR), '.', '') AS HUGEINT)"
+        state = f"{{'count': CAST({count} AS UBIGINT), 'value': {whole}}}"
+        return f"finalize(to_aggregate_state({state}, 'avg', ['{signature}']))"
+
+    def _divides(self, call: _Call) -> bool:
+        """Whether DuckDB's optimizer turns this AVG into SUM / COUNT."""
+        if call.filtered:
+            return False
+        beside = (c for c in self.calls.values() if c.argument == call.argument and not c.filtered)
+        return not self.group or any(other.function in ("sum", "count") for other in beside)

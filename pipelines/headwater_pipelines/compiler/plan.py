@@ -1,0 +1,173 @@
+"""The logical plan of a view: multilinear trees over stored relations.
+
+    view  =  tree over leaves            tree  =  Select (filter, project, inner join) | Union (all)
+    leaf  =  Base (a topic's rows)  or  Aggregate (the state of a GROUP BY, fed by a tree of its own)
+
+Between two stored relations there are only operators that are linear in each of their inputs, so a tree's
+delta is a sum with one term per leaf and nothing inside a tree is stored. Nodes are frozen and compare by
+content: two views that contain the same aggregate share its state.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+WEIGHT = "_w"
+"""The column that holds a row's weight in deltas and in stored bags."""
+COUNT = "n"
+"""The hidden column of an aggregate's state: rows in the group. The group dies when it is 0."""
+
+
+@dataclass(frozen=True)
+class Base:
+    """The stored rows of a topic. ``kind`` as in the log; a recreated topic has another ``id``."""
+
+    name: str
+    id: int
+    kind: str
+
+    @property
+    def weighted(self) -> bool:
+        return self.kind == "multiset"
+
+    @property
+    def table(self) -> str:
+        return f"t{self.id}"
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What a group keeps about one argument: the number of non-NULL values, and their sum if ``sum_type``."""
+
+    column: str
+    type: str
+    sum_type: str
+
+    @property
+    def count(self) -> str:
+        return f"n_{self.column}"
+
+    @property
+    def sum(self) -> str:
+        return f"s_{self.column}"
+
+
+@dataclass(frozen=True)
+class Aggregate:
+    """One row per group of ``input`` (whose columns are the keys and the measures' arguments).
+
+    ``touched``: touched groups are recomputed from ``input`` instead of being kept by addition.
+    """
+
+    input: Node
+    keys: tuple[tuple[str, str], ...]
+    measures: tuple[Measure, ...]
+    touched: bool
+
+    weighted = False
+
+    @property
+    def table(self) -> str:
+        return "g_" + digest(self)
+
+    def columns(self) -> tuple[tuple[str, str], ...]:
+        """Names and types of the state's columns."""
+        found = [*self.keys, (COUNT, "BIGINT")]
+        for measure in self.measures:
+            found.append((measure.count, "BIGINT"))
+            if measure.sum_type:
+                found.append((measure.sum, measure.sum_type))
+        return tuple(found)
+
+
+Source = Base | Aggregate
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """An occurrence of a stored relation in a tree."""
+
+    source: Source
+
+
+@dataclass(frozen=True)
+class Item:
+    """An input of a Select under the alias that its expressions use."""
+
+    alias: str
+    node: Node
+
+
+@dataclass(frozen=True)
+class Select:
+    """Inner join of all items, filtered by the conjunction ``where``, projected to ``columns`` (name, SQL)."""
+
+    items: tuple[Item, ...]
+    where: tuple[str, ...]
+    columns: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Union:
+    """UNION ALL of selects whose columns agree in number, name and type."""
+
+    inputs: tuple[Select, ...]
+
+
+Node = Leaf | Select | Union
+
+
+def digest(value: object) -> str:
+    """Twelve hexadecimal digits that name a plan node by its content."""
+    return hashlib.sha256(repr(value).encode()).hexdigest()[:12]
+
+
+def leaves(node: Node) -> Iterator[Source]:
+    """The stored relations of a tree in the order in which their terms are numbered."""
+    match node:
+        case Leaf(source):
+            yield source
+        case Select(items=items):
+            for item in items:
+                yield from leaves(item.node)
+        case Union(inputs):
+            for part in inputs:
+                yield from leaves(part)
+
+
+def sources(node: Node) -> list[Source]:
+    """Every stored relation below a tree, each once, inputs before the aggregates that read them."""
+    found: dict[Source, None] = {}
+
+    def visit(tree: Node) -> None:
+        for source in leaves(tree):
+            if isinstance(source, Aggregate) and source not in found:
+                visit(source.input)
+            found.setdefault(source)
+
+    visit(node)
+    return list(found)
+
+
+def is_linear(node: Node) -> bool:
+    """Whether a tree joins nothing: its delta then reads deltas only."""
+    match node:
+        case Select(items=items):
+            return len(items) == 1 and is_linear(items[0].node)
+        case Union(inputs):
+            return all(is_linear(part) for part in inputs)
+    return True
+
+
+def column_names(node: Node) -> tuple[str, ...]:
+    """Names of a tree's columns; a bare base leaf has no names of its own here."""
+    match node:
+        case Select(columns=columns):
+            return tuple(name for name, _ in columns)
+        case Union(inputs):
+            return column_names(inputs[0])
+        case Leaf(Aggregate() as aggregate):
+            return tuple(name for name, _ in aggregate.columns())
+    raise TypeError(f"{type(node).__name__} has no column names")

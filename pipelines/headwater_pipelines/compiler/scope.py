@@ -1,0 +1,97 @@
+"""Which column a name means: the relations in FROM first, then aliases of the select list, as DuckDB binds."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass, field
+from typing import Any
+
+from headwater.errors import UnknownColumn, UnsupportedSql
+
+from headwater_pipelines.compiler.plan import Node
+from headwater_pipelines.compiler.refusals import Refusal, value_keyword
+from headwater_pipelines.compiler.syntax import Tree, column, is_column, rewrite
+
+
+@dataclass(frozen=True)
+class Visible:
+    """A FROM item: the alias its SQL uses, the name parts it answers to, its columns (shown → own name)."""
+
+    alias: str
+    qualifier: tuple[str, ...]
+    columns: dict[str, str]
+    node: Node
+
+    def answers(self, parts: list[str]) -> bool:
+        wanted = tuple(part.lower() for part in parts)
+        return len(wanted) <= len(self.qualifier) and self.qualifier[len(self.qualifier) - len(wanted) :] == wanted
+
+
+@dataclass
+class Scope:
+    """Names visible to the expressions of one SELECT. ``merged``: columns joined by USING → the item kept."""
+
+    refuse: Refusal
+    items: list[Visible] = field(default_factory=list)
+    merged: dict[str, str] = field(default_factory=dict)
+    aliases: dict[str, Tree] = field(default_factory=dict)
+
+    def resolve(self, expression: Any) -> Any:
+        """A copy in which every column is named by item and own name; UnknownColumn with a near name."""
+        return self._resolve(expression, frozenset(), ())
+
+    def _resolve(self, expression: Any, bound: frozenset[str], through: tuple[str, ...]) -> Any:
+        def change(node: Tree) -> Any:
+            if node.get("class") == "LAMBDA":
+                names = bound | _parameters(node["lhs"])
+                return {**node, "expr": self._resolve(node["expr"], names, through)}
+            return self._column(node, bound, through) if is_column(node) else None
+
+        return rewrite(expression, change)
+
+    def _column(self, node: Tree, bound: frozenset[str], through: tuple[str, ...]) -> Any:
+        names: list[str] = node["column_names"]
+        if names[0].lower() in bound:
+            return node
+        found = self.find(names)
+        if found is not None:
+            return {**column(found[0], found[1]), "query_location": node["query_location"]}
+        name = names[0].lower()
+        if len(names) == 1 and name in self.aliases and name not in through:
+            return self._resolve({**self.aliases[name], "alias": ""}, bound, (*through, name))
+        raise self._unknown(node)
+
+    def find(self, names: list[str]) -> tuple[str, str] | None:
+        """(item alias, own column name) of a possibly qualified column; None when there is none."""
+        name = names[-1].lower()
+        if len(names) == 1 and name in self.merged:
+            item = next(item for item in self.items if item.alias == self.merged[name])
+            return item.alias, item.columns[name]
+        for item in self.items:
+            if name in item.columns and item.answers(names[:-1]):
+                return item.alias, item.columns[name]
+        return None
+
+    def _unknown(self, node: Tree) -> UnknownColumn | UnsupportedSql:
+        keyword = value_keyword(node)
+        if keyword is not None:
+            return keyword(self.refuse)
+        names = node["column_names"]
+        items = [item for item in self.items if item.answers(names[:-1])]
+        known = [name for item in items or self.items for name in item.columns]
+        near = difflib.get_close_matches(names[-1].lower(), known, 1, 0.5)
+        line, place = self.refuse.definition.place(int(node["query_location"]))
+        return UnknownColumn(
+            f'there is no column "{".".join(names)}"',
+            suggestion=near[0] if near else "",
+            where=f"line {line}, column {place}",
+            todo="" if near else f"Columns: {', '.join(known[:12])}.",
+        )
+
+
+def _parameters(lhs: Tree) -> frozenset[str]:
+    """The parameter names of a lambda's left side: a column or a row of columns."""
+    if is_column(lhs):
+        return frozenset({lhs["column_names"][0].lower()})
+    arguments = [part.get("expression", part) for part in lhs.get("arguments") or lhs.get("children") or ()]
+    return frozenset(part["column_names"][0].lower() for part in arguments if is_column(part))

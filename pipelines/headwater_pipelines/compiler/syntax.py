@@ -1,0 +1,161 @@
+"""DuckDB as parser, printer and type checker: its syntax tree as JSON, and DESCRIBE over empty tables.
+
+The engine that will run the statements also reads the definition, so no second opinion about its dialect
+exists. A syntax tree node is a dict; expressions carry ``class``, queries and FROM items carry ``type``.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from typing import Any
+
+import duckdb
+
+from headwater import duck
+from headwater.errors import SqlError, SqlSyntax
+from headwater.types import quote
+
+Tree = dict[str, Any]
+NOWHERE = 18446744073709551615
+"""DuckDB's ``query_location`` of nodes that the parser made up."""
+
+
+class Duck:
+    """A private in-memory database for parsing, printing and typing; nothing is ever stored in it."""
+
+    def __init__(self) -> None:
+        self.connection = duck.connect()
+
+    def parse(self, text: str, place: Callable[[int], tuple[int, int]]) -> Tree:
+        """The tree of a single SELECT; SqlSyntax with DuckDB's own message and the place."""
+        row = self.connection.execute("SELECT json_serialize_sql($text)", {"text": text}).fetchone()
+        parsed: Tree = json.loads(row[0] if row else "{}")
+        if parsed.get("error"):
+            raise _syntax(parsed, place)
+        statements: list[Tree] = parsed["statements"]
+        if len(statements) != 1:
+            raise SqlSyntax(f"one SELECT is expected, not {len(statements)}", todo="Define one view at a time.")
+        node: Tree = statements[0]["node"]
+        return node
+
+    def print(self, expression: Tree) -> str:
+        """An expression tree as SQL."""
+        shell = copy.deepcopy(self._shell)
+        shell["statements"][0]["node"]["select_list"] = [{**expression, "alias": ""}]
+        return self._print(shell).removeprefix("SELECT ")
+
+    def print_query(self, node: Tree) -> str:
+        """A query tree as SQL."""
+        shell = copy.deepcopy(self._shell)
+        shell["statements"][0]["node"] = node
+        return self._print(shell)
+
+    def expression(self, sql: str) -> Tree:
+        """The tree of an expression."""
+        found: Tree = self.parse(f"SELECT {sql}", lambda _: (0, 0))["select_list"][0]
+        return found
+
+    def describe(self, select: str) -> list[tuple[str, str]]:
+        """Column names and types of a SELECT; duckdb.Error when it does not bind."""
+        return [(row[0], row[1]) for row in self.connection.execute(f"DESCRIBE {select}").fetchall()]
+
+    def create_table(self, name: str, columns: list[tuple[str, str]]) -> None:
+        """An empty table to type statements against."""
+        body = ", ".join(f"{quote(column)} {text}" for column, text in columns)
+        self.connection.execute(f"CREATE OR REPLACE TABLE {quote(name)} ({body})")
+
+    @cached_property
+    def aggregates(self) -> frozenset[str]:
+        """Names of aggregate functions."""
+        return self._functions("function_type = 'aggregate'")
+
+    @cached_property
+    def unstable(self) -> frozenset[str]:
+        """Names of functions whose result does not depend on their arguments alone, macros over them included."""
+        found = set(self._functions("stability IN ('VOLATILE', 'CONSISTENT_WITHIN_QUERY')"))
+        query = "SELECT function_name, macro_definition FROM duckdb_functions() WHERE function_type = 'macro'"
+        for name, body in self.connection.execute(query).fetchall():
+            names = {node["function_name"] for node in walk(self.expression(body)) if "function_name" in node}
+            if names & found:
+                found.add(name)
+        return frozenset(found | {"current_user", "session_user", "current_schema", "current_catalog"})
+
+    def _functions(self, condition: str) -> frozenset[str]:
+        query = f"SELECT DISTINCT function_name FROM duckdb_functions() WHERE {condition}"
+        return frozenset(row[0] for row in self.connection.execute(query).fetchall())
+
+    @cached_property
+    def _shell(self) -> Tree:
+        row = self.connection.execute("SELECT json_serialize_sql('SELECT 1')").fetchone()
+        shell: Tree = json.loads(row[0] if row else "{}")
+        return shell
+
+    def _print(self, statement: Tree) -> str:
+        text = {"tree": json.dumps(statement)}
+        row = self.connection.execute("SELECT json_deserialize_sql($tree::JSON)", text).fetchone()
+        return str(row[0]) if row else ""
+
+
+def walk(node: Any) -> Iterator[Tree]:
+    """Every dict of a tree, outside in."""
+    if isinstance(node, dict):
+        yield node
+        for value in node.values():
+            yield from walk(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from walk(value)
+
+
+def rewrite(node: Any, change: Callable[[Tree], Any]) -> Any:
+    """A copy of a tree in which ``change`` replaced nodes outside in; it returns None to leave one as it is."""
+    if isinstance(node, dict):
+        changed = change(node)
+        return {key: rewrite(value, change) for key, value in node.items()} if changed is None else changed
+    if isinstance(node, list):
+        return [rewrite(value, change) for value in node]
+    return node
+
+
+def is_column(node: Any) -> bool:
+    return isinstance(node, dict) and node.get("class") == "COLUMN_REF"
+
+
+def column(alias: str, name: str) -> Tree:
+    """A reference to a column."""
+    return {
+        "class": "COLUMN_REF",
+        "type": "COLUMN_REF",
+        "alias": "",
+        "query_location": NOWHERE,
+        "query_location_length": 0,
+        "column_names": [alias, name],
+    }
+
+
+def bare(node: Any) -> Any:
+    """A tree without places and aliases, for comparing two expressions."""
+    if isinstance(node, dict):
+        skip = ("query_location", "query_location_length", "alias")
+        return {key: bare(value) for key, value in node.items() if key not in skip}
+    return [bare(value) for value in node] if isinstance(node, list) else node
+
+
+def message(error: duckdb.Error) -> str:
+    """The first paragraph of a DuckDB error, without its excerpt of a statement that the user never wrote."""
+    text = str(error).split("\n\nLINE ")[0].split("\n\tCandidate functions:")[0]
+    return " ".join(text.split()).rstrip(".")
+
+
+def _syntax(parsed: Tree, place: Callable[[int], tuple[int, int]]) -> SqlError:
+    where = ""
+    if parsed.get("position"):
+        line, column_number = place(int(parsed["position"]))
+        where = f"line {line}, column {column_number}"
+    text = str(parsed.get("error_message", "the SQL does not parse"))
+    if parsed.get("error_type") == "not implemented":
+        return SqlSyntax("a view is one SELECT statement", where=where, todo="Write ... AS SELECT ...")
+    return SqlSyntax(text, where=where, todo="Correct the SQL there.")

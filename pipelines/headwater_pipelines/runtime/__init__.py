@@ -1,0 +1,1 @@
+"""The pipeline worker: state, steps, publishing."""

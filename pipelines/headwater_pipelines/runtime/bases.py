@@ -1,0 +1,147 @@
+"""Stored copies of topics: change records in, a weighted delta out, then applied.
+
+The delta of a keyed topic is the prior row (-1), taken from the stored copy and never from what the source
+says it was, and the new row (+1); values the source did not send come from the prior row.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from headwater import record
+from headwater.log.fold import GONE, KEPT, fold_sql
+from headwater.schema import Schema
+from headwater.types import lift_sql, quote
+
+from headwater_pipelines.compiler.plan import WEIGHT, Base
+from headwater_pipelines.compiler.render import delta_table
+from headwater_pipelines.runtime.state import State
+
+_ARRIVED = "arrived"
+_META = {
+    "table": (record.OP, record.UNCHANGED, record.OFFSET, record.PARTITION),
+    "multiset": (record.OP, record.WEIGHT, record.OFFSET, record.PARTITION),
+    "insert_only": (record.OP, record.OFFSET, record.PARTITION),
+    "event": (),
+}
+
+
+@dataclass(frozen=True)
+class Store:
+    """A topic's stored copy: the columns views read (``schema``, pruned, key included)."""
+
+    base: Base
+    schema: Schema
+
+    @cached_property
+    def columns(self) -> str:
+        return ", ".join(quote(name) for name in self.schema.names)
+
+    @property
+    def reads(self) -> list[str]:
+        """The columns to ask of the log."""
+        return [*self.schema.names, *_META[self.base.kind]]
+
+    def create_sql(self) -> str:
+        body = [f"{quote(field.name)} {field.type}" for field in self.schema.fields]
+        if self.base.weighted:
+            body.append(f"{WEIGHT} BIGINT")
+        if not body:  # COUNT(*) over a keyless topic reads no column
+            body.append("_row BOOLEAN")
+        return f"CREATE TABLE {quote(self.base.table)} ({', '.join(body)})"
+
+    def stage(self, state: State, changes: pa.Table) -> int:
+        """Make the delta table out of change records (file types, ``reads``); returns its number of rows."""
+        if changes.num_rows == 0:
+            return 0
+        state.connection.register(_ARRIVED, changes)
+        try:
+            return state.temporary(f"CREATE OR REPLACE TEMP TABLE {quote(self.delta)} AS {self._delta_sql(changes)}")
+        finally:
+            state.connection.unregister(_ARRIVED)
+
+    def apply(self, state: State, changes: pa.Table) -> None:
+        """Bring the stored copy up to date with the staged delta."""
+        table, delta = quote(self.base.table), quote(self.delta)
+        if self.base.weighted:
+            state.write(f"INSERT INTO {table} SELECT * FROM {delta}")
+            return
+        if not self._grows(changes):
+            if self.base.kind == "table" and not _has(changes, "t"):
+                same = " AND ".join(f"{table}.{quote(key)} = d.{quote(key)}" for key in self.schema.key)
+                state.write(f"DELETE FROM {table} USING {delta} AS d WHERE d.{WEIGHT} < 0 AND {same}")
+            else:
+                state.write(f"DELETE FROM {table}")
+        columns = self.columns or "true"
+        state.write(f"INSERT INTO {table} SELECT {columns} FROM {delta} WHERE {WEIGHT} > 0")
+
+    @property
+    def delta(self) -> str:
+        return delta_table(self.base)
+
+    def _grows(self, changes: pa.Table) -> bool:
+        """Whether every record is a new row: no row before it has to be looked up."""
+        if record.OP not in changes.column_names:
+            return True
+        return bool(pc.all(pc.is_in(changes.column(record.OP), pa.array(["c", "r"]))).as_py())
+
+    def _delta_sql(self, changes: pa.Table) -> str:
+        if self.base.kind == "table" and not self._grows(changes):
+            return self._keyed(changes)
+        lifted = [f"{lift_sql(field.name, field.type)} AS {quote(field.name)}" for field in self.schema.fields]
+        if not lifted and not self.base.weighted:
+            lifted = ["true AS _row"]
+        weight = record.WEIGHT if self.base.weighted else "1::BIGINT"
+        select = ", ".join([*lifted, f"{weight} AS {WEIGHT}"])
+        if not _has(changes, "t"):
+            return f"SELECT {select} FROM {_ARRIVED}"
+        partition, offset = record.PARTITION, record.OFFSET
+        cut = f"SELECT {partition}, max({offset}) AS _cut FROM {_ARRIVED} WHERE {record.OP} = 't' GROUP BY ALL"
+        before = f"SELECT * REPLACE (-{WEIGHT} AS {WEIGHT})" if self.base.weighted else f"SELECT *, -1::BIGINT AS {WEIGHT}"
+        return (
+            f"WITH cut AS ({cut}) SELECT {select} FROM {_ARRIVED} LEFT JOIN cut USING ({partition})"
+            f" WHERE {record.OP} <> 't' AND (_cut IS NULL OR {offset} > _cut)"
+            f" UNION ALL {before} FROM {quote(self.base.table)}"
+        )
+
+    def _keyed(self, changes: pa.Table) -> str:
+        keys = ", ".join(quote(key) for key in self.schema.key)
+        meta = ", ".join(_META["table"])
+        lifted = ", ".join(f"{lift_sql(field.name, field.type)} AS {quote(field.name)}" for field in self.schema.fields)
+        partial = changes.column(record.UNCHANGED).null_count < changes.num_rows
+        fold = fold_sql(self.schema, "table", f"SELECT {lifted}, {meta} FROM {_ARRIVED}", partial=partial)
+        table = quote(self.base.table)
+        touched = "" if _has(changes, "t") else f" SEMI JOIN folded USING ({keys})"
+        values = self.columns
+        prior = ""
+        if partial:
+            values = ", ".join(self._value(name) for name in self.schema.names)
+            prior = f" LEFT JOIN old USING ({keys})"
+        return (
+            f"WITH folded AS MATERIALIZED ({fold}),"
+            f" old AS MATERIALIZED (SELECT {self.columns} FROM {table}{touched})"
+            f" SELECT {self.columns}, -1::BIGINT AS {WEIGHT} FROM old"
+            f" UNION ALL SELECT {values}, 1::BIGINT AS {WEIGHT} FROM folded{prior} WHERE NOT {GONE}"
+        )
+
+    def _value(self, name: str) -> str:
+        if name in self.schema.key:
+            return quote(name)
+        kept = name.replace("'", "''")
+        return f"CASE WHEN list_contains({KEPT}, '{kept}') THEN old.{quote(name)} ELSE folded.{quote(name)} END"
+
+
+def _has(changes: pa.Table, op: str) -> bool:
+    if record.OP not in changes.column_names:
+        return False
+    return bool(pc.any(pc.equal(changes.column(record.OP), op)).as_py())
+
+
+def prune(schema: Schema, used: frozenset[str]) -> Schema:
+    """The schema's fields that are used or belong to the key."""
+    keep = used | set(schema.key)
+    return Schema(fields=tuple(field for field in schema.fields if field.name in keep), key=schema.key)

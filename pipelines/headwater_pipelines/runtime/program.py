@@ -1,0 +1,191 @@
+"""The statements of one step for all live views, in an order that needs one copy of the state.
+
+For each stored relation that changes, inputs first: its delta is staged, the terms that join it with other
+relations as they are stored at this moment are computed, and only then is it applied. Deltas that join
+nothing, or in which one leaf alone can change, are inlined where they are read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import duckdb
+import pyarrow as pa
+
+from headwater.errors import PipelineError
+from headwater.types import quote
+
+from headwater_pipelines.compiler import CompiledView, maintain, render
+from headwater_pipelines.compiler.plan import Aggregate, Base, Node, Source, digest, is_linear, leaves, sources
+from headwater_pipelines.compiler.render import delta_table
+from headwater_pipelines.compiler.syntax import message
+from headwater_pipelines.runtime.bases import Store
+from headwater_pipelines.runtime.state import State
+
+
+class ViewFailed(PipelineError):
+    """A statement of some views failed; ``views`` are their ids. The step did not happen."""
+
+    def __init__(self, what: str, views: frozenset[int]) -> None:
+        super().__init__(what, views=views)
+        self.views = views
+
+
+@dataclass
+class Program:
+    """All live views by id. ``stores`` holds the stored copy of every topic they read."""
+
+    views: Mapping[int, CompiledView]
+    stores: Mapping[Base, Store]
+    order: list[Source] = field(init=False)
+    trees: list[Node] = field(init=False)
+
+    def __post_init__(self) -> None:
+        found: dict[Source, None] = {}
+        for view in self.views.values():
+            found.update(dict.fromkeys(sources(view.root)))
+        # Bases first: an aggregate's delta is complete only when everything below it has been processed.
+        self.order = sorted(found, key=lambda source: isinstance(source, Aggregate))
+        roots: list[Node] = [view.root for view in self.views.values()]
+        inputs: list[Node] = [source.input for source in self.aggregates]
+        self.trees = [tree for tree in dict.fromkeys([*inputs, *roots]) if not is_linear(tree)]
+        self._users = {source: self._users_of(source) for source in self.order}
+
+    @property
+    def aggregates(self) -> list[Aggregate]:
+        return [source for source in self.order if isinstance(source, Aggregate)]
+
+    @property
+    def bases(self) -> list[Base]:
+        return [source for source in self.order if isinstance(source, Base)]
+
+    def create(self, state: State, aggregates: Sequence[Aggregate]) -> None:
+        """Create and fill the state of new aggregates (in ``order``) from the stored relations below them."""
+        for aggregate in aggregates:
+            with self._blame(self._users[aggregate]):
+                state.write(maintain.create_sql(aggregate))
+
+    def contents(self, view_id: int) -> str:
+        """A SELECT of a view's whole contents, consolidated, as its changelog takes it."""
+        view = self.views[view_id]
+        return maintain.output_sql(view.columns, render.state(view.root), weighted=render.is_weighted(view.root))
+
+    def step(self, state: State, arrived: Mapping[Base, pa.Table]) -> Iterator[tuple[int, pa.Table]]:
+        """Apply one batch of change records; yields the output delta of each view that changed.
+
+        The caller holds the transaction. ViewFailed names the views whose statement DuckDB refused.
+        """
+        run = _Run(self, state, arrived)
+        for source in self.order:
+            run.advance(source)
+        for view_id, view in self.views.items():
+            delta = run.delta(view.root)
+            if delta is None:
+                continue
+            with self._blame(frozenset({view_id})):
+                output = state.query(maintain.output_sql(view.columns, delta))
+            if output.num_rows:
+                yield view_id, output
+
+    def users(self, source: Source) -> frozenset[int]:
+        """The views that read a stored relation, through whatever lies between."""
+        return self._users[source]
+
+    def blame(self, users: frozenset[int]) -> _Blame:
+        return self._blame(users)
+
+    def _users_of(self, source: Source) -> frozenset[int]:
+        return frozenset(view_id for view_id, view in self.views.items() if source in sources(view.root))
+
+    def _tree_users(self, tree: Node) -> frozenset[int]:
+        def holds(view: CompiledView) -> bool:
+            nested = (s.input for s in sources(view.root) if isinstance(s, Aggregate))
+            return view.root == tree or tree in nested
+
+        return frozenset(view_id for view_id, view in self.views.items() if holds(view))
+
+    def _blame(self, users: frozenset[int]) -> _Blame:
+        return _Blame(users)
+
+
+@dataclass
+class _Blame:
+    """Turns a DuckDB error in its block into ViewFailed; other errors pass."""
+
+    users: frozenset[int]
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        # A full disk or a broken file concerns the worker, not one view's SQL.
+        if isinstance(error, duckdb.Error) and not isinstance(error, duckdb.IOException | duckdb.FatalException):
+            raise ViewFailed(message(error), self.users) from error
+
+
+class _Run:
+    """One step in progress."""
+
+    def __init__(self, program: Program, state: State, arrived: Mapping[Base, pa.Table]) -> None:
+        self.program = program
+        self.state = state
+        self.arrived = {base: table for base, table in arrived.items() if table.num_rows}
+        self.changed: set[Source] = set()
+        self.filled: set[Node] = set()
+        self.may: dict[Source, bool] = {}
+        for source in program.order:
+            below = [source] if isinstance(source, Base) else list(leaves(source.input))
+            self.may[source] = any(s in self.arrived if isinstance(s, Base) else self.may[s] for s in below)
+        self.joined = [tree for tree in program.trees if self._positions(tree) > 1]
+
+    def advance(self, source: Source) -> None:
+        """Stage a relation's delta, compute the join terms it takes part in, apply it."""
+        if not self.may[source] or not self._stage(source):
+            return
+        self.changed.add(source)
+        for tree in self.joined:
+            self._terms(tree, source)
+        with self.program.blame(self.program.users(source)):
+            if isinstance(source, Base):
+                self.program.stores[source].apply(self.state, self.arrived[source])
+            else:
+                for statement in maintain.apply_sql(source):
+                    self.state.write(statement)
+
+    def delta(self, tree: Node) -> str | None:
+        """A SELECT of a tree's delta once all its leaves have advanced; None when nothing changed."""
+        if tree in self.joined:
+            return f"SELECT * FROM {quote(_table(tree))}" if tree in self.filled else None
+        changed = [place for place, source in enumerate(leaves(tree)) if source in self.changed]
+        return " UNION ALL ".join(render.term(tree, place) for place in changed) or None
+
+    def _stage(self, source: Source) -> bool:
+        with self.program.blame(self.program.users(source)):
+            if isinstance(source, Base):
+                return self.program.stores[source].stage(self.state, self.arrived[source]) > 0
+            delta = self.delta(source.input)
+            if delta is None:
+                return False
+            name = quote(delta_table(source))
+            return self.state.temporary(f"CREATE OR REPLACE TEMP TABLE {name} AS {maintain.delta_sql(source, delta)}") > 0
+
+    def _positions(self, tree: Node) -> int:
+        return sum(self.may[source] for source in leaves(tree))
+
+    def _terms(self, tree: Node, source: Source) -> None:
+        for place, leaf in enumerate(leaves(tree)):
+            if leaf != source:
+                continue
+            table = quote(_table(tree))
+            verb = f"INSERT INTO {table}" if tree in self.filled else f"CREATE OR REPLACE TEMP TABLE {table} AS"
+            with self.program.blame(self.program._tree_users(tree)):
+                rows = self.state.temporary(f"{verb} {render.term(tree, place)}")
+            if rows or tree in self.filled:
+                self.filled.add(tree)
+
+
+def _table(tree: Node) -> str:
+    return "f_" + digest(tree)
+
+

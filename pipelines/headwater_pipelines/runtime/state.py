@@ -1,0 +1,104 @@
+"""The state seam: the only way to the pipeline's private DuckDB file.
+
+Every call that changes the file passes a named crash point before and after it. Temporary tables are not
+state: they are gone with the process and are made without crash points.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import duckdb
+import pyarrow as pa
+
+from headwater import duck
+from headwater.failpoint import hit
+
+FILE = "main.duckdb"
+WAL_BYTES_MAX = 64 << 20
+"""A checkpoint stalls a commit by 0.1 to 0.3 s; below this size it waits for an idle moment."""
+
+T = TypeVar("T")
+
+
+class State:
+    """An open state file. Not thread-safe: one worker, one connection."""
+
+    def __init__(self, path: Path, *, timezone: str, memory_limit: str = "", threads: int = 0) -> None:
+        self.path = path
+        self.connection = duck.connect(
+            path,
+            timezone=timezone,
+            memory_limit=memory_limit,
+            threads=threads,
+            temp_directory=path.parent / "spill",
+        )
+        # The worker chooses when to checkpoint; DuckDB's own trigger would stall a step.
+        self.connection.execute("SET wal_autocheckpoint = '1TB'")
+
+    def write(self, sql: str, parameters: list[Any] | None = None) -> int:
+        """Run a statement that changes stored tables; returns the number of rows it changed."""
+        return self._point("write", lambda: _count(self.connection.execute(sql, parameters)))
+
+    def temporary(self, sql: str) -> int:
+        """Run a statement over temporary tables; returns the number of rows."""
+        return _count(self.connection.execute(sql))
+
+    def query(self, sql: str) -> pa.Table:
+        """The result of a SELECT."""
+        return self.connection.sql(sql).to_arrow_table()
+
+    def row(self, sql: str) -> tuple[Any, ...] | None:
+        """The first row of a SELECT."""
+        return self.connection.execute(sql).fetchone()
+
+    def begin(self) -> None:
+        self._point("begin", lambda: self.connection.execute("BEGIN"))
+
+    def commit(self) -> None:
+        self._point("commit", lambda: self.connection.execute("COMMIT"))
+
+    def rollback(self) -> None:
+        """End the transaction without a trace; harmless when there is none."""
+        try:
+            self._point("rollback", lambda: self.connection.execute("ROLLBACK"))
+        except duckdb.TransactionException:
+            return  # DuckDB had ended it with the error that brought us here
+
+    def checkpoint(self) -> None:
+        """Move the write-ahead log into the file."""
+        self._point("checkpoint", lambda: self.connection.execute("CHECKPOINT"))
+
+    @property
+    def wal_bytes(self) -> int:
+        wal = self.path.with_name(self.path.name + ".wal")
+        return wal.stat().st_size if wal.exists() else 0
+
+    def tables(self) -> set[str]:
+        """Names of the stored tables."""
+        query = "SELECT table_name FROM duckdb_tables() WHERE NOT temporary AND NOT internal"
+        return {row[0] for row in self.connection.execute(query).fetchall()}
+
+    def close(self) -> None:
+        self.connection.close()
+
+    def _point(self, name: str, call: Callable[[], T]) -> T:
+        hit(f"state.{name}:before")
+        result = call()
+        hit(f"state.{name}:after")
+        return result
+
+
+def remove(path: Path) -> None:
+    """Delete a state file with its write-ahead log."""
+    for name in (path.name + ".wal", path.name):
+        path.with_name(name).unlink(missing_ok=True)
+
+
+def _count(result: duckdb.DuckDBPyConnection) -> int:
+    if not result.description or result.description[0][0] != "Count":
+        return 0
+    row = result.fetchone()
+    return int(row[0]) if row else 0
