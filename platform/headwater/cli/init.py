@@ -6,12 +6,15 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from headwater import config
 from headwater.errors import UsageError
+
+if TYPE_CHECKING:
+    from headwater.service.caught_up import Finding
 
 _VIEW_README = """\
 One view per file: CREATE MATERIALIZED VIEW name AS SELECT ... in DuckDB's dialect.
@@ -43,7 +46,7 @@ def init(
     if path.exists():
         raise UsageError(f"{path} is already there", todo="Edit it, or choose another folder; init never overwrites.")
     tables: Sequence[Mapping[str, Any]] = []
-    findings: Sequence[Any] = []
+    findings: Sequence[Finding] = []
     source = name or _source_name(dsn, folder)
     config.check_source_name(source, "--name")
     if dsn is not None:
@@ -56,7 +59,8 @@ def init(
         (folder / each).mkdir(exist_ok=True)
     (folder / "views" / "README").write_text(_VIEW_README, encoding="utf-8")
     shown, secret = _without_password(dsn or "postgresql://localhost/postgres")
-    path.write_text(_toml(folder.resolve().name, source, shown, secret), encoding="utf-8")
+    namespaces = sorted({str(each["table"]).partition(".")[0] for each in tables}) or ["public"]
+    path.write_text(_toml(folder.resolve().name, source, shown, secret, namespaces), encoding="utf-8")
     _report(path, source, tables, findings, secret=secret, described=dsn is not None)
 
 
@@ -80,11 +84,12 @@ def _without_password(dsn: str) -> tuple[str, bool]:
     return shown, shown != dsn.strip()
 
 
-def _toml(project: str, source: str, dsn: str, secret: bool) -> str:
+def _toml(project: str, source: str, dsn: str, secret: bool, namespaces: Sequence[str]) -> str:
+    tables = ", ".join(_text(f"{each}.*") for each in namespaces)
     note = f"          # the password: HEADWATER_SOURCE_{source.upper()}_DSN, PGPASSWORD or ~/.pgpass"
     return (
         f"[project]\nname = {_text(project)}\n\n[source.{source}]\n"
-        f'kind = "postgres"\ndsn = {_text(dsn)}{note if secret else ""}\ntables = ["public.*"]\n'
+        f'kind = "postgres"\ndsn = {_text(dsn)}{note if secret else ""}\ntables = [{tables}]\n'
     )
 
 
@@ -98,7 +103,7 @@ def _report(
     path: Path,
     source: str,
     tables: Sequence[Mapping[str, Any]],
-    findings: Sequence[Any],
+    findings: Sequence[Finding],
     *,
     secret: bool,
     described: bool,
@@ -116,7 +121,9 @@ def _report(
     if findings:
         console.print("\nWhat the server lacks, and the SQL that mends it:")
         for each in findings:
-            console.print(str(each), markup=False)
+            console.print(f"{'error' if each.fatal else 'note'}: {each.what}", markup=False)
+            for line in each.sql.splitlines():
+                console.print(f"    {line}", markup=False)
     elif described:
         console.print("The server has everything that capture needs.")
     console.print(f"\nNext: headwater source prepare {source} --project {path.parent}, then headwater up.")

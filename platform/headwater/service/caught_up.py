@@ -6,7 +6,7 @@ reached its end, and the views stand at an input commit that holds all of it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import entry_points
 from typing import Any, Protocol
 
@@ -19,6 +19,19 @@ from headwater.service.status import PIPELINE, SOURCE_PREFIX
 SOURCE_GROUP = "headwater.source"
 
 
+class Finding(Protocol):
+    """Something the server lacks. ``sql`` mends it, where a statement can; ``fatal``: capture cannot work."""
+
+    @property
+    def what(self) -> str: ...
+
+    @property
+    def sql(self) -> str: ...
+
+    @property
+    def fatal(self) -> bool: ...
+
+
 class SourceKind(Protocol):
     """What this package asks of a kind of source (entry-point group ``headwater.source``)."""
 
@@ -28,7 +41,7 @@ class SourceKind(Protocol):
     def describe(self, dsn: str) -> list[dict[str, Any]]:
         """Tables: table, rows (estimate), bytes, key (column names), identity."""
 
-    def check(self, dsn: str) -> list[Any]:
+    def check(self, dsn: str) -> Sequence[Finding]:
         """What the server lacks, with the SQL that mends it."""
 
 

@@ -1,0 +1,331 @@
+"""`headwater up` as a process: ownership, health, metrics, giving up, signals, take-over.
+
+The component it runs comes from a package made here and plugged in by entry points, as anyone's would be.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from headwater.metrics import HELP
+from headwater.service.component import EXIT_NOT_RETRYABLE
+
+WAIT_S = 40.0
+TOY = """
+import sys
+from headwater.service.component import Component
+
+BODY = '''
+import sys
+from pathlib import Path
+from headwater import logs
+from headwater.log import open_log
+from headwater.service.signals import stop_signals
+
+logs.configure_from_environment()
+with stop_signals() as stop, open_log(Path("lake")) as log:
+    logs.logger("toy").info("at work", extra=dict(commit=log.newest_commit(), topic="t", view="v", lsn="0/1"))
+    while not stop.wait(0.1):
+        mode = Path("mode").read_text()
+        if mode == "crash":
+            sys.exit("the toy broke")
+        if mode == "fatal":
+            logs.logger("toy").error("the toy cannot be mended; buy another one")
+            sys.exit(NOT_RETRYABLE)
+        if mode != "silent":
+            log.live.beat("toy", state="running")
+'''
+
+def components(project):
+    return [Component(name="toy", argv=[sys.executable, "-c", BODY])]
+
+def prepare(project, log):
+    with open(project.root / "prepared", "a") as file:
+        file.write("x")
+""".replace("NOT_RETRYABLE", str(EXIT_NOT_RETRYABLE))
+SETTINGS = """
+http_port = 0
+restart_backoff_ms = 10
+restart_backoff_max_ms = 20
+restart_limit = 2
+"""
+
+
+class Running:
+    """A `headwater up` process and what it has printed."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        self.lines: list[str] = []
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self.lines.append(line.rstrip("\n"))
+
+    def text(self) -> str:
+        return "\n".join(self.lines)
+
+    def wait_for(self, condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + WAIT_S
+        while not condition():
+            assert time.monotonic() < deadline, self.text()
+            time.sleep(0.02)
+
+    def says(self, words: str) -> None:
+        self.wait_for(lambda: words in self.text())
+
+    @property
+    def address(self) -> str:
+        self.says("health and metrics at ")
+        return self.text().partition("health and metrics at ")[2].split()[0].strip('",}')
+
+    def ask(self, path: str) -> tuple[int, str]:
+        try:
+            with urllib.request.urlopen(self.address + path, timeout=WAIT_S) as answer:
+                return int(answer.status), str(answer.read().decode())
+        except urllib.error.HTTPError as error:
+            with error:
+                return int(error.code), str(error.read().decode())
+
+    def healthy(self) -> bool:
+        return self.ask("/healthz")[0] == 200
+
+    def toy_pid(self) -> int:
+        document = json.loads(self.ask("/healthz")[1])
+        return next(each["pid"] for each in document["components"] if each["name"] == "toy")
+
+    def end(self, number: signal.Signals = signal.SIGTERM) -> int:
+        self.process.send_signal(number)
+        return self.ended()
+
+    def ended(self) -> int:
+        code = self.process.wait(WAIT_S)
+        self._reader.join(WAIT_S)
+        assert self.process.stderr is not None
+        self.process.stderr.close()
+        return code
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A project, and beside it a package whose component does what the file `mode` says."""
+    package = tmp_path / "packages"
+    information = package / "toy-1.dist-info"
+    information.mkdir(parents=True)
+    (package / "toy.py").write_text(TOY)
+    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: toy\nVersion: 1\n")
+    (information / "entry_points.txt").write_text(
+        "[headwater.component]\ntoy = toy:components\n[headwater.prepare]\ntoy = toy:prepare\n"
+    )
+    folder = tmp_path / "project"
+    (folder / "views").mkdir(parents=True)
+    (folder / "headwater.toml").write_text(f'[project]\nname = "p"\n[settings]{SETTINGS}')
+    (folder / "mode").write_text("good")
+    return folder
+
+
+@pytest.fixture
+def up(project: Path) -> Iterator[Callable[..., Running]]:
+    """Start `headwater up`; what is still running at the end of the test is killed by pid."""
+    started: list[Running] = []
+
+    def start(*args: str, **environ: str) -> Running:
+        paths = os.pathsep.join(filter(None, (str(project.parent / "packages"), os.environ.get("PYTHONPATH"))))
+        process = subprocess.Popen(
+            [sys.executable, "-m", "headwater.cli", "up", *args],
+            cwd=project,
+            env={**os.environ, "PYTHONPATH": paths, **environ},
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        started.append(Running(process))
+        return started[-1]
+
+    yield start
+    for each in started:
+        if each.process.poll() is None:
+            each.process.terminate()
+            each.ended()
+
+
+@contextmanager
+def taken_port() -> Iterator[int]:
+    with closing(socket.socket()) as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        port: int = listener.getsockname()[1]
+        yield port
+
+
+def status(project: Path) -> dict[str, Any]:
+    command = [sys.executable, "-m", "headwater.cli", "status", "--json"]
+    done = subprocess.run(command, cwd=project, capture_output=True, text=True, check=True, timeout=WAIT_S)
+    document: dict[str, Any] = json.loads(done.stdout)
+    return document
+
+
+def test_it_runs_answers_and_stops(project: Path, up: Callable[..., Running]) -> None:
+    first = up()
+    first.wait_for(first.healthy)
+    document = json.loads(first.ask("/healthz")[1])
+    assert {each["name"] for each in document["components"]} >= {"toy", "maintenance"}
+    assert (document["status"], document["project"]) == ("ok", "p")
+
+    code, figures = first.ask("/metrics")
+    assert code == 200
+    assert 'headwater_component_up{component="toy"} 1.0' in figures
+    assert "headwater_position 0.0" in figures
+    named = {line.split()[2].removesuffix("_total") for line in figures.splitlines() if line.startswith("# HELP")}
+    assert named <= {name.removesuffix("_total") for name in HELP}
+    assert first.ask("/nothing")[0] == 404
+    assert status(project)["http"] == first.address
+
+    second = up()
+    assert second.ended() == 1
+    assert len(second.lines) == 1
+    assert f"already running as process {first.process.pid}" in second.text()
+    assert first.healthy()
+
+    toy = first.toy_pid()
+    assert first.end() == 0
+    assert not psutil.pid_exists(toy)
+    assert status(project)["http"] is None
+    assert "Traceback" not in first.text()
+
+
+def test_json_lines_carry_their_fields_and_control_c_stops_it_too(up: Callable[..., Running]) -> None:
+    running = up("--log-format", "json")
+    running.says("at work")
+    running.wait_for(running.healthy)
+    toy_pid = running.toy_pid()
+    assert running.end(signal.SIGINT) == 0
+    assert not psutil.pid_exists(toy_pid)
+    lines = [json.loads(line) for line in running.lines]
+    (toy,) = [each for each in lines if each["message"] == "at work"]
+    assert (toy["component"], toy["commit"], toy["topic"], toy["view"], toy["lsn"]) == ("toy", 0, "t", "v", "0/1")
+    assert all({"time", "level", "component", "message"} <= set(each) for each in lines)
+
+
+def test_a_component_that_keeps_crashing_is_given_up_and_said_so(project: Path, up: Callable[..., Running]) -> None:
+    (project / "mode").write_text("crash")
+    running = up()
+    running.says("is given up")
+    running.wait_for(lambda: running.ask("/healthz")[0] == 503)
+    toy = next(each for each in json.loads(running.ask("/healthz")[1])["components"] if each["name"] == "toy")
+    assert (toy["ok"], toy["state"], toy["restarts"]) == (False, "given up", 2)
+    figures = running.ask("/metrics")[1]
+    assert 'headwater_component_up{component="toy"} 0.0' in figures
+    assert 'headwater_component_restarts_total{component="toy"} 2.0' in figures
+    assert 'headwater_component_up{component="maintenance"} 1.0' in figures
+    assert "the toy broke" in running.text()
+    assert running.end() == 1
+    assert "toy was given up" in running.lines[-1]
+
+
+def test_an_error_that_cannot_be_mended_stops_only_its_component(project: Path, up: Callable[..., Running]) -> None:
+    (project / "mode").write_text("fatal")
+    running = up()
+    running.says("is given up: the toy cannot be mended; buy another one")
+    assert running.text().count("at work") == 1
+    health = json.loads(running.ask("/healthz")[1])
+    assert [each["state"] for each in health["components"] if each["name"] == "maintenance"] == ["running"]
+    assert running.end() == 1
+
+
+def test_a_component_that_falls_silent_is_not_healthy(project: Path, up: Callable[..., Running]) -> None:
+    running = up(HEADWATER_STALE_AFTER_S="1")
+    running.wait_for(running.healthy)
+    (project / "mode").write_text("silent")
+    running.wait_for(lambda: '"state": "stale"' in running.ask("/healthz")[1])
+    assert running.ask("/healthz")[0] == 503
+    (project / "mode").write_text("good")
+    running.wait_for(running.healthy)
+    assert running.end() == 0
+
+
+def test_after_kill_9_of_a_component_and_then_of_up_itself(up: Callable[..., Running]) -> None:
+    first = up()
+    first.wait_for(first.healthy)
+    killed = first.toy_pid()
+    psutil.Process(killed).kill()
+    first.says("was killed by SIGKILL, restart 1 follows")
+    first.wait_for(lambda: first.healthy() and first.toy_pid() != killed)
+
+    toy = first.toy_pid()
+    assert first.end(signal.SIGKILL) == -signal.SIGKILL
+    assert psutil.pid_exists(toy)
+    second = up()
+    second.wait_for(second.healthy)
+    assert f"stopping process {toy}, left by an earlier run" in second.text()
+    assert not psutil.pid_exists(toy)
+    assert second.toy_pid() != toy
+    assert second.end() == 0
+
+
+def test_a_standby_takes_over(up: Callable[..., Running]) -> None:
+    first = up()
+    first.wait_for(first.healthy)
+    standby = up("--standby")
+    assert first.end() == 0
+    standby.wait_for(standby.healthy)
+    assert standby.end() == 0
+
+
+def test_view_files_are_applied_at_the_start_and_when_they_change(project: Path, up: Callable[..., Running]) -> None:
+    running = up()
+    running.wait_for(running.healthy)
+    assert (project / "prepared").read_text() == "x"
+    (project / "views" / "not_sql.txt").write_text("ignored")
+    (project / "views" / "wrong.sql").write_text("CREATE NONSENSE")
+    running.says("views/ changed: applying")
+    running.wait_for(lambda: " error " in running.text())
+    assert running.healthy()
+    (project / "views" / "wrong.sql").unlink()
+    running.wait_for(lambda: running.text().count("views/ changed: applying") == 2)
+    (project / "headwater.toml").write_text(f'[project]\nname = "q"\n[settings]{SETTINGS}')
+    running.says("restart `headwater up` to apply it")
+    assert running.end() == 0
+
+
+def test_a_port_that_was_asked_for_and_is_taken(up: Callable[..., Running]) -> None:
+    with taken_port() as port:
+        running = up(HEADWATER_HTTP_PORT=str(port))
+        assert running.ended() == 1
+    assert f"port {port} is taken by another program" in running.text()
+
+
+def test_the_zone_of_a_lake_with_data_is_kept(project: Path, up: Callable[..., Running]) -> None:
+    from headwater.log import open_log
+    from headwater.ownership import own
+
+    first = up(HEADWATER_TIMEZONE="Asia/Tokyo")
+    first.wait_for(first.healthy)
+    assert first.end() == 0
+    with open_log(project / "lake") as log, own(log, "source:x") as owner:
+        assert log.timezone == "Asia/Tokyo"
+        with log.transaction("source:x", owner.epoch) as tx:
+            tx.position = "0/1"
+            tx.commit()
+    second = up()
+    assert second.ended() == 1
+    assert "this lake was made with 'Asia/Tokyo'" in second.text()
