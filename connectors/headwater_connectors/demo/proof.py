@@ -191,37 +191,25 @@ class Latency:
     p99: float
 
 
-def latency(lake: hw.Lake, topics: Sequence[str], after: int) -> Latency:
-    """Of every source transaction in commits after ``after``, by PostgreSQL's and the log's own times."""
-    last = lake.log.last_step()
+def latency(lake: hw.Lake, source: str, after: int) -> Latency:
+    """Of every source transaction in commits after ``after``, by PostgreSQL's and the log's own clocks."""
     steps = lake.log.steps()
-    published = {each.number: each.time for each in lake.log.commits(upto=last.publish_commit if last else 0)}
+    published = {each.number: each.time for each in lake.log.commits()}
+    times = [published[each.publish_commit] for each in steps]
     with duckdb.connect() as duck:
         duck.execute("SET TimeZone = 'UTC'")
-        table = pa.table(
-            {
-                "input": [each.input_commit for each in steps],
-                "time": pa.array([published[each.publish_commit] for each in steps], pa.timestamp("us", "UTC")),
-            }
-        )
-        duck.register("step", table)
-        duck.execute("CREATE TABLE source (xid BIGINT, commit BIGINT, time TIMESTAMPTZ)")
-        for topic in topics:
-            changes = lake.sql(
-                f"SELECT DISTINCT _xid, _commit, _committed_at FROM log.{quote(topic)}"
-                f" WHERE _op <> 'r' AND _commit > {after:d}"
-            ).arrow()
-            duck.register("changes", changes)
-            duck.execute("INSERT INTO source FROM changes")
-        row = duck.execute(
-            "WITH moment AS (SELECT DISTINCT * FROM source), seen AS ("
-            " SELECT epoch_us(step.time) - epoch_us(moment.time) AS us"
+        inputs = [each.input_commit for each in steps]
+        duck.register("step", pa.table({"input": inputs, "time": pa.array(times, pa.timestamp("us", "UTC"))}))
+        topic = quote(f"{source}.transactions")
+        moments = lake.sql(f"SELECT _commit AS commit, committed_at AS time FROM log.{topic} WHERE _commit > {after:d}")
+        duck.register("moment", moments.arrow())
+        ((count, quantiles),) = duck.execute(
+            "WITH seen AS (SELECT epoch_us(step.time) - epoch_us(moment.time) AS us"
             " FROM moment ASOF JOIN step ON step.input >= moment.commit)"
             " SELECT count(*), quantile_disc(us, [0.5, 0.95, 0.99]) FROM seen"
-        ).fetchone()
-    assert row is not None
-    p50, p95, p99 = (each / 1000 for each in row[1]) if row[0] else (float("nan"),) * 3
-    return Latency(transactions=row[0], p50=p50, p95=p95, p99=p99)
+        ).fetchall()
+    p50, p95, p99 = (each / 1000 for each in quantiles) if count else (float("nan"),) * 3
+    return Latency(transactions=count, p50=p50, p95=p95, p99=p99)
 
 
 def _columns(connection: psycopg.Connection[tuple[object, ...]], table: str) -> dict[str, tuple[str, str]]:
@@ -324,15 +312,13 @@ def _compare(duck: duckdb.DuckDBPyConnection, place: str) -> list[Difference]:
     found = []
     for left, right, word in (("expected", "actual", "missing"), ("actual", "expected", "should not be there")):
         query = f"(SELECT {chosen} FROM {left}) EXCEPT ALL (SELECT {chosen} FROM {right})"
-        total = duck.execute(f"SELECT count(*) FROM ({query})").fetchone()
-        assert total is not None
-        if total[0]:
+        ((total,),) = duck.execute(f"SELECT count(*) FROM ({query})").fetchall()
+        if total:
             rows = duck.execute(f"SELECT * FROM ({query}) ORDER BY ALL LIMIT {SHOWN}").fetchall()
-            found.append(Difference(place=place, text=f"{total[0]} rows {word}, first {rows}"))
+            found.append(Difference(place=place, text=f"{total} rows {word}, first {rows}"))
     return found
 
 
 def _count(duck: duckdb.DuckDBPyConnection, table: str) -> int:
-    row = duck.execute(f"SELECT count(*) FROM {quote(table)}").fetchone()
-    assert row is not None
-    return int(row[0])
+    ((rows,),) = duck.execute(f"SELECT count(*) FROM {quote(table)}").fetchall()
+    return int(rows)

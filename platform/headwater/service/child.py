@@ -133,7 +133,7 @@ class Child:
         self.last_error = ""
 
     def _environment(self) -> Mapping[str, str]:
-        return {logs.COMPONENT_VARIABLE: self.name, "PYTHONUNBUFFERED": "1"}
+        return {logs.COMPONENT_VARIABLE: self.name, "PYTHONUNBUFFERED": "1", **self.component.env}
 
     def _rotate(self) -> None:
         """One older file is kept; only between two processes, so that no line is lost."""

@@ -6,8 +6,8 @@ as a process of its own, in the project's folder, and meets the others only in t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -36,6 +36,10 @@ class Component:
     name: str
     argv: Sequence[str]
     stage: int = 0
+    env: Mapping[str, str] = field(default_factory=dict)
+    """Added to the environment it runs in."""
+    url: str = ""
+    """What to open in a browser, for a component that serves pages."""
 
 
 def plugged_in(group: str) -> list[Any]:

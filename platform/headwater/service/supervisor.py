@@ -56,9 +56,14 @@ class Supervisor:
         """Whether nothing runs and nothing will be started again."""
         return all(each.ended for each in self.children)
 
-    def stop(self, while_waiting: Callable[[], None] = lambda: None) -> None:
-        """Stop stage by stage: SIGTERM, then SIGKILL by pid after ``stop_timeout_s``; returns when all ended."""
+    def stop(self, while_waiting: Callable[[], None] = lambda: None, *, upto: int | None = None) -> None:
+        """Stop stage by stage: SIGTERM, then SIGKILL by pid after ``stop_timeout_s``; returns when all ended.
+
+        With ``upto``, only the stages up to that one; a later call stops the rest.
+        """
         for stage in sorted({each.component.stage for each in self.children}):
+            if upto is not None and stage > upto:
+                return
             group = [each for each in self.children if each.component.stage == stage]
             self._stop_group(group, while_waiting)
         with suppress(FileNotFoundError):
