@@ -108,7 +108,7 @@ class Pages:
             return {"unchanged": True, "version": since_version}
         columns = self.columns(newest)
         plan = _Plan(self.query, columns, sort, filters, after_key, min(max(int(limit), 1), ROWS_MAX))
-        answer = self.lake.sql(plan.sql, params=plan.params or None)
+        answer = self.lake.sql(plan.sql, params=plan.params or None, seconds=SECONDS_MAX)
         content = plan.content(answer, after_key)
         version = f"{newest}-{_digest([sort, filters, after_key, limit, content])}"
         head = {"version": version, "position": str(answer.position), "time": self._time(answer.position)}

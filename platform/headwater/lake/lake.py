@@ -88,14 +88,16 @@ class Lake:
         *,
         at: positions.Position = None,
         params: Sequence[Any] | Mapping[str, Any] | None = None,
+        seconds: float | None = None,
     ) -> Result:
         """Run one SELECT at one position. ``params`` are bound, never pasted ($name or ?).
 
         Plain names are tables and views, ``log."<topic>"`` the records of a topic with their metadata,
         ``history.<table>`` its versions. Raises NameNotFound, AmbiguousName, UnknownColumn, SqlError,
-        NotYet and NoCommonPosition; an answer is always whole and of one position.
+        NotYet and NoCommonPosition; an answer is always whole and of one position. A query that runs longer
+        than ``seconds`` is given up with SqlError.
         """
-        with self._reading(query, at) as (cursor, resolved, published, inputs):
+        with self._reading(query, at) as (cursor, resolved, published, inputs), _at_most(cursor, seconds):
             try:
                 relation = cursor.sql(resolved.sql, params=params)
                 table = fetch(relation)
@@ -300,6 +302,34 @@ def _copy_table(own: duckdb.DuckDBPyConnection, name: str, rows: pa.RecordBatchR
 
 def _quoted(full_name: str) -> str:
     return ".".join(quote(part) for part in full_name.split("."))
+
+
+@contextmanager
+def _at_most(cursor: duckdb.DuckDBPyConnection, seconds: float | None) -> Iterator[None]:
+    """Interrupt what the cursor runs when the block takes longer."""
+    if seconds is None:
+        yield
+        return
+    lock, ended = threading.Lock(), threading.Event()
+
+    def interrupt() -> None:
+        with lock:  # so that it never meets what the cursor runs next
+            if not ended.is_set():
+                cursor.interrupt()
+
+    timer = threading.Timer(seconds, interrupt)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    except SqlError as error:
+        if isinstance(error.__cause__, duckdb.InterruptException):
+            raise SqlError(f"the query took longer than {seconds:g} s", todo="Ask for less, or give it more.") from error
+        raise
+    finally:
+        timer.cancel()
+        with lock:
+            ended.set()
 
 
 def _sql_error(error: duckdb.Error, resolved: Resolved) -> SqlError:
