@@ -33,7 +33,7 @@ def demo(
     folder: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[DIR]",
+            metavar="DIR",
             help="Keep the demo here and go on with it next time. Default: a temporary folder, removed at the end.",
             show_default=False,
         ),
