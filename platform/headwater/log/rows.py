@@ -20,8 +20,8 @@ import pyarrow.compute as pc
 
 from headwater import record
 from headwater.catalog.records import Topic
-from headwater.log import base, read
-from headwater.log.fold import FRESH, GONE, KEPT, fold_sql, truncated_sql
+from headwater.log import base, moves, read
+from headwater.log.fold import GONE, KEPT, fold_sql, truncated_sql
 from headwater.types import lift_sql, quote
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 COUNT = "_n"
 """Multisets and changelogs: how many copies of the row there are."""
 
+
+_FOLDED = (record.OP, record.LSN, record.SEQ, record.UNCHANGED, record.PARTITION, record.OFFSET)
 
 CHURN_ROWS_MIN = 200_000
 """Deleted rows keep their memory until the table is written anew; below this many it is not worth it."""
@@ -132,19 +134,24 @@ class CurrentRows:
             else:
                 truncated = bool(pc.any(pc.equal(hot.column(record.OP), "t")).as_py())
                 partial = hot.column(record.UNCHANGED).null_count < hot.num_rows
+            source = self._lifted(source)
+            if partial and self._one(moves.exist_sql(source)):
+                source = moves.complete(self.connection, self.topic.schema, source, f"SELECT * FROM {table}")
             if truncated:
                 self.connection.execute(f"DELETE FROM {table}")
             self._apply_keyed(table, source, partial)
         else:
             self._apply_bag(table, source)
 
+    def _lifted(self, source: str) -> str:
+        """The changes with data columns as DuckDB types, so that they and the kept rows compare."""
+        data = ", ".join(f"{lift_sql(f.name, f.type)} AS {quote(f.name)}" for f in self.topic.schema.fields)
+        return f"SELECT {data}, {', '.join(_FOLDED)} FROM ({source})"
+
     def _apply_keyed(self, table: str, source: str, partial: bool) -> None:
         schema = self.topic.schema
-        lifted = ", ".join(f"{lift_sql(f.name, f.type)} AS {quote(f.name)}" for f in schema.fields)
         folded = fold_sql(schema, "table", source, partial=partial)
-        self.connection.execute(
-            f"CREATE OR REPLACE TEMP TABLE delta AS SELECT {lifted}, {GONE}, {FRESH}, {KEPT} FROM ({folded})"
-        )
+        self.connection.execute(f"CREATE OR REPLACE TEMP TABLE delta AS {folded}")
         match = " AND ".join(f"t.{quote(name)} IS NOT DISTINCT FROM d.{quote(name)}" for name in schema.key)
         if partial:
             self._take_kept(table, match)

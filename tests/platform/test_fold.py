@@ -1,0 +1,157 @@
+"""Current rows at every commit against a plain Python model, in every tier and by every way of reading."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Literal
+
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from headwater.config import Settings
+from headwater.errors import SchemaError
+from headwater.lake import open_lake
+from headwater.log import Log, base, seal
+from headwater.testing.changes import BagHistory, KeyedHistory
+from headwater.testing.writer import Writer
+
+TOPIC = "shop.public.t"
+LIMITS = replace(Settings(), row_group_rows=16, segment_rows_max=40)
+
+Bag = Counter[tuple[object, ...]]
+
+
+def check_every_commit(log: Log, truth: dict[int, Bag], chance: random.Random) -> None:
+    """The rows at each commit, forwards and jumping about, each way by a lake that knows nothing yet."""
+    for order in (list(truth), chance.sample(list(truth), k=len(truth))):
+        with open_lake(log.folder) as lake:
+            for commit in order:
+                found = Counter(lake.sql("SELECT * FROM t", at=commit).fetchall())
+                assert found == truth[commit], f"at commit {commit}, read in the order {order}"
+
+
+def check_every_tier(log: Log, truth: dict[int, Bag], seed: int) -> None:
+    """Half hot, half sealed; all sealed, with bases at random commits."""
+    chance = random.Random(seed)
+    check_every_commit(log, truth, chance)
+    for commit in chance.sample(list(truth), k=2):
+        base.write(log, log.topic(TOPIC, commit), commit, LIMITS)
+    seal.seal(log, LIMITS)
+    check_every_commit(log, truth, chance)
+
+
+def write_keyed(log: Log, seed: int, partitions: int, commits: int) -> dict[int, Bag]:
+    writer, history = Writer(log), KeyedHistory(seed)
+    truth: dict[int, Bag] = {writer.create(TOPIC, "table", history.schema, partitions).number: Counter()}
+    for place in range(commits):
+        if place == commits // 2:
+            seal.seal(log, LIMITS)
+        commit = writer.write(TOPIC, history.commit()).number
+        truth[commit] = Counter(history.expected())
+    return truth
+
+
+@pytest.mark.parametrize("partitions", [1, 4])
+def test_keyed_rows_equal_the_model_at_every_commit(log: Log, seed: int, partitions: int) -> None:
+    check_every_tier(log, write_keyed(log, seed, partitions, commits=20), seed)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(seed=st.integers(0, 2**32), partitions=st.sampled_from([1, 2, 4]))
+def test_keyed_rows_equal_the_model_for_many_seeds(make_log: Callable[[], Log], seed: int, partitions: int) -> None:
+    log = make_log()
+    check_every_tier(log, write_keyed(log, seed, partitions, commits=20), seed)
+
+
+@pytest.mark.parametrize("kind", ["multiset", "changelog"])
+def test_bags_equal_the_model_at_every_commit(log: Log, seed: int, kind: Literal["multiset", "changelog"]) -> None:
+    writer, history = Writer(log), BagHistory(seed, kind)
+    truth: dict[int, Bag] = {
+        writer.create(TOPIC, kind, history.schema, 3 if kind == "multiset" else 1).number: Counter()
+    }
+    for place in range(16):
+        if place == 8:
+            seal.seal(log, LIMITS)
+        commit = writer.write(TOPIC, history.commit()).number
+        truth[commit] = history.expected()
+    if kind == "multiset":
+        check_every_tier(log, truth, seed)
+    else:
+        check_changelog(log, truth, seed)
+
+
+def check_changelog(log: Log, truth: dict[int, Bag], seed: int) -> None:
+    """Changelogs are read through views; here only their rows, straight from what keeps them."""
+    from headwater import duck
+    from headwater.log.rows import CurrentRows
+
+    topic = log.topic(TOPIC)
+    chance = random.Random(seed)
+    for stage in range(3):
+        with duck.connect() as connection:
+            rows = CurrentRows(log, connection, topic)
+            for commit in [*truth, *chance.sample(list(truth), k=len(truth))]:
+                found = Counter(connection.execute(rows.at(topic, commit)).fetchall())
+                assert found == truth[commit], f"at commit {commit}, stage {stage}"
+        if stage == 0:
+            base.write(log, topic, chance.choice(list(truth)), LIMITS)
+        if stage == 1:
+            seal.seal(log, LIMITS)
+
+
+def records(*rows: dict[str, object]) -> pa.Table:
+    schema = KeyedHistory.schema
+    types = [*schema.arrow(), ("_op", pa.string()), ("_lsn", pa.int64()), ("_seq", pa.int64())]
+    return pa.Table.from_pylist(list(rows), schema=pa.schema([*types, ("_unchanged", pa.list_(pa.string()))]))
+
+
+def moved(old: int, new: int, lsn: int, *, unchanged: list[str], **sent: object) -> list[dict[str, object]]:
+    place = {"_lsn": lsn, "_seq": 1}
+    return [
+        {"a": old, "b": "", "_op": "d", **place},
+        {"a": new, "b": "", "_op": "c", **place, "_unchanged": unchanged, **sent},
+    ]
+
+
+def test_a_chain_of_key_changes_keeps_what_was_not_sent(log: Log, writer: Writer) -> None:
+    writer.create(TOPIC, "table", KeyedHistory.schema, partitions=4)
+    writer.write(TOPIC, records({"a": 1, "b": "", "x": 7, "y": "old", "_op": "c", "_lsn": 10, "_seq": 1}))
+    update = {"a": 2, "b": "", "x": 9, "_op": "u", "_lsn": 30, "_seq": 1, "_unchanged": ["y", "z"]}
+    after = writer.write(
+        TOPIC,
+        records(
+            *moved(1, 2, 20, unchanged=["x", "y", "z"]),
+            update,
+            *moved(2, 3, 40, unchanged=["x", "y", "z"]),
+            *moved(3, 1, 50, unchanged=["x", "y"], z=1),
+            {"a": 3, "b": "", "_op": "c", "_lsn": 60, "_seq": 1},
+        ),
+    ).number
+    expected = {(1, "", 9, "old", 1), (3, "", None, None, None)}
+    for begin in (after - 1, after):
+        with open_lake(log.folder) as lake:
+            lake.sql("SELECT * FROM t", at=begin)
+            assert set(lake.sql("SELECT * FROM t").fetchall()) == expected
+
+
+def test_a_key_change_without_its_delete_is_refused(log: Log, writer: Writer) -> None:
+    writer.create(TOPIC, "table", KeyedHistory.schema)
+    writer.write(TOPIC, records(moved(1, 2, 20, unchanged=["y"])[1]))
+    with open_lake(log.folder) as lake, pytest.raises(SchemaError, match="old key was not recorded"):
+        lake.sql("SELECT * FROM t")
+
+
+def test_an_update_that_sends_null_does_not_bring_the_old_value_back(log: Log, writer: Writer) -> None:
+    writer.create(TOPIC, "table", KeyedHistory.schema)
+    row = {"a": 1, "b": "", "x": 7, "y": "old", "_op": "c"}
+    null = {"a": 1, "b": "", "_op": "u", "_unchanged": ["y"]}
+    writer.write(TOPIC, records(row, null))
+    with open_lake(log.folder) as lake:
+        assert lake.sql("SELECT x, y FROM t").fetchall() == [(None, "old")]
