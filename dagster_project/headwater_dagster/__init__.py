@@ -3,7 +3,8 @@
 General layout, in reading order: ``inventory`` (what a project and its lake hold now), ``translator`` (how that
 becomes asset specs; the one thing to override), ``lineage``, ``worker`` and ``lease`` (the pipeline's process and
 how long a run vouches for it; no Dagster in them), ``assets``, ``checks``, ``stream`` (the job), ``sensors``,
-``definitions`` (all of it together), ``instance`` (dagster.yaml and the processes to start).
+``location`` (all of it together), ``definitions`` (of the one project
+that the environment names), ``instance`` (dagster.yaml and the processes to start).
 
 Names are imported when first used: ``headwater_dagster.instance`` must not cost an import of Dagster.
 """
@@ -14,13 +15,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from headwater_dagster.definitions import build_definitions
+    from headwater_dagster.location import build_definitions
     from headwater_dagster.resource import HeadwaterResource
     from headwater_dagster.translator import HeadwaterTranslator
 
 __all__ = ["HeadwaterResource", "HeadwaterTranslator", "build_definitions"]
 
-_HOME = {"HeadwaterResource": "resource", "HeadwaterTranslator": "translator", "build_definitions": "definitions"}
+_HOME = {"HeadwaterResource": "resource", "HeadwaterTranslator": "translator", "build_definitions": "location"}
 
 
 def __getattr__(name: str) -> Any:

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from headwater.config import Project
+from headwater.errors import PipelineError
 from headwater.lake.status import status
 from headwater.log import Log
 from headwater_dagster import worker
@@ -55,6 +56,7 @@ class Lease:
     seconds: float
     say: Callable[[str], None]
     deadline: float = 0.0
+    _starts: list[float] = field(default_factory=list)
 
     def hold(self) -> tuple[Ending, list[Account]]:
         """Block until the lease ends. PipelineError when no worker can be kept running."""
@@ -73,7 +75,7 @@ class Lease:
             ending = self._ending(target)
             if ending is not None:
                 return ending
-            found, started = worker.ensure(self.project, self.log, starter=f"dagster run {self.run_id}")
+            found, started = self._worker()
             if (found.pid, found.epoch) != known:
                 known = (found.pid, found.epoch)
                 self.say(f"{'started' if started else 'adopted'} worker {found.pid}, epoch {found.epoch}")
@@ -82,6 +84,32 @@ class Lease:
                 next_report = time.time() + REPORT_S
                 self.say(progress(status(self.log)))
             time.sleep(max(0.0, min(BEAT_S, self.deadline - time.time())))
+
+    def _worker(self) -> tuple[worker.Worker, bool]:
+        """The live worker; started again with backoff, as ``up`` would, and given up at the same limit."""
+        limits = self.project.settings
+        while True:
+            try:
+                found, started = worker.ensure(self.project, self.log, starter=f"dagster run {self.run_id}")
+            except PipelineError as error:
+                failure: PipelineError | None = error
+            else:
+                failure = None
+                if not started:
+                    return found, False
+            now = time.monotonic()
+            self._starts = [each for each in self._starts if now - each < limits.restart_window_s] + [now]
+            if len(self._starts) > limits.restart_limit:
+                raise failure or PipelineError(
+                    f"the pipeline's worker ended {limits.restart_limit} times in {limits.restart_window_s:.0f} s",
+                    where=str(worker.log_path(self.project)),
+                    todo="Read its log, mend the cause, and launch the stream again.",
+                )
+            if failure is None:
+                return found, True
+            self.say(f"{failure.what}; trying again")
+            backoff_ms = limits.restart_backoff_ms * 2 ** (len(self._starts) - 1)
+            time.sleep(min(backoff_ms, limits.restart_backoff_max_ms) / 1000)
 
     def _ending(self, target: int | None) -> Ending | None:
         if worker.paused_by(self.log) is not None:

@@ -22,6 +22,8 @@ EVENT_S = 60.0
 """Between two events of an unchanged verdict: the event log has no retention."""
 ZOMBIE_S = 20.0
 """A started run that has not beaten for so long is gone, or its process hangs. It beats every second."""
+RETRY_S = 60.0
+"""After a failed lease; the worker itself was restarted with backoff before that."""
 BEGIN_S = 60.0
 """From STARTED to the lease's first beat: the code server's imports, on a busy machine."""
 
@@ -75,12 +77,12 @@ def source_events(
     ]
 
 
-def build_renewing_sensor(job: dg.JobDefinition, seconds: float) -> dg.SensorDefinition:
+def build_renewing_sensor(seconds: float) -> dg.SensorDefinition:
     """Requests the next lease whenever none is held; leaves a paused pipeline alone."""
 
     @dg.sensor(
         name=RENEW,
-        job=job,
+        job_name=JOB,  # by name: given the object, Dagster copies the sensor and warns of a beta parameter
         minimum_interval_seconds=INTERVAL_S,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Keeps one lease on the pipeline running, unless it is paused.",
@@ -89,7 +91,7 @@ def build_renewing_sensor(job: dg.JobDefinition, seconds: float) -> dg.SensorDef
         if not lake_exists(headwater.project.lake_dir):
             return dg.SkipReason("the project has no lake yet")
         with headwater.log() as log:
-            reason = _hold_off(log) or _held(context.instance, log)
+            reason = _hold_off(log) or _failed_lately(context.instance) or _held(context.instance, log)
         if reason is not None:
             return dg.SkipReason(reason)
         return dg.RunRequest(
@@ -109,6 +111,16 @@ def _hold_off(log: Log) -> str | None:
     if log.setting(worker.STOPPING) is not None:
         return "headwater is stopping"
     return None if log.views() else "there is no view yet"
+
+
+def _failed_lately(instance: dg.DagsterInstance) -> str | None:
+    """A worker that cannot run must not fill the run list: after a failed lease, wait."""
+    mine = dg.RunsFilter(tags={lease.TAG: lease.NAME})
+    for record in instance.get_run_records(mine, limit=1):
+        age = time.time() - (record.end_time or 0)
+        if record.dagster_run.status == dg.DagsterRunStatus.FAILURE and age < RETRY_S:
+            return f"run {record.dagster_run.run_id} failed; the next try is in {RETRY_S - age:.0f} s"
+    return None
 
 
 def _held(instance: dg.DagsterInstance, log: Log) -> str | None:

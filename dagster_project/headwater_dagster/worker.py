@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import psutil
 
@@ -127,6 +128,11 @@ def resume(log: Log) -> None:
     log.set_setting(PAUSED_BY, None)
 
 
+def log_path(project: Project) -> Path:
+    """Where the worker's output goes."""
+    return project.lake_dir / "logs" / "pipeline-main.log"
+
+
 def _process(pid: int, seen_at: float) -> psutil.Process | None:
     """The process with this pid if it lives and was there at ``seen_at`` (a later one only reuses the number)."""
     child = _children.get(pid)
@@ -142,9 +148,9 @@ def _process(pid: int, seen_at: float) -> psutil.Process | None:
 
 
 def _start(project: Project) -> subprocess.Popen[bytes]:
-    folder = project.lake_dir / "logs"
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "pipeline-main.log").open("ab") as output:
+    path = log_path(project)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab") as output:
         child = subprocess.Popen(
             [sys.executable, "-m", "headwater.cli", "views", "--project", str(project.root)],
             cwd=project.root,
@@ -159,7 +165,7 @@ def _start(project: Project) -> subprocess.Popen[bytes]:
 
 
 def _failed(project: Project, how: str) -> PipelineError:
-    path = project.lake_dir / "logs" / "pipeline-main.log"
+    path = log_path(project)
     last = path.read_text(encoding="utf-8", errors="replace")[-800:].strip()
     return PipelineError(
         f"the pipeline's worker {how}: {last}", where=str(path), todo="Run `headwater views` to see it."

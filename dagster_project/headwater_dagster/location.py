@@ -1,0 +1,47 @@
+"""Everything together: the definitions of one project.
+
+Built without network in about a second: headwater.toml and the catalog are all that is read.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import dagster as dg
+
+from headwater.config import load
+from headwater_dagster import inventory
+from headwater_dagster.assets import build_assets
+from headwater_dagster.checks import build_lag_checks
+from headwater_dagster.lease import SECONDS
+from headwater_dagster.resource import HeadwaterResource
+from headwater_dagster.sensors import build_observation_sensor, build_renewing_sensor
+from headwater_dagster.stream import build_stream_job
+from headwater_dagster.translator import HeadwaterTranslator
+
+LEASE_VARIABLE = "HEADWATER_LEASE_S"
+
+
+def build_definitions(
+    project_dir: Path | str | None = None,
+    *,
+    translator: HeadwaterTranslator | None = None,
+    lease_s: float | None = None,
+) -> dg.Definitions:
+    """Definitions of one project, to be used alone or merged into others (``Definitions.merge``).
+
+    ``project_dir`` None: HEADWATER_PROJECT, else the nearest headwater.toml upwards. ``lease_s`` None:
+    HEADWATER_LEASE_S, else 600. The resource is called ``headwater``. Raises ConfigError without a project.
+    """
+    project = inventory.project_from_environment() if project_dir is None else load(project_dir)
+    seconds = lease_s or float(os.environ.get(LEASE_VARIABLE) or SECONDS)
+    found = inventory.take(project)
+    return dg.Definitions(
+        assets=build_assets(found, translator or HeadwaterTranslator()),
+        asset_checks=build_lag_checks(found.sources),
+        jobs=[build_stream_job(seconds)],
+        sensors=[*build_observation_sensor(found.sources), build_renewing_sensor(seconds)],
+        resources={"headwater": HeadwaterResource(project_dir=str(project.root))},
+        executor=dg.in_process_executor,
+    )

@@ -1,0 +1,184 @@
+"""A real webserver and daemon over a real lake, asked by GraphQL as the pages ask."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from headwater_dagster import instance, lease, worker
+from headwater_dagster.location import LEASE_VARIABLE
+
+from .conftest import Shop, headwater, wait_until, worker_processes
+
+RUNS = """query($tag: String!) { runsOrError(filter: {tags: [{key: $tag, value: "main"}]}) {
+  ... on Runs { results { runId status tags { key value } } } } }"""
+VIEW = """query($path: [String!]!) { assetNodeOrError(assetKey: {path: $path}) { ... on AssetNode {
+  isMaterializable kinds dependencyKeys { path }
+  assetMaterializations(limit: 1) { runId metadataEntries { label ... on IntMetadataEntry { intValue } } } } } }"""
+CHECK = """query { assetCheckExecutions(assetKey: {path: ["shop"]}, checkName: "lag", limit: 1) {
+  status evaluation { success metadataEntries { label
+    ... on TextMetadataEntry { text } ... on IntMetadataEntry { intValue }
+    ... on FloatMetadataEntry { floatValue } } } } }"""
+TICK = """query($selector: SensorSelector!) { sensorOrError(sensorSelector: $selector) { ... on Sensor {
+  sensorState { ticks(limit: 1) { status skipReason } } } } }"""
+TERMINATE = """mutation($run: String!) { terminateRun(runId: $run) { __typename } }"""
+LAUNCH = """mutation($params: ExecutionParams!) { launchRun(executionParams: $params) { __typename } }"""
+SELECTOR = {"repositoryName": "__repository__", "repositoryLocationName": instance.MODULE}
+
+
+@dataclass(kw_only=True)
+class Pages:
+    """A running Dagster."""
+
+    shop: Shop
+    port: int
+    children: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    def ask(self, query: str, **variables: Any) -> Any:
+        body = json.dumps({"query": query, "variables": variables}).encode()
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.port}/graphql", body, {"Content-Type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            got = json.load(answer)
+        assert "errors" not in got, got
+        (value,) = got["data"].values()
+        return value
+
+    def up(self) -> bool:
+        assert [child.poll() for child in self.children] == [None] * len(self.children), "webserver or daemon ended"
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/server_info", timeout=5) as answer:
+                return bool(answer.status == 200)
+        except (urllib.error.URLError, OSError):
+            return False
+
+    def runs(self, *statuses: str) -> list[dict[str, Any]]:
+        """Runs of the lease with one of these statuses, newest first."""
+        found = self.ask(RUNS, tag=lease.TAG)["results"]
+        return [run for run in found if run["status"] in statuses]
+
+    def tick(self, sensor: str) -> dict[str, Any]:
+        ticks = self.ask(TICK, selector={**SELECTOR, "sensorName": sensor})["sensorState"]["ticks"]
+        return dict(ticks[0]) if ticks else {"status": "none", "skipReason": None}
+
+
+@pytest.fixture
+def lease_s() -> float:
+    return 5.0
+
+
+@pytest.fixture
+def pages(beating: Shop, lease_s: float) -> Iterator[Pages]:
+    beating.order()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    project = beating.project
+    made = Pages(shop=beating, port=port)
+    environment = {**os.environ, **instance.environment(project), LEASE_VARIABLE: str(lease_s)}
+    with ExitStack() as stack:
+        for argv in instance.processes(project, port=port):
+            output = stack.enter_context((project.root / f"{argv[2]}.log").open("ab"))
+            made.children.append(
+                subprocess.Popen(
+                    argv, env=environment, cwd=project.root, stdout=output, stderr=output, start_new_session=True
+                )
+            )
+        try:
+            wait_until(made.up, "the webserver's answer", 90)
+            yield made
+        finally:
+            beating.log.set_setting(worker.STOPPING, "test")
+            for child in reversed(made.children):
+                _end(child)
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    child.send_signal(signal.SIGINT)
+    try:
+        child.wait(30)
+    except subprocess.TimeoutExpired:
+        os.killpg(child.pid, signal.SIGKILL)
+        child.wait(10)
+
+
+def test_sensor_lease_views_and_lag(pages: Pages) -> None:
+    wait_until(lambda: pages.runs("SUCCESS", "FAILURE"), "a lease launched by the sensor", 120)
+    run = pages.runs("SUCCESS", "FAILURE")[-1]
+    assert run["status"] == "SUCCESS"
+    assert {"key": "dagster/sensor_name", "value": "renew_lease"} in run["tags"]
+
+    view = pages.ask(VIEW, path=["views", "totals"])
+    assert view["isMaterializable"]
+    paths = {tuple(each["path"]) for each in view["dependencyKeys"]}
+    assert paths == {("shop", "public", "orders"), ("shop", "public", "customers")}
+    figures = {each["label"]: each.get("intValue") for each in view["assetMaterializations"][0]["metadataEntries"]}
+    status = json.loads(headwater(pages.shop.project, "status", "--json"))
+    assert figures["to_commit"] == {each["name"]: each["input_commit"] for each in status["views"]}["totals"]
+    assert len(worker_processes(pages.shop.project)) == 1
+
+    wait_until(lambda: pages.ask(CHECK), "an evaluation of the lag check")
+    (execution,) = pages.ask(CHECK)
+    assert (execution["status"], execution["evaluation"]["success"]) == ("SUCCEEDED", True)
+    said = {
+        each["label"]: next(value for key, value in each.items() if key != "label")
+        for each in execution["evaluation"]["metadataEntries"]
+    }
+    source = status["sources"][0]
+    for name in ("state", "lag_ms", "lag_bytes", "confirmed_lsn", "received_lsn"):
+        assert said[name] == source[name]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("lease_s", [300.0])
+def test_cancelling_pauses_and_a_launch_by_hand_resumes(pages: Pages) -> None:
+    shop = pages.shop
+    wait_until(lambda: pages.runs("STARTED") and worker.find(shop.log), "a lease that works", 120)
+    (run,) = pages.runs("STARTED")
+    pages.ask(TERMINATE, run=run["runId"])
+    wait_until(lambda: pages.runs("CANCELED", "FAILURE"), "the end of the run")
+    assert [each["status"] for each in pages.runs("CANCELED", "FAILURE")] == ["CANCELED"]
+    assert worker.paused_by(shop.log) == f"dagster run {run['runId']}"
+    assert worker_processes(shop.project) == []
+    wait_until(lambda: "paused by" in (pages.tick("renew_lease")["skipReason"] or ""), "a skipped renewal")
+    assert pages.runs("QUEUED", "NOT_STARTED", "STARTING", "STARTED") == []
+
+    parameters = {
+        "selector": {**SELECTOR, "pipelineName": "stream"},
+        "mode": "default",
+        "runConfigData": {},
+    }
+    pages.ask(LAUNCH, params=parameters)
+    wait_until(lambda: pages.runs("STARTED") and worker.find(shop.log), "the stream again", 120)
+    assert worker.paused_by(shop.log) is None
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("lease_s", [300.0])
+def test_killed_worker_under_dagster_has_one_successor(pages: Pages) -> None:
+    shop = pages.shop
+    wait_until(lambda: pages.runs("STARTED") and worker.find(shop.log), "a lease that works", 120)
+    first = worker.find(shop.log)
+    assert first is not None
+    (process,) = worker_processes(shop.project)
+    process.kill()
+    order = shop.order()
+    wait_until(lambda: (now := worker.find(shop.log)) is not None and now.pid != first.pid, "a successor")
+    second = worker.find(shop.log)
+    assert second is not None
+    assert second.epoch > first.epoch
+    wait_until(lambda: lease.caught_up(shop.log, order), "its steps")
+    assert [each.pid for each in worker_processes(shop.project)] == [second.pid]
+    assert len(pages.runs("STARTED")) == 1, "the same run goes on"

@@ -1,0 +1,174 @@
+"""The two sensors, evaluated without a daemon: what they report, what they request, whom they believe."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import dagster as dg
+import pytest
+
+from headwater.config import Project
+from headwater_dagster import build_definitions, lease, sensors, worker
+from headwater_dagster.stream import JOB
+
+from .conftest import Shop, headwater
+
+SOURCE = dg.AssetKey(["shop"])
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.ephemeral() as made:
+        yield made
+
+
+def evaluate(project: Project, instance: dg.DagsterInstance, name: str, cursor: str | None = None) -> dg.SensorResult:
+    defs = build_definitions(project.root, lease_s=5)
+    with dg.build_sensor_context(
+        instance=instance, cursor=cursor, definitions=defs, resources=defs.resources
+    ) as context:
+        data = defs.resolve_sensor_def(name).evaluate_tick(context)
+    return dg.SensorResult(
+        run_requests=data.run_requests,
+        cursor=data.cursor,
+        asset_events=list(data.asset_events),
+        skip_reason=None if data.run_requests else (data.skip_message or None),
+    )
+
+
+def text_of(result: dg.SensorResult) -> str:
+    return result.skip_reason.skip_message or "" if result.skip_reason else ""
+
+
+def test_lag_agrees_with_status(shop: Shop, instance: dg.DagsterInstance) -> None:
+    shop.beat(lag_ms=123.0)
+    result = evaluate(shop.project, instance, sensors.OBSERVE)
+    said = json.loads(headwater(shop.project, "status", "--json"))["sources"][0]
+    observation, evaluation = result.asset_events
+    assert isinstance(observation, dg.AssetObservation)
+    assert isinstance(evaluation, dg.AssetCheckEvaluation)
+    assert evaluation.passed
+    assert (evaluation.asset_key, evaluation.check_name) == (SOURCE, "lag")
+    for name in ("state", "lag_ms", "lag_bytes", "confirmed_lsn", "received_lsn"):
+        assert evaluation.metadata[name].value == said[name]
+
+
+@pytest.mark.parametrize(
+    ("state", "lag_ms", "passed", "severity"),
+    [
+        ("streaming", 9_999.0, True, "WARN"),
+        ("streaming", 10_001.0, False, "WARN"),
+        ("streaming", 60_001.0, False, "ERROR"),
+        ("error", 0.0, False, "ERROR"),
+    ],
+)
+def test_lag_rule(
+    shop: Shop, instance: dg.DagsterInstance, state: str, lag_ms: float, passed: bool, severity: str
+) -> None:
+    shop.beat(state=state, lag_ms=lag_ms)
+    evaluation = evaluate(shop.project, instance, sensors.OBSERVE).asset_events[1]
+    assert isinstance(evaluation, dg.AssetCheckEvaluation)
+    assert (evaluation.passed, evaluation.severity.value) == (passed, severity)
+
+
+def test_source_that_never_ran_fails_its_check(project: Project, instance: dg.DagsterInstance) -> None:
+    evaluation = evaluate(project, instance, sensors.OBSERVE).asset_events[1]
+    assert isinstance(evaluation, dg.AssetCheckEvaluation)
+    assert not evaluation.passed
+
+
+def test_no_event_while_nothing_changes(shop: Shop, instance: dg.DagsterInstance) -> None:
+    shop.beat(lag_ms=5)
+    first = evaluate(shop.project, instance, sensors.OBSERVE)
+    shop.beat(lag_ms=6)
+    again = evaluate(shop.project, instance, sensors.OBSERVE, first.cursor)
+    assert again.asset_events == []
+    shop.beat(lag_ms=20_000)
+    worse = evaluate(shop.project, instance, sensors.OBSERVE, again.cursor)
+    assert len(worse.asset_events) == 2
+
+
+def test_check_can_be_executed_by_hand(shop: Shop, instance: dg.DagsterInstance) -> None:
+    shop.beat(lag_ms=7)
+    job = dg.define_asset_job("by_hand", selection=dg.AssetSelection.all_asset_checks())
+    defs = dg.Definitions.merge(build_definitions(shop.project.root), dg.Definitions(jobs=[job]))
+    result = defs.resolve_job_def("by_hand").execute_in_process(instance=instance)
+    (evaluation,) = result.get_asset_check_evaluations()
+    assert evaluation.passed
+    assert evaluation.metadata["lag_ms"].value == 7
+
+
+def test_renewing_requests_one_lease(shop: Shop, instance: dg.DagsterInstance) -> None:
+    result = evaluate(shop.project, instance, sensors.RENEW)
+    (request,) = result.run_requests or []
+    assert request.run_key is None
+    assert request.tags[lease.TAG] == "main"
+    assert request.tags["dagster/max_runtime"] == "605"
+
+
+def test_renewing_skips(shop: Shop, instance: dg.DagsterInstance) -> None:
+    worker.pause(shop.log, by="someone")
+    assert "paused by someone" in text_of(evaluate(shop.project, instance, sensors.RENEW))
+    worker.resume(shop.log)
+    shop.log.set_setting(worker.STOPPING, "demo")
+    assert "stopping" in text_of(evaluate(shop.project, instance, sensors.RENEW))
+    shop.log.set_setting(worker.STOPPING, None)
+    for view in shop.log.views():
+        shop.log.drop_view(view.name)
+    assert "no view" in text_of(evaluate(shop.project, instance, sensors.RENEW))
+
+
+def test_renewing_without_a_lake(project: Project, instance: dg.DagsterInstance) -> None:
+    assert "no lake" in text_of(evaluate(project, instance, sensors.RENEW))
+
+
+def started_run(project: Project, instance: dg.DagsterInstance) -> dg.DagsterRun:
+    """A run that Dagster calls STARTED, of which no process is left."""
+    job = build_definitions(project.root, lease_s=5).resolve_job_def(JOB)
+    run = instance.create_run_for_job(job, tags={lease.TAG: lease.NAME})
+    for event in (dg.DagsterEventType.PIPELINE_STARTING, dg.DagsterEventType.PIPELINE_START):
+        instance.report_dagster_event(dg.DagsterEvent(event_type_value=event.value, job_name=JOB), run_id=run.run_id)
+    found = instance.get_run_by_id(run.run_id)
+    assert found is not None
+    assert found.status == dg.DagsterRunStatus.STARTED
+    return found
+
+
+def test_a_beating_run_is_believed(shop: Shop, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sensors, "BEGIN_S", 0.0)
+    run = started_run(shop.project, instance)
+    shop.log.live.beat(lease.LEASE, run_id=run.run_id, deadline=0.0, state="held")
+    assert run.run_id in text_of(evaluate(shop.project, instance, sensors.RENEW))
+
+
+def test_a_dead_run_is_failed_and_followed(
+    shop: Shop, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its lease was last beaten by another run: this one's process is gone, whatever its status says."""
+    run = started_run(shop.project, instance)
+    assert run.run_id in text_of(evaluate(shop.project, instance, sensors.RENEW)), "it may still be starting"
+    monkeypatch.setattr(sensors, "BEGIN_S", 0.0)
+    shop.log.live.beat(lease.LEASE, run_id="another", deadline=0.0, state="held")
+    result = evaluate(shop.project, instance, sensors.RENEW)
+    assert len(result.run_requests or []) == 1
+    failed = instance.get_run_by_id(run.run_id)
+    assert failed is not None
+    assert failed.status == dg.DagsterRunStatus.FAILURE
+    assert "the next try is in" in text_of(evaluate(shop.project, instance, sensors.RENEW))
+
+
+def test_a_reused_pid_is_no_worker(shop: Shop) -> None:
+    """The pipeline's last beat is of a process that is gone; another one has its number now."""
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    try:
+        with shop.log.live._connection() as connection:
+            connection.execute(
+                "INSERT OR REPLACE INTO live VALUES (?, ?, 0, 1000.0, '{}')", (worker.PIPELINE, child.pid)
+            )
+        assert worker.find(shop.log) is None
+        assert child.poll() is None, "a process that is not the worker must never be killed"
+    finally:
+        child.communicate(b"\n")
