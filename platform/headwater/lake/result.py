@@ -30,7 +30,10 @@ class Result:
 
     ``position`` is the commit whose published state was read; ``input_position`` the commit at which tables
     were read, and of which every view in the query is a true picture (equal to ``position`` without views).
+    ``shown_rows`` is how many rows the forms for people show.
     """
+
+    shown_rows = SHOWN_ROWS
 
     def __init__(self, text: str, table: pa.Table, types: list[str], position: int, input_position: int) -> None:
         self.text = text
@@ -93,7 +96,7 @@ class Result:
 
     @cached_property
     def _shown(self) -> list[tuple[str | None, ...]]:
-        return self.texts(SHOWN_ROWS)
+        return self.texts(self.shown_rows)
 
     def __repr__(self) -> str:
         return str(self)
