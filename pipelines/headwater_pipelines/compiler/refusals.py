@@ -158,7 +158,7 @@ def _function(node: Tree, refuse: Refusal, duck: Duck) -> None:
     aggregate = name in duck.aggregates
     rules: tuple[tuple[bool, str, str, str], ...] = (
         (
-            name in duck.unstable,
+            not aggregate and duck.is_unstable(name),
             "VOLATILE_FUNCTION",
             f"{name}() gives another result each time",
             "Use a column of the source, or apply it when you read the view.",

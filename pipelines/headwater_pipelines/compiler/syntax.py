@@ -9,7 +9,8 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable, Iterator
-from functools import cached_property
+from dataclasses import dataclass
+from functools import cache, cached_property
 from typing import Any
 
 import duckdb
@@ -23,6 +24,29 @@ NOWHERE = 18446744073709551615
 """DuckDB's ``query_location`` of nodes that the parser made up."""
 
 
+@dataclass(frozen=True)
+class _Functions:
+    aggregates: frozenset[str]
+    unstable: frozenset[str]
+    macros: dict[str, tuple[str, ...]]
+
+
+@cache
+def _functions() -> _Functions:
+    """DuckDB's own list of functions: constants of the library, slow to ask for."""
+    query = "SELECT function_name, function_type, stability, macro_definition FROM duckdb_functions()"
+    with duck.connect() as connection:
+        rows = connection.execute(query).fetchall()
+    unstable = {name for name, _, stability, _ in rows if stability in ("VOLATILE", "CONSISTENT_WITHIN_QUERY")}
+    macros: dict[str, tuple[str, ...]] = {}
+    for name, kind, _, body in rows:
+        if kind == "macro":
+            macros[name] = (*macros.get(name, ()), body)
+    # Bound by the parser to the session, without a function's stability.
+    unstable |= {"current_user", "session_user", "current_schema", "current_catalog"}
+    return _Functions(frozenset(name for name, kind, _, _ in rows if kind == "aggregate"), frozenset(unstable), macros)
+
+
 class Duck:
     """A private in-memory database for parsing, printing and typing; nothing is ever stored in it."""
 
@@ -31,8 +55,8 @@ class Duck:
 
     def parse(self, text: str, place: Callable[[int], tuple[int, int]]) -> Tree:
         """The tree of a single SELECT; SqlSyntax with DuckDB's own message and the place."""
-        row = self.connection.execute("SELECT json_serialize_sql($text)", {"text": text}).fetchone()
-        parsed: Tree = json.loads(row[0] if row else "{}")
+        row = self.connection.execute("SELECT json_serialize_sql($text)", {"text": text}).fetchall()[0]
+        parsed: Tree = json.loads(row[0])
         if parsed.get("error"):
             raise _syntax(parsed, place)
         statements: list[Tree] = parsed["statements"]
@@ -67,36 +91,28 @@ class Duck:
         body = ", ".join(f"{quote(column)} {text}" for column, text in columns)
         self.connection.execute(f"CREATE OR REPLACE TABLE {quote(name)} ({body})")
 
-    @cached_property
+    @property
     def aggregates(self) -> frozenset[str]:
         """Names of aggregate functions."""
-        return self._functions("function_type = 'aggregate'")
+        return _functions().aggregates
 
-    @cached_property
-    def unstable(self) -> frozenset[str]:
-        """Names of functions whose result does not depend on their arguments alone, macros over them included."""
-        found = set(self._functions("stability IN ('VOLATILE', 'CONSISTENT_WITHIN_QUERY')"))
-        query = "SELECT function_name, macro_definition FROM duckdb_functions() WHERE function_type = 'macro'"
-        for name, body in self.connection.execute(query).fetchall():
-            names = {node["function_name"] for node in walk(self.expression(body)) if "function_name" in node}
-            if names & found:
-                found.add(name)
-        return frozenset(found | {"current_user", "session_user", "current_schema", "current_catalog"})
-
-    def _functions(self, condition: str) -> frozenset[str]:
-        query = f"SELECT DISTINCT function_name FROM duckdb_functions() WHERE {condition}"
-        return frozenset(row[0] for row in self.connection.execute(query).fetchall())
+    def is_unstable(self, name: str) -> bool:
+        """Whether a function's result depends on more than its arguments; a macro's on what it calls."""
+        known = _functions()
+        bodies = known.macros.get(name, ())
+        calls = {node["function_name"] for body in bodies for node in walk(self.expression(body)) if "function_name" in node}
+        return name in known.unstable or any(self.is_unstable(call) for call in calls - {name})
 
     @cached_property
     def _shell(self) -> Tree:
-        row = self.connection.execute("SELECT json_serialize_sql('SELECT 1')").fetchone()
-        shell: Tree = json.loads(row[0] if row else "{}")
+        row = self.connection.execute("SELECT json_serialize_sql('SELECT 1')").fetchall()[0]
+        shell: Tree = json.loads(row[0])
         return shell
 
     def _print(self, statement: Tree) -> str:
         text = {"tree": json.dumps(statement)}
-        row = self.connection.execute("SELECT json_deserialize_sql($tree::JSON)", text).fetchone()
-        return str(row[0]) if row else ""
+        row = self.connection.execute("SELECT json_deserialize_sql($tree::JSON)", text).fetchall()[0]
+        return str(row[0])
 
 
 def walk(node: Any) -> Iterator[Tree]:

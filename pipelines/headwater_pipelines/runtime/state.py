@@ -52,7 +52,8 @@ class State:
 
     def row(self, sql: str) -> tuple[Any, ...] | None:
         """The first row of a SELECT."""
-        return self.connection.execute(sql).fetchone()
+        rows = self.connection.execute(sql).fetchall()  # an unfetched rest would block the next statement
+        return rows[0] if rows else None
 
     def begin(self) -> None:
         self._point("begin", lambda: self.connection.execute("BEGIN"))
@@ -100,5 +101,5 @@ def remove(path: Path) -> None:
 def _count(result: duckdb.DuckDBPyConnection) -> int:
     if not result.description or result.description[0][0] != "Count":
         return 0
-    row = result.fetchone()
-    return int(row[0]) if row else 0
+    rows = result.fetchall()  # none for a CREATE TABLE without AS
+    return int(rows[0][0]) if rows else 0

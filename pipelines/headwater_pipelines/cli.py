@@ -1,0 +1,183 @@
+"""The commands of this package: ``headwater view ...``, ``views``, ``pause``, ``resume``.
+
+Only light imports at the top: the command line's help loads this module.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from headwater.cli.options import JsonOption, ProjectOption
+
+if TYPE_CHECKING:
+    from headwater.log import Log
+
+File = Annotated[str, typer.Argument(metavar="FILE", help="A .sql file with the definition, or - for standard input.")]
+Name = Annotated[str, typer.Argument(metavar="VIEW", help="The view's name.")]
+
+EXCERPT_LINES = 3
+
+view = typer.Typer(no_args_is_help=True, add_completion=False, help="Create, drop, list and explain views.")
+
+
+@view.command("create")
+def create(file: File, project: ProjectOption = None) -> None:
+    """Check a definition and register it. The running pipeline fills it; nothing is created when it is refused."""
+    from headwater_pipelines import api
+
+    sql, name = _read(file)
+    with _open(project) as log, _quoting(sql):
+        made = api.create_view(log, sql, name=name)
+    typer.echo(f"view {made.name} created; `headwater views` or `headwater up` fills and maintains it")
+
+
+@view.command("drop")
+def drop(name: Name, project: ProjectOption = None) -> None:
+    """End a view. Its history stays readable at older positions."""
+    from headwater_pipelines import api
+
+    with _open(project) as log:
+        api.drop_view(log, name)
+    typer.echo(f"view {name} dropped")
+
+
+@view.command("list")
+def list_views(project: ProjectOption = None, as_json: JsonOption = False) -> None:
+    """Show every view: state, columns read, reason when it is not live."""
+    from headwater_pipelines import api
+
+    with _open(project) as log:
+        lineage = api.lineage(log)
+        rows = [
+            {"name": v.name, "state": v.state, "reads": lineage[v.name], "reason": v.reason, "sql": v.sql}
+            for v in log.views()
+        ]
+    if as_json:
+        import json
+
+        typer.echo(json.dumps({"views": rows}))
+    elif not rows:
+        typer.echo("no views; `headwater view create FILE` makes one")
+    else:
+        _table(rows)
+
+
+@view.command("explain")
+def explain(file: File, project: ProjectOption = None, as_json: JsonOption = False) -> None:
+    """Show how a definition would be maintained, node by node. FILE may be an existing view's name."""
+    from headwater_pipelines import api
+
+    with _open(project) as log:
+        existing = any(each.name == file for each in log.views())
+        sql, name = (file, "") if existing else _read(file)
+        with _quoting(sql):
+            plan = api.explain(log, sql, name=name)
+    if as_json:
+        import json
+
+        typer.echo(json.dumps(plan.to_dict()))
+    else:
+        typer.echo(str(plan))
+
+
+def views(
+    project: ProjectOption = None,
+    until_caught_up: Annotated[
+        bool, typer.Option("--until-caught-up", help="Stop once everything committed until now is in the views.")
+    ] = False,
+) -> None:
+    """Maintain all views. `headwater up` runs this."""
+    from headwater.config import load
+    from headwater.log import open_log
+    from headwater.service.signals import stop_signals
+    from headwater_pipelines.runtime import worker
+
+    loaded = load(project)
+    with stop_signals() as stop, open_log(loaded.lake_dir, create=True) as log:
+        worker.run(log, loaded.settings, stop, until_caught_up=until_caught_up)
+
+
+def pause(name: Name, project: ProjectOption = None) -> None:
+    """Stop maintaining a view; what it has published stays readable."""
+    from headwater_pipelines import api
+
+    with _open(project) as log:
+        api.pause_view(log, name)
+    typer.echo(f"view {name} paused; `headwater resume {name}` rebuilds it")
+
+
+def resume(name: Name, project: ProjectOption = None) -> None:
+    """Maintain a paused or failed view again. It is rebuilt; readers see the difference as one step."""
+    from headwater_pipelines import api
+
+    with _open(project) as log:
+        api.resume_view(log, name)
+    typer.echo(f"view {name} resumed")
+
+
+@contextmanager
+def _open(project: Path | None) -> Iterator[Log]:
+    from headwater.config import load
+    from headwater.log import open_log
+
+    with open_log(load(project).lake_dir, create=True) as log:
+        yield log
+
+
+def _read(file: str) -> tuple[str, str]:
+    """The definition and, for a file with a bare SELECT, the view's name."""
+    from headwater.errors import UsageError
+
+    if file == "-":
+        return sys.stdin.read(), ""
+    path = Path(file)
+    try:
+        return path.read_text(encoding="utf-8"), path.stem
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read {file}: {error}", todo="Give a .sql file, or - for standard input.") from error
+
+
+@contextmanager
+def _quoting(sql: str) -> Iterator[None]:
+    """Show the line that an SQL error is about, with a caret, before the error's own paragraph."""
+    from headwater.errors import SqlError
+
+    try:
+        yield
+    except SqlError as error:
+        place = _place(error)
+        lines = sql.splitlines()
+        if place and 0 < place[0] <= len(lines):
+            line, column = place
+            for number in range(max(1, line - EXCERPT_LINES + 1), line + 1):
+                typer.echo(f"{number:>4} | {lines[number - 1]}", err=True)
+            typer.echo(" " * (column + 6) + "^", err=True)
+        raise
+
+
+def _place(error: Any) -> tuple[int, int] | None:
+    """Line and column of an error, from its facts or its text."""
+    import re
+
+    if getattr(error, "line", 0):
+        return int(error.line), int(error.column)
+    found = re.search(r"line (\d+), column (\d+)", error.where)
+    return (int(found[1]), int(found[2])) if found else None
+
+
+def _table(rows: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("view", "state", "reads", "reason"):
+        table.add_column(heading, overflow="fold")
+    for row in rows:
+        table.add_row(row["name"], row["state"], ", ".join(row["reads"]), row["reason"])
+    Console().print(table)

@@ -1,0 +1,158 @@
+"""How a view is maintained, node by node: maintenance class, reason code, and what is stored for it.
+
+Classes: ``linear`` (the delta of the input is enough), ``bilinear`` (joined with the other inputs' rows),
+``additive`` (state per group changes by the delta), ``touched-key`` (groups that change are recomputed from
+stored rows), ``full`` (everything is recomputed).
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+
+from headwater.errors import UnsupportedSql
+
+from headwater_pipelines.compiler.plan import Aggregate, Base, Leaf, Node, Select, Source
+from headwater_pipelines.compiler.view import CompiledView
+
+_REASONS = {
+    "STORED_ROWS": "the topic's rows are kept, by key where it has one",
+    "LINEAR": "its delta is the operator applied to the input's delta",
+    "BILINEAR": "each input's delta is joined with the other inputs' stored rows",
+    "ADDITIVE_STATE": "count and exact sums per group change by the delta",
+    "FLOAT_SUM": "floating sums cannot be kept by subtraction: touched groups are recomputed",
+    "FLOAT_SUM_WHOLE": "a floating sum over the whole input is recomputed from all rows",
+}
+
+
+@dataclass(frozen=True)
+class ExplainNode:
+    """One operator. ``depth`` is its place in the tree, the view's output at 0; ``stored`` a state table or ''."""
+
+    depth: int
+    operator: str
+    detail: str
+    maintenance: str
+    reason: str
+    stored: str
+
+
+@dataclass(frozen=True)
+class Explain:
+    """The plan of a view, output first. ``str`` is a text tree, notebooks show a table."""
+
+    name: str
+    columns: tuple[tuple[str, str], ...]
+    key: tuple[str, ...]
+    nodes: tuple[ExplainNode, ...]
+
+    @property
+    def is_incremental(self) -> bool:
+        return all(node.maintenance != "full" for node in self.nodes)
+
+    def to_dict(self) -> dict[str, object]:
+        """The same as plain data, for --json."""
+        return {
+            "name": self.name,
+            "columns": [{"name": name, "type": text} for name, text in self.columns],
+            "key": list(self.key),
+            "incremental": self.is_incremental,
+            "nodes": [{**asdict(node), "why": _REASONS[node.reason]} for node in self.nodes],
+        }
+
+    def __str__(self) -> str:
+        key = f" by ({', '.join(self.key)})" if self.key else ""
+        shape = ", ".join(f"{name} {text}" for name, text in self.columns)
+        lines = [f"view {self.name}{key}: {shape}"]
+        for place, node in enumerate(self.nodes):
+            lines.append(f"{self._branch(place)}{node.operator} {node.detail}  [{node.maintenance} · {node.reason}]")
+        reasons = dict.fromkeys(node.reason for node in self.nodes)
+        return "\n".join([*lines, "", *(f"{reason}: {_REASONS[reason]}" for reason in reasons)])
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><td style='text-align:left;padding-left:{node.depth + 0.5}em'>{html.escape(node.operator)}</td>"
+            f"<td style='text-align:left'><code>{html.escape(node.detail)}</code></td>"
+            f"<td>{node.maintenance}</td><td title='{html.escape(_REASONS[node.reason], quote=True)}'>{node.reason}</td></tr>"
+            for node in self.nodes
+        )
+        head = "<tr><th>operator</th><th>detail</th><th>maintenance</th><th>reason</th></tr>"
+        return f"<table><caption>view {html.escape(self.name)}</caption><thead>{head}</thead><tbody>{rows}</tbody></table>"
+
+    def _branch(self, place: int) -> str:
+        depth = self.nodes[place].depth
+        following = [node.depth for node in self.nodes[place + 1 :]]
+        parts = []
+        for level in range(1, depth + 1):
+            rest = next((d for d in following if d <= level), -1)
+            last = rest != level
+            if level == depth:
+                parts.append("└─ " if last else "├─ ")
+            else:
+                parts.append("   " if last else "│  ")
+        return "".join(parts)
+
+
+def explain(view: CompiledView) -> Explain:
+    """The nodes of a compiled view."""
+    names = {(base.name, name) for base, used in view.used.items() for name in used}
+    columns = {base: sorted(name for full, name in names if full == base.name) for base in view.used}
+    nodes = tuple(_node(view.root, 0, "", columns))
+    return Explain(view.name, view.columns, view.key, nodes)
+
+
+def require_incremental(view: CompiledView) -> None:
+    """UnsupportedSql when ``refresh_mode = 'incremental strict'`` is asked for and a node recomputes everything."""
+    if view.definition.options.get("refresh_mode") != "incremental strict":
+        return
+    for node in explain(view).nodes:
+        if node.maintenance == "full":
+            what = f"{node.operator} {node.detail} would be recomputed in full"
+            raise UnsupportedSql(what, code=node.reason, todo="Use DECIMAL instead of DOUBLE, or drop 'incremental strict'.")
+
+
+def _node(node: Node, depth: int, alias: str, columns: Mapping[Base, list[str]]) -> Iterator[ExplainNode]:
+    match node:
+        case Leaf(source):
+            yield from _source(source, depth, alias, columns)
+        case Select():
+            yield from _select(node, depth, columns)
+        case _:
+            yield ExplainNode(depth, "union all", f"of {len(node.inputs)}", "linear", "LINEAR", "")
+            for part in node.inputs:
+                yield from _node(part, depth + 1, "", columns)
+
+
+def _select(node: Select, depth: int, columns: Mapping[Base, list[str]]) -> Iterator[ExplainNode]:
+    """Project, filter and join of one Select as up to three nodes."""
+    projected = ", ".join(sql if sql.split(".")[-1].strip('"') == name else f"{sql} AS {name}" for name, sql in node.columns)
+    yield ExplainNode(depth, "project", projected, "linear", "LINEAR", "")
+    joined = len(node.items) > 1
+    if node.where and not joined:
+        depth += 1
+        yield ExplainNode(depth, "filter", " AND ".join(node.where), "linear", "LINEAR", "")
+    if joined:
+        depth += 1
+        condition = " AND ".join(node.where) or "every pair"
+        yield ExplainNode(depth, "inner join", condition, "bilinear", "BILINEAR", "")
+    for item in node.items:
+        yield from _node(item.node, depth + 1, item.alias, columns)
+
+
+def _source(source: Source, depth: int, alias: str, columns: Mapping[Base, list[str]]) -> Iterator[ExplainNode]:
+    if isinstance(source, Base):
+        shown = f"{source.name} ({', '.join(columns.get(source, []))})"
+        shown = f"{shown} as {alias}" if alias and alias != source.name.rpartition(".")[2] else shown
+        yield ExplainNode(depth, "table", shown, "linear", "STORED_ROWS", source.table)
+        return
+    inputs = dict(source.input.columns) if isinstance(source.input, Select) else {}
+    keys = ", ".join(inputs.get(name, name) for name, _ in source.keys)
+    sums = ", ".join(inputs.get(measure.column, measure.column) for measure in source.measures)
+    detail = (f"by ({keys})" if keys else "of all rows") + (f" over {sums}" if sums else "")
+    if not source.touched:
+        kind = ("additive", "ADDITIVE_STATE")
+    else:
+        kind = ("touched-key", "FLOAT_SUM") if source.keys else ("full", "FLOAT_SUM_WHOLE")
+    yield ExplainNode(depth, "aggregate", detail, *kind, source.table)
+    yield from _node(source.input, depth + 1, "", columns)

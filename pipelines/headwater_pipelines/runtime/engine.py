@@ -1,0 +1,275 @@
+"""The pipeline over its state file: start, step, build, drop. Every change of state ends in one published commit.
+
+    read (a, b]  ─▶  one state transaction: rows, aggregates, progress, outbox  ─▶  one log commit (the outbox)
+
+Invariant: the state stands at the catalog's last published step, or one ahead with that step's outbox inside.
+At start the second case publishes the outbox again; anything else is a state of another history and is
+rebuilt from the log, which the caller is told.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+
+import pyarrow as pa
+
+from headwater.catalog.records import View, to_datetime
+from headwater.errors import StateMismatch
+from headwater.log import Log
+from headwater.record import WEIGHT as LOG_WEIGHT
+from headwater.types import quote
+
+from headwater_pipelines.compiler import CompiledView
+from headwater_pipelines.compiler.plan import Aggregate, Base
+from headwater_pipelines.runtime import intake
+from headwater_pipelines.runtime.bases import Store, prune
+from headwater_pipelines.runtime.intake import Range, RawValue
+from headwater_pipelines.runtime.journal import Built, Journal, Progress, Stored
+from headwater_pipelines.runtime.program import Program, ViewFailed
+from headwater_pipelines.runtime.publish import publish
+from headwater_pipelines.runtime.registry import used_columns
+from headwater_pipelines.runtime.state import State
+
+_OWN = re.compile(r"t\d+|g_[0-9a-f]{12}")
+"""Names of stored copies and aggregate states, as opposed to bookkeeping."""
+
+FILL_PART_ROWS = 250_000
+"""Rows of one outbox part while a view is filled: bounds what a part holds in memory."""
+
+
+class Engine:
+    """Owns the state. ``compiled`` are all views of the catalog that compile; the program runs some of them."""
+
+    def __init__(self, log: Log, epoch: int, state: State, rows_target: int) -> None:
+        self.log = log
+        self.epoch = epoch
+        self.state = state
+        self.rows_target = rows_target
+        self.journal = Journal(state)
+        self.built: dict[int, Built] = {}
+        self.program = Program({}, {})
+        self.progress = self._fresh_progress()
+
+    # ---- start
+
+    def open(self, compiled: Mapping[int, CompiledView]) -> None:
+        """Take over the state file as it is; StateMismatch when it does not belong to this log any more."""
+        progress = self.journal.read()
+        last = self.log.last_step()
+        number = last.number if last else 0
+        if progress is None:
+            self.journal.create(self.progress)
+            return
+        if progress.incarnation != self.log.incarnation or progress.number not in (number, number + 1):
+            raise StateMismatch(
+                f"the pipeline's state stands at step {progress.number} of lake {progress.incarnation[:8]},"
+                f" the catalog at step {number} of {self.log.incarnation[:8]}",
+                todo="It is rebuilt from the log.",
+            )
+        self.progress = progress
+        self.built = self.journal.built()
+        if progress.number == number + 1:
+            publish(self.log, self.epoch, progress, self.built, self.journal.outbox())
+        views = {view: compiled[view] for view in self.built if self._is_current(view, compiled)}
+        self._adopt(views)
+
+    def _is_current(self, view: int, compiled: Mapping[int, CompiledView]) -> bool:
+        """Whether the state was built for this very definition over tables of the same shape."""
+        known = compiled.get(view)
+        if known is None or known.definition.text != self.built[view].sql or known.schema != self.built[view].schema:
+            return False
+        stored = self.journal.stored()
+        tables = self.state.tables()
+        if any(isinstance(s, Aggregate) and s.table not in tables for s in Program({view: known}, {}).order):
+            return False
+        return all(
+            base.id in stored and names <= set(stored[base.id].schema.names) and self._same_types(stored[base.id])
+            for base, names in known.used.items()
+        )
+
+    def stale(self) -> frozenset[int]:
+        """Running views over a table that was recreated or whose used columns have other types now."""
+        stored = self.journal.stored()
+        return frozenset(
+            view
+            for view, compiled in self.program.views.items()
+            if not all(base.id in stored and self._same_types(stored[base.id]) for base in compiled.used)
+        )
+
+    def _same_types(self, stored: Stored) -> bool:
+        topic = {topic.id: topic for topic in self.log.topics()}.get(stored.topic)
+        if topic is None:
+            return False
+        now = {field.name: field.type for field in topic.schema.fields}
+        return all(now.get(field.name) == field.type for field in stored.schema.fields)
+
+    def _adopt(self, views: Mapping[int, CompiledView]) -> None:
+        """Run these views from now on, over the stored copies that the file has."""
+        stored = self.journal.stored()
+        stores = {
+            base: Store(base, stored[base.id].schema)
+            for view in views.values()
+            for base in view.used
+        }
+        self.program = Program(views, stores)
+
+    # ---- step
+
+    def step(self, newest: int) -> Range | None:
+        """Consume the next source commits and publish; None when there are none."""
+        found = intake.next_range(self.log, self.progress.input_commit, newest, self.rows_target)
+        if not found.commits:
+            return None
+        arrived = intake.read(self.log, self.program.stores.values(), found)
+        outputs: list[tuple[int, pa.Table]] = []
+        progress = self._next(found.upto, frozenset(self.program.views))
+        with _Transaction(self.state):
+            self.journal.clear_outbox()
+            by_base = {store.base: table for store, table in arrived.items()}
+            outputs.extend(self.program.step(self.state, by_base))
+            self.journal.add_outbox((view, 0, table) for view, table in outputs)
+            self.journal.write(progress)
+        self.progress = progress
+        publish(self.log, self.epoch, progress, self.built, outputs)
+        return found
+
+    # ---- build and drop
+
+    def build(self, added: Mapping[int, CompiledView], catalog: Mapping[int, View]) -> None:
+        """Fill new views at the present input commit and publish their contents as one step.
+
+        A changelog that exists already (after a resume or a rebuild) receives the difference.
+        """
+        views = {**self.program.views, **added}
+        if not self.program.views:
+            self.progress = self._at(self.log.newest_commit())
+        program = Program(views, self._stores(views))
+        old = {view: self._published(catalog[view], compiled) for view, compiled in added.items()}
+        progress = self._next(self.progress.input_commit, frozenset(views))
+        built = {**self.built, **{v: Built(c.name, c.definition.text, c.schema) for v, c in added.items()}}
+        with _Transaction(self.state):
+            self.journal.clear_outbox()
+            self._load(program)
+            tables = self.state.tables()
+            program.create(self.state, [a for a in program.aggregates if a.table not in tables])
+            for view in added:
+                self.journal.add_outbox(self._difference(program, view, old[view]))
+            self.journal.set_built(built)
+            self.journal.write(progress)
+        self.progress, self.built, self.program = progress, built, program
+        publish(self.log, self.epoch, progress, built, self.journal.outbox())
+
+    def drop(self, views: frozenset[int]) -> None:
+        """Stop maintaining views and remove the state that only they used."""
+        kept = {view: compiled for view, compiled in self.program.views.items() if view not in views}
+        self.built = {view: built for view, built in self.built.items() if view not in views}
+        used = used_columns(kept)
+        program = Program(kept, {base: store for base, store in self.program.stores.items() if base in used})
+        with _Transaction(self.state):
+            self.journal.set_built(self.built)
+            needed = {source.table for source in program.order}
+            for table in self.state.tables():
+                if _OWN.fullmatch(table) and table not in needed:
+                    self.state.write(f"DROP TABLE {quote(table)}")
+            self.journal.set_stored(self._stored(program))
+        self.program = program
+
+    def _stores(self, views: Mapping[int, CompiledView]) -> dict[Base, Store]:
+        """Stored copies for these views: existing ones that have the columns, else the union of old and new."""
+        found = {}
+        for base, names in used_columns(views).items():
+            store = self.program.stores.get(base)
+            fits = store is not None and names <= set(store.schema.names)
+            found[base] = store if store and fits else Store(base, prune(self.log.topic(base.name).schema, names))
+        return found
+
+    def _load(self, program: Program) -> None:
+        """Create and fill the stored copies that the running program does not have."""
+        users = {base: program.users(base) for base in program.bases}
+        for base, store in program.stores.items():
+            if self.program.stores.get(base) == store:
+                continue
+            self.state.write(f"DROP TABLE IF EXISTS {quote(base.table)}")
+            try:
+                with program.blame(users[base]):
+                    intake.load(self.log, self.state, store, self.progress.input_commit, self.rows_target)
+            except RawValue as error:
+                raise ViewFailed(str(error), users[base]) from error
+        self.journal.set_stored(self._stored(program))
+
+    def _stored(self, program: Program) -> list[Stored]:
+        return [Stored(b.id, b.name, b.kind, store.schema) for b, store in program.stores.items()]
+
+    def _published(self, view: View, compiled: CompiledView) -> pa.Table | None:
+        """What the view's changelog holds now, as distinct rows with counts; None when there is none."""
+        if view.topic is None:
+            return None
+        topic = self.log.topic(view.topic)
+        shape = [(field.name, field.type) for field in topic.schema.fields]
+        if shape != list(compiled.columns):
+            raise ViewFailed("its columns are not those it was created with. Drop it and create it anew", frozenset({view.id}))
+        return self.log.read_changes(view.topic, 0, self.log.newest_commit(), [*topic.schema.names, LOG_WEIGHT])
+
+    def _difference(self, program: Program, view: int, old: pa.Table | None) -> Iterator[tuple[int, int, pa.Table]]:
+        """The view's contents minus what is published, in parts."""
+        columns = program.views[view].columns
+        names = ", ".join(quote(name) for name, _ in columns)
+        contents = program.contents(view)
+        if old is not None:
+            self.state.connection.register("published", old)
+            both = f"SELECT {names}, {LOG_WEIGHT} FROM ({contents}) UNION ALL SELECT {names}, -{LOG_WEIGHT} FROM published"
+            contents = f"SELECT {names}, CAST(sum({LOG_WEIGHT}) AS BIGINT) AS {LOG_WEIGHT} FROM ({both}) GROUP BY ALL HAVING sum({LOG_WEIGHT}) <> 0"
+        with program.blame(frozenset({view})):
+            rows = self.state.temporary(f"CREATE OR REPLACE TEMP TABLE filled AS {contents}")
+        for part, start in enumerate(range(0, rows, FILL_PART_ROWS)):
+            yield view, part, self.state.query(f"SELECT * FROM filled WHERE rowid >= {start} AND rowid < {start + FILL_PART_ROWS}")
+        self.state.temporary("DROP TABLE filled")
+        if old is not None:
+            self.state.connection.unregister("published")
+
+    # ---- progress
+
+    def _now(self) -> datetime:
+        return to_datetime(self.log.clock.now_us())
+
+    def _fresh_progress(self) -> Progress:
+        last = self.log.last_step()
+        return Progress(
+            incarnation=self.log.incarnation,
+            epoch=self.epoch,
+            number=last.number if last else 0,
+            input_commit=0,
+            instant=self._now(),
+            views=frozenset(),
+        )
+
+    def _at(self, commit: int) -> Progress:
+        return Progress(**{**self.progress.__dict__, "input_commit": commit})
+
+    def _next(self, commit: int, views: frozenset[int]) -> Progress:
+        return Progress(
+            incarnation=self.log.incarnation,
+            epoch=self.epoch,
+            number=self.progress.number + 1,
+            input_commit=commit,
+            instant=self._now(),
+            views=views,
+        )
+
+
+class _Transaction:
+    """One transaction of the state: committed at the end of the block, rolled back when it raises."""
+
+    def __init__(self, state: State) -> None:
+        self.state = state
+
+    def __enter__(self) -> None:
+        self.state.begin()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if error is None:
+            self.state.commit()
+        else:
+            self.state.rollback()

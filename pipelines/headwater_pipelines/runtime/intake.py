@@ -1,0 +1,120 @@
+"""What the log holds for the pipeline: whole source commits, up to about a target of rows per step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from sqlalchemy import select, union
+
+from headwater import record
+from headwater.catalog import tables
+from headwater.errors import PipelineError
+from headwater.log import Log, base
+from headwater.types import lift_sql, quote
+
+from headwater_pipelines.compiler.plan import WEIGHT
+from headwater_pipelines.runtime.bases import Store
+from headwater_pipelines.runtime.publish import PRODUCER
+from headwater_pipelines.runtime.state import State
+
+
+class RawValue(PipelineError):
+    """Records hold a value that the type of a column in use cannot hold; ``topic`` is the base's full name."""
+
+
+@dataclass(frozen=True)
+class Range:
+    """Commits in (after, upto]; ``rows`` of source commits among them, 0 when there is nothing to consume."""
+
+    after: int
+    upto: int
+    rows: int
+    commits: int
+
+
+def next_range(log: Log, after: int, newest: int, rows_target: int) -> Range:
+    """The next whole commits. ``upto`` is a source commit, unless only publish commits were found."""
+    upto, rows, commits, seen = after, 0, 0, after
+    for info in log.commits(after, newest, limit=10_000):
+        seen = info.number
+        if info.producer == PRODUCER:
+            continue
+        upto, rows, commits = info.number, rows + info.rows, commits + 1
+        if rows >= rows_target:
+            break
+    return Range(after, upto if commits else seen, rows, commits)
+
+
+def changed_topics(log: Log, after: int, upto: int) -> set[int]:
+    """Ids of the topics that have records in (after, upto]."""
+    batch, segment = tables.batch, tables.segment
+    hot = select(batch.c.topic).where(batch.c.commit > after, batch.c.commit <= upto)
+    sealed = select(segment.c.topic).where(segment.c.last_commit > after, segment.c.first_commit <= upto)
+    with log.catalog.read() as connection:
+        return set(connection.execute(union(hot, sealed)).scalars())
+
+
+def read(log: Log, stores: Iterable[Store], found: Range) -> dict[Store, pa.Table]:
+    """The change records of every stored topic that changed in the range; RawValue names what cannot be held."""
+    changed = changed_topics(log, found.after, found.upto)
+    return {store: _read(log, store, found.after, found.upto) for store in stores if store.base.id in changed}
+
+
+def load(log: Log, state: State, store: Store, upto: int, rows_target: int) -> None:
+    """Fill a new stored copy with the topic's rows at ``upto``: its newest base, then changes in bounded parts."""
+    topic = log.topic(store.base.name)
+    found = base.newest(log, topic, upto)
+    state.write(store.create_sql())
+    if found is not None and store.schema.names:
+        lifted = [lift_sql(field.name, field.type) for field in store.schema.fields]
+        if store.base.weighted:
+            lifted.append(base.COUNT)
+        rows = base.relation_sql(log, topic, found)
+        state.write(f"INSERT INTO {quote(store.base.table)} SELECT {', '.join(lifted)} FROM ({rows})")
+        start = found.commit
+    else:
+        start = 0
+    for part in _parts(log, start, upto, rows_target):
+        changes = _read(log, store, part.after, part.upto)
+        if store.stage(state, changes):
+            store.apply(state, changes)
+
+
+def consolidate_sql(store: Store) -> tuple[str, ...]:
+    """Statements that make a bag's stored rows distinct again; for an idle moment."""
+    table, fresh = quote(store.base.table), quote(store.base.table + "_fresh")
+    columns = f"{store.columns}, " if store.columns else ""
+    folded = f"SELECT {columns}CAST(sum({WEIGHT}) AS BIGINT) AS {WEIGHT} FROM {table} GROUP BY ALL HAVING sum({WEIGHT}) <> 0"
+    return (
+        f"CREATE TABLE {fresh} AS {folded}",
+        f"DROP TABLE {table}",
+        f"ALTER TABLE {fresh} RENAME TO {table}",
+    )
+
+
+def _parts(log: Log, after: int, upto: int, rows_target: int) -> Iterator[Range]:
+    while after < upto:
+        part = next_range(log, after, upto, rows_target)
+        end = part.upto if part.upto > after else upto
+        yield Range(after, end, part.rows, part.commits)
+        after = end
+
+
+def _read(log: Log, store: Store, after: int, upto: int) -> pa.Table:
+    raw = [record.RAW] if store.base.kind != "event" else []
+    changes = log.read_changes(store.base.name, after, upto, [*store.reads, *raw])
+    if raw and changes.column(record.RAW).null_count < changes.num_rows:
+        _refuse_raw(store, changes.column(record.RAW))
+    return changes
+
+
+def _refuse_raw(store: Store, column: pa.ChunkedArray) -> None:
+    entries = pc.drop_null(column).combine_chunks()
+    chunks = entries.chunks if isinstance(entries, pa.ChunkedArray) else [entries]
+    names = {name for chunk in chunks for name in chunk.keys.unique().to_pylist()} & set(store.schema.names)
+    if names:
+        what = f"{store.base.name} has values that column {sorted(names)[0]} cannot hold in any SQL type"
+        raise RawValue(what, todo="Mend the value at the source, then `headwater resume`.", topic=store.base.name)

@@ -1,0 +1,152 @@
+"""What the state file knows about itself: the step it stands at, its outbox, the views it was built for.
+
+Everything here changes in the same transaction as the rows it speaks about. The outbox holds the output
+deltas of the last step as Arrow streams, byte for byte what is published, until the next step replaces them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+import pyarrow as pa
+
+from headwater.catalog.records import to_datetime, to_micros
+from headwater.schema import Schema
+
+from headwater_pipelines.runtime.state import State
+
+_TABLES = (
+    "CREATE TABLE progress (incarnation VARCHAR, epoch BIGINT, number BIGINT, input_commit BIGINT,"
+    " instant BIGINT, views VARCHAR)",
+    "CREATE TABLE outbox (view BIGINT, part BIGINT, body BLOB)",
+    "CREATE TABLE built (view BIGINT, name VARCHAR, sql VARCHAR, shape VARCHAR)",
+    "CREATE TABLE stored (topic BIGINT, name VARCHAR, kind VARCHAR, shape VARCHAR)",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """The step that the state stands at. ``views`` are those that are defined at ``input_commit``."""
+
+    incarnation: str
+    epoch: int
+    number: int
+    input_commit: int
+    instant: datetime
+    views: frozenset[int]
+
+
+@dataclass(frozen=True)
+class Built:
+    """A view whose state is in the file, with the text it was compiled from and its output's shape."""
+
+    name: str
+    sql: str
+    schema: Schema
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A topic's stored copy: its id and the columns that are kept."""
+
+    topic: int
+    name: str
+    kind: str
+    schema: Schema
+
+
+class Journal:
+    """Reads and writes the bookkeeping tables of a state file."""
+
+    def __init__(self, state: State) -> None:
+        self.state = state
+
+    def create(self, progress: Progress) -> None:
+        """Make a new state file's bookkeeping, in one transaction."""
+        self.state.begin()
+        for statement in _TABLES:
+            self.state.write(statement)
+        self.write(progress)
+        self.state.commit()
+
+    def read(self) -> Progress | None:
+        """None when the file is new or not a state file of ours."""
+        if not {"progress", "outbox", "built", "stored"} <= self.state.tables():
+            return None
+        row = self.state.row("SELECT * FROM progress")
+        if row is None:
+            return None
+        incarnation, epoch, number, input_commit, instant, views = row
+        return Progress(
+            incarnation=incarnation,
+            epoch=epoch,
+            number=number,
+            input_commit=input_commit,
+            instant=to_datetime(instant),
+            views=frozenset(json.loads(views)),
+        )
+
+    def write(self, progress: Progress) -> None:
+        """Replace the progress row; inside the step's transaction."""
+        values = [
+            progress.incarnation,
+            progress.epoch,
+            progress.number,
+            progress.input_commit,
+            to_micros(progress.instant),
+            json.dumps(sorted(progress.views)),
+        ]
+        self.state.write("DELETE FROM progress")
+        self.state.write("INSERT INTO progress VALUES (?, ?, ?, ?, ?, ?)", values)
+
+    # ---- outbox
+
+    def clear_outbox(self) -> None:
+        """Forget the published step's output; inside the next step's transaction."""
+        self.state.write("DELETE FROM outbox")
+
+    def add_outbox(self, parts: Iterable[tuple[int, int, pa.Table]]) -> None:
+        """Keep output deltas as (view, part, rows)."""
+        for view, part, table in parts:
+            self.state.write("INSERT INTO outbox VALUES (?, ?, ?)", [view, part, _encode(table)])
+
+    def outbox(self) -> Iterator[tuple[int, pa.Table]]:
+        """Output deltas in the order in which they are published, one in memory at a time."""
+        places = self.state.connection.execute("SELECT view, part FROM outbox ORDER BY view, part").fetchall()
+        for view, part in places:
+            row = self.state.row(f"SELECT body FROM outbox WHERE view = {int(view)} AND part = {int(part)}")
+            if row is not None:
+                yield view, pa.ipc.open_stream(pa.BufferReader(row[0])).read_all()
+
+    # ---- what is in the file
+
+    def built(self) -> dict[int, Built]:
+        rows = self.state.connection.execute("SELECT view, name, sql, shape FROM built ORDER BY view").fetchall()
+        return {view: Built(name, sql, Schema.from_json(shape)) for view, name, sql, shape in rows}
+
+    def stored(self) -> dict[int, Stored]:
+        rows = self.state.connection.execute("SELECT topic, name, kind, shape FROM stored").fetchall()
+        return {topic: Stored(topic, name, kind, Schema.from_json(shape)) for topic, name, kind, shape in rows}
+
+    def set_built(self, built: Mapping[int, Built]) -> None:
+        self.state.write("DELETE FROM built")
+        for view, entry in built.items():
+            row = [view, entry.name, entry.sql, entry.schema.to_json()]
+            self.state.write("INSERT INTO built VALUES (?, ?, ?, ?)", row)
+
+    def set_stored(self, stored: Iterable[Stored]) -> None:
+        self.state.write("DELETE FROM stored")
+        for entry in stored:
+            row = [entry.topic, entry.name, entry.kind, entry.schema.to_json()]
+            self.state.write("INSERT INTO stored VALUES (?, ?, ?, ?)", row)
+
+
+def _encode(table: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    body: bytes = sink.getvalue().to_pybytes()
+    return body

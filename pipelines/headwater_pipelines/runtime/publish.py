@@ -1,0 +1,41 @@
+"""A step's outbox as one commit of the log: new changelogs, output deltas, the step's record.
+
+Safe to repeat: the caller compares step numbers first, and the transaction fails when another process has
+published in between (epoch) or this one has moved on (position).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import pyarrow as pa
+
+from headwater.catalog.records import CommitInfo, Step
+from headwater.log import Log
+
+from headwater_pipelines.runtime.journal import Built, Progress
+
+PRODUCER = "pipeline:main"
+
+
+def publish(
+    log: Log, epoch: int, progress: Progress, built: Mapping[int, Built], outbox: Iterable[tuple[int, pa.Table]]
+) -> CommitInfo:
+    """Publish one step. Fenced, PositionConflict, DiskFull and StorageError as ``Transaction.commit``."""
+    existing = {view.id for view in log.views()}
+    topics = {topic.name for topic in log.topics(hidden=True)}
+    # A view dropped since the step was applied has no changelog any more; its rows go nowhere.
+    names = {view: f"views.{entry.name}" for view, entry in built.items() if view in existing}
+    with log.transaction(PRODUCER, epoch, log.producer(PRODUCER).position) as tx:
+        for view, name in names.items():
+            if name not in topics:
+                tx.create_topic(name, "changelog", built[view].schema)
+        for view, table in outbox:
+            if view in names:
+                tx.append(names[view], table)
+        step = Step(
+            number=progress.number, input_commit=progress.input_commit, instant=progress.instant, views=progress.views
+        )
+        tx.record_step(step)
+        tx.position = str(progress.input_commit)
+        return tx.commit()

@@ -1,0 +1,249 @@
+"""The pipeline worker: follows the catalog's views, steps, and says how it fares. One per lake.
+
+A view that fails is paused with its reason and the others go on; `headwater resume` rebuilds it. A definition
+that does not compile (a table that is not there yet, say) is marked failed and tried again when topics change.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping
+
+from headwater import logs
+from headwater.catalog.records import View
+from headwater.config import Settings
+from headwater.errors import HeadwaterError, StateMismatch
+from headwater.log import Log
+from headwater.log.topics import GENERATION
+from headwater.ownership import own
+
+from headwater_pipelines.compiler import CompiledView
+from headwater_pipelines.compiler.syntax import Duck
+from headwater_pipelines.runtime import registry
+from headwater_pipelines.runtime.engine import Engine
+from headwater_pipelines.runtime.intake import Range, RawValue, consolidate_sql
+from headwater_pipelines.runtime.program import ViewFailed
+from headwater_pipelines.runtime.publish import PRODUCER
+from headwater_pipelines.runtime.state import FILE, WAL_BYTES_MAX, State, remove
+
+WAIT_S = 0.25
+"""How long the worker sleeps at most when nothing is committed: it looks for new views and stop requests."""
+BEAT_S = 0.25
+IDLE_CHECKPOINT_BYTES = 1 << 20
+"""An idle worker moves a WAL of this size into the file: a restart then replays little."""
+
+
+def run(log: Log, settings: Settings, stop: threading.Event, *, until_caught_up: bool = False) -> None:
+    """Own the pipeline and maintain every view until ``stop``, or until all input of now is consumed.
+
+    OwnedElsewhere when another process runs it; Fenced when one took over.
+    """
+    with own(log, PRODUCER) as owner:
+        worker = Worker(log, owner.epoch, settings)
+        try:
+            worker.run(stop, log.newest_commit() if until_caught_up else None)
+        except HeadwaterError as error:
+            worker.beat("error", str(error))
+            raise
+        finally:
+            worker.close()
+        worker.beat("stopped", None)
+
+
+class Worker:
+    """See ``run``; ``epoch`` proves that the caller owns the pipeline."""
+
+    def __init__(self, log: Log, epoch: int, settings: Settings) -> None:
+        self.log = log
+        self.epoch = epoch
+        self.settings = settings
+        self.times: deque[float] = deque(maxlen=500)
+        self.rows = 0
+        self.rate = 0.0
+        self.busy = 0.0
+        self.last_beat = 0.0
+        self.duck = Duck()
+        self.generation = ""
+        self.looked = 0
+        """The newest commit that a step has looked at."""
+        self.engine = self._open()
+
+    def run(self, stop: threading.Event, until: int | None) -> None:
+        """Step until stopped; with ``until``, until the views stand at that commit."""
+        while not stop.is_set():
+            self._reconcile()
+            found = self._step()
+            self._housekeeping(idle=found is None)
+            if found is not None:
+                continue
+            if until is not None and self._has_reached(until):
+                return
+            self.log.wait(self.looked, WAIT_S)
+
+    def close(self) -> None:
+        self.engine.state.close()
+
+    # ---- start
+
+    def _open(self) -> Engine:
+        self.beat("starting", None)
+        compiled, _ = registry.compile_all(self.log, self.log.views(), self.duck)
+        engine = self._engine()
+        try:
+            engine.open(compiled)
+        except StateMismatch as mismatch:
+            logs.logger("pipeline").warning(str(mismatch))
+            engine.state.close()
+            remove(engine.state.path)
+            engine = self._engine()
+            engine.open(compiled)
+        return engine
+
+    def _engine(self) -> Engine:
+        state = State(
+            self.log.folder / "state" / FILE,
+            timezone=self.log.timezone,
+            memory_limit=f"{self.settings.pipeline_memory_bytes_max // (1 << 20)}MiB",
+        )
+        return Engine(self.log, self.epoch, state, self.settings.step_rows_target)
+
+    # ---- views
+
+    def _reconcile(self) -> None:
+        """Bring the program in line with the catalog; cheap unless the catalog's topics or views changed."""
+        generation = self.log.setting(GENERATION) or ""
+        if generation == self.generation:
+            return
+        catalog = {view.id: view for view in self.log.views()}
+        compiled, errors = registry.compile_all(self.log, list(catalog.values()), self.duck)
+        wanted = {v: compiled[v] for v, view in catalog.items() if view.state != "paused" and v in compiled}
+        self._forget(wanted)
+        for view in errors.keys() & catalog.keys():
+            if catalog[view].state != "paused":
+                self._mark(catalog[view], "failed", str(errors[view]))
+        added = {v: view for v, view in wanted.items() if v not in self.engine.program.views}
+        self._build(added, catalog)
+        for view in self.engine.program.views.keys() & catalog.keys():
+            if catalog[view].state != "live":
+                self._mark(catalog[view], "live", "")
+        # Marks made above changed the generation; what someone else did meanwhile is seen in the next round.
+        self.generation = generation if added else self.log.setting(GENERATION) or ""
+
+    def _forget(self, wanted: Mapping[int, CompiledView]) -> None:
+        """Remove the state of views that are dropped, paused, or defined over tables of another shape."""
+        current = self.engine.program.views
+        gone = {view for view in self.engine.built if view not in wanted or wanted[view] != current.get(view)}
+        gone |= self.engine.stale()
+        if gone:
+            self.engine.drop(frozenset(gone))
+
+    def _build(self, added: Mapping[int, CompiledView], catalog: Mapping[int, View]) -> None:
+        """Fill new views, each by itself: one that fails leaves the others alone."""
+        for view, compiled in added.items():
+            started = time.monotonic()
+            self.beat("filling", None, filling=compiled.name)
+            try:
+                self._catch_up(compiled)
+                self.engine.build({view: compiled}, catalog)
+            except (ViewFailed, RawValue) as error:
+                self._mark(catalog[view], "paused", error.what)
+                continue
+            took = round((time.monotonic() - started) * 1e3)
+            logs.logger("pipeline").info("view filled", extra={"view": compiled.name, "duration_ms": took})
+
+    def _catch_up(self, compiled: CompiledView) -> None:
+        """A view is filled at the present input commit: its tables must exist there."""
+        created = max((self.log.topic(base.name).created for base in compiled.used), default=0)
+        while self.engine.program.views and self.engine.progress.input_commit < created:
+            if self._step() is None:
+                return
+
+    def _mark(self, view: View, state: str, reason: str) -> None:
+        if (view.state, view.reason) == (state, reason):
+            return
+        self.log.set_view(view.name, state=state, reason=reason)
+        if state in ("paused", "failed"):
+            logs.logger("pipeline").error(f"view {view.name} is {state}: {reason}", extra={"view": view.name})
+
+    # ---- steps
+
+    def _step(self) -> Range | None:
+        """One step; a view that fails in it is paused, and the step is done without it."""
+        self.looked = self.log.newest_commit()
+        while self.engine.program.views:
+            started = time.monotonic()
+            try:
+                found = self.engine.step(self.looked)
+            except ViewFailed as error:
+                self._pause(error.views, error.what)
+                continue
+            except RawValue as error:
+                topic = error.facts["topic"]
+                views = self.engine.program.views.items()
+                self._pause(frozenset(v for v, c in views if any(b.name == topic for b in c.used)), str(error))
+                continue
+            if found is not None:
+                self._measure(found, time.monotonic() - started)
+            return found
+        return None
+
+    def _pause(self, views: frozenset[int], reason: str) -> None:
+        catalog = {view.id: view for view in self.log.views()}
+        self.engine.drop(views)
+        for view in views & catalog.keys():
+            self._mark(catalog[view], "paused", reason)
+
+    def _has_reached(self, commit: int) -> bool:
+        if not self.engine.program.views:
+            return True
+        rest = self.log.commits(self.engine.progress.input_commit, commit)
+        return all(info.producer == PRODUCER for info in rest)
+
+    def _measure(self, found: Range, seconds: float) -> None:
+        self.times.append(seconds)
+        self.rows += found.rows
+        self.rate = found.rows / seconds if seconds else 0.0
+
+    # ---- housekeeping
+
+    def _housekeeping(self, *, idle: bool) -> None:
+        state = self.engine.state
+        if state.wal_bytes >= (IDLE_CHECKPOINT_BYTES if idle else WAL_BYTES_MAX):
+            if idle:
+                self._consolidate()
+            state.checkpoint()
+        if time.monotonic() - self.last_beat >= BEAT_S:
+            self.beat("idle" if idle else "stepping", None)
+
+    def _consolidate(self) -> None:
+        """Make bags distinct again when most of what they store cancels out; between steps, by the one writer."""
+        state = self.engine.state
+        for store in self.engine.program.stores.values():
+            if not store.base.weighted:
+                continue
+            row = state.row(f"SELECT count(*), sum(abs(_w)), sum(_w) FROM {store.base.table}")
+            if row and row[0] > 10_000 and row[1] > 2 * row[2]:
+                state.begin()
+                for statement in consolidate_sql(store):
+                    state.write(statement)
+                state.commit()
+
+    def beat(self, state: str, error: str | None, **more: str) -> None:
+        """Show what this worker does; display only."""
+        self.last_beat = time.monotonic()
+        ordered = sorted(self.times)
+        engine = getattr(self, "engine", None)
+        self.log.live.beat(
+            PRODUCER,
+            state=state,
+            error=error,
+            input_commit=engine.progress.input_commit if engine else 0,
+            step=engine.progress.number if engine else 0,
+            rows=self.rows,
+            rows_per_s=round(self.rate if state == "stepping" else 0.0, 1),
+            step_ms_last=round(self.times[-1] * 1e3, 2) if self.times else None,
+            step_ms_p95=round(ordered[int(len(ordered) * 0.95)] * 1e3, 2) if ordered else None,
+            **more,
+        )

@@ -1,0 +1,175 @@
+"""The worker over a real log: steps, views on views, create, drop, pause, resume, failure, restart."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from headwater.config import Settings
+from headwater.errors import NameNotFound, OwnedElsewhere, UsageError
+from headwater.log import Log, open_log
+from headwater.ownership import own
+from headwater.schema import Schema
+from headwater_pipelines import api
+from headwater_pipelines.runtime import worker
+
+from .conftest import VIEWS, Shop
+
+
+def run(log: Log, **settings: int) -> None:
+    worker.run(log, Settings(**settings), threading.Event(), until_caught_up=True)
+
+
+def create_all(log: Log) -> None:
+    for name, sql in VIEWS.items():
+        api.create_view(log, f"CREATE MATERIALIZED VIEW {name} AS {sql}")
+
+
+def test_every_step_equals_the_sql(shop: Shop) -> None:
+    with open_log(shop.lake) as log:
+        create_all(log)
+        run(log)
+        assert [view.state for view in log.views()] == ["live"] * len(VIEWS)
+        for _ in range(25):
+            shop.commit(log)
+            run(log)
+        assert shop.check_every_step(log, list(VIEWS)) >= 25
+        assert log.last_step().input_commit == shop.commits[-1]  # type: ignore[union-attr]
+
+
+def test_many_commits_in_one_step_and_one_commit_per_step_agree(shop: Shop) -> None:
+    with open_log(shop.lake) as log:
+        create_all(log)
+        run(log)
+        for _ in range(10):
+            shop.commit(log)
+        before = log.last_step().number  # type: ignore[union-attr]
+        run(log)
+        assert log.last_step().number == before + 1  # type: ignore[union-attr]
+        for _ in range(6):
+            shop.commit(log)
+        run(log, step_rows_target=1)
+        assert log.last_step().number == before + 7  # type: ignore[union-attr]
+        shop.check_every_step(log, list(VIEWS))
+
+
+def test_a_view_created_later_and_one_recreated(shop: Shop) -> None:
+    with open_log(shop.lake) as log:
+        api.create_view(log, VIEWS["totals"], name="totals")
+        run(log)
+        shop.commit(log)
+        api.create_view(log, VIEWS["revenue"], name="revenue")
+        run(log)
+        shop.commit(log)
+        api.drop_view(log, "revenue")
+        run(log)
+        shop.commit(log)
+        api.create_view(log, VIEWS["revenue"], name="revenue")
+        run(log)
+        shop.check_every_step(log, ["totals", "revenue"])
+
+
+def test_a_view_that_others_read_is_not_dropped(shop: Shop) -> None:
+    with open_log(shop.lake) as log:
+        create_all(log)
+        with pytest.raises(UsageError, match="countries"):
+            api.drop_view(log, "revenue")
+        assert api.lineage(log)["countries"] == ["views.revenue"]
+        assert api.column_lineage(log)["countries"]["shop.public.customers"] == ["country", "id"]
+
+
+def test_pause_and_resume_publish_the_difference(shop: Shop) -> None:
+    with open_log(shop.lake) as log:
+        create_all(log)
+        run(log)
+        api.pause_view(log, "totals")
+        for _ in range(3):
+            shop.commit(log)
+        run(log)
+        step = log.last_step()
+        paused = log.view("totals")
+        assert step is not None
+        assert paused.id not in step.views
+        api.resume_view(log, "totals")
+        run(log)
+        assert log.view("totals").state == "live"
+        shop.commit(log)
+        run(log)
+        shop.check_every_step(log, list(VIEWS))
+
+
+def test_a_failing_view_is_paused_and_the_others_go_on(shop: Shop) -> None:
+    with open_log(shop.lake) as log:
+        api.create_view(log, VIEWS["totals"], name="totals")
+        api.create_view(log, "SELECT id, note::INTEGER AS n FROM orders WHERE id >= 1000", name="casts")
+        run(log)
+        assert log.view("casts").state == "live"
+        bad = pa.table({"id": [1000], "customer_id": [1], "total": pa.array([None], pa.decimal128(12, 2)),
+                        "note": ["no number"], "_op": ["c"]})  # fmt: skip
+        shop.rows["orders"][1000] = {"id": 1000, "customer_id": 1, "total": None, "note": "no number"}
+        with log.transaction("source:shop", shop.epoch, str(shop.position)) as tx:
+            tx.append("shop.public.orders", bad)
+            shop.finish(tx)
+        run(log)
+        casts = log.view("casts")
+        assert casts.state == "paused"
+        assert "no number" in casts.reason
+        shop.commit(log)
+        run(log)
+        shop.check_every_step(log, ["totals"])
+        assert log.last_step().input_commit == shop.commits[-1]  # type: ignore[union-attr]
+
+
+def test_a_lost_state_file_is_rebuilt_from_the_log(shop: Shop) -> None:
+    with open_log(shop.lake) as log:
+        create_all(log)
+        run(log)
+        shop.commit(log)
+        run(log)
+        for path in (shop.lake / "state").glob("main.duckdb*"):
+            path.unlink()
+        shop.commit(log)
+        run(log)
+        shop.check_every_step(log, list(VIEWS))
+
+
+def test_a_state_file_of_another_lake_is_not_trusted(shop: Shop, tmp_path: Path) -> None:
+    with open_log(shop.lake) as log:
+        create_all(log)
+        run(log)
+    with open_log(shop.lake) as log:
+        log.set_setting("incarnation", "another")
+        shop.commit(log)
+        run(log)
+        shop.check_every_step(log, list(VIEWS))
+
+
+def test_a_view_waits_for_its_table(shop: Shop) -> None:
+    with open_log(shop.lake) as log:
+        log.create_view("later", "SELECT count(*) AS n FROM payments")
+        run(log)
+        assert log.view("later").state == "failed"
+        assert "payments" in log.view("later").reason
+        with log.transaction("source:shop", shop.epoch, str(shop.position)) as tx:
+            tx.create_topic("shop.public.payments", "insert_only", Schema.of(amount="BIGINT"), source="shop")
+            tx.append("shop.public.payments", pa.table({"amount": [1, 2], "_op": ["c", "c"]}))
+            shop.finish(tx)
+        run(log)
+        assert log.view("later").state == "live"
+        rows = log.read_changes("views.later", 0, log.newest_commit(), ["n", "_weight"])
+        assert rows.to_pylist() == [{"n": 2, "_weight": 1}]
+
+
+def test_one_worker_at_a_time(shop: Shop) -> None:
+    with open_log(shop.lake) as log, own(log, "pipeline:main"), pytest.raises(OwnedElsewhere):
+        run(log)
+
+
+def test_an_unknown_view_is_named_with_its_neighbours(shop: Shop) -> None:
+    with open_log(shop.lake) as log:
+        create_all(log)
+        with pytest.raises(NameNotFound, match="revenue"):
+            api.pause_view(log, "revenu")
