@@ -197,5 +197,5 @@ def test_every_crash_point(lab: Lab, tmp_path: Path) -> None:
         print(f"{command}: {len(listed)} points of {sorted(seams)}")
         for point in listed:
             crash(lab, command, point)
-    assert {"storage", "catalog", "acknowledge"} <= {p.partition(".")[0] for p in found["capture"]}
+    assert {"storage", "catalog", "source"} <= {p.partition(".")[0] for p in found["capture"]}
     assert {"state", "catalog"} <= {p.partition(".")[0] for p in found["views"]}
