@@ -268,6 +268,8 @@ def _await(condition: Callable[[], bool], up: Started, what: str) -> None:
     while not condition():
         if up.process.poll() is not None:
             raise HeadwaterError(f"`headwater up` ended before there were {what}: {up.tail()}", where=str(up.err))
+        if "is given up" in up.tail():
+            raise HeadwaterError(f"no {what}, a component of `headwater up` failed: {up.tail()}", where=str(up.err))
         if time.monotonic() > deadline:
             raise HeadwaterError(f"no {what} after {_LIVE_S:.0f} s: {up.tail()}", where=str(up.err))
         time.sleep(0.1)
