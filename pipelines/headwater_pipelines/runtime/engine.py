@@ -222,9 +222,11 @@ class Engine:
             both = f"SELECT {names}, {LOG_WEIGHT} FROM ({contents}) UNION ALL SELECT {names}, -{LOG_WEIGHT} FROM published"
             contents = f"SELECT {names}, CAST(sum({LOG_WEIGHT}) AS BIGINT) AS {LOG_WEIGHT} FROM ({both}) GROUP BY ALL HAVING sum({LOG_WEIGHT}) <> 0"
         with program.blame(frozenset({view})):
-            rows = self.state.temporary(f"CREATE OR REPLACE TEMP TABLE filled AS {contents}")
-        for part, start in enumerate(range(0, rows, FILL_PART_ROWS)):
-            yield view, part, self.state.query(f"SELECT * FROM filled WHERE rowid >= {start} AND rowid < {start + FILL_PART_ROWS}")
+            # Row ids of uncommitted rows are not dense, so parts are numbered here.
+            numbered = f"SELECT *, (row_number() OVER () - 1) // {FILL_PART_ROWS} AS _part FROM ({contents})"
+            rows = self.state.temporary(f"CREATE OR REPLACE TEMP TABLE filled AS {numbered}")
+        for part in range(-(-rows // FILL_PART_ROWS)):
+            yield view, part, self.state.query(f"SELECT * EXCLUDE (_part) FROM filled WHERE _part = {part}")
         self.state.temporary("DROP TABLE filled")
         if old is not None:
             self.state.connection.unregister("published")
