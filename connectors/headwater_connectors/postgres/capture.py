@@ -195,13 +195,14 @@ class Capture:
         while not self._done():
             wait = max(0.0, deadline - time.monotonic()) if pending.whole else TAKE_SECONDS
             was_whole = pending.whole
-            idle = self._take(opened, wait)
+            # Once a commit is due anyway, nothing wakes this loop but enough bytes for a full one.
+            enough = max(1, self.settings.commit_bytes_max - pending.size) if pending.whole else 1
+            idle = self._take(opened, wait, enough)
             now = time.monotonic()
             if pending.whole and not was_whole:
                 deadline = now + self._linger()
-            if pending.whole and (now >= deadline or self._full(pending)):
-                self._commit(opened)
-            elif not pending.whole and self._full(pending):
+            due = pending.whole and now >= deadline
+            if due or self._full(pending):
                 self._commit(opened)
             elif idle and not pending.messages:
                 self._idle(opened, idle)
@@ -210,10 +211,10 @@ class Capture:
         if pending.whole and self._until is None:
             self._commit(opened)
 
-    def _take(self, opened: _Session, wait: float) -> int:
+    def _take(self, opened: _Session, wait: float, enough: int = 1) -> int:
         """Move what was received to pending; the LSN of a keepalive that came last, else 0."""
         idle = 0
-        for chunk in opened.receiver.take(wait):
+        for chunk in opened.receiver.take(wait, enough):
             idle = 0
             if isinstance(chunk, Chunk):
                 opened.pending.add(chunk)
@@ -262,10 +263,8 @@ class Capture:
         name = catalog.topic_name(self.source.name, relation.namespace, relation.name)
         topic = self._topics.get(name)
         if topic is None:
-            _log.warning(
-                "changes of %s are not captured: it was published after the initial copy. Run `headwater source check %s`.",
-                relation.full_name, self.source.name, extra={"topic": name},
-            )  # fmt: skip
+            what = "changes of %s are not captured: it was published after the initial copy"
+            _log.warning(what, relation.full_name, extra={"topic": name})
             return None
         try:
             known = catalog.known_types(connection)

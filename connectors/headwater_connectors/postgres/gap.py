@@ -51,7 +51,7 @@ def check_gap(log: Log, source: str, connection: Connection, system: System) -> 
     if held.confirmed > stored:
         raise _gap(
             source,
-            f"the slot {held.name} stands at {format_lsn(held.confirmed)}, past the stored position {format_lsn(stored)}",
+            f"the slot {held.name} stands at {format_lsn(held.confirmed)}, past the stored {format_lsn(stored)}",
         )
     if held.active_pid is not None:
         raise slot.in_use(held, source)

@@ -6,7 +6,8 @@ bytes and their lengths: per message a handful of bytes instead of Python object
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import struct
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,8 @@ from headwater_connectors.postgres.cells import Int64s
 HEADER = 25
 """Bytes of the XLogData header before each message: 'w', start LSN, end LSN, send time."""
 _COMMIT = ord("C")
+KEEPALIVE = struct.Struct(">xQqB")
+"""'k', end of WAL, send time, answer wanted: shorter than any XLogData message."""
 
 
 @dataclass(frozen=True)
@@ -28,10 +31,8 @@ class Chunk:
     whole: int
 
     @classmethod
-    def of(cls, messages: Sequence[Any]) -> Chunk:
-        """From what get_copy_data returned."""
+    def of(cls, messages: Sequence[Any], lengths: Int64s) -> Chunk:
         data = b"".join(messages)
-        lengths = np.fromiter(map(len, messages), np.int64, len(messages))
         types = np.frombuffer(data, np.uint8)[np.cumsum(lengths) - lengths + HEADER]
         commits = np.flatnonzero(types == _COMMIT)
         return cls(data, lengths, int(commits[-1]) + 1 if len(commits) else 0)
@@ -53,6 +54,21 @@ class Idle:
 
     end_lsn: int
     size: int = 0
+
+
+def received(messages: Sequence[Any]) -> Iterator[Chunk | Idle]:
+    """What get_copy_data returned, in order: runs of messages, and keepalives between them."""
+    if not messages:
+        return
+    lengths = np.fromiter(map(len, messages), np.int64, len(messages))
+    low = 0
+    for place in np.flatnonzero(lengths == KEEPALIVE.size).tolist():
+        if place > low:
+            yield Chunk.of(messages[low:place], lengths[low:place])
+        yield Idle(KEEPALIVE.unpack(messages[place])[0])
+        low = place + 1
+    if low < len(messages):
+        yield Chunk.of(messages[low:], lengths[low:])
 
 
 class Pending:
