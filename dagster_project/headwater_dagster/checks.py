@@ -8,7 +8,7 @@ from typing import Any
 
 import dagster as dg
 
-from headwater.lake.status import status
+from headwater.service.status import collect
 from headwater_dagster.inventory import SourceData, lake_exists
 from headwater_dagster.resource import HeadwaterResource
 from headwater_dagster.translator import source_key
@@ -32,7 +32,7 @@ RUNNING = ("copying", "streaming")
 
 
 def rule(row: Mapping[str, Any]) -> tuple[bool, dg.AssetCheckSeverity, str]:
-    """Passed, severity and a sentence, for one entry of ``status()['sources']``."""
+    """Passed, severity and a sentence, for one entry of ``collect()['sources']``."""
     lag_ms = row["lag_ms"]
     if row["state"] not in RUNNING:
         why = row["error"] or "nothing captures it now"
@@ -54,17 +54,17 @@ def unseen(name: str) -> dict[str, Any]:
 
 
 def rows_of(now: Mapping[str, Any], names: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """``status()['sources']`` by name, for exactly these sources."""
+    """``collect()['sources']`` by name, for exactly these sources."""
     known = {row["name"]: row for row in now["sources"]}
     return {name: known.get(name) or unseen(name) for name in names}
 
 
 def read_status(resource: HeadwaterResource) -> dict[str, Any]:
-    """``status()`` of the project's lake; that of an empty one while there is none."""
+    """``collect()`` of the project's lake; that of an empty one while there is none."""
     if not lake_exists(resource.project.lake_dir):
         return {"position": 0, "sources": [], "views": [], "topics": []}
     with resource.log() as log:
-        return status(log)
+        return collect(log, resource.project)
 
 
 def build_lag_checks(sources: Sequence[SourceData]) -> list[dg.AssetChecksDefinition]:

@@ -1,4 +1,4 @@
-"""Dagster's part of ``headwater demo``: webserver and daemon of the project's instance, on loopback."""
+"""Dagster's part of ``headwater demo``: the webserver, and the daemon that launches the leases. No Dagster imported."""
 
 from __future__ import annotations
 
@@ -6,24 +6,27 @@ import socket
 
 from headwater.config import Project
 from headwater.service.component import Component
-from headwater_dagster.instance import PORT, environment, processes
+from headwater_dagster import instance
 
-RUNNERS, PAGES = 1, 4
-"""Stages: what starts runs stops before what writes, pages stay open until the end."""
+RUNNERS = 1
+"""Stage: what starts runs stops before what they write to."""
+PAGES = 4
+"""Stage: pages stay open until the end."""
 
 
 def components(project: Project) -> list[Component]:
-    """The webserver on its usual port, or on a free one when that is taken, and the daemon."""
-    port = _free(PORT)
-    webserver, daemon = processes(project, port=port)
-    env = environment(project)
+    """Webserver and daemon on the project's own instance, on loopback."""
+    port = free(instance.PORT)
+    webserver, daemon = instance.processes(project, port=port)
+    env = instance.environment(project)
     return [
         Component(name="dagster", argv=webserver, stage=PAGES, env=env, url=f"http://127.0.0.1:{port}"),
         Component(name="dagster-daemon", argv=daemon, stage=RUNNERS, env=env),
     ]
 
 
-def _free(wanted: int) -> int:
+def free(wanted: int) -> int:
+    """``wanted`` when nothing listens there, else a port that the system picks."""
     for port in (wanted, 0):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -31,6 +34,5 @@ def _free(wanted: int) -> int:
                 probe.bind(("127.0.0.1", port))
             except OSError:
                 continue
-            found: int = probe.getsockname()[1]
-            return found
-    raise AssertionError("a system that has no free port at all")
+            return int(probe.getsockname()[1])
+    raise OSError("no free port on 127.0.0.1")

@@ -16,8 +16,8 @@ from typing import Any, Literal
 
 from headwater.config import Project
 from headwater.errors import PipelineError
-from headwater.lake.status import status
 from headwater.log import Log
+from headwater.service.status import collect
 from headwater_dagster import worker
 
 LEASE = "lease:main"
@@ -57,14 +57,16 @@ class Lease:
     say: Callable[[str], None]
     deadline: float = 0.0
     _starts: list[float] = field(default_factory=list)
+    _sign: tuple[int, float, float] | None = None
+    _sign_at: float = 0.0
 
     def hold(self) -> tuple[Ending, list[Account]]:
         """Block until the lease ends. PipelineError when no worker can be kept running."""
-        before = status(self.log)
+        before = collect(self.log, self.project)
         self.deadline = time.time() + (self.seconds or SECONDS)
         target = before["position"] if not self.seconds else None
         ending = self._watch(target)
-        after = status(self.log)
+        after = collect(self.log, self.project)
         self.log.live.beat(LEASE, run_id=self.run_id, deadline=self.deadline, state="ended")
         return ending, _accounts(before, after)
 
@@ -76,13 +78,14 @@ class Lease:
             if ending is not None:
                 return ending
             found, started = self._worker()
+            self._kill_if_hung(found)
             if (found.pid, found.epoch) != known:
                 known = (found.pid, found.epoch)
                 self.say(f"{'started' if started else 'adopted'} worker {found.pid}, epoch {found.epoch}")
             self.log.live.beat(LEASE, run_id=self.run_id, deadline=self.deadline, state="held")
             if time.time() >= next_report:
                 next_report = time.time() + REPORT_S
-                self.say(progress(status(self.log)))
+                self.say(progress(collect(self.log, self.project)))
             time.sleep(max(0.0, min(BEAT_S, self.deadline - time.time())))
 
     def _worker(self) -> tuple[worker.Worker, bool]:
@@ -111,6 +114,15 @@ class Lease:
             backoff_ms = limits.restart_backoff_ms * 2 ** (len(self._starts) - 1)
             time.sleep(min(backoff_ms, limits.restart_backoff_max_ms) / 1000)
 
+    def _kill_if_hung(self, found: worker.Worker) -> None:
+        """SIGKILL a worker that has neither beaten nor computed for 15 s; one that fills a large view computes."""
+        sign = (found.pid, found.beat_at, found.cpu_s)
+        if sign != self._sign:
+            self._sign, self._sign_at = sign, time.monotonic()
+        elif time.monotonic() - self._sign_at > worker.HUNG_S:
+            self.say(f"worker {found.pid} hangs: killed")
+            worker.kill(found)
+
     def _ending(self, target: int | None) -> Ending | None:
         if worker.paused_by(self.log) is not None:
             return "paused"
@@ -131,10 +143,10 @@ class Lease:
 
 
 def caught_up(log: Log, target: int) -> bool:
-    """Whether every live view stands at the newest input commit at or before ``target``."""
-    rows = status(log)["views"]
-    waiting = [row for row in rows if row["state"] in ("creating", "live", "stopped")]
-    return all(row["input_commit"] is not None and _reaches(log, row["input_commit"], target) for row in waiting)
+    """Whether every view that is maintained stands at the newest input commit at or before ``target``."""
+    step = log.last_step()
+    waiting = {view.id for view in log.views() if view.state in ("creating", "live")}
+    return not waiting or (step is not None and waiting <= step.views and _reaches(log, step.input_commit, target))
 
 
 def _reaches(log: Log, input_commit: int, target: int) -> bool:

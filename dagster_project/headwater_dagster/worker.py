@@ -8,11 +8,10 @@ many is harmless, the second says who holds the pipeline and ends.
 from __future__ import annotations
 
 import json
-import signal
 import subprocess
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import psutil
@@ -29,7 +28,7 @@ PAUSED_BY = f"{PIPELINE}.paused_by"
 STOPPING = "stopping"
 """Catalog setting that ``demo`` and ``up`` set while they shut everything down: no end of a run means anything."""
 HUNG_S = 15.0
-"""A worker that lives but has not beaten for so long hangs: it is killed, as ownership does."""
+"""A worker that has neither beaten nor used the CPU for so long hangs, and is killed."""
 START_S = 60.0
 """From starting the process to its first heartbeat: imports and recovery on a busy machine."""
 STOP_S = 20.0
@@ -48,27 +47,28 @@ class Worker:
     started: float
     epoch: int
     starter: str
+    beat_at: float
+    cpu_s: float
 
 
 def find(log: Log) -> Worker | None:
-    """The worker that beats and lives; None when there is none. A hung one is killed first."""
+    """The worker that has beaten and lives; None when there is none."""
     row = log.live.read().get(PIPELINE)
-    if row is None:
+    process = None if row is None else _process(row.pid, row.beat_at)
+    if row is None or process is None:
         return None
-    process = _process(row.pid, row.beat_at)
-    if process is None:
-        return None
-    if time.time() - row.beat_at > HUNG_S:
-        process.kill()
-        return None
-    started = process.create_time()
     recorded = record(log)
-    same = recorded is not None and recorded.pid == row.pid
+    try:
+        times = process.cpu_times()
+    except psutil.NoSuchProcess:
+        return None
     return Worker(
         pid=row.pid,
-        started=started,
+        started=process.create_time(),
         epoch=log.producer(PIPELINE).epoch,
-        starter=recorded.starter if recorded is not None and same else "",
+        starter=recorded.starter if recorded is not None and recorded.pid == row.pid else "",
+        beat_at=row.beat_at,
+        cpu_s=times.user + times.system,
     )
 
 
@@ -88,7 +88,7 @@ def ensure(project: Project, log: Log, starter: str) -> tuple[Worker, bool]:
         time.sleep(POLL_S)
     started = found.pid == child.pid
     if started:
-        found = Worker(pid=found.pid, started=found.started, epoch=found.epoch, starter=starter)
+        found = replace(found, starter=starter)
         log.set_setting(WORKER, json.dumps(asdict(found)))
     return found, started
 
@@ -104,14 +104,22 @@ def stop(log: Log) -> bool:
     found = find(log)
     if found is None:
         return False
-    process = _process(found.pid, time.time())
+    process = _process(found.pid, found.beat_at)
     if process is not None:
-        process.send_signal(signal.SIGTERM)
+        process.terminate()
         try:
             process.wait(STOP_S)
         except psutil.TimeoutExpired:
             process.kill()
+            process.wait()
     return True
+
+
+def kill(found: Worker) -> None:
+    process = _process(found.pid, found.beat_at)
+    if process is not None:
+        process.kill()
+        process.wait()
 
 
 def paused_by(log: Log) -> str | None:
