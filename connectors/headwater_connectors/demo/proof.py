@@ -169,7 +169,10 @@ def manifests_count(lake: hw.Lake, topics: Sequence[str]) -> list[Difference]:
             continue
         listed = json.loads(path.read_text(encoding="utf-8"))
         files = [str(lake.log.folder / each["path"]) for each in listed["segments"]]
-        program = "import duckdb, sys; print(duckdb.read_parquet(sys.argv[1:]).count('*').fetchone()[0])"
+        program = (
+            "import duckdb, sys\n"
+            "print(duckdb.execute('SELECT count(*) FROM read_parquet($1)', [sys.argv[1:]]).fetchall()[0][0])"
+        )
         command = [sys.executable, "-I", "-c", program, *files]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         counted = int(done.stdout) if done.returncode == 0 else -1
