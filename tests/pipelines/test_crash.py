@@ -1,0 +1,116 @@
+"""kill -9 at the crash points of a real worker process: nothing lost, nothing twice, every step right.
+
+The points are read off a recorded run, never listed by hand. Each killed run leaves its mess to the next one,
+which is killed at another point; at the end every published step is compared with the SQL from scratch.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from headwater.log import open_log
+from headwater_pipelines import api
+
+from .conftest import VIEWS, Shop
+
+
+def run_worker(shop: Shop, failpoints: str = "") -> int:
+    """`headwater views --until-caught-up` as a process of its own; its exit status."""
+    command = [sys.executable, "-m", "headwater.cli", "views", "--until-caught-up", "--project", str(shop.folder)]
+    environment = {**os.environ, "HEADWATER_FAILPOINTS": failpoints}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode in (0, -signal.SIGKILL), done.stderr
+    return done.returncode
+
+
+def more_work(shop: Shop, *, recreate: bool) -> None:
+    """New input, and sometimes a view to drop and to fill."""
+    with open_log(shop.lake) as log:
+        if recreate:
+            api.drop_view(log, "big_orders")
+            api.create_view(log, VIEWS["big_orders"], name="big_orders")
+        for _ in range(2):
+            shop.commit(log)
+
+
+def recorded(shop: Shop, tmp_path: Path) -> dict[str, int]:
+    """Names of the crash points that a run with a drop, a fill and a step passes, with how often."""
+    assert run_worker(shop) == 0
+    more_work(shop, recreate=True)
+    file = tmp_path / "points"
+    assert run_worker(shop, f"record:{file}") == 0
+    names = file.read_text().split()
+    return {name: names.count(name) for name in dict.fromkeys(names)}
+
+
+def kill_at_each(shop: Shop, points: list[tuple[str, int]]) -> int:
+    """One killed run per (name, hit), each over new input and the leavings of the one before; kills that hit."""
+    killed = 0
+    for name, hit in points:
+        more_work(shop, recreate=True)
+        killed += run_worker(shop, f"kill:{name}:{hit}") == -signal.SIGKILL
+    assert run_worker(shop) == 0
+    return killed
+
+
+def prepare(shop: Shop) -> None:
+    with open_log(shop.lake) as log:
+        for name, sql in VIEWS.items():
+            api.create_view(log, sql, name=name)
+        shop.commit(log)
+
+
+def compare(shop: Shop) -> None:
+    with open_log(shop.lake) as log:
+        assert [view.state for view in log.views()] == ["live"] * len(VIEWS)
+        step = log.last_step()
+        assert step is not None
+        assert step.input_commit >= shop.commits[-1]
+        numbers = [each.number for each in log.steps()]
+        assert numbers == list(range(1, len(numbers) + 1)), "steps are dense: none lost, none twice"
+        shop.check_every_step(log, list(VIEWS))
+
+
+def test_kill_at_points_of_every_seam(shop: Shop, tmp_path: Path) -> None:
+    prepare(shop)
+    counts = recorded(shop, tmp_path)
+    names = {"state.write:before", "state.commit:before", "state.commit:after", "catalog.commit:after"}
+    assert names <= set(counts)
+    names.update(shop.rng.sample(sorted(counts.keys() - names), 4))
+    points = [(name, shop.rng.randrange(1, counts[name] + 1)) for name in sorted(names)]
+    killed = kill_at_each(shop, points)
+    print(f"{killed} of {len(points)} runs were killed")
+    assert killed > len(points) // 2
+    compare(shop)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+def test_kill_at_every_point(shop: Shop, tmp_path: Path) -> None:
+    prepare(shop)
+    counts = recorded(shop, tmp_path)
+    points = [(name, hit) for name, count in counts.items() for hit in range(1, count + 1)]
+    kill_at_each(shop, points)
+    compare(shop)
+
+
+def test_published_but_reply_lost(shop: Shop) -> None:
+    """The catalog has the step, the worker does not know: the next one must not publish it again."""
+    prepare(shop)
+    assert run_worker(shop) == 0
+    with open_log(shop.lake) as log:
+        shop.commit(log)
+        before = log.last_step()
+    assert before is not None
+    assert run_worker(shop, "kill:catalog.commit:after:2") == -signal.SIGKILL
+    with open_log(shop.lake) as log:
+        for _ in range(3):
+            shop.commit(log)
+    assert run_worker(shop) == 0
+    compare(shop)
