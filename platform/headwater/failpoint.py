@@ -40,6 +40,12 @@ class _Plan:
 _plan = _Plan(os.environ["HEADWATER_FAILPOINTS"]) if os.environ.get("HEADWATER_FAILPOINTS") else None
 
 
+def follow(text: str) -> None:
+    """Follow this plan from now on, as if the environment had held it; nothing for an empty text."""
+    global _plan
+    _plan = _Plan(text) if text else None
+
+
 def hit(name: str) -> None:
     """Pass the crash point ``name``; free of cost unless a plan is set."""
     if _plan is not None:
