@@ -1,0 +1,106 @@
+"""``headwater demo --check``: everything at once under load proves itself, and a single wrong value is found."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+from tests.end_to_end.site import HEADWATER, await_
+
+import headwater as hw
+from headwater.log import manifest
+
+RUN_S = 110
+
+
+def check(folder: Path, load: str, seed: int) -> subprocess.CompletedProcess[str]:
+    argv = [*HEADWATER, "demo", str(folder), "--check", "--for", load, "--rate", "1500", "--seed", str(seed % 10_000)]
+    return subprocess.run(argv, capture_output=True, text=True, check=False, timeout=RUN_S)
+
+
+def summary(done: subprocess.CompletedProcess[str]) -> dict[str, int]:
+    """The figures of the one line at the end."""
+    last = done.stdout.strip().splitlines()[-1]
+    assert last.startswith("demo check: "), done.stdout + done.stderr
+    found = re.findall(r"(rows|commits|views|compared|differences) ([\d,]+)", last)
+    return {name: int(text.replace(",", "")) for name, text in found}
+
+
+def corrupt_one_value(root: Path) -> int:
+    """Add a cent to one balance in a sealed file, as a failing disk or a wrong tool might; the account's id."""
+    with hw.open(root) as lake:
+        topic = lake.log.topic("shop.public.accounts")
+        listed = json.loads(manifest.path(lake.log, topic).read_text())["segments"]
+        path = lake.log.folder / listed[-1]["path"]
+    with pq.ParquetFile(path) as file:
+        rows, schema = file.read(), file.schema_arrow
+    balances = rows.column("balance")
+    place = len(balances) - 1
+    wrong = pc.add(balances[place], pa.scalar(1, balances.type)).cast(balances.type)
+    changed = pa.concat_arrays([*balances.slice(0, place).chunks, pa.array([wrong.as_py()], balances.type)])
+    mode = path.stat().st_mode
+    path.chmod(0o644)
+    rows = rows.set_column(rows.schema.get_field_index("balance"), schema.field("balance"), changed)
+    pq.write_table(rows.cast(schema), path)
+    path.chmod(mode)
+    return int(rows.column("id")[place].as_py())
+
+
+@pytest.mark.timeout(4 * RUN_S)
+def test_the_check_proves_everything_and_finds_one_wrong_value(tmp_path: Path, seed: int) -> None:
+    folder = tmp_path / "demo"
+    tmp_path.chmod(0o755)  # the database runs as a user of its own when the tests run as root
+    done = check(folder, "8s", seed)
+    assert done.returncode == 0, done.stdout + done.stderr
+    figures = summary(done)
+    assert figures["differences"] == 0
+    assert figures["views"] >= 6
+    assert figures["rows"] > 33_000, "the initial rows and some thousand changes"
+    assert figures["compared"] > 50_000
+    assert figures["commits"] > 10
+    assert "p95" in done.stdout
+
+    account = corrupt_one_value(folder)
+    done = check(folder, "0s", seed)
+    assert done.returncode == 1, f"account {account}: {done.stdout}{done.stderr}"
+    assert summary(done)["differences"] > 0
+    assert "shop.public.accounts" in done.stdout
+
+
+@pytest.mark.long
+@pytest.mark.timeout(300)
+def test_the_show_starts_everything_and_stops_in_order(tmp_path: Path, seed: int) -> None:
+    tmp_path.chmod(0o755)
+    folder, output = tmp_path / "demo", tmp_path / "out.txt"
+    argv = [*HEADWATER, "demo", str(folder), "--no-browser", "--rate", "500", "--seed", str(seed % 10_000)]
+    with output.open("wb") as out:
+        process = subprocess.Popen(argv, stdout=out, stderr=out, start_new_session=True)
+    try:
+        await_(lambda: (folder / "lake" / "live.sqlite").exists() or process.poll() is not None, "a lake")
+        with hw.open(folder) as lake:
+            # By Dagster: only a run that its sensor launched starts the worker.
+            await_(lambda: lake.log.last_step() is not None or process.poll() is not None, "a step", 150)
+            before = lake.position()
+            await_(lambda: lake.position() > before + 5, "more commits")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(90) == 0, output.read_text()
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            process.wait(90)
+    text = output.read_text()
+    assert "http://127.0.0.1:" in text
+    assert "nothing runs any more" in text
+    assert "Traceback" not in text
+    with hw.open(folder) as lake:
+        stopped = lake.position()
+        time.sleep(1)  # what must not happen cannot be waited for: nobody writes any more
+        assert lake.position() == stopped
