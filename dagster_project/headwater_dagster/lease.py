@@ -19,6 +19,7 @@ from headwater.errors import PipelineError
 from headwater.log import Log
 from headwater.service.status import collect
 from headwater_dagster import worker
+from headwater_pipelines.api import paused_by
 
 LEASE = "lease:main"
 TAG = "stream.lease"
@@ -124,7 +125,7 @@ class Lease:
             worker.kill(found)
 
     def _ending(self, target: int | None) -> Ending | None:
-        if worker.paused_by(self.log) is not None:
+        if paused_by(self.log) is not None:
             return "paused"
         if self.log.setting(worker.STOPPING) is not None:
             return "stopping"

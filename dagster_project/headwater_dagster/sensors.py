@@ -13,6 +13,7 @@ from headwater_dagster.inventory import SourceData, lake_exists
 from headwater_dagster.resource import HeadwaterResource
 from headwater_dagster.stream import JOB, OP, LeaseConfig, lease_tags
 from headwater_dagster.translator import source_key
+from headwater_pipelines.api import paused_by
 
 OBSERVE = "observe_sources"
 RENEW = "renew_lease"
@@ -105,7 +106,7 @@ def build_renewing_sensor(seconds: float) -> dg.SensorDefinition:
 
 def _hold_off(log: Log) -> str | None:
     """Why no lease is wanted now."""
-    paused = worker.paused_by(log)
+    paused = paused_by(log)
     if paused is not None:
         return f"paused by {paused}: `headwater resume`, or launch {JOB} by hand"
     if log.setting(worker.STOPPING) is not None:

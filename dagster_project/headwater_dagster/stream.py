@@ -15,10 +15,11 @@ from dagster._core.errors import DagsterExecutionInterruptedError  # no public n
 
 from headwater.errors import HeadwaterError
 from headwater.log import Log
-from headwater_dagster import lineage, worker
+from headwater_dagster import lineage
 from headwater_dagster.lease import GUARD_S, NAME, SECONDS, TAG, Account, Lease
 from headwater_dagster.resource import HeadwaterResource
 from headwater_dagster.translator import view_key
+from headwater_pipelines.api import pause_pipeline, paused_by, resume_pipeline
 
 JOB = "stream"
 OP = "hold_lease"
@@ -76,9 +77,9 @@ def held(
 ) -> list[Account]:
     """Hold the lease for this run; the accounts of its end. Raises Failure with headwater's own paragraph."""
     run = context.run
-    if SENSOR_TAG not in run.tags and worker.paused_by(log) is not None:
-        context.log.info("launched by hand: ends the pause by %s", worker.paused_by(log))
-        worker.resume(log)
+    if SENSOR_TAG not in run.tags and paused_by(log) is not None:
+        context.log.info("launched by hand: ends the pause by %s", paused_by(log))
+        resume_pipeline(log)
     say: Callable[[str], None] = context.log.info
     lease = Lease(project=headwater.project, log=log, run_id=run.run_id, seconds=seconds, say=say)
     try:
@@ -102,7 +103,7 @@ def on_cancel(context: dg.OpExecutionContext | dg.AssetExecutionContext, lease: 
     except DagsterExecutionInterruptedError:
         run = context.instance.get_run_by_id(context.run_id)
         if run is not None and run.status == dg.DagsterRunStatus.CANCELING and lease.cancelled():
-            worker.pause(lease.log, by=f"dagster run {context.run_id}")
+            pause_pipeline(lease.log, by=f"dagster run {context.run_id}")
             context.log.warning("cancelled: the pipeline is paused until `headwater resume` or a launch by hand")
         raise
 

@@ -23,8 +23,6 @@ from headwater.log import Log
 PIPELINE = "pipeline:main"
 WORKER = f"{PIPELINE}.worker"
 """Catalog setting: the worker's record as JSON."""
-PAUSED_BY = f"{PIPELINE}.paused_by"
-"""Catalog setting: who paused the whole pipeline; absent while it may run."""
 STOPPING = "stopping"
 """Catalog setting that ``demo`` and ``up`` set while they shut everything down: no end of a run means anything."""
 HUNG_S = 15.0
@@ -120,20 +118,6 @@ def kill(found: Worker) -> None:
     if process is not None:
         process.kill()
         process.wait()
-
-
-def paused_by(log: Log) -> str | None:
-    return log.setting(PAUSED_BY)
-
-
-def pause(log: Log, by: str) -> None:
-    """Pause the whole pipeline until ``resume``: the sensor leaves it alone, and the worker ends."""
-    log.set_setting(PAUSED_BY, by)
-    stop(log)
-
-
-def resume(log: Log) -> None:
-    log.set_setting(PAUSED_BY, None)
 
 
 def log_path(project: Project) -> Path:

@@ -56,6 +56,26 @@ def resume_view(lake_or_log: Any, name: str) -> None:
     log.set_view(log.view(name).name, state="creating", reason="")
 
 
+PAUSED_BY = "pipeline:main.paused_by"
+"""Catalog setting: who paused the whole pipeline; absent while it may run."""
+
+
+def paused_by(lake_or_log: Any) -> str | None:
+    """Who paused the whole pipeline; None while it may run."""
+    setting: str | None = _log(lake_or_log).setting(PAUSED_BY)
+    return setting
+
+
+def pause_pipeline(lake_or_log: Any, by: str = "by hand") -> None:
+    """Stop all views where they stand, until ``resume_pipeline``; nothing is rebuilt after it."""
+    _log(lake_or_log).set_setting(PAUSED_BY, by)
+
+
+def resume_pipeline(lake_or_log: Any) -> None:
+    """Let the pipeline go on from where it stands; views paused by name stay paused."""
+    _log(lake_or_log).set_setting(PAUSED_BY, None)
+
+
 def explain(lake_or_log: Any, sql: str, *, name: str = "") -> Explain:
     """How a definition, or the existing view of that name, is maintained: node by node. Creates nothing."""
     from headwater_pipelines.compiler import compile_view, parse

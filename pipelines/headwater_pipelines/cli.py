@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 File = Annotated[str, typer.Argument(metavar="FILE", help="A .sql file with the definition, or - for standard input.")]
 Name = Annotated[str, typer.Argument(metavar="VIEW", help="The view's name.")]
 
+OptionalName = Annotated[str | None, typer.Argument(metavar="[VIEW]", help="A view's name. Default: all.")]
+
 EXCERPT_LINES = 3
 
 view = typer.Typer(no_args_is_help=True, add_completion=False, help="Create, drop, list and explain views.")
@@ -103,22 +105,28 @@ def views(
         worker.run(log, loaded.settings, stop, until_caught_up=until_caught_up)
 
 
-def pause(name: Name, project: ProjectOption = None) -> None:
-    """Stop maintaining a view; what it has published stays readable."""
+def pause(name: OptionalName = None, project: ProjectOption = None) -> None:
+    """Stop maintaining a view, or all of them; what is published stays readable."""
     from headwater_pipelines import api
 
     with _open(project) as log:
-        api.pause_view(log, name)
-    typer.echo(f"view {name} paused; `headwater resume {name}` rebuilds it")
+        if name is None:
+            api.pause_pipeline(log)
+        else:
+            api.pause_view(log, name)
+    typer.echo(f"view {name} paused; `headwater resume {name}` rebuilds it" if name else "all views paused")
 
 
-def resume(name: Name, project: ProjectOption = None) -> None:
-    """Maintain a paused or failed view again. It is rebuilt; readers see the difference as one step."""
+def resume(name: OptionalName = None, project: ProjectOption = None) -> None:
+    """Maintain a paused or failed view again: it is rebuilt. Without a name, end the pause of all views."""
     from headwater_pipelines import api
 
     with _open(project) as log:
-        api.resume_view(log, name)
-    typer.echo(f"view {name} resumed")
+        if name is None:
+            api.resume_pipeline(log)
+        else:
+            api.resume_view(log, name)
+    typer.echo(f"view {name} resumed" if name else "all views go on where they stood")
 
 
 @contextmanager

@@ -18,6 +18,7 @@ import pytest
 
 from headwater_dagster import instance, lease, worker
 from headwater_dagster.location import LEASE_VARIABLE
+from headwater_pipelines.api import paused_by
 
 from .conftest import Shop, headwater, wait_until, worker_processes
 
@@ -150,8 +151,12 @@ def test_cancelling_pauses_and_a_launch_by_hand_resumes(pages: Pages) -> None:
     pages.ask(TERMINATE, run=run["runId"])
     wait_until(lambda: pages.runs("CANCELED", "FAILURE"), "the end of the run")
     assert [each["status"] for each in pages.runs("CANCELED", "FAILURE")] == ["CANCELED"]
-    assert worker.paused_by(shop.log) == f"dagster run {run['runId']}"
-    assert worker_processes(shop.project) == []
+    assert paused_by(shop.log) == f"dagster run {run['runId']}"
+    stood = shop.log.last_step()
+    shop.order()
+    wait_until(lambda: shop.log.live.read()[worker.PIPELINE].stats["state"] == "paused", "the worker's pause")
+    assert shop.log.last_step() == stood, "the worker lives and does not step"
+    assert len(worker_processes(shop.project)) == 1
     wait_until(lambda: "paused by" in (pages.tick("renew_lease")["skipReason"] or ""), "a skipped renewal")
     assert pages.runs("QUEUED", "NOT_STARTED", "STARTING", "STARTED") == []
 
@@ -162,7 +167,8 @@ def test_cancelling_pauses_and_a_launch_by_hand_resumes(pages: Pages) -> None:
     }
     pages.ask(LAUNCH, params=parameters)
     wait_until(lambda: pages.runs("STARTED") and worker.find(shop.log), "the stream again", 120)
-    assert worker.paused_by(shop.log) is None
+    assert paused_by(shop.log) is None
+    wait_until(lambda: lease.caught_up(shop.log, shop.log.newest_commit()), "what was ordered meanwhile")
 
 
 @pytest.mark.long

@@ -13,6 +13,7 @@ import pytest
 from headwater.config import Project
 from headwater_dagster import build_definitions, lease, sensors, worker
 from headwater_dagster.stream import JOB
+from headwater_pipelines.api import pause_pipeline, resume_pipeline
 
 from .conftest import Shop, headwater
 
@@ -110,9 +111,9 @@ def test_renewing_requests_one_lease(shop: Shop, instance: dg.DagsterInstance) -
 
 
 def test_renewing_skips(shop: Shop, instance: dg.DagsterInstance) -> None:
-    worker.pause(shop.log, by="someone")
+    pause_pipeline(shop.log, by="someone")
     assert "paused by someone" in text_of(evaluate(shop.project, instance, sensors.RENEW))
-    worker.resume(shop.log)
+    resume_pipeline(shop.log)
     shop.log.set_setting(worker.STOPPING, "demo")
     assert "stopping" in text_of(evaluate(shop.project, instance, sensors.RENEW))
     shop.log.set_setting(worker.STOPPING, None)

@@ -17,6 +17,7 @@ from headwater.ownership import own
 from headwater_dagster import build_definitions, worker
 from headwater_dagster.lease import Lease, caught_up
 from headwater_dagster.stream import JOB
+from headwater_pipelines.api import pause_pipeline, paused_by
 
 from .conftest import Shop, wait_until, worker_processes
 
@@ -128,16 +129,16 @@ def test_materialize_by_hand_ends_when_caught_up(shop: Shop, instance: dg.Dagste
 
 
 def test_a_pause_ends_a_renewed_lease_and_yields_to_a_manual_launch(shop: Shop, instance: dg.DagsterInstance) -> None:
-    worker.pause(shop.log, by="someone")
+    pause_pipeline(shop.log, by="someone")
     renewed = run_stream(shop, instance, 600, {"dagster/sensor_name": "renew_lease"})
     assert renewed.success
     assert materialized(renewed) == {}
     assert worker_processes(shop.project) == []
-    assert worker.paused_by(shop.log) == "someone"
+    assert paused_by(shop.log) == "someone"
 
     shop.order()
     assert set(materialized(run_stream(shop, instance, 5))) == VIEWS
-    assert worker.paused_by(shop.log) is None
+    assert paused_by(shop.log) is None
 
 
 def test_stopping_ends_the_lease_and_leaves_the_worker(shop: Shop) -> None:

@@ -18,7 +18,7 @@ from headwater.errors import HeadwaterError, StateMismatch
 from headwater.log import Log
 from headwater.log.topics import GENERATION
 from headwater.ownership import own
-
+from headwater_pipelines import api
 from headwater_pipelines.compiler import CompiledView
 from headwater_pipelines.compiler.syntax import Duck
 from headwater_pipelines.runtime import registry
@@ -73,6 +73,10 @@ class Worker:
     def run(self, stop: threading.Event, until: int | None) -> None:
         """Step until stopped; with ``until``, until the views stand at that commit."""
         while not stop.is_set():
+            if until is None and api.paused_by(self.log) is not None:
+                self.beat("paused", None)
+                stop.wait(WAIT_S)
+                continue
             self._reconcile()
             found = self._step()
             self._housekeeping(idle=found is None)
