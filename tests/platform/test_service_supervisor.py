@@ -88,7 +88,7 @@ def test_a_crashing_component_is_restarted_and_then_given_up(project: Project) -
         assert (bad.state, bad.exit_code, bad.restarts) == ("given up", 1, SETTINGS.restart_limit)
         assert [each.name for each in supervisor.failed] == ["bad"]
         assert (good.state, good.restarts) == ("running", 0)
-        assert not supervisor.ended
+        assert not supervisor.pointless
     assert emitted.messages("bad").count("no luck today") == SETTINGS.restart_limit + 1
     assert any("is given up" in each for each in emitted.messages("bad"))
 
@@ -97,7 +97,7 @@ def test_waits_grow_up_to_their_limit(project: Project) -> None:
     # One crash a wait: the moments of the starts are the child's own, written to its log.
     crash = "import sys, time; print(time.monotonic(), flush=True); sys.exit(1)"
     with running(project, component("bad", crash)) as (supervisor, emitted):
-        wait_for(supervisor, lambda: supervisor.ended)
+        wait_for(supervisor, lambda: supervisor.pointless)
     starts = [float(each) for each in emitted.messages("bad") if each.replace(".", "").isdigit()]
     waits_ms = [1000 * (after - before) for before, after in pairwise(starts)]
     assert len(waits_ms) == SETTINGS.restart_limit
@@ -117,7 +117,7 @@ def test_what_cannot_be_mended_is_not_tried_again(project: Project) -> None:
     line = {"time": "t", "level": "error", "component": "bad", "message": "wal_level is replica", "error": "X"}
     code = f"import sys; print({json.dumps(line)!r}, flush=True); sys.exit({EXIT_NOT_RETRYABLE})"
     with running(project, component("bad", code)) as (supervisor, emitted):
-        wait_for(supervisor, lambda: supervisor.ended)
+        wait_for(supervisor, lambda: supervisor.pointless)
         (bad,) = supervisor.children
         assert (bad.state, bad.restarts, bad.errors) == ("given up", 0, 1)
         assert bad.last_error == "wal_level is replica"
@@ -198,7 +198,7 @@ def test_a_log_that_grew_is_rotated_between_two_processes(project: Project) -> N
     small = replace(project, settings=replace(SETTINGS, log_bytes_max=100))
     code = "import sys; print('x' * 200, flush=True); sys.exit(1)"
     with running(small, component("bad", code)) as (supervisor, emitted):
-        wait_for(supervisor, lambda: supervisor.ended)
+        wait_for(supervisor, lambda: supervisor.pointless)
     folder = project.lake_dir / "logs"
     assert sorted(path.name for path in folder.iterdir()) == ["bad.log", "bad.log.1"]
     assert all(path.read_text() == "x" * 200 + "\n" for path in folder.iterdir())

@@ -16,17 +16,21 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
+from headwater.errors import ConfigError
+from headwater.log import open_log
 from headwater.metrics import HELP
+from headwater.ownership import own
 from headwater.service.component import EXIT_NOT_RETRYABLE
+from headwater.service.http import StatusServer
 
-WAIT_S = 40.0
+WAIT_S = 60.0
 TOY = """
 import sys
 from headwater.service.component import Component
@@ -111,7 +115,8 @@ class Running:
 
     def toy_pid(self) -> int:
         document = json.loads(self.ask("/healthz")[1])
-        return next(each["pid"] for each in document["components"] if each["name"] == "toy")
+        pids = {each["name"]: int(each["pid"]) for each in document["components"]}
+        return pids["toy"]
 
     def end(self, number: signal.Signals = signal.SIGTERM) -> int:
         self.process.send_signal(number)
@@ -168,15 +173,6 @@ def up(project: Path) -> Iterator[Callable[..., Running]]:
             each.ended()
 
 
-@contextmanager
-def taken_port() -> Iterator[int]:
-    with closing(socket.socket()) as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen()
-        port: int = listener.getsockname()[1]
-        yield port
-
-
 def status(project: Path) -> dict[str, Any]:
     command = [sys.executable, "-m", "headwater.cli", "status", "--json"]
     done = subprocess.run(command, cwd=project, capture_output=True, text=True, check=True, timeout=WAIT_S)
@@ -184,8 +180,8 @@ def status(project: Path) -> dict[str, Any]:
     return document
 
 
-def test_it_runs_answers_and_stops(project: Path, up: Callable[..., Running]) -> None:
-    first = up()
+def test_a_life_of_up(project: Path, up: Callable[..., Running]) -> None:
+    first = up(HEADWATER_STALE_AFTER_S="2", HEADWATER_TIMEZONE="Asia/Tokyo")
     first.wait_for(first.healthy)
     document = json.loads(first.ask("/healthz")[1])
     assert {each["name"] for each in document["components"]} >= {"toy", "maintenance"}
@@ -200,10 +196,36 @@ def test_it_runs_answers_and_stops(project: Path, up: Callable[..., Running]) ->
     assert first.ask("/nothing")[0] == 404
     assert status(project)["http"] == first.address
 
+    # a second one is refused, and disturbs nothing
     second = up()
     assert second.ended() == 1
     assert len(second.lines) == 1
     assert f"already running as process {first.process.pid}" in second.text()
+    assert first.healthy()
+
+    # a component that is killed comes back
+    killed = first.toy_pid()
+    psutil.Process(killed).kill()
+    first.says("was killed by SIGKILL, restart 1 follows")
+    first.wait_for(lambda: first.healthy() and first.toy_pid() != killed)
+
+    # one that falls silent is noticed
+    (project / "mode").write_text("silent")
+    first.wait_for(lambda: '"state": "stale"' in first.ask("/healthz")[1])
+    assert first.ask("/healthz")[0] == 503
+    (project / "mode").write_text("good")
+    first.wait_for(first.healthy)
+
+    # view files are applied when they change; a mistake in one ends nothing
+    assert (project / "prepared").read_text() == "x"
+    (project / "views" / "notes.txt").write_text("no view")
+    (project / "views" / "wrong.sql").write_text("CREATE NONSENSE")
+    first.wait_for(lambda: " error up " in first.text())
+    assert first.text().count("views/ changed: applying") == 1
+    (project / "views" / "wrong.sql").unlink()
+    first.wait_for(lambda: (project / "prepared").read_text() == "xx")
+    (project / "headwater.toml").write_text(f'[project]\nname = "p"\n[settings]\n{SETTINGS}')
+    first.says("restart `headwater up` to apply it")
     assert first.healthy()
 
     toy = first.toy_pid()
@@ -212,23 +234,20 @@ def test_it_runs_answers_and_stops(project: Path, up: Callable[..., Running]) ->
     assert status(project)["http"] is None
     assert "Traceback" not in first.text()
 
-
-def test_json_lines_carry_their_fields_and_control_c_stops_it_too(up: Callable[..., Running]) -> None:
-    running = up("--log-format", "json")
-    running.says("at work")
-    running.wait_for(running.healthy)
-    toy_pid = running.toy_pid()
-    assert running.end(signal.SIGINT) == 0
-    assert not psutil.pid_exists(toy_pid)
-    lines = [json.loads(line) for line in running.lines]
-    (toy,) = [each for each in lines if each["message"] == "at work"]
-    assert (toy["component"], toy["commit"], toy["topic"], toy["view"], toy["lsn"]) == ("toy", 0, "t", "v", "0/1")
-    assert all({"time", "level", "component", "message"} <= set(each) for each in lines)
+    # the lake keeps the zone it was made with
+    with open_log(project / "lake") as log, own(log, "source:x") as owner:
+        assert log.timezone == "Asia/Tokyo"
+        with log.transaction("source:x", owner.epoch) as tx:
+            tx.position = "0/1"
+            tx.commit()
+    third = up()
+    assert third.ended() == 1
+    assert "this lake was made with 'Asia/Tokyo'" in third.text()
 
 
 def test_a_component_that_keeps_crashing_is_given_up_and_said_so(project: Path, up: Callable[..., Running]) -> None:
     (project / "mode").write_text("crash")
-    running = up()
+    running = up("--log-format", "json")
     running.says("is given up")
     running.wait_for(lambda: running.ask("/healthz")[0] == 503)
     toy = next(each for each in json.loads(running.ask("/healthz")[1])["components"] if each["name"] == "toy")
@@ -237,95 +256,50 @@ def test_a_component_that_keeps_crashing_is_given_up_and_said_so(project: Path, 
     assert 'headwater_component_up{component="toy"} 0.0' in figures
     assert 'headwater_component_restarts_total{component="toy"} 2.0' in figures
     assert 'headwater_component_up{component="maintenance"} 1.0' in figures
-    assert "the toy broke" in running.text()
-    assert running.end() == 1
-    assert "toy was given up" in running.lines[-1]
+    assert running.end(signal.SIGINT) == 1
+
+    lines = [json.loads(line) for line in running.lines]
+    assert all({"time", "level", "component", "message"} <= set(each) for each in lines)
+    work = [each for each in lines if each["message"] == "at work"]
+    assert len(work) == 3
+    assert (work[0]["component"], work[0]["commit"], work[0]["topic"]) == ("toy", 0, "t")
+    assert (work[0]["view"], work[0]["lsn"]) == ("v", "0/1")
+    assert "the toy broke" in [each["message"] for each in lines]
+    assert "toy was given up" in lines[-1]["message"]
 
 
-def test_an_error_that_cannot_be_mended_stops_only_its_component(project: Path, up: Callable[..., Running]) -> None:
-    (project / "mode").write_text("fatal")
-    running = up()
-    running.says("is given up: the toy cannot be mended; buy another one")
-    assert running.text().count("at work") == 1
-    health = json.loads(running.ask("/healthz")[1])
-    assert [each["state"] for each in health["components"] if each["name"] == "maintenance"] == ["running"]
-    assert running.end() == 1
-
-
-def test_a_component_that_falls_silent_is_not_healthy(project: Path, up: Callable[..., Running]) -> None:
-    running = up(HEADWATER_STALE_AFTER_S="1")
-    running.wait_for(running.healthy)
-    (project / "mode").write_text("silent")
-    running.wait_for(lambda: '"state": "stale"' in running.ask("/healthz")[1])
-    assert running.ask("/healthz")[0] == 503
-    (project / "mode").write_text("good")
-    running.wait_for(running.healthy)
-    assert running.end() == 0
-
-
-def test_after_kill_9_of_a_component_and_then_of_up_itself(up: Callable[..., Running]) -> None:
+def test_a_standby_takes_over_after_kill_9(up: Callable[..., Running]) -> None:
     first = up()
     first.wait_for(first.healthy)
-    killed = first.toy_pid()
-    psutil.Process(killed).kill()
-    first.says("was killed by SIGKILL, restart 1 follows")
-    first.wait_for(lambda: first.healthy() and first.toy_pid() != killed)
-
     toy = first.toy_pid()
-    assert first.end(signal.SIGKILL) == -signal.SIGKILL
-    assert psutil.pid_exists(toy)
-    second = up()
-    second.wait_for(second.healthy)
-    assert f"stopping process {toy}, left by an earlier run" in second.text()
-    assert not psutil.pid_exists(toy)
-    assert second.toy_pid() != toy
-    assert second.end() == 0
-
-
-def test_a_standby_takes_over(up: Callable[..., Running]) -> None:
-    first = up()
-    first.wait_for(first.healthy)
     standby = up("--standby")
-    assert first.end() == 0
+    assert first.end(signal.SIGKILL) == -signal.SIGKILL
     standby.wait_for(standby.healthy)
-    assert standby.end() == 0
+    assert f"stopping process {toy}, left by an earlier run" in standby.text()
+    assert not psutil.pid_exists(toy)
+    assert standby.toy_pid() != toy
+    assert standby.end(signal.SIGINT) == 0
 
 
-def test_view_files_are_applied_at_the_start_and_when_they_change(project: Path, up: Callable[..., Running]) -> None:
-    running = up()
-    running.wait_for(running.healthy)
-    assert (project / "prepared").read_text() == "x"
-    (project / "views" / "not_sql.txt").write_text("ignored")
-    (project / "views" / "wrong.sql").write_text("CREATE NONSENSE")
-    running.says("views/ changed: applying")
-    running.wait_for(lambda: " error " in running.text())
-    assert running.healthy()
-    (project / "views" / "wrong.sql").unlink()
-    running.wait_for(lambda: running.text().count("views/ changed: applying") == 2)
-    (project / "headwater.toml").write_text(f'[project]\nname = "q"\n[settings]{SETTINGS}')
-    running.says("restart `headwater up` to apply it")
-    assert running.end() == 0
-
-
-def test_a_port_that_was_asked_for_and_is_taken(up: Callable[..., Running]) -> None:
-    with taken_port() as port:
-        running = up(HEADWATER_HTTP_PORT=str(port))
+def test_a_source_that_is_not_there_ends_it_with_what_to_do(project: Path, up: Callable[..., Running]) -> None:
+    with closing(socket.socket()) as bound:
+        bound.bind(("127.0.0.1", 0))  # bound, not listening: whoever connects is refused
+        dsn = f"postgresql://reader:hunter2@127.0.0.1:{bound.getsockname()[1]}/shop"
+        (project / "headwater.toml").write_text(
+            f'[project]\nname = "p"\n[source.shop]\ndsn = "{dsn}"\n[settings]\n{SETTINGS}'
+        )
+        running = up(HEADWATER_RESTART_LIMIT="1")
         assert running.ended() == 1
-    assert f"port {port} is taken by another program" in running.text()
+    assert "source:shop was given up" in running.lines[-1]
+    assert "127.0.0.1" in running.lines[-1]
+    assert "hunter2" not in running.text()
+    assert "Traceback" not in running.text()
 
 
-def test_the_zone_of_a_lake_with_data_is_kept(project: Path, up: Callable[..., Running]) -> None:
-    from headwater.log import open_log
-    from headwater.ownership import own
-
-    first = up(HEADWATER_TIMEZONE="Asia/Tokyo")
-    first.wait_for(first.healthy)
-    assert first.end() == 0
-    with open_log(project / "lake") as log, own(log, "source:x") as owner:
-        assert log.timezone == "Asia/Tokyo"
-        with log.transaction("source:x", owner.epoch) as tx:
-            tx.position = "0/1"
-            tx.commit()
-    second = up()
-    assert second.ended() == 1
-    assert "this lake was made with 'Asia/Tokyo'" in second.text()
+def test_a_port_that_is_taken() -> None:
+    with closing(socket.socket()) as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        port: int = listener.getsockname()[1]
+        with pytest.raises(ConfigError, match=f"port {port} is taken by another program"):
+            StatusServer(port, dict, dict)

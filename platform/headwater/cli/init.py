@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _VIEW_README = """\
 One view per file: CREATE MATERIALIZED VIEW name AS SELECT ... in DuckDB's dialect.
-`headwater up` creates, replaces and drops views as these files come, change and go.
+`headwater up` creates the views of these files at its start, and when a file is added while it runs.
 """
 
 

@@ -11,10 +11,11 @@ annotations or a ``typer.Typer``.
 from __future__ import annotations
 
 import sys
+from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from types import TracebackType
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 from typer.core import TyperGroup
@@ -27,6 +28,8 @@ from headwater.errors import HeadwaterError, Retryable
 from headwater.service.component import EXIT_NOT_RETRYABLE
 
 GROUP = "headwater.command"
+HELP_MARKUP: Literal["markdown"] = "markdown"
+"""`code` is shown as such; square brackets, which rich's own markup would swallow, stay."""
 BUILT_IN = {
     "init": "headwater.cli.init:init",
     "up": "headwater.cli.up:up",
@@ -60,8 +63,12 @@ class CommandGroup(TyperGroup):
         return super().resolve_command(ctx, args)
 
 
+@cache
 def plug_ins() -> dict[str, EntryPoint]:
-    """Commands of other installed packages. A built-in name cannot be taken."""
+    """Commands of other installed packages, read once: every package's metadata is looked at.
+
+    A built-in name cannot be taken.
+    """
     return {each.name: each for each in entry_points(group=GROUP) if each.name not in BUILT_IN}
 
 
@@ -95,6 +102,7 @@ def as_command(name: str, target: Any) -> Any:
         single = typer.Typer(add_completion=False)
         single.command(name)(target)
         target = single
+    target.rich_markup_mode = HELP_MARKUP
     command = get_command(target)
     command.name = name
     return command
@@ -105,6 +113,7 @@ app = typer.Typer(
     name="headwater",
     no_args_is_help=True,
     add_completion=False,
+    rich_markup_mode=HELP_MARKUP,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

@@ -21,11 +21,9 @@ def status(project: ProjectOption = None, as_json: JsonOption = False) -> None:
 
         typer.echo(json.dumps(document, indent=2, ensure_ascii=False))
         return
-    from rich.console import Console
-
     from headwater.cli.topic import table
-    from headwater.service.display import render
+    from headwater.service.display import console, render
 
-    console = Console()
-    console.print(render(document))
-    console.print(table(document["topics"]))
+    shown = console()
+    shown.print(render(document))
+    shown.print(table(document["topics"]))

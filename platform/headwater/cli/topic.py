@@ -31,9 +31,9 @@ def list_topics(project: ProjectOption = None, as_json: JsonOption = False) -> N
     if as_json:
         typer.echo(json.dumps({"topics": found}, indent=2, ensure_ascii=False))
         return
-    from rich.console import Console
+    from headwater.service.display import console
 
-    Console().print(table(found))
+    console().print(table(found))
 
 
 @topic.command("show")
@@ -50,16 +50,17 @@ def show(name: NameArgument, project: ProjectOption = None, as_json: JsonOption 
     if as_json:
         typer.echo(json.dumps(document, indent=2, ensure_ascii=False))
         return
-    from rich.console import Console
     from rich.table import Table
+
+    from headwater.service.display import console
 
     columns = Table("column", "type", "nullable", "source type", "key", box=None, header_style="dim")
     for each in document["columns"]:
         in_key = "key" if each["name"] in found.schema.key else ""
         columns.add_row(each["name"], each["type"], "yes" if each["nullable"] else "no", each["source_type"], in_key)
-    console = Console()
-    console.print(table([counts]))
-    console.print(columns)
+    shown = console()
+    shown.print(table([counts]))
+    shown.print(columns)
 
 
 @topic.command("tail")
@@ -96,8 +97,8 @@ def table(found: list[dict[str, Any]]) -> Table:
     from headwater.service.display import number
 
     shown = Table("topic", "kind", "state", box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for column in ("partitions", "records", "sealed", "sealed bytes"):
-        shown.add_column(column, justify="right")
+    for column in ("partitions", "records", "sealed", "bytes"):
+        shown.add_column(column, justify="right", no_wrap=True)
     for each in found:
         figures = (each["partitions"], each["records"], each["sealed"], each["sealed_bytes"])
         shown.add_row(each["name"], each["kind"], each["state"], *(number(figure) for figure in figures))

@@ -16,6 +16,7 @@ from headwater.errors import ConfigError
 
 GROUP = "headwater.component"
 PREPARE_GROUP = "headwater.prepare"
+"""Functions (project, log) -> lines to log, called before the components start and when views/ changes."""
 
 EXIT_STOPPED = 0
 """It was asked to stop (SIGTERM), or has nothing more to do."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Mapping
 from types import TracebackType
@@ -16,6 +17,7 @@ from headwater import logs
 
 SHOW_S = 0.5
 """The table is read anew this often: the catalog is asked, and eyes are slow."""
+PIPE_COLUMNS = 200
 _STYLE = {"error": "bold red", "fatal": "bold red", "warn": "yellow"}
 _GOOD = ("running", "streaming", "live", "idle")
 
@@ -45,6 +47,11 @@ class LiveDisplay:
         if now >= self._shown + SHOW_S:
             self._shown = now
             self._live.update(render(document(), health), refresh=True)
+
+
+def console() -> Console:
+    """For stdout: as wide as the terminal; wide enough for every column where a file or a pipe reads."""
+    return Console() if sys.stdout.isatty() else Console(width=PIPE_COLUMNS)
 
 
 def render(document: Mapping[str, Any], health: Mapping[str, Any] | None = None) -> RenderableType:

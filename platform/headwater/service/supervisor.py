@@ -25,6 +25,8 @@ Emit = Callable[[dict[str, Any]], None]
 POLL_S = 0.05
 """How often children and their log files are looked at: two system calls each."""
 RECORD = "up.json"
+SOURCE_PREFIX = "source:"
+MAINTENANCE = "maintenance"
 
 
 class Supervisor:
@@ -52,9 +54,12 @@ class Supervisor:
         return [each for each in self.children if each.state == "given up"]
 
     @property
-    def ended(self) -> bool:
-        """Whether nothing runs and nothing will be started again."""
-        return all(each.ended for each in self.children)
+    def pointless(self) -> bool:
+        """Whether what still runs has nothing to work on: every source is given up, or, in a project without
+        sources, every component. One source of several that is given up does not stop the others."""
+        sources = [each for each in self.children if each.name.startswith(SOURCE_PREFIX)]
+        own = [each for each in self.children if each.name != MAINTENANCE]
+        return all(each.ended for each in sources or own)
 
     def stop(self, while_waiting: Callable[[], None] = lambda: None, *, upto: int | None = None) -> None:
         """Stop stage by stage: SIGTERM, then SIGKILL by pid after ``stop_timeout_s``; returns when all ended.

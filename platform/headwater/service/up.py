@@ -1,7 +1,7 @@
 """``headwater up``: owns the project, prepares it, runs its components, answers /healthz and /metrics.
 
 One process at a time owns ``up`` of a lake. It ends on SIGTERM or SIGINT (exit 0), when caught up if that
-was asked for (exit 0), or when nothing is left to run; the exit code is 1 if any component was given up.
+was asked for (exit 0), or when every source was given up; the exit code is 1 if any component was given up.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from headwater.service.child import Child
 from headwater.service.component import PREPARE_GROUP, Component, declared, plugged_in
 from headwater.service.http import StatusServer
 from headwater.service.signals import stop_signals
-from headwater.service.supervisor import POLL_S, Supervisor
+from headwater.service.supervisor import MAINTENANCE, POLL_S, Supervisor
 from headwater.service.watcher import ProjectWatcher
 
 BEAT_S = 1.0
 REFRESH_S = 0.25
 """How often health is renewed: /healthz is never older, and the display moves smoothly."""
-MAINTENANCE = Component(name="maintenance", argv=("headwater", "maintain"), stage=1)
+MAINTAIN = Component(name=MAINTENANCE, argv=("headwater", "maintain"), stage=2)
 
 
 class Display(Protocol):
@@ -83,7 +83,7 @@ class Up:
         self._display = display
         self._stop = stop
         self._watcher = ProjectWatcher(project)
-        self._supervisor = Supervisor(project, [*declared(project), MAINTENANCE], display.line)
+        self._supervisor = Supervisor(project, [*declared(project), MAINTAIN], display.line)
         self._health: dict[str, Any] = {"status": "starting", "components": []}
         self._next_beat = 0.0
         self._refreshed = 0.0
@@ -112,8 +112,8 @@ class Up:
             self._refresh()
             if caught_up is not None and caught_up.poll():
                 return "caught up with the source"
-            if self._supervisor.ended:
-                return "no component is left to run"
+            if self._supervisor.pointless:
+                return "nothing is left to capture"
             if caught_up is not None and self._supervisor.failed:
                 return "a component was given up"
             if self._watcher.due():
@@ -123,7 +123,8 @@ class Up:
     def _prepare(self) -> None:
         """Let the installed packages bring the lake in line with the project's files."""
         for prepare in plugged_in(PREPARE_GROUP):
-            prepare(self._project, self._log)
+            for line in prepare(self._project, self._log) or ():
+                self._supervisor.note(line)
 
     def _look_at_files(self) -> None:
         if self._watcher.project_changed():
