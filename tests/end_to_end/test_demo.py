@@ -35,7 +35,7 @@ def summary(done: subprocess.CompletedProcess[str]) -> dict[str, int]:
 
 
 def corrupt_one_value(root: Path) -> int:
-    """Add a cent to one balance in a sealed file, as a failing disk or a wrong tool might; the account's id."""
+    """Add 1 to one balance in a sealed file, as a failing disk or a wrong tool might; the account's id."""
     with hw.open(root) as lake:
         topic = lake.log.topic("shop.public.accounts")
         listed = json.loads(manifest.path(lake.log, topic).read_text())["segments"]
