@@ -50,6 +50,22 @@ class Panel(anywidget.AnyWidget):
         super().__init__(**traits)
         self.on_msg(self._receive)
 
+    def open(self) -> None:
+        super().open()
+        self._route_by_sender()
+
+    def _send(self, msg: Any, buffers: Any = None) -> None:
+        super()._send(msg, buffers)
+        self._route_by_sender()
+
+    def _route_by_sender(self) -> None:
+        """Let requests run in the subshell that the page addressed, beside a running cell.
+
+        ipykernel 7.4 notes with each message a comm sends from which shell it came, and hands everything that
+        arrives for the comm to that one: after the opening, to the main shell, which may be busy for hours.
+        """
+        vars(self.comm or self).pop("_reply_subshell_id", None)
+
     def answer(self, op: str, request: Mapping[str, Any]) -> dict[str, Any]:
         """The reply to one request, without its id. May raise HeadwaterErrors; runs in any thread."""
         raise UsageError(f"this panel has no operation {op!r}")

@@ -101,7 +101,7 @@ _HOST = """<!doctype html><meta charset="utf-8"><link rel="stylesheet" href="/pa
 <script type="module">
 import panel from "/panel.js";
 const traits = TRAITS, listeners = new Set(), held = [];
-Object.assign(window, { sent: [], answers: 0, hold: false });
+Object.assign(window, { sent: [], answers: 0, hold: HOLD });
 const deliver = (reply) => listeners.forEach((listener) => listener(reply));
 window.deliver = deliver;
 window.release = () => { window.hold = false; held.splice(0).forEach(deliver); };
@@ -137,15 +137,15 @@ class _Files(http.server.BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def show(browser: Browser) -> Iterator[Callable[[TablePanel], Page]]:
+def show(browser: Browser) -> Iterator[Callable[..., Page]]:
     """Shows a panel in a page whose clock the test drives (``page.clock``); fails on any script error."""
     closing: list[Callable[[], None]] = []
     errors: list[str] = []
 
-    def open_page(panel: TablePanel) -> Page:
+    def open_page(panel: TablePanel, *, hold: bool = False) -> Page:
         traits = {name: getattr(panel, name) for name in ("_sql", "_interval_ms", "_page_rows")}
         files = {
-            "/": ("text/html", _HOST.replace("TRAITS", json.dumps(traits))),
+            "/": ("text/html", _HOST.replace("TRAITS", json.dumps(traits)).replace("HOLD", json.dumps(hold))),
             "/panel.js": ("text/javascript", panel._esm),
             "/panel.css": ("text/css", panel._css),
             "/favicon.ico": ("image/x-icon", ""),

@@ -18,7 +18,7 @@ from playwright.sync_api import Page, expect
 if TYPE_CHECKING:
     from tests.notebooks.conftest import Shop
 
-Show = Callable[[TablePanel], Page]
+Show = Callable[..., Page]
 ORDERS = "SELECT * FROM orders ORDER BY id"
 MINUTE = 60_000
 
@@ -104,7 +104,7 @@ def test_asks_one_thing_at_a_time_and_shows_a_busy_kernel(page: Page) -> None:
     page.clock.run_for(3000)
     assert asked(page) == held, "one request outstanding"
     expect(page.locator(".hw-panel")).to_have_attribute("data-state", "busy")
-    page.clock.run_for(15_000)
+    page.clock.run_for(MINUTE)
     assert asked(page) == held
     expect(page.locator(".hw-panel")).to_have_attribute("data-state", "lost")
     expect(page.get_by_role("button", name="ask again")).to_be_visible()
