@@ -339,7 +339,9 @@ def test_tail_follows(headwater: Runner, project: Path) -> None:
 def test_seal_then_verify_then_a_changed_byte(headwater: Runner, project: Path, tmp_path: Path) -> None:
     copied = tmp_path / "copy"
     subprocess.run(["cp", "-r", str(project), str(copied)], check=True)
-    sealed = json.loads(headwater("seal", "--json", cwd=copied).stdout)
+    done = headwater("seal", "--json", cwd=copied)
+    assert done.returncode == 0, done.stderr
+    sealed = json.loads(done.stdout)
     assert sealed["sealed"] == 4
     whole = headwater("verify", "--deep", "--json", cwd=copied)
     assert (whole.returncode, json.loads(whole.stdout)["findings"]) == (0, [])
