@@ -43,5 +43,4 @@ def build_definitions(
         jobs=[build_stream_job(seconds)],
         sensors=[*build_observation_sensor(found.sources), build_renewing_sensor(seconds)],
         resources={"headwater": HeadwaterResource(project_dir=str(project.root))},
-        executor=dg.in_process_executor,
     )

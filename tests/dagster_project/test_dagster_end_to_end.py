@@ -22,6 +22,8 @@ from headwater_pipelines.api import paused_by
 
 from .conftest import Shop, headwater, wait_until, worker_processes
 
+pytestmark = pytest.mark.timeout(400)  # five processes that import Dagster; on a busy machine each takes its time
+
 RUNS = """query($tag: String!) { runsOrError(filter: {tags: [{key: $tag, value: "main"}]}) {
   ... on Runs { results { runId status tags { key value } } } } }"""
 VIEW = """query($path: [String!]!) { assetNodeOrError(assetKey: {path: $path}) { ... on AssetNode {
@@ -116,7 +118,7 @@ def _end(child: subprocess.Popen[bytes]) -> None:
 
 
 def test_sensor_lease_views_and_lag(pages: Pages) -> None:
-    wait_until(lambda: pages.runs("SUCCESS", "FAILURE"), "a lease launched by the sensor", 120)
+    wait_until(lambda: pages.runs("SUCCESS", "FAILURE"), "a lease launched by the sensor", 200)
     run = pages.runs("SUCCESS", "FAILURE")[-1]
     assert run["status"] == "SUCCESS"
     assert {"key": "dagster/sensor_name", "value": "renew_lease"} in run["tags"]
@@ -146,7 +148,7 @@ def test_sensor_lease_views_and_lag(pages: Pages) -> None:
 @pytest.mark.parametrize("lease_s", [300.0])
 def test_cancelling_pauses_and_a_launch_by_hand_resumes(pages: Pages) -> None:
     shop = pages.shop
-    wait_until(lambda: pages.runs("STARTED") and worker.find(shop.log), "a lease that works", 120)
+    wait_until(lambda: pages.runs("STARTED") and worker.find(shop.log), "a lease that works", 200)
     (run,) = pages.runs("STARTED")
     pages.ask(TERMINATE, run=run["runId"])
     wait_until(lambda: pages.runs("CANCELED", "FAILURE"), "the end of the run")
@@ -166,7 +168,7 @@ def test_cancelling_pauses_and_a_launch_by_hand_resumes(pages: Pages) -> None:
         "runConfigData": {},
     }
     pages.ask(LAUNCH, params=parameters)
-    wait_until(lambda: pages.runs("STARTED") and worker.find(shop.log), "the stream again", 120)
+    wait_until(lambda: pages.runs("STARTED") and worker.find(shop.log), "the stream again", 200)
     assert paused_by(shop.log) is None
     wait_until(lambda: lease.caught_up(shop.log, shop.log.newest_commit()), "what was ordered meanwhile")
 
@@ -175,7 +177,7 @@ def test_cancelling_pauses_and_a_launch_by_hand_resumes(pages: Pages) -> None:
 @pytest.mark.parametrize("lease_s", [300.0])
 def test_killed_worker_under_dagster_has_one_successor(pages: Pages) -> None:
     shop = pages.shop
-    wait_until(lambda: pages.runs("STARTED") and worker.find(shop.log), "a lease that works", 120)
+    wait_until(lambda: pages.runs("STARTED") and worker.find(shop.log), "a lease that works", 200)
     first = worker.find(shop.log)
     assert first is not None
     (process,) = worker_processes(shop.project)

@@ -60,7 +60,6 @@ def test_lease_starts_then_adopts(shop: Shop, instance: dg.DagsterInstance) -> N
         assert account["from_commit"] == 0
         assert account["to_commit"] >= first_order
         assert account["rows"] > 0
-        assert account["step_ms_p95"] > 0
 
     (started,) = worker_processes(shop.project)
     recorded = worker.record(shop.log)
@@ -73,7 +72,9 @@ def test_lease_starts_then_adopts(shop: Shop, instance: dg.DagsterInstance) -> N
     second = materialized(run_stream(shop, instance, 3))
     (adopted,) = worker_processes(shop.project)
     assert adopted.pid == started.pid
-    assert second["totals"]["to_commit"] >= second_order > second["totals"]["from_commit"] - 1
+    assert second["totals"]["step_ms_p95"] > 0
+    assert second["totals"]["to_commit"] >= second_order
+    assert second["totals"]["from_commit"] >= accounts["totals"]["to_commit"]
     assert shop.log.producer(worker.PIPELINE).epoch == recorded.epoch, "adopting takes nothing over"
 
 
