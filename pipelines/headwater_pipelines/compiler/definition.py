@@ -51,10 +51,12 @@ class Definition:
     def keyword(self, *words: str) -> int:
         """Offset of the first keyword sequence ``words`` in the SELECT; 0 when it is not there."""
         tokens = [token for token in tokenize(self.text) if token.start >= self.start]
-        texts = [token.text.upper() for token in tokens]
-        for place in range(len(texts) - len(words) + 1):
-            if tuple(texts[place : place + len(words)]) == words:
-                return tokens[place].start
+        # The tokenizer makes one token of some pairs (ORDER BY) and two of others (BY NAME).
+        texts = [" ".join(token.text.upper().split()) for token in tokens]
+        wanted = " ".join(words)
+        for place, token in enumerate(tokens):
+            if " ".join(texts[place : place + len(words)]).startswith(wanted):
+                return token.start
         return 0
 
 

@@ -12,8 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 
 from headwater.errors import UnsupportedSql
-
-from headwater_pipelines.compiler.plan import Aggregate, Base, Leaf, Node, Select, Source
+from headwater_pipelines.compiler.plan import Base, Leaf, Node, Select, Source
 from headwater_pipelines.compiler.view import CompiledView
 
 _REASONS = {

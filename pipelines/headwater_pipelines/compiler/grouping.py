@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 from headwater.errors import SqlError
 from headwater.types import quote
-
 from headwater_pipelines.compiler.plan import COUNT, Aggregate, Item, Leaf, Measure, Select
 from headwater_pipelines.compiler.syntax import Duck, Tree, bare, column, is_column, rewrite, walk
 

@@ -10,9 +10,19 @@ import duckdb
 
 from headwater.errors import SqlError, SqlSyntax
 from headwater.types import quote
-
 from headwater_pipelines.compiler import grouping, render
-from headwater_pipelines.compiler.plan import WEIGHT, Base, Item, Leaf, Node, Select, Source, Union, column_names, sources
+from headwater_pipelines.compiler.plan import (
+    WEIGHT,
+    Base,
+    Item,
+    Leaf,
+    Node,
+    Select,
+    Source,
+    Union,
+    column_names,
+    sources,
+)
 from headwater_pipelines.compiler.refusals import Refusal
 from headwater_pipelines.compiler.relations import Relations, Table
 from headwater_pipelines.compiler.scope import Scope, Visible

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 
 from headwater.record import WEIGHT as LOG_WEIGHT
 from headwater.types import lower_sql, quote
-
 from headwater_pipelines.compiler import render
 from headwater_pipelines.compiler.plan import COUNT, WEIGHT, Aggregate, Measure
 from headwater_pipelines.compiler.render import delta_table
@@ -48,21 +47,24 @@ def output_sql(columns: Sequence[tuple[str, str]], delta: str, *, weighted: bool
 
 
 def _added(aggregate: Aggregate, input_delta: str) -> str:
-    names, keys = _names(aggregate), _keys(aggregate)
-    sums = [quote(COUNT)]
-    for measure in aggregate.measures:
-        sums += [quote(measure.count), *([quote(measure.sum)] if measure.sum_type else [])]
-    types = dict(aggregate.columns())
-    added = ", ".join([*keys, *(f"CAST(sum({n}) AS {types[n.strip(chr(34))]}) AS {n}" for n in sums)])
-    moved = " OR ".join(f"{name} <> 0" for name in sums)
-    alive = f"sum({quote(COUNT)}) <> 0" if keys else "count(*) > 0"
+    """Each touched group twice, as it was and as it becomes, out of one join: no second grouping, no copy."""
+    keys = _keys(aggregate)
+    sums = [(quote(name), text) for name, text in aggregate.columns() if (name, text) not in aggregate.keys]
+    moved = " OR ".join(f"{name} <> 0" for name, _ in sums)
+    raw = f"SELECT * FROM (SELECT {_measured(aggregate, weighted=True)} FROM ({input_delta}){_group_by(keys)}) WHERE {moved}"
+    values = [f"raw.{key} AS {key}" for key in keys]
+    for name, text in sums:
+        values.append(
+            f"CAST(CASE WHEN side.w < 0 THEN s.{name} ELSE coalesce(s.{name}, 0) + raw.{name} END AS {text}) AS {name}"
+        )
+    rows = quote(COUNT)
+    # An ungrouped aggregate has its one row even over nothing; a group lives while it has rows.
+    alive = f" AND (side.w < 0 OR coalesce(s.{rows}, 0) + raw.{rows} <> 0)" if keys else ""
     return (
-        f"WITH raw AS MATERIALIZED (SELECT * FROM (SELECT {_measured(aggregate, weighted=True)} FROM ({input_delta})"
-        f"{_group_by(keys)}) WHERE {moved}),"
-        f" old AS MATERIALIZED (SELECT s.* FROM {quote(aggregate.table)} AS s SEMI JOIN raw ON {_same(aggregate, 's', 'raw')})"
-        f" SELECT {names}, -1::BIGINT AS {WEIGHT} FROM old"
-        f" UNION ALL SELECT {added}, 1::BIGINT AS {WEIGHT}"
-        f" FROM (SELECT {names} FROM old UNION ALL SELECT {names} FROM raw){_group_by(keys)} HAVING {alive}"
+        f"SELECT {', '.join(values)}, side.w AS {WEIGHT} FROM ({raw}) AS raw"
+        f" LEFT JOIN {quote(aggregate.table)} AS s ON {_same(aggregate, 's', 'raw')}"
+        f" CROSS JOIN (VALUES (-1::BIGINT), (1::BIGINT)) AS side(w)"
+        f" WHERE (side.w > 0 OR s.{rows} IS NOT NULL){alive}"
     )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from headwater.errors import UnsupportedSql
-
 from headwater_pipelines.compiler.definition import Definition
 from headwater_pipelines.compiler.syntax import NOWHERE, Duck, Tree, walk
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from headwater.errors import AmbiguousName, NameNotFound
 from headwater.schema import Schema
-
 from headwater_pipelines.compiler.plan import Base, Node
 
 

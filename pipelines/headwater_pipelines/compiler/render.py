@@ -11,7 +11,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from headwater.types import quote
-
 from headwater_pipelines.compiler.plan import WEIGHT, Aggregate, Leaf, Node, Select, Source, Union, leaves
 
 

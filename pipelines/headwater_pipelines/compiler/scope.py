@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from headwater.errors import UnknownColumn, UnsupportedSql
-
 from headwater_pipelines.compiler.plan import Node
 from headwater_pipelines.compiler.refusals import Refusal, value_keyword
 from headwater_pipelines.compiler.syntax import Tree, column, is_column, rewrite

@@ -13,7 +13,6 @@ import duckdb
 from headwater import record, types
 from headwater.errors import SqlError, SqlSyntax, UnknownColumn
 from headwater.schema import Schema
-
 from headwater_pipelines.compiler.definition import Definition
 from headwater_pipelines.compiler.lower import Lowering
 from headwater_pipelines.compiler.plan import Base, Leaf, Select, Union, digest
@@ -158,7 +157,7 @@ def _columns(
     for name, text in shape:
         if name.lower() in seen:
             raise refuse.at(None, f'two columns are named "{name}"', "DUPLICATE_COLUMN", "Give one another name with AS.")
-        if name.startswith("_w") and name in {*record.METADATA, "_w"} or name in record.METADATA:
+        if (name.startswith("_w") and name in {*record.METADATA, "_w"}) or name in record.METADATA:
             raise refuse.at(None, f'column name "{name}" is reserved', "RESERVED_COLUMN", "Rename it with AS.")
         seen.add(name.lower())
         try:

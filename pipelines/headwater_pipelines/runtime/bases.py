@@ -16,7 +16,6 @@ from headwater import record
 from headwater.log.fold import GONE, KEPT, fold_sql
 from headwater.schema import Schema
 from headwater.types import lift_sql, quote
-
 from headwater_pipelines.compiler.plan import WEIGHT, Base
 from headwater_pipelines.compiler.render import delta_table
 from headwater_pipelines.runtime.state import State
@@ -113,6 +112,13 @@ class Store:
         meta = ", ".join(_META["table"])
         lifted = ", ".join(f"{lift_sql(field.name, field.type)} AS {quote(field.name)}" for field in self.schema.fields)
         partial = changes.column(record.UNCHANGED).null_count < changes.num_rows
+        if not partial and self._is_last_of_each(changes):
+            rows = f"SELECT {lifted}, {record.OP} FROM {_ARRIVED}"
+            return (
+                f"SELECT {self.columns}, -1::BIGINT AS {WEIGHT} FROM {quote(self.base.table)}"
+                f" SEMI JOIN ({rows}) USING ({keys})"
+                f" UNION ALL SELECT {self.columns}, 1::BIGINT AS {WEIGHT} FROM ({rows}) WHERE {record.OP} <> 'd'"
+            )
         fold = fold_sql(self.schema, "table", f"SELECT {lifted}, {meta} FROM {_ARRIVED}", partial=partial)
         table = quote(self.base.table)
         touched = "" if _has(changes, "t") else f" SEMI JOIN folded USING ({keys})"
@@ -127,6 +133,16 @@ class Store:
             f" SELECT {self.columns}, -1::BIGINT AS {WEIGHT} FROM old"
             f" UNION ALL SELECT {values}, 1::BIGINT AS {WEIGHT} FROM folded{prior} WHERE NOT {GONE}"
         )
+
+    def _is_last_of_each(self, changes: pa.Table) -> bool:
+        """Whether every key occurs once: the usual small batch, which needs no fold."""
+        if _has(changes, "t"):
+            return False
+        keys = [name for name in self.schema.key if not pa.types.is_nested(changes.schema.field(name).type)]
+        if len(keys) < len(self.schema.key):
+            return False
+        distinct: int = changes.group_by(keys).aggregate([]).num_rows
+        return distinct == changes.num_rows
 
     def _value(self, name: str) -> str:
         if name in self.schema.key:

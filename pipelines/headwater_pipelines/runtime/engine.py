@@ -20,7 +20,6 @@ from headwater.errors import StateMismatch
 from headwater.log import Log
 from headwater.record import WEIGHT as LOG_WEIGHT
 from headwater.types import quote
-
 from headwater_pipelines.compiler import CompiledView
 from headwater_pipelines.compiler.plan import Aggregate, Base
 from headwater_pipelines.runtime import intake

@@ -14,7 +14,6 @@ from headwater.catalog import tables
 from headwater.errors import PipelineError
 from headwater.log import Log, base
 from headwater.types import lift_sql, quote
-
 from headwater_pipelines.compiler.plan import WEIGHT
 from headwater_pipelines.runtime.bases import Store
 from headwater_pipelines.runtime.publish import PRODUCER

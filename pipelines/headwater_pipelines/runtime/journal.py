@@ -10,13 +10,16 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import islice
 
 import pyarrow as pa
 
 from headwater.catalog.records import to_datetime, to_micros
 from headwater.schema import Schema
-
 from headwater_pipelines.runtime.state import State
+
+PARTS_PER_INSERT = 8
+"""Output deltas that one statement stores: few statements for a step, few in memory for a fill."""
 
 _TABLES = (
     "CREATE TABLE progress (incarnation VARCHAR, epoch BIGINT, number BIGINT, input_commit BIGINT,"
@@ -99,8 +102,9 @@ class Journal:
             to_micros(progress.instant),
             json.dumps(sorted(progress.views)),
         ]
-        self.state.write("DELETE FROM progress")
-        self.state.write("INSERT INTO progress VALUES (?, ?, ?, ?, ?, ?)", values)
+        columns = "incarnation = ?, epoch = ?, number = ?, input_commit = ?, instant = ?, views = ?"
+        if not self.state.write(f"UPDATE progress SET {columns}", values):
+            self.state.write("INSERT INTO progress VALUES (?, ?, ?, ?, ?, ?)", values)
 
     # ---- outbox
 
@@ -109,9 +113,12 @@ class Journal:
         self.state.write("DELETE FROM outbox")
 
     def add_outbox(self, parts: Iterable[tuple[int, int, pa.Table]]) -> None:
-        """Keep output deltas as (view, part, rows)."""
-        for view, part, table in parts:
-            self.state.write("INSERT INTO outbox VALUES (?, ?, ?)", [view, part, _encode(table)])
+        """Keep output deltas as (view, part, rows), a bounded number of parts in each statement."""
+        iterator = iter(parts)
+        while group := list(islice(iterator, PARTS_PER_INSERT)):
+            marks = ", ".join(["(?, ?, ?)"] * len(group))
+            values = [value for view, part, table in group for value in (view, part, _encode(table))]
+            self.state.write(f"INSERT INTO outbox VALUES {marks}", values)
 
     def outbox(self) -> Iterator[tuple[int, pa.Table]]:
         """Output deltas in the order in which they are published, one in memory at a time."""

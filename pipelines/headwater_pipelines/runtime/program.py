@@ -15,7 +15,6 @@ import pyarrow as pa
 
 from headwater.errors import PipelineError
 from headwater.types import quote
-
 from headwater_pipelines.compiler import CompiledView, maintain, render
 from headwater_pipelines.compiler.plan import Aggregate, Base, Node, Source, digest, is_linear, leaves, sources
 from headwater_pipelines.compiler.render import delta_table

@@ -12,7 +12,6 @@ import pyarrow as pa
 
 from headwater.catalog.records import CommitInfo, Step
 from headwater.log import Log
-
 from headwater_pipelines.runtime.journal import Built, Progress
 
 PRODUCER = "pipeline:main"

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from headwater.catalog.records import Topic, View
 from headwater.errors import HeadwaterError
 from headwater.log import Log
-
 from headwater_pipelines.compiler import CompiledView, Relations, Table, ViewPlan, compile_view, parse
 from headwater_pipelines.compiler.plan import Base
 from headwater_pipelines.compiler.syntax import Duck

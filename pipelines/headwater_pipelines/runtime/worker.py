@@ -6,6 +6,7 @@ that does not compile (a table that is not there yet, say) is marked failed and 
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections import deque
@@ -110,6 +111,7 @@ class Worker:
             self.log.folder / "state" / FILE,
             timezone=self.log.timezone,
             memory_limit=f"{self.settings.pipeline_memory_bytes_max // (1 << 20)}MiB",
+            threads=max(1, (os.cpu_count() or 1) // 2),  # the server, the capture and readers need the rest
         )
         return Engine(self.log, self.epoch, state, self.settings.step_rows_target)
 

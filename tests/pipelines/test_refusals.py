@@ -1,0 +1,136 @@
+"""What is refused, with which code and at which place; what is misspelt, with which suggestion."""
+
+from __future__ import annotations
+
+import pytest
+
+from headwater.errors import AmbiguousName, HeadwaterError, NameNotFound, SqlError, SqlSyntax, UnknownColumn, UnsupportedSql
+from headwater.schema import Schema
+from headwater_pipelines.compiler import CompiledView, Relations, Table, compile_view, parse
+from headwater_pipelines.compiler.explain import explain, require_incremental
+from headwater_pipelines.compiler.plan import Base
+
+RELATIONS = Relations(
+    [
+        Table(
+            Base("shop.public.orders", 1, "table"),
+            Schema.of(id="BIGINT", customer_id="BIGINT", total="DECIMAL(12,2)", weight="DOUBLE", day="DATE", key=["id"]),
+        ),
+        Table(Base("shop.public.customers", 2, "table"), Schema.of(id="BIGINT", name="VARCHAR", key=["id"])),
+        Table(Base("erp.public.customers", 3, "table"), Schema.of(id="BIGINT", name="VARCHAR", key=["id"])),
+    ]
+)
+
+REFUSED = [
+    ("SELECT id FROM orders LEFT JOIN shop.public.customers c USING (id)", "OUTER_JOIN", (1, 23)),
+    ("SELECT id FROM orders FULL JOIN shop.public.customers c USING (id)", "OUTER_JOIN", (1, 23)),
+    ("SELECT id FROM orders SEMI JOIN shop.public.customers c USING (id)", "SEMI_JOIN", (1, 23)),
+    ("SELECT o.id FROM orders o NATURAL JOIN shop.public.customers c", "NATURAL_JOIN", None),
+    ("SELECT o.id FROM orders o ASOF JOIN orders p ON o.day >= p.day", "ASOF_JOIN", None),
+    ("SELECT o.id FROM orders o POSITIONAL JOIN orders p", "POSITIONAL_JOIN", None),
+    ("SELECT DISTINCT id FROM orders", "DISTINCT", (1, 8)),
+    ("SELECT id FROM orders\nORDER BY id", "ORDER_BY", (2, 1)),
+    ("SELECT id FROM orders\nLIMIT 3", "LIMIT", (2, 7)),
+    ("SELECT id FROM orders UNION SELECT id FROM orders", "SET_OPERATION", (1, 23)),
+    ("SELECT id FROM orders EXCEPT ALL SELECT id FROM orders", "SET_OPERATION", (1, 23)),
+    ("SELECT id,\n  row_number() OVER (ORDER BY id) AS r FROM orders", "WINDOW_FUNCTION", (2, 3)),
+    ("SELECT id FROM orders QUALIFY row_number() OVER () = 1", "WINDOW_FUNCTION", None),
+    ("SELECT id FROM orders WHERE id IN (SELECT id FROM orders)", "SUBQUERY_EXPRESSION", (1, 29)),
+    ("SELECT id FROM orders WHERE EXISTS (SELECT 1 FROM orders)", "SUBQUERY_EXPRESSION", (1, 29)),
+    ("SELECT (SELECT max(id) FROM orders) AS m FROM orders", "SUBQUERY_EXPRESSION", (1, 8)),
+    ("SELECT max(id) FROM orders", "AGGREGATE_FUNCTION", (1, 8)),
+    ("SELECT string_agg(id::VARCHAR) FROM orders", "AGGREGATE_FUNCTION", (1, 8)),
+    ("SELECT count(DISTINCT id) FROM orders", "AGGREGATE_DISTINCT", (1, 8)),
+    ("SELECT avg(day) FROM orders", "AGGREGATE_TYPE", None),
+    ("SELECT id, now() AS t FROM orders", "VOLATILE_FUNCTION", (1, 12)),
+    ("SELECT id FROM orders WHERE day < current_date", "VOLATILE_FUNCTION", (1, 35)),
+    ("SELECT id, current_timestamp FROM orders", "VOLATILE_FUNCTION", (1, 12)),
+    ("SELECT id, random() FROM orders", "VOLATILE_FUNCTION", (1, 12)),
+    ("SELECT id, nextval('s') FROM orders", "VOLATILE_FUNCTION", (1, 12)),
+    ("SELECT unnest([1, 2]) FROM orders", "UNNEST", (1, 8)),
+    ("SELECT * FROM range(3)", "TABLE_FUNCTION", (1, 15)),
+    ("SELECT * FROM (VALUES (1)) v(a)", "VALUES", None),
+    ("SELECT 1 AS one", "NO_RELATION", None),
+    ("SELECT id, sum(total) FROM orders GROUP BY GROUPING SETS ((id), ())", "GROUPING_SETS", None),
+    ("WITH RECURSIVE r AS (SELECT 1 AS a UNION ALL SELECT a FROM r) SELECT * FROM r", "RECURSIVE", None),
+    ("SELECT id FROM orders TABLESAMPLE 10%", "SAMPLE", None),
+    ("SELECT COLUMNS('a') FROM orders", "COLUMNS_EXPRESSION", (1, 8)),
+    ("SELECT id FROM orders WHERE id = $1", "PARAMETER", (1, 34)),
+    ("SELECT {'a': id} AS s FROM orders", "OUTPUT_TYPE", None),
+    ("SELECT o.id, p.id FROM orders o, orders p", "DUPLICATE_COLUMN", None),
+    ("SELECT id AS _weight FROM orders", "RESERVED_COLUMN", None),
+    ("CREATE VIEW v AS SELECT id FROM orders", "NOT_A_VIEW_DEFINITION", (1, 8)),
+    ("CREATE MATERIALIZED VIEW v WITH (speed = 'high') AS SELECT id FROM orders", "UNKNOWN_OPTION", (1, 34)),
+    ("CREATE MATERIALIZED VIEW v WITH (refresh = 'hourly') AS SELECT id FROM orders", "UNKNOWN_OPTION", (1, 34)),
+]
+
+
+def compiled(sql: str) -> CompiledView:
+    return compile_view(parse(sql, name="v"), RELATIONS)
+
+
+@pytest.mark.parametrize(("sql", "code", "place"), REFUSED, ids=[f"{c}-{i}" for i, (_, c, _) in enumerate(REFUSED)])
+def test_refused_with_code_and_place(sql: str, code: str, place: tuple[int, int] | None) -> None:
+    with pytest.raises(UnsupportedSql) as caught:
+        compiled(sql)
+    error = caught.value
+    assert error.code == code
+    assert error.todo, "a refusal says what to do"
+    assert "\n" not in str(error), "one paragraph"
+    if place is not None:
+        assert (error.line, error.column) == place
+        line = sql.splitlines()[place[0] - 1]
+        assert line[place[1] - 1 :].startswith(error.sql.splitlines()[0])
+
+
+@pytest.mark.parametrize(
+    ("sql", "kind", "text"),
+    [
+        ("SELECT totl FROM orders", UnknownColumn, 'Did you mean "total"?'),
+        ("SELECT o.idd FROM orders o", UnknownColumn, "line 1, column 8"),
+        ("SELECT id FROM ordrs", NameNotFound, "shop.public.orders"),
+        ("SELECT id FROM customers", AmbiguousName, "erp.public.customers"),
+        ("SELECT id FROM", SqlSyntax, "syntax error"),
+        ("SELECT id, sum(total) FROM orders", SqlError, "GROUP BY"),
+        ("SELECT total + name FROM orders, shop.public.customers", SqlError, "No function matches"),
+        ("SELECT 'open FROM orders", SqlSyntax, "quotes"),
+        ("DROP TABLE orders", SqlSyntax, "SELECT"),
+    ],
+)
+def test_errors_say_what_is_meant(sql: str, kind: type[HeadwaterError], text: str) -> None:
+    with pytest.raises(kind, match=text.replace("?", r"\?")) as caught:
+        compiled(sql)
+    assert "\n" not in str(caught.value)
+
+
+def test_strict_refuses_full_recomputation() -> None:
+    sql = "CREATE MATERIALIZED VIEW v WITH (refresh_mode = 'incremental strict') AS SELECT sum({}) AS s FROM orders"
+    require_incremental(compiled(sql.format("total")))
+    with pytest.raises(UnsupportedSql, match="FLOAT_SUM_WHOLE"):
+        require_incremental(compiled(sql.format("weight")))
+
+
+def test_explain_names_class_and_reason_of_every_node() -> None:
+    plan = explain(
+        compiled(
+            "SELECT c.name, count(*) AS n, sum(o.total) AS t FROM orders o JOIN shop.public.customers c"
+            " ON c.id = o.customer_id WHERE o.total > 10 GROUP BY c.name HAVING n > 1"
+        )
+    )
+    assert [(node.operator, node.maintenance) for node in plan.nodes] == [
+        ("project", "linear"),
+        ("filter", "linear"),
+        ("project", "linear"),
+        ("aggregate", "additive"),
+        ("project", "linear"),
+        ("inner join", "bilinear"),
+        ("table", "linear"),
+        ("table", "linear"),
+    ]
+    text = str(plan)
+    assert "shop.public.orders (customer_id, total) as o" in text
+    assert "BILINEAR: each input's delta" in text
+    assert "<table>" in plan._repr_html_()
+    assert plan.to_dict()["incremental"] is True
+    touched = explain(compiled("SELECT day, sum(weight) AS w FROM orders GROUP BY day"))
+    assert ("touched-key", "FLOAT_SUM") in [(node.maintenance, node.reason) for node in touched.nodes]
