@@ -37,7 +37,7 @@ from headwater.service.component import PREPARE_GROUP, Component, declared, plug
 from headwater.service.display import render
 from headwater.service.signals import stop_signals
 from headwater.service.supervisor import POLL_S, Supervisor
-from headwater.service.up import MAINTENANCE
+from headwater.service.up import MAINTAIN
 from headwater_connectors.demo.project import Demo, opened
 
 GROUP = "headwater.demo"
@@ -74,7 +74,7 @@ def _components(demo: Demo, rate: float, seed: int) -> list[Component]:
     leased = any(each.stage == _RUNNERS for each in pages)
     own_components = [
         replace(each, stage=_WRITERS)
-        for each in [*declared(demo.project), MAINTENANCE]
+        for each in [*declared(demo.project), MAINTAIN]
         if not (leased and each.name == status.PIPELINE)
     ]
     return [*own_components, *pages, Component(name="load", argv=load, stage=_LOAD)]
