@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -103,7 +103,7 @@ class Lake:
                 table = fetch(relation)
                 types = [str(kind) for kind in relation.types]
             except duckdb.Error as error:
-                raise _sql_error(error, resolved) from error
+                raise self._explained(error, resolved, published) from error
         return Result(query, table, types, published, inputs)
 
     @contextmanager
@@ -112,6 +112,14 @@ class Lake:
     ) -> Iterator[tuple[duckdb.DuckDBPyConnection, Resolved, int, int]]:
         """A cursor in a transaction that sees every name of ``query`` at one position."""
         cursor = self._cursor()
+        with ExitStack() as stack:
+            resolved, published, inputs = self._begin(cursor, query, at, stack)
+            yield cursor, resolved, published, inputs
+
+    def _begin(
+        self, cursor: duckdb.DuckDBPyConnection, query: str, at: positions.Position, stack: ExitStack
+    ) -> tuple[Resolved, int, int]:
+        """Resolve the query, define its names, and pin what they see; ``stack`` ends the transaction."""
         with self._memory.lock:
             commit = positions.resolve(self.log, self._pinned if at is None else at)
             explicit = at is not None or self._pinned is not None
@@ -119,16 +127,17 @@ class Lake:
             published, inputs = self._positions(resolved.references, commit, explicit)
             bodies = [self._body(r, published, inputs, place) for place, r in enumerate(resolved.references)]
             cursor.execute("BEGIN")
-            for place, (reference, (body, hot)) in enumerate(zip(resolved.references, bodies, strict=True)):
-                if hot is not None:
-                    cursor.register(f"records_{place}", hot)
-                cursor.execute(f"CREATE OR REPLACE TEMP VIEW {quote(reference.private)} AS {body}")
-                # A transaction's snapshot of a database begins with its first statement on it.
-                cursor.execute(f"SELECT 1 FROM {quote(reference.private)} LIMIT 0")
-        try:
-            yield cursor, resolved, published, inputs
-        finally:
-            cursor.execute("ROLLBACK")
+            stack.callback(cursor.execute, "ROLLBACK")
+            try:
+                for place, (reference, (body, hot)) in enumerate(zip(resolved.references, bodies, strict=True)):
+                    if hot is not None:
+                        cursor.register(f"records_{place}", hot)
+                    cursor.execute(f"CREATE OR REPLACE TEMP VIEW {quote(reference.private)} AS {body}")
+                    # A transaction's snapshot of a database begins with its first statement on it.
+                    cursor.execute(f"SELECT 1 FROM {quote(reference.private)} LIMIT 0")
+            except duckdb.Error as error:
+                raise self._explained(error, resolved, published) from error
+        return resolved, published, inputs
 
     def _body(self, reference: Reference, published: int, inputs: int, place: int) -> tuple[str, pa.Table | None]:
         """SQL of what a name stands for, and the hot records it scans (None when it scans kept rows)."""
@@ -144,6 +153,14 @@ class Lake:
         if reference.facet == "history":
             return history.history_sql(topic, source), hot
         return source, hot
+
+    def _explained(self, error: duckdb.Error, resolved: Resolved, commit: int) -> SqlError:
+        """The error for the person who asked; raises CorruptFile instead when a damaged segment is behind it."""
+        if ".parquet" in str(error) or type(error) is duckdb.Error:  # the reader's own errors have no class
+            for reference in resolved.references:
+                for segment in read.plan(self.log, reference.topic, 0, commit).segments:
+                    self.log.storage.check(segment.path, segment.bytes, segment.digest)
+        return _sql_error(error, resolved)
 
     def _positions(self, references: Sequence[Reference], commit: int, explicit: bool) -> tuple[int, int]:
         """The publish commit that views are read at, and the input commit that tables are read at."""
@@ -324,7 +341,9 @@ def _at_most(cursor: duckdb.DuckDBPyConnection, seconds: float | None) -> Iterat
         yield
     except SqlError as error:
         if isinstance(error.__cause__, duckdb.InterruptException):
-            raise SqlError(f"the query took longer than {seconds:g} s", todo="Ask for less, or give it more.") from error
+            raise SqlError(
+                f"the query took longer than {seconds:g} s", todo="Ask for less, or give it more."
+            ) from error
         raise
     finally:
         timer.cancel()

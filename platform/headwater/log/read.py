@@ -7,7 +7,8 @@ grace period is over. Every hot batch is checked against its committed check sum
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ from sqlalchemy import select
 
 from headwater import duck, record, types
 from headwater.catalog import tables
-from headwater.catalog.records import Batch, Segment, Topic
+from headwater.catalog.records import Base, Batch, Segment, Topic
 from headwater.log import topics
 from headwater.schema import Field, Schema
 from headwater.storage import hot
@@ -81,7 +82,7 @@ def changes(log: Log, topic: Topic, after: int, upto: int, columns: Sequence[str
     wanted = found.target if columns is None else pa.schema([found.target.field(name) for name in columns])
     if not found.segments:
         return hot_table(log, found).select(wanted.names)
-    with duck.connect(for_files=True) as connection:
+    with blaming(log, found.segments), duck.connect(for_files=True) as connection:
         select_list = ", ".join(types.quote(name) for name in wanted.names)
         sql = relation_sql(log, connection, found)
         rows = connection.sql(f"SELECT {select_list} FROM ({sql}) ORDER BY _partition, _offset").to_arrow_table()
@@ -135,6 +136,17 @@ def _segment_column(field: pa.Field, found: Plan, version: int) -> str:
     if old is not None:
         return target.format(types.quote(old.name))
     return target.format("NULL" if new.initial_default is None else _literal(new.initial_default))
+
+
+@contextmanager
+def blaming(log: Log, files: Sequence[Segment | Base]) -> Iterator[None]:
+    """What DuckDB says about a damaged file, as CorruptFile that names it; its other errors pass."""
+    try:
+        yield
+    except duckdb.Error:
+        for file in files:
+            log.storage.check(file.path, file.bytes, file.digest)
+        raise
 
 
 def as_of_version(found: Plan, version: int) -> Plan:

@@ -95,7 +95,8 @@ class CurrentRows:
         weight = "" if self.topic.kind == "table" else f", {COUNT}"
         found = base.newest(self.log, self.topic, commit)
         source = base.relation_sql(self.log, self.topic, found)
-        self.connection.execute(f"CREATE OR REPLACE TABLE {table} AS SELECT {lifted}{weight} FROM ({source})")
+        with read.blaming(self.log, [found] if found else []):
+            self.connection.execute(f"CREATE OR REPLACE TABLE {table} AS SELECT {lifted}{weight} FROM ({source})")
         start = found.commit if found else 0
         return _Kept(table=table, commit=start, schema_version=self.topic.schema_version)
 
@@ -106,7 +107,8 @@ class CurrentRows:
             try:
                 source, hot = read.scan_sql(self.log, plan, "hot_rows")
                 self.connection.register("hot_rows", hot)
-                self._apply(kept.table, source, None if plan.segments else hot)
+                with read.blaming(self.log, plan.segments):
+                    self._apply(kept.table, source, None if plan.segments else hot)
             except BaseException:
                 self.connection.execute("ROLLBACK")
                 raise

@@ -18,9 +18,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol
 
+import xxhash
+
 from headwater.errors import CorruptFile, DiskFull, StorageError
 from headwater.failpoint import hit
 
+_CHUNK_BYTES = 8 * 1024 * 1024
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _REMOTE = {"nfs", "nfs4", "cifs", "smb3", "9p", "fuse", "fuse.sshfs"}
 
@@ -46,7 +49,7 @@ class Storage:
 
     def read(self, name: str, offset: int, length: int) -> bytes:
         """``length`` bytes from ``offset``; CorruptFile when the file is missing or shorter."""
-        with _named_errors(name, missing=True):
+        with named_errors(name, missing=True):
             descriptor = os.open(self.path(name), os.O_RDONLY | os.O_CLOEXEC)
             try:
                 data = os.pread(descriptor, length, offset)
@@ -62,8 +65,17 @@ class Storage:
             )
         return data
 
+    def check(self, name: str, size: int, digest: str) -> None:
+        """Read the whole file; CorruptFile unless it has this size and this xxh3-128."""
+        found = xxhash.xxh3_128()
+        for start in range(0, size, _CHUNK_BYTES):
+            found.update(self.read(name, start, min(_CHUNK_BYTES, size - start)))
+        if found.hexdigest() != digest:
+            todo = "Restore the file from a backup, then run `headwater verify`."
+            raise CorruptFile("the file has changed since it was committed", where=name, todo=todo)
+
     def size(self, name: str) -> int:
-        with _named_errors(name, missing=True):
+        with named_errors(name, missing=True):
             return self.path(name).stat().st_size
 
     def modified_s(self, name: str) -> float:
@@ -82,7 +94,7 @@ class Storage:
     def replace(self, name: str, data: bytes) -> None:
         """Put a small file that readers see whole, old or new; for conveniences, never for correctness."""
         target = self.path(name)
-        with _named_errors(name):
+        with named_errors(name):
             hit("storage.replace:before")
             temporary = target.with_name(f".{target.name}.{os.getpid()}")
             temporary.write_bytes(data)
@@ -96,7 +108,7 @@ class Storage:
 
     def sync_folder(self, folder: Path) -> None:
         """Make the folder's entries durable: fsync of a file does not cover its name."""
-        with _named_errors(str(folder)):
+        with named_errors(str(folder)):
             hit("storage.fsync_folder:before")
             descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
@@ -109,7 +121,7 @@ class Storage:
         """Create a folder and make its own entry durable."""
         folder = self.path(name)
         if not folder.is_dir():
-            with _named_errors(name):
+            with named_errors(name):
                 folder.mkdir(parents=True, exist_ok=True)
             self.sync_folder(folder.parent)
 
@@ -122,7 +134,7 @@ class FileWriter:
         self.name = name
         self.length = 0
         hit("storage.create:before")
-        with _named_errors(name):
+        with named_errors(name):
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
             self._descriptor = os.open(storage.path(name), flags, 0o644)
         hit("storage.create:after")
@@ -137,7 +149,7 @@ class FileWriter:
         start = self.length
         view = memoryview(data).cast("B")
         hit("storage.write:before")
-        with _named_errors(self.name):
+        with named_errors(self.name):
             while view:
                 view = view[os.write(self._descriptor, view) :]
         self.length = start + memoryview(data).nbytes
@@ -146,7 +158,7 @@ class FileWriter:
 
     def seal(self) -> None:
         """fsync the file and its folder, then close: from here on the file may be named in the catalog."""
-        with _named_errors(self.name):
+        with named_errors(self.name):
             hit("storage.fsync:before")
             os.fsync(self._descriptor)
             hit("storage.fsync:after")
@@ -172,7 +184,7 @@ class FileWriter:
 
 
 @contextmanager
-def _named_errors(name: str, missing: bool = False) -> Iterator[None]:
+def named_errors(name: str, missing: bool = False) -> Iterator[None]:
     """OSError as an error of ours that says which file and what to do."""
     try:
         yield
