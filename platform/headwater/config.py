@@ -4,9 +4,10 @@ Nothing below the command line reads the environment or the file again; a ``Proj
 A key nobody knows is refused with the nearest known one: a misspelt limit must not become the default.
 Secrets never show in ``repr``, in messages or in logs; they come from the environment or libpq's own files.
 
-    [project]                 name, lake, http_port ... every field of ``Settings`` goes under [settings]
-    [source.NAME]             kind, dsn, tables, and options of that kind of source
-    [source.NAME.table."public.orders"]   partitions ...
+    [project]                             name, lake (the log's folder, default: lake)
+    [source.NAME]                         kind, dsn, tables, mode
+    [source.NAME.table."public.orders"]   partitions
+    [settings]                            every field of ``Settings``
 
 Environment: ``HEADWATER_SOURCE_<NAME>_DSN`` replaces a source's dsn, ``HEADWATER_<SETTING>`` a setting.
 This module imports the standard library only: it is on the path of ``headwater --help``.
@@ -30,6 +31,7 @@ from headwater.errors import ConfigError
 FILE = "headwater.toml"
 REFUSED_SOURCE_NAMES = frozenset({"log", "history", "main", "temp", "system", "views"})
 MIB = 1 << 20
+_MAY_BE_ZERO = frozenset({"http_port", "linger_ms", "file_grace_s", "base_rows_min"})
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _PASSWORD_IN_URL = re.compile(r"(?P<head>\w+://[^:/@\s]*:)[^@\s]*(?=@)")
 _PASSWORD_IN_PAIRS = re.compile(r"(?P<head>\b(?:ssl)?password\s*=\s*)(?:'(?:\\.|[^'\\])*'|[^\s&]+)", re.IGNORECASE)
@@ -73,20 +75,12 @@ class Settings:
     # -- files and history --
     file_grace_s: float = 900.0
     """A file that left the catalog is unlinked this much later: readers must finish within it."""
-    time_travel_s: float = 86_400.0
-    """Every commit this recent stays addressable with ``at=``."""
-    disk_free_bytes_min: int = 256 * MIB
-    """Writing stops, loudly, when less is free: the catalog must still be able to commit."""
 
     # -- reading --
-    result_bytes_max: int = 64 * MIB
-    """A result up to this size is materialised at once; a larger one runs again over the same files."""
     query_memory_bytes_max: int = 1024 * MIB
     """DuckDB's memory limit of one reading connection; beyond it, it spills."""
     stale_after_s: float = 60.0
     """A component without a beat for this long makes /healthz say 503."""
-    poll_ms: int = 10
-    """How often another process looks for a new commit: one indexed SQLite read, some 20 µs."""
 
     # -- the pipeline --
     step_rows_target: int = 500_000
@@ -111,12 +105,12 @@ class Settings:
     def __post_init__(self) -> None:
         for each in fields(self):
             value = getattr(self, each.name)
-            low = 0 if each.name in ("http_port", "linger_ms", "file_grace_s", "base_rows_min") else None
-            if isinstance(value, (int, float)) and not (value >= 0 if low == 0 else value > 0):
+            least = "0 or more" if each.name in _MAY_BE_ZERO else "more than 0"
+            if isinstance(value, (int, float)) and (value < 0 or (value == 0 and each.name not in _MAY_BE_ZERO)):
                 raise ConfigError(
                     f"{each.name} = {value} is out of range",
                     where="[settings]",
-                    todo=f"Use {'0 or more' if low == 0 else 'more than 0'}; the default is {each.default}.",
+                    todo=f"Use {least}; the default is {each.default}.",
                 )
         if self.http_port > 65_535:
             raise ConfigError(f"http_port = {self.http_port} is no port", where="[settings]", todo="Use 0 to 65535.")
@@ -140,7 +134,7 @@ class TableConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class SourceConfig:
-    """One ``[source.NAME]``. ``dsn`` is never shown; ``options`` are checked by the source's kind."""
+    """One ``[source.NAME]``. ``dsn`` is never shown."""
 
     name: str
     kind: str = "postgres"
@@ -150,7 +144,6 @@ class SourceConfig:
     """auto, binary or text: how changes are sent. auto: binary when every type has a decoder."""
     table: Mapping[str, TableConfig] = field(default_factory=lambda: MappingProxyType({}))
     """Settings by table, keyed by "namespace.table"."""
-    options: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}), repr=False)
 
     @property
     def dsn_shown(self) -> str:
@@ -306,7 +299,7 @@ def _settings(table: dict[str, Any], path: Path, environ: Mapping[str, str]) -> 
 def _source(name: str, table: dict[str, Any], path: Path, environ: Mapping[str, str]) -> SourceConfig:
     check_source_name(name, str(path))
     section = f"source.{name}"
-    _known(table, ("kind", "dsn", "tables", "mode", "table", "options"), path, section)
+    _known(table, ("kind", "dsn", "tables", "mode", "table"), path, section)
     tables = table.get("tables", ["public.*"])
     if not isinstance(tables, list) or not all(isinstance(each, str) for each in tables):
         raise ConfigError(
@@ -327,7 +320,6 @@ def _source(name: str, table: dict[str, Any], path: Path, environ: Mapping[str, 
         table=MappingProxyType(
             {key: _table_config(key, value, path, section) for key, value in _table(table, "table", path).items()}
         ),
-        options=MappingProxyType(_table(table, "options", path)),
     )
 
 

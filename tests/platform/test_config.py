@@ -23,9 +23,6 @@ mode = "text"
 [source.shop.table."public.orders"]
 partitions = 4
 
-[source.shop.options]
-slot = "headwater_shop"
-
 [settings]
 linger_ms = 5
 seal_age_s = 30
@@ -46,7 +43,6 @@ def test_a_project_as_written(tmp_path: Path) -> None:
     assert shop.dsn == "postgresql://reader:hunter2@db.example/shop"
     assert shop.table_config("public.orders").partitions == 4
     assert shop.table_config("public.customers").partitions == 1
-    assert dict(shop.options) == {"slot": "headwater_shop"}
     assert (found.settings.linger_ms, found.settings.seal_age_s) == (5, 30.0)
     assert found.settings.timezone == "Europe/Zurich"
     assert found.settings.seal_commits == Settings().seal_commits
@@ -144,3 +140,14 @@ def test_every_number_has_its_unit_in_its_name() -> None:
     numbers = [each.name for each in fields(Settings) if each.type in ("int", "float")]
     assert numbers
     assert [name for name in numbers if not name.endswith(units)] == []
+
+
+def test_every_setting_is_used_and_documented() -> None:
+    root = Path(__file__).parents[2]
+    folders = ("platform", "connectors", "pipelines", "notebooks", "dagster_project")
+    modules = [path for folder in folders for path in (root / folder).rglob("*.py") if path.name != "config.py"]
+    code = "\n".join(path.read_text() for path in modules)
+    page = (root / "docs" / "project_file.md").read_text()
+    names = [each.name for each in fields(Settings)]
+    assert [name for name in names if f".{name}" not in code] == []
+    assert [name for name in names if f"`{name}`" not in page] == []
