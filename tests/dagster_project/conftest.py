@@ -19,6 +19,7 @@ from headwater.config import Project, load
 from headwater.log import Log, open_log
 from headwater.ownership import own
 from headwater.schema import Schema
+from headwater_dagster import worker
 
 PROJECT = """\
 [project]
@@ -131,7 +132,8 @@ def worker_processes(project: Project) -> list[psutil.Process]:
 def end_workers(project: Project) -> None:
     for process in worker_processes(project):
         process.kill()
-        process.wait(10)
+        child = worker._children.pop(process.pid, None)  # reaped as what it is: psutil would leave Popen wondering
+        (child or process).wait(10)
 
 
 def wait_until(condition: Callable[[], object], what: str, timeout: float = 60.0) -> None:

@@ -104,6 +104,26 @@ def test_killed_worker_has_one_successor(shop: Shop) -> None:
     assert f"started worker {second.pid}, epoch {second.epoch}" in said
 
 
+def test_a_hanging_worker_is_replaced(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "HUNG_S", 2.0)
+    said: list[str] = []
+    with open_log(shop.project.lake_dir) as log, ThreadPoolExecutor(1) as pool:
+        lease = Lease(project=shop.project, log=log, run_id="r1", seconds=600, say=said.append)
+        ended = pool.submit(lease.hold)
+        wait_until(lambda: worker.find(shop.log) is not None or ended.done(), "the first worker")
+        first = worker.find(shop.log)
+        assert first is not None
+        psutil.Process(first.pid).suspend()
+        order = shop.order()
+        wait_until(lambda: ended.done() or caught_up(shop.log, order), "the successor's steps")
+        shop.log.set_setting(worker.STOPPING, "test")
+        assert ended.result(60)[0] == "stopping"
+    assert f"worker {first.pid} hangs: killed" in said
+    (second,) = worker_processes(shop.project)
+    assert second.pid != first.pid
+    assert shop.log.producer(worker.PIPELINE).epoch > first.epoch
+
+
 def test_two_leases_start_one_worker(shop: Shop) -> None:
     """Both find none and start one each; ownership lets one live, and both leases adopt it."""
     shop.order()
