@@ -31,7 +31,8 @@ from headwater.ownership import own
 from headwater.schema import Schema
 from headwater_connectors.postgres import catalog, publication, session, shape, slot
 from headwater_connectors.postgres.beat import Beat
-from headwater_connectors.postgres.decoder import Decoder
+from headwater_connectors.postgres.care import Care
+from headwater_connectors.postgres.decoder import Decoder, TextNeeded
 from headwater_connectors.postgres.gap import check_gap, remember_system
 from headwater_connectors.postgres.receiver import Receiver
 from headwater_connectors.postgres.relation import Relation, Target
@@ -68,7 +69,8 @@ class _Session:
     receiver: Receiver
     decoder: Decoder
     pending: Pending
-    text: bool
+    idle: int = 0
+    """The LSN of a keepalive that came after everything else; 0 when messages came later."""
 
 
 class Capture:
@@ -123,6 +125,10 @@ class Capture:
                 except SourceUnreachable as error:
                     self._beat.failed(error)
                     _log.warning("%s; reconnecting", error)
+                except TextNeeded:
+                    if self.source.mode == "binary":
+                        raise
+                    _log.info("a column was added that is read as text; reconnecting in text mode")
 
     @contextmanager
     def _open(self, retry: Retrying) -> Iterator[_Session]:
@@ -179,7 +185,7 @@ class Capture:
         self._cared_at = 0.0
         _log.info("streaming %s from %s", "text" if text else "binary", state.position, extra={"lsn": state.position})
         self._beat.now(state="streaming", error="")
-        return _Session(connection, receiver, decoder, Pending(), text)
+        return _Session(connection, receiver, decoder, Pending())
 
     def _all_binary(self, connection: session.Connection) -> bool:
         known = catalog.known_types(connection)
@@ -197,30 +203,28 @@ class Capture:
             was_whole = pending.whole
             # Once a commit is due anyway, nothing wakes this loop but enough bytes for a full one.
             enough = max(1, self.settings.commit_bytes_max - pending.size) if pending.whole else 1
-            idle = self._take(opened, wait, enough)
+            self._take(opened, wait, enough)
             now = time.monotonic()
             if pending.whole and not was_whole:
                 deadline = now + self._linger()
             due = pending.whole and now >= deadline
             if due or self._full(pending):
                 self._commit(opened)
-            elif idle and not pending.messages:
-                self._idle(opened, idle)
+            elif opened.idle > self._confirmed and not pending.messages:
+                self._idle(opened, opened.idle)
             self._report(opened)
-            self._care(opened)
+            self._look_after(opened)
         if pending.whole and self._until is None:
             self._commit(opened)
 
-    def _take(self, opened: _Session, wait: float, enough: int = 1) -> int:
-        """Move what was received to pending; the LSN of a keepalive that came last, else 0."""
-        idle = 0
+    def _take(self, opened: _Session, wait: float, enough: int = 1) -> None:
+        """Move what was received to pending."""
         for chunk in opened.receiver.take(wait, enough):
-            idle = 0
             if isinstance(chunk, Chunk):
                 opened.pending.add(chunk)
+                opened.idle = 0
             else:
-                idle = chunk.end_lsn
-        return idle
+                opened.idle = chunk.end_lsn
 
     def _full(self, pending: Pending) -> bool:
         return pending.size >= self.settings.commit_bytes_max or pending.messages >= self.settings.commit_rows_max
@@ -283,45 +287,21 @@ class Capture:
 
     def _idle(self, opened: _Session, lsn: int) -> None:
         """Nothing received is undurable: store the server's position, then acknowledge it."""
-        if lsn <= self._confirmed:
-            return
-        since = time.monotonic() - self._confirmed_at
         after_commit = self._confirmed == opened.decoder.position
-        pause = IDLE_AFTER_COMMIT_SECONDS if after_commit or self._until else IDLE_SECONDS
-        if since < pause and lsn - self._confirmed < IDLE_BYTES:
+        pause = IDLE_AFTER_COMMIT_SECONDS if after_commit else IDLE_SECONDS
+        waited_for = self._until is not None and lsn >= self._until
+        due = time.monotonic() - self._confirmed_at >= pause or lsn - self._confirmed >= IDLE_BYTES
+        if not (due or waited_for):
             return
         self.log.set_confirmed(owner_name(self.source.name), catalog.format_lsn(lsn))
         self._confirmed, self._confirmed_at = lsn, time.monotonic()
         opened.receiver.acknowledge(lsn)
 
-    def _care(self, opened: _Session) -> None:
-        """Move tables that lost their identity, so that the application's UPDATE works again (law 9)."""
+    def _look_after(self, opened: _Session) -> None:
         now = time.monotonic()
-        if now - self._cared_at < CARE_SECONDS:
-            return
-        self._cared_at = now
-        name = self.source.name
-        try:
-            main, _ = publication.read(opened.connection, name)
-            tables = catalog.tables(opened.connection, oids=main.members)
-            moved = publication.move_without_identity(opened.connection, name, tables)
-        except psycopg.errors.InsufficientPrivilege as error:
-            _log.warning("tables without identity cannot be moved: %s", error)
-            return
-        except psycopg.OperationalError as error:
-            raise session.translate(error, name) from error
-        if moved:
-            self._mark_incomplete([catalog.topic_name(name, table.namespace, table.name) for table in moved])
-
-    def _mark_incomplete(self, topics: list[str]) -> None:
-        name = owner_name(self.source.name)
-        expected = self.log.producer(name).position
-        reason = "the table lost its replica identity: its updates and deletes are not sent any more"
-        with self.log.transaction(producer=name, epoch=self._epoch, expected_position=expected) as transaction:
-            for topic in topics:
-                transaction.alter_topic(topic, state="incomplete", reason=reason)
-                _log.warning("%s is incomplete: %s", topic, reason, extra={"topic": topic})
-            transaction.commit()
+        if now - self._cared_at >= CARE_SECONDS:
+            self._cared_at = now
+            Care(self.log, self.source.name, self._epoch).look(opened.connection)
 
     def _report(self, opened: _Session) -> None:
         receiver = opened.receiver

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from headwater import record
-from headwater.errors import ShapeChanged
+from headwater.errors import ShapeChanged, SourceError
 from headwater.schema import Schema
 from headwater_connectors.postgres.cells import PAD, UNCHANGED, Bools, Bytes, Cells, Int64s, read, walk_tuples
 from headwater_connectors.postgres.columns import Column
@@ -35,6 +35,10 @@ _CREATE, _CHANGE, _DELETE = 0, 1, 2
 
 Resolve = Callable[[Relation], Target | None]
 """Called when a relation is announced in a shape not seen before; None means: its changes are not wanted."""
+
+
+class TextNeeded(SourceError):
+    """A binary session sent a type without binary decoder: a column added since the session began."""
 
 
 @dataclass(frozen=True)
@@ -273,8 +277,8 @@ class _Rows:
         if not (self._sent[number] == _BINARY).any():
             return kind.text(cells)
         if kind.binary is None:
-            raise ShapeChanged(
-                f"column {self._target.names[number]} arrived in a binary form that is not understood",
+            raise TextNeeded(
+                f"column {self._target.names[number]} has a type that is read as text only",
                 where=self._target.topic,
                 todo='Set mode = "text" for this source.',
             )

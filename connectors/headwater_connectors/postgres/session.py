@@ -126,7 +126,7 @@ def _unreachable(dsn: str, message: str) -> HeadwaterError:
         return SourceNotReady(
             f"the server does not let us in: {text}", where=place, todo="Check the dsn's user, password and database."
         )
-    if "replication" in text and ("permission denied" in text or "must be" in text):
+    if ("replication" in text or "WAL sender" in text) and ("permission denied" in text or "must be" in text):
         user = given.get("user") or "the user"
         return SourceNotReady(
             f"the role has no replication privilege: {text}", where=place, todo=f'Run ALTER ROLE "{user}" REPLICATION.'

@@ -1,0 +1,93 @@
+"""One PostgreSQL for the session, a database for each test, and a source over it that captures on request."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+import headwater
+from headwater.config import Settings, SourceConfig
+from headwater.log import Log, open_log
+from headwater_connectors.postgres import testing
+from headwater_connectors.postgres.capture import Capture
+from headwater_connectors.postgres.catalog import parse_lsn
+from headwater_connectors.postgres.source import PostgresSource
+
+
+@pytest.fixture(scope="session")
+def admin() -> Iterator[str]:
+    with testing.server() as dsn:
+        yield dsn
+
+
+@pytest.fixture
+def dsn(admin: str) -> Iterator[str]:
+    with testing.database(admin) as fresh:
+        yield fresh
+
+
+class Captured:
+    """The source ``shop``: a database, a lake, and ``catch_up`` to carry the one into the other."""
+
+    def __init__(self, dsn: str, folder: Path) -> None:
+        self.dsn = dsn
+        self.folder = folder
+        self.mode = "auto"
+        self.settings = Settings()
+        self.connection = psycopg.connect(dsn, autocommit=True)
+        self.log: Log = open_log(folder, create=True)
+
+    @property
+    def source(self) -> SourceConfig:
+        return SourceConfig(name="shop", dsn=self.dsn, mode=self.mode)
+
+    def run(self, *statements: str) -> None:
+        """Each in its own transaction."""
+        for statement in statements:
+            self.connection.execute(statement.encode())
+
+    def catch_up(self) -> None:
+        """A whole capture process's life: start, read to the source's current end, stop."""
+        end = parse_lsn(PostgresSource().current_end(self.dsn))
+        Capture(self.source, self.settings, self.log, threading.Event()).run(until=end)
+
+    def lake(self, query: str, at: int | None = None) -> list[tuple[Any, ...]]:
+        with headwater.open(self.folder) as lake:
+            table = lake.sql(query, at=at).arrow()
+        return list(zip(*(column.to_pylist() for column in table.columns), strict=True)) if table.num_columns else []
+
+    def source_rows(self, query: str) -> list[tuple[Any, ...]]:
+        return self.connection.execute(query.encode()).fetchall()
+
+    def changes(self, table: str) -> list[dict[str, Any]]:
+        """Everything in a topic, as dicts."""
+        rows = self.log.read_changes(f"shop.public.{table}", 0, self.log.newest_commit())
+        return [dict(row) for row in rows.to_pylist()]
+
+    def assert_equal(self, *tables: str, columns: str = "*") -> None:
+        """The lake's tables are the server's, duplicates counted."""
+        for table in tables:
+            ours = Counter(map(_hashable, self.lake(f"SELECT {columns} FROM {table}")))
+            theirs = Counter(map(_hashable, self.source_rows(f"SELECT {columns} FROM {table}")))
+            assert ours == theirs, f"{table}: only here {ours - theirs}, only there {theirs - ours}"
+
+    def close(self) -> None:
+        self.connection.close()
+        self.log.close()
+
+
+def _hashable(row: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(tuple(value) if isinstance(value, list) else value for value in row)
+
+
+@pytest.fixture
+def shop(dsn: str, tmp_path: Path) -> Iterator[Captured]:
+    captured = Captured(dsn, tmp_path / "lake")
+    yield captured
+    captured.close()

@@ -1,0 +1,331 @@
+"""The column decoders against the server: random and extreme values, binary == text == what PostgreSQL says."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from headwater import record, types
+from headwater.catalog.records import Topic
+from headwater.errors import SourceError
+from headwater_connectors.postgres import catalog, initial_copy, session
+from headwater_connectors.postgres.decoder import Decoder
+from headwater_connectors.postgres.relation import Relation, Target
+from headwater_connectors.postgres.shape import target_of
+from headwater_connectors.postgres.transactions import HEADER, Chunk
+
+# PostgreSQL type, values at its edges as text, a SQL expression for a random value, and how DuckDB writes the value
+# as PostgreSQL does ({} is the column). None: compared through the text form only.
+CASES: list[tuple[str, list[str], str, str | None]] = [
+    ("boolean", ["t", "f"], "random() < 0.5", "{}::VARCHAR"),
+    ("smallint", ["-32768", "32767", "0"], "(random() * 65535 - 32768)::int", "{}::VARCHAR"),
+    ("integer", ["-2147483648", "2147483647"], "(random() * 4e9 - 2e9)::int", "{}::VARCHAR"),
+    ("bigint", ["-9223372036854775808", "9223372036854775807"], "(random() * 1e18)::int8", "{}::VARCHAR"),
+    ("oid", ["0", "4294967295"], "(random() * 4e9)::int8::oid", "{}::VARCHAR"),
+    ("real", ["NaN", "Infinity", "-Infinity", "-0", "1.1", "3.4e38", "1e-45"], "(random() * 1e6)::float4", None),
+    ("double precision", ["NaN", "Infinity", "-Infinity", "-0", "0.1", "1e308", "5e-324"], "random() * 1e9", None),
+    ("numeric(12,2)", ["0", "-1.5", "9999999999.99", "-0.01", "0.99", "10000"], "random() * 1e9 - 5e8", "{}::VARCHAR"),
+    ("numeric(18,18)", ["0.999999999999999999", "-0.000000000000000001"], "random() * 0.9", "{}::VARCHAR"),
+    ("numeric(18,0)", ["999999999999999999", "-100000000", "10000"], "random() * 1e17", "{}::VARCHAR"),
+    ("numeric(5,3)", ["1", "-99.999", "0.001"], "random() * 99", "{}::VARCHAR"),
+    ("numeric(38,10)", ["1234567890123456789012345678.0123456789", "-0.0000000001"], "random() * 1e20", "{}::VARCHAR"),
+    (
+        "numeric",
+        ["0", "-0.00", "1e100", "123456.789000", "NaN", "Infinity", "-Infinity", "0.00001", "10000", "-0.0000000000001"],
+        "(random() * 1e8)::numeric * (random() * 1e8)::numeric",
+        "{}",
+    ),
+    ("numeric(5,-2)", ["12345", "-99900"], "random() * 1e6", "{}"),
+    ("text", ["", "a", "é😀", "tab\tnew\nline\\", "x" * 5000], "repeat(md5(random()::text), (random() * 4)::int)", "{}"),
+    ("varchar(20)", ["abc", ""], "left(md5(random()::text), 20)", "{}"),
+    ("char(5)", ["ab", ""], "left(md5(random()::text), 3)", None),
+    ("name", ["n"], "md5(random()::text)::name", "{}"),
+    ('"char"', ["a", ""], "chr(33 + (random() * 90)::int)::\"char\"", "{}"),
+    ("uuid", ["00000000-0000-0000-0000-000000000000", "ffffffff-ffff-ffff-ffff-ffffffffffff"], "gen_random_uuid()", "{}::VARCHAR"),
+    (
+        "date",
+        ["4713-01-01 BC", "5874897-12-31", "infinity", "-infinity", "0001-12-31 BC", "0001-01-01", "1582-10-10", "10000-02-29"],
+        "date '2000-01-01' + (random() * 20000 - 10000)::int",
+        "strftime({}, '%x')",
+    ),
+    ("time", ["00:00", "24:00", "23:59:59.999999", "01:02:03.5"], "time '00:00' + random() * interval '1 day'", "{}::VARCHAR"),
+    (
+        "timetz",
+        ["00:00+15:59:59", "24:00-08", "12:34:56.789+05:30", "00:00:00.000001-15:59"],
+        "(time '00:00' + random() * interval '1 day')::timetz",
+        None,
+    ),
+    (
+        "timestamp",
+        ["infinity", "-infinity", "4713-01-01 00:00:00 BC", "294246-12-31 23:59:59.999999", "0001-01-01", "10000-01-01 00:00:01"],
+        "timestamp '2000-01-01' + (random() - 0.5) * interval '200 years'",
+        None,
+    ),
+    (
+        "timestamptz",
+        ["infinity", "-infinity", "4713-01-02 00:00:00+00 BC", "294246-12-31 23:59:59.999999+00", "2024-01-01 01:02:03.004+05:30"],
+        "timestamptz '2000-01-01' + (random() - 0.5) * interval '200 years'",
+        None,
+    ),
+    (
+        "interval",
+        ["1 year 2 mons 3 days 04:05:06.789", "-1 mon +3 days -00:00:00.000001", "0", "178000000 years", "-3 hours 7.5 seconds"],
+        "make_interval((random() * 99)::int, (random() * 11)::int, 0, (random() * 40)::int, 0, 0, random() * 1e5)",
+        None,
+    ),
+    ("json", ['{"a": 1}', "null", '  [1,  2.50, "é"] '], "json_build_object('k', random())", "{}::VARCHAR"),
+    ("jsonb", ['{"a": [1, 2.50], "b": "x"}', "null"], "jsonb_build_object('k', random())", "{}::VARCHAR"),
+    ("bytea", ["\\x", "\\x00ff10"], "sha256(random()::text::bytea)", "'\\x' || lower(hex({}))"),
+    ("mood", ["sad", "ok"], "(array['sad', 'ok'])[1 + (random() * 1.9)::int]::mood", "{}"),
+    ("positive", ["1", "2147483647"], "1 + (random() * 1e9)::int", "{}::VARCHAR"),
+]  # fmt: skip
+# No binary decoder: these are always read as text.
+TEXT_CASES: list[tuple[str, list[str], str, str | None]] = [
+    ("integer[]", ["{}", "{1,NULL,-3}"], "array[(random() * 9)::int, NULL, (random() * 1e9)::int]", None),
+    ("text[]", ['{"a,b","c\\"d","e\\\\f",NULL,"NULL",""," x ",é,"{","}"}', "{}", '{"\\\\"}'], "array[md5(random()::text), ',', '\"']", None),
+    ("numeric(10,2)[]", ["{1.25,-3}"], "array[random() * 1e6, NULL]::numeric[]", None),
+    ("uuid[]", ["{}"], "array[gen_random_uuid()]", None),
+    ("timestamptz[]", ['{"2024-01-01 00:00:00+00",infinity}'], "array[now()]", None),
+    ("boolean[]", ["{t,f,NULL}"], "array[random() < 0.5]", None),
+    ("inet", ["1.2.3.4", "10.0.0.0/8", "::1"], "('10.0.0.' || (random() * 255)::int)::inet", "{}"),
+    ("point", ["(1,2)"], "point(random(), random())", "{}"),
+    ("money", ["12.5", "-3"], "(random() * 1000)::numeric::money", "{}"),
+    ("int4range", ["[1,5)", "empty"], "int4range(1, 2 + (random() * 9)::int)", "{}"),
+    ("bit(4)", ["1010"], "(random() * 15)::int::bit(4)", "{}"),
+    ("tsvector", ["'a' 'b'"], "to_tsvector('simple', md5(random()::text))", "{}"),
+    ("pair", ["(1,x)", "(,)"], "row((random() * 9)::int, 'y')::pair", "{}"),
+]  # fmt: skip
+ODD = [
+    ("numeric(12,2)", "NaN"),
+    ("timestamp", "294276-12-31 23:59:59.999999"),
+    ("timestamp", "294247-01-01 00:00:00"),
+    ("timestamptz", "294276-12-31 20:59:59.5+00"),
+    ("interval", "infinity"),
+    ("interval", "-infinity"),
+    ("integer[]", "{{1,2},{3,4}}"),
+    ("integer[]", "[2:3]={7,8}"),
+    ("text[]", '{{a},{"}"}}'),
+    ("numeric(10,2)[]", "{1.50,NaN}"),
+]
+TYPES_SQL = """
+CREATE TYPE mood AS ENUM ('sad', 'ok'); CREATE DOMAIN positive AS int CHECK (value > 0);
+CREATE TYPE pair AS (a int, b text);
+"""
+ROWS = 200
+
+
+@pytest.fixture
+def server(dsn: str) -> Iterator[session.Connection]:
+    with session.connect(dsn, "test") as connection:
+        connection.execute(TYPES_SQL.encode())
+        yield connection
+
+
+def fill(connection: session.Connection, cases: list[tuple[str, list[str], str, str | None]], seed: int) -> None:
+    """Table ``sample``: a column per case; edges, random values and NULLs."""
+    columns = ", ".join(f"c{place} {case[0]}" for place, case in enumerate(cases))
+    connection.execute(f"CREATE TABLE sample (id int PRIMARY KEY, {columns})".encode())
+    connection.execute("CREATE PUBLICATION p FOR TABLE sample")
+    connection.execute("SELECT pg_create_logical_replication_slot('s_' || current_database(), 'pgoutput')")
+    connection.execute("SELECT setseed(%s)", [(seed % 1000) / 1000])
+    drawn = ", ".join(f"CASE WHEN random() < 0.9 THEN {case[2]} END" for case in cases)
+    connection.execute(f"INSERT INTO sample SELECT i, {drawn} FROM generate_series(1, {ROWS}) i".encode())
+    for number in range(max(len(case[1]) for case in cases)):
+        values = [case[1][number] if number < len(case[1]) else None for case in cases]
+        marks = ", ".join(f"%s::{case[0]}" for case in cases)
+        connection.execute(f"INSERT INTO sample VALUES ({1000 + number}, {marks})".encode(), values)
+
+
+def streamed(connection: session.Connection, *, binary: bool) -> pa.Table:
+    """The sample as the stream sends it, from the same WAL in either mode."""
+    rows = connection.execute(
+        "SELECT data FROM pg_logical_slot_peek_binary_changes('s_' || current_database(), NULL, NULL,"
+        " 'proto_version', '1', 'publication_names', 'p', 'binary', %s)",
+        [str(binary).lower()],
+    ).fetchall()
+    messages = [bytes(HEADER) + row[0] for row in rows]
+    chunk = Chunk.of(messages, np.array([len(message) for message in messages]))
+    known = catalog.known_types(connection)
+    (table,) = catalog.tables(connection, ["public.sample"])
+    schema = catalog.schema_of(table, known)
+
+    def resolve(relation: Relation) -> Target:
+        topic = Topic(
+            id=1, name="sample", kind="table", source="s", schema=schema, schema_version=1, partitions=1, state="live",
+            reason="", created=1, dropped=None, description="", hidden=False,
+        )  # fmt: skip
+        return target_of(relation, topic, schema, known)
+
+    pieces = [rows for name, rows in Decoder("t", resolve).decode([chunk]) if name == "sample"]
+    table_ = pa.concat_tables(pieces)
+    for field in schema.fields:
+        assert table_.schema.field(field.name).type == types.arrow_type(field.type), field
+    return table_
+
+
+def copied(connection: session.Connection) -> pa.Table:
+    """The sample as the initial copy reads it."""
+    known = catalog.known_types(connection)
+    (table,) = catalog.tables(connection, ["public.sample"])
+    with connection.transaction():
+        pieces = list(initial_copy.read_table(connection, table, catalog.column_types(table, known), "s"))
+    return pa.concat_tables(pieces)
+
+
+def comparable(table: pa.Table, name: str) -> list[Any]:
+    """A column as values that can be compared bit for bit (some are beyond Python's dates; NaN is not itself)."""
+    array = table.sort_by("id").column(name).combine_chunks()
+    if isinstance(array, pa.ChunkedArray):
+        array = array.chunk(0)
+    if pa.types.is_floating(array.type):
+        return list(array.cast(pa.float64()).to_numpy(zero_copy_only=False).tobytes()) + [array.is_null().to_pylist()]
+    if pa.types.is_temporal(array.type):
+        array = array.view(pa.int32() if pa.types.is_date32(array.type) else pa.int64())
+    if pa.types.is_list(array.type) and pa.types.is_temporal(array.type.value_type):
+        array = array.cast(pa.list_(pa.int64()))
+    return list(array.to_pylist())
+
+
+@pytest.mark.parametrize("cases", [CASES, TEXT_CASES], ids=["binary", "text only"])
+def test_stream_and_copy_agree_in_every_mode(
+    server: session.Connection, cases: list[tuple[str, list[str], str, str | None]], seed: int
+) -> None:
+    fill(server, cases, seed)
+    text, copy = streamed(server, binary=False), copied(server)
+    others = [("copy", copy)] + ([("binary", streamed(server, binary=True))] if cases is CASES else [])
+    assert text.num_rows == ROWS + max(len(case[1]) for case in cases)
+    for place, case in enumerate(cases):
+        expected = comparable(text, f"c{place}")
+        for name, other in others:
+            assert comparable(other, f"c{place}") == expected, f"{case[0]}: {name} differs from text"
+
+
+@pytest.mark.parametrize("cases", [CASES, TEXT_CASES], ids=["binary", "text only"])
+def test_values_are_what_the_server_prints(
+    server: session.Connection, cases: list[tuple[str, list[str], str, str | None]], seed: int
+) -> None:
+    fill(server, cases, seed)
+    table = streamed(server, binary=cases is CASES)
+    for place, (name, _, _, shown) in enumerate(cases):
+        server_side = dict(server.execute(f"SELECT id, {as_text(name, place)} FROM sample".encode()).fetchall())
+        ours = dict(zip(table.column("id").to_pylist(), as_printed(table, f"c{place}", name, shown), strict=True))
+        assert ours == server_side, name
+
+
+def as_text(name: str, place: int) -> str:
+    """The server's own text; for types that print in several ways, one that both sides can make."""
+    column = f"c{place}"
+    if name in ("real", "double precision"):
+        send = "float4send" if name == "real" else "float8send"
+        return f"CASE WHEN {column} = 'NaN' THEN 'nan' ELSE encode({send}({column}), 'hex') END"
+    if name in ("date", "timestamp", "timestamptz"):
+        return f"CASE WHEN isfinite({column}) THEN trunc(extract(epoch from {column}) * 1000000)::text ELSE {column}::text END"
+    if name == "interval":
+        return (
+            f"(extract(year from {column})::int8 * 12 + extract(month from {column})::int)::text || ' ' ||"
+            f" extract(day from {column})::int || ' ' || ((extract(hour from {column}) * 3600"
+            f" + extract(minute from {column}) * 60 + extract(second from {column})) * 1000000)::numeric(40,0)"
+        )
+    if name == "timetz":
+        zone = f"extract(timezone from {column})::int"
+        return f"((extract(epoch from {column}) + {zone}) * 1000000)::int8 || ' ' || {zone}"
+    if name == "char(5)":
+        return f"format('%s', {column})" + f" || CASE WHEN {column} IS NULL THEN NULL ELSE '' END"
+    if name.endswith("[]"):
+        return f"to_json({column}::text[])::text" if name != "boolean[]" else f"to_json({column})::text"
+    return f"CASE num_nonnulls({column}) WHEN 1 THEN format('%s', {column}) END"
+
+
+def as_printed(table: pa.Table, column: str, name: str, shown: str | None) -> list[str | None]:
+    """The same text from the decoded column."""
+    array = table.column(column).combine_chunks()
+    if name in ("real", "double precision"):
+        pack = ">f" if name == "real" else ">d"
+        return [None if v is None else "nan" if v != v else struct.pack(pack, v).hex() for v in array.to_pylist()]
+    if name in ("date", "timestamp", "timestamptz"):
+        width = 2**31 - 1 if name == "date" else 2**63 - 1
+        infinity = {width: "infinity", -width: "-infinity"}
+        scale = 86_400_000_000 if name == "date" else 1
+        numbers = array.view(pa.int32() if name == "date" else pa.int64()).to_pylist()
+        return [None if v is None else infinity.get(v, str(v * scale)) for v in numbers]
+    if name == "interval":
+        return [None if v is None else f"{v['months']} {v['days']} {v['micros']}" for v in array.to_pylist()]
+    if name == "timetz":
+        return [None if v is None else f"{v['micros']} {v['offset']}" for v in array.to_pylist()]
+    if name == "boolean":
+        return [None if v is None else "t" if v else "f" for v in array.to_pylist()]
+    if name == "time":
+        micros = array.view(pa.int64()).to_pylist()
+        return [None if v is None else clock(v) for v in micros]
+    if name == "bytea":
+        return [None if v is None else "\\x" + v.hex() for v in array.to_pylist()]
+    if name == "timestamptz[]":
+        numbers = array.cast(pa.list_(pa.int64())).to_pylist()
+        return [None if v is None else json.dumps([stamp(each) for each in v], separators=(",", ":")) for v in numbers]
+    if name.endswith("[]"):
+        plain = [
+            None if v is None else [e if isinstance(e, bool | None) else str(e) for e in v] for v in array.to_pylist()
+        ]
+        return [None if v is None else json.dumps(v, separators=(",", ":"), ensure_ascii=False) for v in plain]
+    values = array.to_pylist()
+    if name.startswith("numeric(") and pa.types.is_decimal(array.type):
+        return [None if v is None else format(v, "f") for v in values]
+    return [None if v is None else str(v) for v in values]
+
+
+def clock(micros: int) -> str:
+    seconds, fraction = divmod(micros, 1_000_000)
+    text = f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}"
+    return text + (f".{fraction:06}".rstrip("0") if fraction else "")
+
+
+def stamp(micros: int) -> str:
+    if micros == 2**63 - 1:
+        return "infinity"
+    day, of_day = divmod(micros, 86_400_000_000)
+    return f"{np.datetime64(day, 'D')} {clock(of_day)}+00"
+
+
+@pytest.mark.parametrize(("name", "value"), ODD)
+def test_what_no_type_can_hold_keeps_its_exact_text(server: session.Connection, name: str, value: str) -> None:
+    server.execute(f"CREATE TABLE sample (id int PRIMARY KEY, c0 {name})".encode())
+    server.execute("CREATE PUBLICATION p FOR TABLE sample")
+    server.execute("SELECT pg_create_logical_replication_slot('s_' || current_database(), 'pgoutput')")
+    server.execute(f"INSERT INTO sample VALUES (1, NULL), (2, %s::{name}), (3, NULL)".encode(), [value])
+    printed = server.execute("SELECT format('%s', c0) FROM sample WHERE id = 2").fetchone()
+    expected = value if name != "interval" else printed[0] if printed else ""
+    tables = [copied(server), streamed(server, binary=False)]
+    if not name.endswith("[]"):
+        tables.append(streamed(server, binary=True))
+    for table in tables:
+        assert table.column("c0").to_pylist() == [None, None, None]
+        assert [dict(row or []) for row in table.column(record.RAW).to_pylist()] == [{}, {"c0": expected}, {}]
+
+
+def test_relation_of_a_weird_table(server: session.Connection) -> None:
+    """Quotes, spaces, case collisions and names that metadata columns have."""
+    server.execute('CREATE TABLE "we""ird T" ("a""b" int PRIMARY KEY, "A" text, a text, _op text, "日本" int)')
+    (table,) = catalog.tables(server, ["public.we*"])
+    schema = catalog.schema_of(table, catalog.known_types(server))
+    assert schema.names == ('a"b', "A", "a__2", "_op__src", "日本")
+    assert schema.key == ('a"b',)
+    server.execute("INSERT INTO \"we\"\"ird T\" VALUES (1, 'x', 'y', 'z', 2)")
+    with server.transaction():
+        known = catalog.known_types(server)
+        (rows,) = initial_copy.read_table(server, table, catalog.column_types(table, known), "s")
+    assert rows.to_pylist() == [{'a"b': 1, "A": "x", "a__2": "y", "_op__src": "z", "日本": 2}]
+
+
+def test_an_unreadable_table_raises_our_error(server: session.Connection) -> None:
+    server.execute("CREATE TABLE sample (id int PRIMARY KEY, c0 int)")
+    (table,) = catalog.tables(server, ["public.sample"])
+    kinds = catalog.column_types(table, catalog.known_types(server))
+    server.execute("DROP TABLE sample")
+    with pytest.raises(SourceError, match="does not exist"):
+        list(initial_copy.read_table(server, table, kinds, "s"))
