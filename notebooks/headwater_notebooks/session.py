@@ -30,7 +30,7 @@ class Session:
 
     def choose(self, path: str | None) -> Lake:
         """Open the lake of ``path``; without one ``HEADWATER_PROJECT``, then the nearest headwater.toml upwards."""
-        folder = Path(path).expanduser() if path else _default()
+        folder = Path(path).expanduser() if path else default_folder()
         lake = open_lake(folder)
         self.close()
         self._lake, self.folder = lake, folder.resolve()
@@ -43,6 +43,7 @@ class Session:
             self._lake = None
 
 
-def _default() -> Path:
+def default_folder() -> Path:
+    """HEADWATER_PROJECT, else the nearest folder upwards with a headwater.toml; ConfigError without either."""
     named = os.environ.get(VARIABLE)
     return Path(named).expanduser() if named else config.find()

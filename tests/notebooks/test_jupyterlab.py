@@ -94,6 +94,7 @@ def run_all(page: Page) -> None:
     )
 
 
+@pytest.mark.timeout(240)
 def test_the_panel_grows_with_commits_while_a_cell_runs(jupyterlab: str, browser: Browser, shop: Shop) -> None:
     context = browser.new_context(viewport={"width": 1200, "height": 900})
     page = context.new_page()
