@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from headwater.catalog.live import LiveRow
 from headwater_dagster import instance, lease, worker
 from headwater_dagster.location import LEASE_VARIABLE
 from headwater_pipelines.api import paused_by
@@ -154,10 +155,15 @@ def test_cancelling_pauses_and_a_launch_by_hand_resumes(pages: Pages) -> None:
     wait_until(lambda: pages.runs("CANCELED", "FAILURE"), "the end of the run")
     assert [each["status"] for each in pages.runs("CANCELED", "FAILURE")] == ["CANCELED"]
     assert paused_by(shop.log) == f"dagster run {run['runId']}"
-    stood = shop.log.last_step()
-    shop.order()
-    wait_until(lambda: shop.log.live.read()[worker.PIPELINE].stats["state"] == "paused", "the worker's pause")
-    assert shop.log.last_step() == stood, "the worker lives and does not step"
+
+    def pipeline() -> LiveRow:
+        return shop.log.live.read()[worker.PIPELINE]
+
+    wait_until(lambda: pipeline().stats["state"] == "paused", "the worker's pause")
+    stood, ordered = shop.log.last_step(), shop.order()
+    seen = pipeline().beat_at
+    wait_until(lambda: pipeline().beat_at > seen + 2, "some rounds of the worker")
+    assert shop.log.last_step() == stood, f"the worker lives and does not step: {ordered} stays unseen"
     assert len(worker_processes(shop.project)) == 1
     wait_until(lambda: "paused by" in (pages.tick("renew_lease")["skipReason"] or ""), "a skipped renewal")
     assert pages.runs("QUEUED", "NOT_STARTED", "STARTING", "STARTED") == []
@@ -168,8 +174,7 @@ def test_cancelling_pauses_and_a_launch_by_hand_resumes(pages: Pages) -> None:
         "runConfigData": {},
     }
     pages.ask(LAUNCH, params=parameters)
-    wait_until(lambda: pages.runs("STARTED") and worker.find(shop.log), "the stream again", 200)
-    assert paused_by(shop.log) is None
+    wait_until(lambda: paused_by(shop.log) is None, "the end of the pause", 200)
     wait_until(lambda: lease.caught_up(shop.log, shop.log.newest_commit()), "what was ordered meanwhile")
 
 
