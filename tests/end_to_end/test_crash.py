@@ -24,6 +24,8 @@ import psycopg
 import pytest
 
 import headwater as hw
+from headwater.errors import CatalogError
+from headwater.log import open_log
 from headwater.log.verify import verify
 from headwater_connectors.demo import proof
 from headwater_connectors.postgres.embedded import EmbeddedPostgres
@@ -35,7 +37,7 @@ VIEWS = {
     "notes": "SELECT word, count(*) AS n FROM note GROUP BY word",
 }
 WORST = "catalog.commit:after"
-SAMPLE = 4
+SAMPLE = 2
 DEADLINE_S = 60.0
 
 
@@ -99,6 +101,8 @@ class Lab:
         """Capture under work until it dies; the exit code, or 0 when it lived through the work."""
         process = self.start("capture", "bank", failpoints=failpoints)
         deadline = time.monotonic() + DEADLINE_S
+        while process.poll() is None and not self._streams(process.pid) and time.monotonic() < deadline:
+            self.work(1)
         for size in (1, 2, 20, 1, 5, 60, 1, 1, 1, 1):  # after a lost reply the next batch is larger
             self.work(size)
             try:
@@ -107,6 +111,16 @@ class Lab:
                 continue
         process.terminate()
         return process.wait(DEADLINE_S)
+
+    def _streams(self, pid: int) -> bool:
+        if not (self.folder / "lake" / "catalog.sqlite").exists():
+            return False
+        try:
+            with open_log(self.folder / "lake") as log:
+                row = log.live.read().get("source:bank")
+        except CatalogError:  # the catalog is being made
+            return False
+        return row is not None and row.pid == pid and row.stats.get("state") == "streaming"
 
     def recover_and_prove(self) -> None:
         """Run to the source's end, then: tables equal PostgreSQL, views their SQL, the log is whole."""
