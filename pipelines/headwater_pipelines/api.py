@@ -106,9 +106,7 @@ def column_lineage(lake_or_log: Any) -> dict[str, dict[str, list[str]]]:
 
     log = _log(lake_or_log)
     compiled, _ = registry.compile_all(log, log.views())
-    return {
-        view.name: {base.name: sorted(names) for base, names in view.used.items()} for view in compiled.values()
-    }
+    return {view.name: {base.name: sorted(names) for base, names in view.used.items()} for view in compiled.values()}
 
 
 def sync_project_views(project: Project, log: Log) -> list[str]:

@@ -134,7 +134,9 @@ class Shop:
         self.oracle.register("changes_out", out)
         lifted = ", ".join(f"{types.lift_sql(f.name, f.type)} AS {types.quote(f.name)}" for f in topic.schema.fields)
         columns = ", ".join(types.quote(column) for column in topic.schema.names)
-        folded = f"SELECT {columns}, sum(_weight) AS copies FROM (SELECT {lifted}, _weight FROM changes_out) GROUP BY ALL"
+        folded = (
+            f"SELECT {columns}, sum(_weight) AS copies FROM (SELECT {lifted}, _weight FROM changes_out) GROUP BY ALL"
+        )
         kept = f"SELECT {columns} FROM (SELECT *, unnest(range(copies::BIGINT)) FROM ({folded}))"
         self.oracle.execute(f"SET search_path = 'c{input_commit}'")
         want = f"SELECT {columns} FROM c{input_commit}.{name}"

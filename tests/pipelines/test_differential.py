@@ -28,11 +28,13 @@ from headwater_pipelines.runtime.program import Program
 from headwater_pipelines.runtime.state import State
 
 SHAPES = {
-    "project": "SELECT id, a + 1 AS a1, upper(s) AS s, CASE WHEN a > 2 THEN 'big' WHEN a IS NULL THEN s END AS size FROM items",
+    "project": "SELECT id, a + 1 AS a1, upper(s) AS s,"
+    " CASE WHEN a > 2 THEN 'big' WHEN a IS NULL THEN s END AS size FROM items",
     "duplicates": "SELECT k, grp FROM items",
     "filter": "SELECT * FROM items WHERE a > 0 AND (s <> 'x' OR s IS NULL)",
     "filter_alias": "SELECT id, a * 2 AS twice FROM items WHERE twice > 2",
-    "scalar": "SELECT id, coalesce(k, '-') || '/' || coalesce(s, '?') AS t, date_trunc('month', d) AS m, b::VARCHAR AS bt,"
+    "scalar": "SELECT id, coalesce(k, '-') || '/' || coalesce(s, '?') AS t, date_trunc('month', d) AS m,"
+    " b::VARCHAR AS bt,"
     " d + INTERVAL 1 DAY AS next, a BETWEEN 0 AND 3 AS mid, a IN (1, 2) AS few, k IS NOT DISTINCT FROM s AS same,"
     " list_transform([a, 1], lambda e: e + grp) AS l FROM items",
     "join": "SELECT i.id, r.name, i.b FROM items i JOIN refs r ON i.k = r.k1 AND i.grp = r.k2",
@@ -65,7 +67,8 @@ SHAPES = {
     "total_events": "SELECT count(*) AS n FROM events",
     "float": "SELECT k, sum(f) AS sf, avg(f) AS af, sum(a) AS sa, count(*) AS n FROM items GROUP BY k",
     "float_total": "SELECT sum(f) AS sf, avg(f) AS af FROM items",
-    "float_join": "SELECT r.name, sum(i.f) AS sf, avg(i.b) AS ab FROM items i JOIN refs r ON i.k = r.k1 GROUP BY r.name",
+    "float_join": "SELECT r.name, sum(i.f) AS sf, avg(i.b) AS ab FROM items i"
+    " JOIN refs r ON i.k = r.k1 GROUP BY r.name",
     "float_bag": "SELECT k, sum(x::DOUBLE) AS s, avg(x / 2) AS h FROM bag GROUP BY k",
     "bag_group": "SELECT k, count(*) AS n, sum(x) AS s FROM bag GROUP BY k",
     "events": "SELECT grp, sum(n) AS s FROM events GROUP BY grp",
@@ -76,7 +79,8 @@ SHAPES = {
     "union_three": "SELECT k FROM items WHERE a > 1 UNION ALL SELECT k1 FROM refs UNION ALL SELECT k FROM items",
     "union_group": "SELECT k, count(*) AS n, sum(v) AS s FROM (SELECT k, a AS v FROM items UNION ALL"
     " SELECT i.k, b.x FROM items i JOIN bag b ON i.k = b.k) GROUP BY k",
-    "union_joined": "SELECT u.k, r.name FROM (SELECT k FROM items UNION ALL SELECT k FROM bag) u JOIN refs r ON r.k1 = u.k",
+    "union_joined": "SELECT u.k, r.name FROM (SELECT k FROM items UNION ALL SELECT k FROM bag) u"
+    " JOIN refs r ON r.k1 = u.k",
     "cte": "WITH big AS (SELECT * FROM items WHERE a > 0), per AS (SELECT k, count(*) AS n FROM big GROUP BY k)"
     " SELECT b.id, p.n FROM big b JOIN per p ON b.k = p.k",
     "cte_twice": "WITH per(key, n) AS (SELECT k, sum(a) FROM items GROUP BY k)"
@@ -84,7 +88,8 @@ SHAPES = {
     "group_of_group": "SELECT n, count(*) AS groups FROM (SELECT k, count(*) AS n FROM items GROUP BY k) GROUP BY n",
     "group_join_group": "SELECT p.k, p.n, q.s FROM (SELECT k, count(*) AS n FROM items GROUP BY k) p"
     " JOIN (SELECT k, sum(x) AS s FROM bag GROUP BY k) q ON p.k = q.k WHERE p.n >= 1",
-    "share_of_total": "SELECT i.id, i.a, t.n FROM items i, (SELECT count(*) AS n, sum(a) AS s FROM items) t WHERE i.a <= t.s",
+    "share_of_total": "SELECT i.id, i.a, t.n FROM items i,"
+    " (SELECT count(*) AS n, sum(a) AS s FROM items) t WHERE i.a <= t.s",
     "on_view": "SELECT n, count(*) AS c FROM view_group GROUP BY n",
     "on_view_join": "SELECT g.k, g.sa, i.id FROM view_group g JOIN items i ON g.k = i.k",
     "on_view_of_join": "SELECT j.name, b.x FROM view_join j JOIN bag b ON b.x = j.id",
@@ -245,7 +250,10 @@ class World:
     def update(self, topic: Topic, records: list[dict[str, Any]]) -> None:
         place = self.rng.randrange(len(topic.rows))
         old = dict(zip(topic.schema.names, topic.rows[place], strict=True))
-        new = {**old, **{n: v for n, v in zip(topic.schema.names, self.row(topic), strict=True) if self.rng.random() < 0.4}}
+        new = {
+            **old,
+            **{n: v for n, v in zip(topic.schema.names, self.row(topic), strict=True) if self.rng.random() < 0.4},
+        }
         if self.rng.random() < 0.1:
             new = dict(old)  # an update that changes nothing
         key = topic.schema.key
@@ -271,15 +279,13 @@ class World:
             return None
         if name == "id":
             return rng.randrange(40)
-        if text == "VARCHAR":
-            return rng.choice("xyz") if name != "name" else rng.choice(["ada", "bob", "cy"])
-        if text.startswith("DECIMAL"):
-            return Decimal(rng.randrange(-9999, 9999)).scaleb(-2)
-        if text == "DOUBLE":
-            return rng.randrange(-40, 40) / 4  # quarters: any order of addition gives the same sum
-        if text == "DATE":
-            return date(2026, 1, 1) + timedelta(days=rng.randrange(60))
-        return rng.randrange(-2, 6)
+        makers: dict[str, Any] = {
+            "VARCHAR": lambda: rng.choice("xyz") if name != "name" else rng.choice(["ada", "bob", "cy"]),
+            "DECIMAL": lambda: Decimal(rng.randrange(-9999, 9999)).scaleb(-2),
+            "DOUBLE": lambda: rng.randrange(-40, 40) / 4,  # quarters: any order of addition gives the same sum
+            "DATE": lambda: date(2026, 1, 1) + timedelta(days=rng.randrange(60)),
+        }
+        return makers.get(text.partition("(")[0], lambda: rng.randrange(-2, 6))()
 
     def write_oracle(self, topic: Topic) -> None:
         self.oracle.execute(f"DELETE FROM {topic.base.name}")
@@ -299,5 +305,5 @@ def world(seed: int, tmp_path: Path) -> Iterator[World]:
 def test_every_shape_equals_duckdb_at_every_step(world: World) -> None:
     for view_id in world.views:
         world.compare(view_id)  # over empty tables: an ungrouped aggregate has its one row
-    for _ in range(12):
+    for _ in range(8):
         world.step()

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from headwater.errors import AmbiguousName, HeadwaterError, NameNotFound, SqlError, SqlSyntax, UnknownColumn, UnsupportedSql
+from headwater.errors import (
+    AmbiguousName,
+    HeadwaterError,
+    NameNotFound,
+    SqlError,
+    SqlSyntax,
+    UnknownColumn,
+    UnsupportedSql,
+)
 from headwater.schema import Schema
 from headwater_pipelines.compiler import CompiledView, Relations, Table, compile_view, parse
 from headwater_pipelines.compiler.explain import explain, require_incremental
@@ -14,7 +22,9 @@ RELATIONS = Relations(
     [
         Table(
             Base("shop.public.orders", 1, "table"),
-            Schema.of(id="BIGINT", customer_id="BIGINT", total="DECIMAL(12,2)", weight="DOUBLE", day="DATE", key=["id"]),
+            Schema.of(
+                id="BIGINT", customer_id="BIGINT", total="DECIMAL(12,2)", weight="DOUBLE", day="DATE", key=["id"]
+            ),
         ),
         Table(Base("shop.public.customers", 2, "table"), Schema.of(id="BIGINT", name="VARCHAR", key=["id"])),
         Table(Base("erp.public.customers", 3, "table"), Schema.of(id="BIGINT", name="VARCHAR", key=["id"])),

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import threading
-from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
-from headwater.config import Settings
+from headwater.config import Settings, load
 from headwater.errors import NameNotFound, OwnedElsewhere, UsageError
 from headwater.log import Log, open_log
 from headwater.ownership import own
@@ -19,8 +18,8 @@ from headwater_pipelines.runtime import worker
 from .conftest import VIEWS, Shop
 
 
-def run(log: Log, **settings: int) -> None:
-    worker.run(log, Settings(**settings), threading.Event(), until_caught_up=True)
+def run(log: Log, settings: Settings | None = None) -> None:
+    worker.run(log, settings or Settings(), threading.Event(), until_caught_up=True)
 
 
 def create_all(log: Log) -> None:
@@ -51,7 +50,7 @@ def test_many_commits_in_one_step_and_one_commit_per_step_agree(shop: Shop) -> N
         assert log.last_step().number == before + 1  # type: ignore[union-attr]
         for _ in range(6):
             shop.commit(log)
-        run(log, step_rows_target=1)
+        run(log, Settings(step_rows_target=1))
         assert log.last_step().number == before + 7  # type: ignore[union-attr]
         shop.check_every_step(log, list(VIEWS))
 
@@ -136,7 +135,7 @@ def test_a_lost_state_file_is_rebuilt_from_the_log(shop: Shop) -> None:
         shop.check_every_step(log, list(VIEWS))
 
 
-def test_a_state_file_of_another_lake_is_not_trusted(shop: Shop, tmp_path: Path) -> None:
+def test_a_state_file_of_another_lake_is_not_trusted(shop: Shop) -> None:
     with open_log(shop.lake) as log:
         create_all(log)
         run(log)
@@ -161,6 +160,66 @@ def test_a_view_waits_for_its_table(shop: Shop) -> None:
         assert log.view("later").state == "live"
         rows = log.read_changes("views.later", 0, log.newest_commit(), ["n", "_weight"])
         assert rows.to_pylist() == [{"n": 2, "_weight": 1}]
+
+
+def test_a_value_no_type_can_hold_pauses_only_the_views_that_use_it(shop: Shop) -> None:
+    with open_log(shop.lake) as log:
+        api.create_view(log, VIEWS["totals"], name="totals")
+        api.create_view(log, "SELECT count(*) AS n FROM customers", name="customer_count")
+        run(log)
+        row = {"id": [1], "customer_id": [1], "total": pa.array([None], pa.decimal128(12, 2)), "note": ["x"]}
+        raw = pa.array([[("total", "NaN")]], pa.map_(pa.string(), pa.string()))
+        with log.transaction("source:shop", shop.epoch, str(shop.position)) as tx:
+            tx.append("shop.public.orders", pa.table({**row, "_op": ["u"], "_raw": raw}))
+            shop.finish(tx)
+        run(log)
+        assert log.view("totals").state == "paused"
+        assert "total" in log.view("totals").reason
+        assert log.view("customer_count").state == "live"
+
+
+def test_a_table_of_another_shape_rebuilds_its_views(shop: Shop) -> None:
+    with open_log(shop.lake) as log:
+        api.create_view(log, "SELECT note, count(*) AS n FROM orders GROUP BY note", name="notes")
+        run(log)
+        wider = Schema.of(id="BIGINT", customer_id="BIGINT", total="DECIMAL(14,2)", note="VARCHAR", key=["id"])
+        api.create_view(log, VIEWS["totals"], name="totals")
+        run(log)
+        with log.transaction("source:shop", shop.epoch, str(shop.position)) as tx:
+            tx.add_schema("shop.public.orders", wider)
+            shop.finish(tx)
+        run(log)
+        assert [view.state for view in log.views()] == ["live", "live"]
+        shop.commit(log)
+        run(log)
+        shop.check_every_step(log, ["totals"])
+
+
+def test_a_corrupt_state_file_is_rebuilt(shop: Shop) -> None:
+    with open_log(shop.lake) as log:
+        create_all(log)
+        run(log)
+        file = shop.lake / "state" / "main.duckdb"
+        file.write_bytes(b"not a database" * 1000)
+        shop.commit(log)
+        run(log)
+        shop.check_every_step(log, list(VIEWS))
+
+
+def test_project_files_become_views(shop: Shop) -> None:
+    project = load(shop.folder)
+    project.views_dir.mkdir()
+    for name, sql in VIEWS.items():
+        (project.views_dir / f"{name}.sql").write_text(f"CREATE MATERIALIZED VIEW {name} AS\n{sql};\n")
+    (project.views_dir / "early.sql").write_text("SELECT * FROM not_captured_yet")
+    with open_log(shop.lake) as log:
+        assert len(api.sync_project_views(project, log)) == len(VIEWS) + 1
+        run(log)
+        states = {view.name: view.state for view in log.views()}
+        assert states == {**dict.fromkeys(VIEWS, "live"), "early": "failed"}
+        assert api.sync_project_views(project, log) == []
+        (project.views_dir / "totals.sql").write_text("SELECT 1 + count(*) AS n FROM orders")
+        assert "totals.sql: differs" in api.sync_project_views(project, log)[0]
 
 
 def test_one_worker_at_a_time(shop: Shop) -> None:

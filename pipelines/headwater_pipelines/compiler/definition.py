@@ -11,7 +11,7 @@ from pathlib import Path
 
 from sqlglot.dialects.duckdb import DuckDB
 from sqlglot.errors import SqlglotError
-from sqlglot.tokens import Token, TokenType
+from sqlglot.tokenizer_core import Token, TokenType
 
 from headwater.errors import HeadwaterError, SqlSyntax, UnsupportedSql
 

@@ -70,14 +70,10 @@ class Explain:
         return "\n".join([*lines, "", *(f"{reason}: {_REASONS[reason]}" for reason in reasons)])
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><td style='text-align:left;padding-left:{node.depth + 0.5}em'>{html.escape(node.operator)}</td>"
-            f"<td style='text-align:left'><code>{html.escape(node.detail)}</code></td>"
-            f"<td>{node.maintenance}</td><td title='{html.escape(_REASONS[node.reason], quote=True)}'>{node.reason}</td></tr>"
-            for node in self.nodes
-        )
+        rows = "".join(map(_html_row, self.nodes))
         head = "<tr><th>operator</th><th>detail</th><th>maintenance</th><th>reason</th></tr>"
-        return f"<table><caption>view {html.escape(self.name)}</caption><thead>{head}</thead><tbody>{rows}</tbody></table>"
+        caption = f"<caption>view {html.escape(self.name)}</caption>"
+        return f"<table>{caption}<thead>{head}</thead><tbody>{rows}</tbody></table>"
 
     def _branch(self, place: int) -> str:
         depth = self.nodes[place].depth
@@ -91,6 +87,16 @@ class Explain:
             else:
                 parts.append("   " if last else "│  ")
         return "".join(parts)
+
+
+def _html_row(node: ExplainNode) -> str:
+    why = html.escape(_REASONS[node.reason], quote=True)
+    indent = f"text-align:left;padding-left:{node.depth + 0.5}em"
+    return (
+        f"<tr><td style='{indent}'>{html.escape(node.operator)}</td>"
+        f"<td style='text-align:left'><code>{html.escape(node.detail)}</code></td>"
+        f"<td>{node.maintenance}</td><td title='{why}'>{node.reason}</td></tr>"
+    )
 
 
 def explain(view: CompiledView) -> Explain:
@@ -108,7 +114,9 @@ def require_incremental(view: CompiledView) -> None:
     for node in explain(view).nodes:
         if node.maintenance == "full":
             what = f"{node.operator} {node.detail} would be recomputed in full"
-            raise UnsupportedSql(what, code=node.reason, todo="Use DECIMAL instead of DOUBLE, or drop 'incremental strict'.")
+            raise UnsupportedSql(
+                what, code=node.reason, todo="Use DECIMAL instead of DOUBLE, or drop 'incremental strict'."
+            )
 
 
 def _node(node: Node, depth: int, alias: str, columns: Mapping[Base, list[str]]) -> Iterator[ExplainNode]:
@@ -125,7 +133,9 @@ def _node(node: Node, depth: int, alias: str, columns: Mapping[Base, list[str]])
 
 def _select(node: Select, depth: int, columns: Mapping[Base, list[str]]) -> Iterator[ExplainNode]:
     """Project, filter and join of one Select as up to three nodes."""
-    projected = ", ".join(sql if sql.split(".")[-1].strip('"') == name else f"{sql} AS {name}" for name, sql in node.columns)
+    projected = ", ".join(
+        sql if sql.split(".")[-1].strip('"') == name else f"{sql} AS {name}" for name, sql in node.columns
+    )
     yield ExplainNode(depth, "project", projected, "linear", "LINEAR", "")
     joined = len(node.items) > 1
     if node.where and not joined:

@@ -24,7 +24,13 @@ if TYPE_CHECKING:
     from headwater_pipelines.compiler.lower import Lowering
 
 _INTEGERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT")
-_SIGNATURE = {"TINYINT": "BIGINT", "UTINYINT": "BIGINT", "USMALLINT": "BIGINT", "UINTEGER": "BIGINT", "UBIGINT": "HUGEINT"}
+_SIGNATURE = {
+    "TINYINT": "BIGINT",
+    "UTINYINT": "BIGINT",
+    "USMALLINT": "BIGINT",
+    "UINTEGER": "BIGINT",
+    "UBIGINT": "HUGEINT",
+}
 """The avg() that DuckDB binds for integer types without one of their own."""
 _DECIMAL = re.compile(r"DECIMAL\((\d+),(\d+)\)")
 
@@ -97,7 +103,8 @@ class Grouping:
     def _call(self, node: Tree) -> _Call:
         key = json.dumps(bare(node), sort_keys=True)
         if key not in self.calls:
-            function = {"mean": "avg", "count_star": "count"}.get(node["function_name"], node["function_name"])
+            name = str(node["function_name"])
+            function = {"mean": "avg", "count_star": "count"}.get(name, name)
             argument = self._argument(node)
             value = f"v{len(self.calls)}"
             self.calls[key] = _Call(function, argument, bool(node.get("filter")), value)

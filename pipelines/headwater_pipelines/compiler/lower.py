@@ -76,7 +76,9 @@ class Lowering:
     def _union(self, node: Tree, ctes: Ctes) -> Union:
         parts = [self.query(child, ctes) for child in node["children"]]
         if node.get("setop_by_name"):
-            raise self.refuse.at(None, "UNION BY NAME is not supported", "SET_OPERATION", "List the columns.", "BY", "NAME")
+            raise self.refuse.at(
+                None, "UNION BY NAME is not supported", "SET_OPERATION", "List the columns.", "BY", "NAME"
+            )
         types = self.duck.describe(" UNION ALL ".join(f"({_plain(part)})" for part in parts))
         return Union(tuple(_renamed(part, types) for part in parts))
 
@@ -140,7 +142,9 @@ class Lowering:
         taken: set[str] = set()
         for place, item in enumerate(scope.items):
             if item.alias in taken:
-                raise self.refuse.at(node, f"alias {item.alias} is used twice", "DUPLICATE_ALIAS", "Name each table once.")
+                raise self.refuse.at(
+                    node, f"alias {item.alias} is used twice", "DUPLICATE_ALIAS", "Name each table once."
+                )
             taken.add(item.alias)
             scope.items[place] = item
         return scope, conditions
@@ -154,7 +158,7 @@ class Lowering:
             reference = {"class": "COLUMN_REF", "column_names": [name], "query_location": node["query_location"]}
             pair = [side.resolve(reference) for side in (left, right)]
             self._note(both, pair)
-            conditions.append(_equal(*(self.duck.print(part) for part in pair), self.duck))
+            conditions.append(self.duck.expression(" = ".join(map(self.duck.print, pair))))
             both.merged[name.lower()] = pair[0]["column_names"][0]
         if node.get("condition"):
             condition = both.resolve(node["condition"])
@@ -205,10 +209,6 @@ def _shown(columns: dict[str, str], aliases: list[str]) -> dict[str, str]:
     """Columns under the names that an alias list gives to the first of them."""
     shown = [alias.lower() for alias in aliases] + list(columns)[len(aliases) :]
     return dict(zip(shown, columns.values(), strict=True))
-
-
-def _equal(left: str, right: str, duck: Duck) -> Tree:
-    return duck.expression(f"{left} = {right}")
 
 
 def _position(expression: Tree, length: int) -> int:

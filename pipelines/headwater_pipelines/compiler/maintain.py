@@ -51,7 +51,8 @@ def _added(aggregate: Aggregate, input_delta: str) -> str:
     keys = _keys(aggregate)
     sums = [(quote(name), text) for name, text in aggregate.columns() if (name, text) not in aggregate.keys]
     moved = " OR ".join(f"{name} <> 0" for name, _ in sums)
-    raw = f"SELECT * FROM (SELECT {_measured(aggregate, weighted=True)} FROM ({input_delta}){_group_by(keys)}) WHERE {moved}"
+    grouped = f"SELECT {_measured(aggregate, weighted=True)} FROM ({input_delta}){_group_by(keys)}"
+    raw = f"SELECT * FROM ({grouped}) WHERE {moved}"
     values = [f"raw.{key} AS {key}" for key in keys]
     for name, text in sums:
         values.append(
@@ -71,10 +72,13 @@ def _added(aggregate: Aggregate, input_delta: str) -> str:
 def _recomputed(aggregate: Aggregate, input_delta: str) -> str:
     names = _names(aggregate)
     keys = ", ".join(_keys(aggregate))
-    touched = f"SELECT DISTINCT {keys} FROM ({input_delta})" if keys else f"SELECT 1 AS one FROM ({input_delta}) LIMIT 1"
+    touched = (
+        f"SELECT DISTINCT {keys} FROM ({input_delta})" if keys else f"SELECT 1 AS one FROM ({input_delta}) LIMIT 1"
+    )
     return (
         f"WITH touched AS MATERIALIZED ({touched}),"
-        f" old AS (SELECT s.* FROM {quote(aggregate.table)} AS s SEMI JOIN touched ON {_same(aggregate, 's', 'touched')}),"
+        f" old AS (SELECT s.* FROM {quote(aggregate.table)} AS s"
+        f" SEMI JOIN touched ON {_same(aggregate, 's', 'touched')}),"
         f" new AS ({_recompute(aggregate, 'touched')})"
         f" SELECT {names}, -1::BIGINT AS {WEIGHT} FROM old UNION ALL SELECT {names}, 1::BIGINT AS {WEIGHT} FROM new"
     )

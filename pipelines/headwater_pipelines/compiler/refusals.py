@@ -57,14 +57,17 @@ def _span(node: Tree | None) -> tuple[int, int]:
 def check(node: Tree, refuse: Refusal, duck: Duck) -> None:
     """Raise the first refusal, outside in."""
     for part in walk(node):
-        for rule in (_query, _from, _expression):
-            rule(part, refuse, duck)
+        _query(part, refuse)
+        _from(part, refuse)
+        _expression(part, refuse, duck)
 
 
-def _query(node: Tree, refuse: Refusal, duck: Duck) -> None:
+def _query(node: Tree, refuse: Refusal) -> None:
     kind = node.get("type")
     if kind == "RECURSIVE_CTE_NODE":
-        raise refuse.at(None, "recursive queries are not supported", "RECURSIVE", "Write it without RECURSIVE.", "RECURSIVE")
+        raise refuse.at(
+            None, "recursive queries are not supported", "RECURSIVE", "Write it without RECURSIVE.", "RECURSIVE"
+        )
     if kind == "SET_OPERATION_NODE" and not (node.get("setop_type") == "UNION" and node.get("setop_all")):
         word = str(node.get("setop_type"))
         todo = "UNION ALL is supported." if word == "UNION" else "Express it with a join, or UNION ALL."
@@ -77,7 +80,9 @@ def _query(node: Tree, refuse: Refusal, duck: Duck) -> None:
 
 def _clauses(node: Tree, refuse: Refusal) -> None:
     if node.get("qualify"):
-        raise refuse.at(node["qualify"], "QUALIFY is not supported", "WINDOW_FUNCTION", "Filter when you read the view.")
+        raise refuse.at(
+            node["qualify"], "QUALIFY is not supported", "WINDOW_FUNCTION", "Filter when you read the view."
+        )
     if node.get("sample"):
         raise refuse.at(None, "samples are not repeatable", "SAMPLE", "Remove USING SAMPLE.", "SAMPLE")
     if len(node.get("group_sets") or ()) > 1:
@@ -89,7 +94,9 @@ def _modifier(modifier: Tree, refuse: Refusal) -> None:
     match modifier.get("type"):
         case "ORDER_MODIFIER" if modifier.get("orders"):
             todo = "Remove it here; order the rows when you read the view."
-            raise refuse.at(None, "a view's rows have no order: ORDER BY is not supported", "ORDER_BY", todo, "ORDER", "BY")
+            raise refuse.at(
+                None, "a view's rows have no order: ORDER BY is not supported", "ORDER_BY", todo, "ORDER", "BY"
+            )
         case "LIMIT_MODIFIER" | "LIMIT_PERCENT_MODIFIER":
             todo = "Remove it here; limit the rows when you read the view."
             raise refuse.at(modifier, "LIMIT and OFFSET are not supported", "LIMIT", todo, "LIMIT")
@@ -114,7 +121,7 @@ _FROM_TYPES = {
 }
 
 
-def _from(node: Tree, refuse: Refusal, duck: Duck) -> None:
+def _from(node: Tree, refuse: Refusal) -> None:
     kind = str(node.get("type"))
     if kind in _FROM_TYPES and "class" not in node:
         code, what, todo = _FROM_TYPES[kind]

@@ -100,7 +100,9 @@ class Duck:
         """Whether a function's result depends on more than its arguments; a macro's on what it calls."""
         known = _functions()
         bodies = known.macros.get(name, ())
-        calls = {node["function_name"] for body in bodies for node in walk(self.expression(body)) if "function_name" in node}
+        calls = {
+            node["function_name"] for body in bodies for node in walk(self.expression(body)) if "function_name" in node
+        }
         return name in known.unstable or any(self.is_unstable(call) for call in calls - {name})
 
     @cached_property

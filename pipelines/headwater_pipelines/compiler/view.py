@@ -148,15 +148,15 @@ def _renamed(part: Select, names: list[str]) -> Select:
     return Select(part.items, part.where, tuple(zip(names, expressions, strict=True)))
 
 
-def _columns(
-    shape: list[tuple[str, str]], lowering: Lowering, root: Select | Union
-) -> tuple[tuple[str, str], ...]:
+def _columns(shape: list[tuple[str, str]], lowering: Lowering, root: Select | Union) -> tuple[tuple[str, str], ...]:
     """Output columns in canonical types; refuses names and types that a changelog cannot hold."""
     refuse, seen = lowering.refuse, set[str]()
     found = []
     for name, text in shape:
         if name.lower() in seen:
-            raise refuse.at(None, f'two columns are named "{name}"', "DUPLICATE_COLUMN", "Give one another name with AS.")
+            raise refuse.at(
+                None, f'two columns are named "{name}"', "DUPLICATE_COLUMN", "Give one another name with AS."
+            )
         if (name.startswith("_w") and name in {*record.METADATA, "_w"}) or name in record.METADATA:
             raise refuse.at(None, f'column name "{name}" is reserved', "RESERVED_COLUMN", "Rename it with AS.")
         seen.add(name.lower())
@@ -167,7 +167,9 @@ def _columns(
             raise refuse.at(None, f'column "{name}" has type {text}', "OUTPUT_TYPE", todo) from error
     compiled = [(n, t) for n, t in lowering.describe(root) if n != "_w"]
     if compiled != shape:
-        raise SqlError(f"the compiled view has columns {compiled}, the definition {shape}", todo="Report this as a defect.")
+        raise SqlError(
+            f"the compiled view has columns {compiled}, the definition {shape}", todo="Report this as a defect."
+        )
     return tuple(found)
 
 

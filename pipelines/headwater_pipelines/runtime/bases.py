@@ -100,7 +100,9 @@ class Store:
             return f"SELECT {select} FROM {_ARRIVED}"
         partition, offset = record.PARTITION, record.OFFSET
         cut = f"SELECT {partition}, max({offset}) AS _cut FROM {_ARRIVED} WHERE {record.OP} = 't' GROUP BY ALL"
-        before = f"SELECT * REPLACE (-{WEIGHT} AS {WEIGHT})" if self.base.weighted else f"SELECT *, -1::BIGINT AS {WEIGHT}"
+        before = (
+            f"SELECT * REPLACE (-{WEIGHT} AS {WEIGHT})" if self.base.weighted else f"SELECT *, -1::BIGINT AS {WEIGHT}"
+        )
         return (
             f"WITH cut AS ({cut}) SELECT {select} FROM {_ARRIVED} LEFT JOIN cut USING ({partition})"
             f" WHERE {record.OP} <> 't' AND (_cut IS NULL OR {offset} > _cut)"
@@ -141,8 +143,8 @@ class Store:
         keys = [name for name in self.schema.key if not pa.types.is_nested(changes.schema.field(name).type)]
         if len(keys) < len(self.schema.key):
             return False
-        distinct: int = changes.group_by(keys).aggregate([]).num_rows
-        return distinct == changes.num_rows
+        distinct = changes.group_by(keys).aggregate([]).num_rows
+        return bool(distinct == changes.num_rows)
 
     def _value(self, name: str) -> str:
         if name in self.schema.key:

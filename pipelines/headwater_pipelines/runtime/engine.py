@@ -107,11 +107,7 @@ class Engine:
     def _adopt(self, views: Mapping[int, CompiledView]) -> None:
         """Run these views from now on, over the stored copies that the file has."""
         stored = self.journal.stored()
-        stores = {
-            base: Store(base, stored[base.id].schema)
-            for view in views.values()
-            for base in view.used
-        }
+        stores = {base: Store(base, stored[base.id].schema) for view in views.values() for base in view.used}
         self.program = Program(views, stores)
 
     # ---- step
@@ -208,7 +204,9 @@ class Engine:
         topic = self.log.topic(view.topic)
         shape = [(field.name, field.type) for field in topic.schema.fields]
         if shape != list(compiled.columns):
-            raise ViewFailed("its columns are not those it was created with. Drop it and create it anew", frozenset({view.id}))
+            raise ViewFailed(
+                "its columns are not those it was created with. Drop it and create it anew", frozenset({view.id})
+            )
         return self.log.read_changes(view.topic, 0, self.log.newest_commit(), [*topic.schema.names, LOG_WEIGHT])
 
     def _difference(self, program: Program, view: int, old: pa.Table | None) -> Iterator[tuple[int, int, pa.Table]]:
@@ -218,8 +216,11 @@ class Engine:
         contents = program.contents(view)
         if old is not None:
             self.state.connection.register("published", old)
-            both = f"SELECT {names}, {LOG_WEIGHT} FROM ({contents}) UNION ALL SELECT {names}, -{LOG_WEIGHT} FROM published"
-            contents = f"SELECT {names}, CAST(sum({LOG_WEIGHT}) AS BIGINT) AS {LOG_WEIGHT} FROM ({both}) GROUP BY ALL HAVING sum({LOG_WEIGHT}) <> 0"
+            both = (
+                f"SELECT {names}, {LOG_WEIGHT} FROM ({contents}) UNION ALL SELECT {names}, -{LOG_WEIGHT} FROM published"
+            )
+            weight = f"CAST(sum({LOG_WEIGHT}) AS BIGINT) AS {LOG_WEIGHT}"
+            contents = f"SELECT {names}, {weight} FROM ({both}) GROUP BY ALL HAVING sum({LOG_WEIGHT}) <> 0"
         with program.blame(frozenset({view})):
             # Row ids of uncommitted rows are not dense, so parts are numbered here.
             numbered = f"SELECT *, (row_number() OVER () - 1) // {FILL_PART_ROWS} AS _part FROM ({contents})"

@@ -86,7 +86,9 @@ def consolidate_sql(store: Store) -> tuple[str, ...]:
     """Statements that make a bag's stored rows distinct again; for an idle moment."""
     table, fresh = quote(store.base.table), quote(store.base.table + "_fresh")
     columns = f"{store.columns}, " if store.columns else ""
-    folded = f"SELECT {columns}CAST(sum({WEIGHT}) AS BIGINT) AS {WEIGHT} FROM {table} GROUP BY ALL HAVING sum({WEIGHT}) <> 0"
+    folded = (
+        f"SELECT {columns}CAST(sum({WEIGHT}) AS BIGINT) AS {WEIGHT} FROM {table} GROUP BY ALL HAVING sum({WEIGHT}) <> 0"
+    )
     return (
         f"CREATE TABLE {fresh} AS {folded}",
         f"DROP TABLE {table}",

@@ -22,8 +22,8 @@ PARTS_PER_INSERT = 8
 """Output deltas that one statement stores: few statements for a step, few in memory for a fill."""
 
 _TABLES = (
-    "CREATE TABLE progress (incarnation VARCHAR, epoch BIGINT, number BIGINT, input_commit BIGINT,"
-    " instant BIGINT, views VARCHAR)",
+    """CREATE TABLE progress (incarnation VARCHAR, epoch BIGINT, number BIGINT, input_commit BIGINT,
+       instant BIGINT, views VARCHAR)""",
     "CREATE TABLE outbox (view BIGINT, part BIGINT, body BLOB)",
     "CREATE TABLE built (view BIGINT, name VARCHAR, sql VARCHAR, shape VARCHAR)",
     "CREATE TABLE stored (topic BIGINT, name VARCHAR, kind VARCHAR, shape VARCHAR)",

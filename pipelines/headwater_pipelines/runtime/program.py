@@ -167,7 +167,9 @@ class _Run:
             if delta is None:
                 return False
             name = quote(delta_table(source))
-            return self.state.temporary(f"CREATE OR REPLACE TEMP TABLE {name} AS {maintain.delta_sql(source, delta)}") > 0
+            return (
+                self.state.temporary(f"CREATE OR REPLACE TEMP TABLE {name} AS {maintain.delta_sql(source, delta)}") > 0
+            )
 
     def _positions(self, tree: Node) -> int:
         return sum(self.may[source] for source in leaves(tree))
@@ -186,5 +188,3 @@ class _Run:
 
 def _table(tree: Node) -> str:
     return "f_" + digest(tree)
-
-

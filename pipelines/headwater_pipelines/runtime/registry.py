@@ -20,7 +20,9 @@ def tables(topics: Sequence[Topic]) -> list[Table]:
     return [Table(Base(topic.name, topic.id, topic.kind), topic.schema) for topic in readable]
 
 
-def compile_all(log: Log, views: Sequence[View], duck: Duck | None = None) -> tuple[dict[int, CompiledView], dict[int, HeadwaterError]]:
+def compile_all(
+    log: Log, views: Sequence[View], duck: Duck | None = None
+) -> tuple[dict[int, CompiledView], dict[int, HeadwaterError]]:
     """Compile catalog views, those that others read first; what does not compile comes with its error."""
     duck = duck or Duck()
     known = tables(log.topics())

@@ -14,6 +14,7 @@ import duckdb
 import pyarrow as pa
 
 from headwater import duck
+from headwater.errors import HeadwaterError, OwnedElsewhere, StateMismatch
 from headwater.failpoint import hit
 
 FILE = "main.duckdb"
@@ -28,13 +29,13 @@ class State:
 
     def __init__(self, path: Path, *, timezone: str, memory_limit: str = "", threads: int = 0) -> None:
         self.path = path
-        self.connection = duck.connect(
-            path,
-            timezone=timezone,
-            memory_limit=memory_limit,
-            threads=threads,
-            temp_directory=path.parent / "spill",
-        )
+        spill = path.parent / "spill"
+        try:
+            self.connection = duck.connect(
+                path, timezone=timezone, memory_limit=memory_limit, threads=threads, temp_directory=spill
+            )
+        except duckdb.Error as error:
+            raise _cannot_open(path, error) from error
         # The worker chooses when to checkpoint; DuckDB's own trigger would stall a step.
         self.connection.execute("SET wal_autocheckpoint = '1TB'")
 
@@ -90,6 +91,15 @@ class State:
         result = call()
         hit(f"state.{name}:after")
         return result
+
+
+def _cannot_open(path: Path, error: duckdb.Error) -> HeadwaterError:
+    """Another process has the file open: that one must end. Anything else: the file is not to be trusted."""
+    if "lock" in str(error):
+        return OwnedElsewhere(f"the pipeline's state is open elsewhere: {error}", todo="Stop that process first.")
+    return StateMismatch(
+        f"the pipeline's state cannot be read: {error}", where=str(path), todo="It is rebuilt from the log."
+    )
 
 
 def remove(path: Path) -> None:

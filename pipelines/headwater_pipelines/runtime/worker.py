@@ -95,15 +95,20 @@ class Worker:
     def _open(self) -> Engine:
         self.beat("starting", None)
         compiled, _ = registry.compile_all(self.log, self.log.views(), self.duck)
+        try:
+            return self._take_over(compiled)
+        except StateMismatch as mismatch:
+            logs.logger("pipeline").warning(str(mismatch))
+        remove(self.log.folder / "state" / FILE)
+        return self._take_over(compiled)
+
+    def _take_over(self, compiled: Mapping[int, CompiledView]) -> Engine:
         engine = self._engine()
         try:
             engine.open(compiled)
-        except StateMismatch as mismatch:
-            logs.logger("pipeline").warning(str(mismatch))
+        except BaseException:
             engine.state.close()
-            remove(engine.state.path)
-            engine = self._engine()
-            engine.open(compiled)
+            raise
         return engine
 
     def _engine(self) -> Engine:

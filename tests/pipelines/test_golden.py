@@ -1,0 +1,57 @@
+"""The SQL that is generated for each operator, kept in tests/golden/, so that a change of it is seen and read.
+
+``HEADWATER_UPDATE_GOLDEN=1`` writes the files anew.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from headwater.schema import Schema
+from headwater_pipelines.compiler import Relations, Table, compile_view, maintain, parse, render
+from headwater_pipelines.compiler.plan import Aggregate, Base, leaves, sources
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+RELATIONS = Relations(
+    [
+        Table(Base("shop.public.a", 1, "table"), Schema.of(id="BIGINT", k="VARCHAR", x="DECIMAL(12,2)", key=["id"])),
+        Table(Base("shop.public.b", 2, "multiset"), Schema.of(k="VARCHAR", y="INTEGER", f="DOUBLE")),
+    ]
+)
+OPERATORS = {
+    "filter_project": "SELECT id, upper(k) AS k FROM a WHERE x > 1",
+    "join": "SELECT a.id, b.y FROM a JOIN b ON a.k = b.k",
+    "self_join": "SELECT p.id AS p, q.id AS q FROM a p JOIN a q USING (k)",
+    "union_all": "SELECT k FROM a UNION ALL SELECT k FROM b",
+    "aggregate": "SELECT k, count(*) AS n, sum(x) AS s, avg(x) AS m FROM a GROUP BY k HAVING n > 1",
+    "aggregate_average": "SELECT k, avg(x) AS m FROM a GROUP BY k",
+    "aggregate_total": "SELECT count(*) AS n, sum(y) AS s FROM b",
+    "aggregate_touched": "SELECT k, sum(f) AS s FROM b GROUP BY k",
+}
+
+
+def generated(sql: str) -> str:
+    """The definition, then the statements: each aggregate's delta and application, each term of the output."""
+    view = compile_view(parse(sql, name="v"), RELATIONS)
+    parts = [f"-- view\n{sql}"]
+    for source in sources(view.root):
+        if isinstance(source, Aggregate):
+            terms = [render.term(source.input, place) for place, _ in enumerate(leaves(source.input))]
+            parts.append(f"-- delta of {source.table}\n{maintain.delta_sql(source, ' UNION ALL '.join(terms))}")
+            parts += [f"-- apply\n{statement}" for statement in maintain.apply_sql(source)]
+    for place, source in enumerate(leaves(view.root)):
+        parts.append(f"-- output term of {source.table}\n{render.term(view.root, place)}")
+    parts.append(f"-- contents\n{render.state(view.root)}")
+    return ";\n\n".join(parts) + ";\n"
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_generated_sql(name: str) -> None:
+    file = GOLDEN / f"view_{name}.sql"
+    found = generated(OPERATORS[name])
+    if os.environ.get("HEADWATER_UPDATE_GOLDEN"):
+        file.write_text(found)
+    assert found == file.read_text(), f"{file.name} differs; read the change, then set HEADWATER_UPDATE_GOLDEN=1"

@@ -1,0 +1,60 @@
+"""``headwater view ...`` as a person types it, in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+from .conftest import Shop
+
+
+def headwater(shop: Shop, *words: str, text: str = "") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "headwater.cli", *words, "--project", str(shop.folder)],
+        input=text,
+        env={k: v for k, v in os.environ.items() if k != "HEADWATER_FAILPOINTS"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_create_list_explain_run_drop(shop: Shop) -> None:
+    made = headwater(shop, "view", "create", "-", text="CREATE MATERIALIZED VIEW t AS SELECT count(*) AS n FROM orders")
+    assert made.returncode == 0, made.stderr
+    assert headwater(shop, "views", "--until-caught-up").returncode == 0
+    listed = json.loads(headwater(shop, "view", "list", "--json").stdout)
+    assert [(view["name"], view["state"], view["reads"]) for view in listed["views"]] == [
+        ("t", "live", ["shop.public.orders"])
+    ]
+    explained = headwater(shop, "view", "explain", "t")
+    assert "aggregate of all rows  [additive" in explained.stdout
+    assert headwater(shop, "view", "drop", "t").returncode == 0
+    assert json.loads(headwater(shop, "view", "list", "--json").stdout) == {"views": []}
+
+
+def test_a_refusal_points_at_its_place_in_few_lines(shop: Shop) -> None:
+    select = "SELECT customer_id,\n       max(total) AS m\nFROM orders\nGROUP BY customer_id\n"
+    sql = f"CREATE MATERIALIZED VIEW m AS\n{select}"
+    refused = headwater(shop, "view", "create", "-", text=sql)
+    assert refused.returncode == 1
+    lines = refused.stderr.rstrip().splitlines()
+    assert len(lines) <= 8
+    assert lines[2] == "   3 |        max(total) AS m"
+    assert lines[3].index("^") == lines[2].index("max")
+    assert "[AGGREGATE_FUNCTION]" in lines[-1]
+    assert "Traceback" not in refused.stderr
+    assert json.loads(headwater(shop, "view", "list", "--json").stdout) == {"views": []}
+
+
+def test_a_file_gives_its_name_to_a_bare_select(shop: Shop) -> None:
+    file = shop.folder / "order_count.sql"
+    file.write_text("SELECT count(*) AS n FROM orders\n")
+    assert headwater(shop, "view", "create", str(file)).returncode == 0
+    assert "order_count" in headwater(shop, "view", "list").stdout
+    missing = headwater(shop, "view", "create", str(shop.folder / "no.sql"))
+    assert missing.returncode == 2
+    assert "no.sql" in missing.stderr
