@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import threading
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -114,31 +116,32 @@ def test_several_processes_write_one_topic_densely(log: Log, writer: Writer) -> 
     assert verify(log, deep=True).findings == ()
 
 
-def test_the_queue_lock_lets_nobody_wait_for_ever_and_nobody_share(tmp_path: Path) -> None:
-    """Four threads that take the lock as fast as they can get about the same share of it."""
-    taken: Counter[int] = Counter()
-    inside: list[int] = []
-    done = threading.Event()
-    start = threading.Barrier(4)
+def tickets(path: Path) -> int:
+    return int.from_bytes(path.read_bytes()[:8], "little")
 
-    def compete(me: int) -> None:
-        start.wait()
-        while not done.is_set():
-            with queued(tmp_path / "lock"):
-                inside.append(me)
-                assert inside == [me]
-                taken[me] += 1
-                if taken.total() >= 400:
-                    done.set()
-                inside.clear()
 
-    threads = [threading.Thread(target=compete, args=(me,)) for me in range(4)]
+def test_the_queue_lock_lets_in_one_at_a_time_in_order_of_arrival(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    entered: list[int] = []
+    inside = threading.Semaphore(1)
+
+    def come(me: int) -> None:
+        with queued(path):
+            assert inside.acquire(blocking=False), "two are inside"
+            entered.append(me)
+            inside.release()
+
+    threads = [threading.Thread(target=come, args=(me,)) for me in range(8)]
+    with queued(path):
+        for waiting, thread in enumerate(threads, start=2):
+            thread.start()
+            deadline = time.monotonic() + 30
+            while tickets(path) < waiting and time.monotonic() < deadline:
+                os.sched_yield()
+        assert entered == []
     for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    assert taken.total() >= 400
-    assert min(taken.values()) > 400 / 4 / 2, taken
+        thread.join(30)
+    assert entered == list(range(8))
 
 
 def test_an_older_epoch_is_fenced_and_publishes_nothing(log: Log, writer: Writer) -> None:

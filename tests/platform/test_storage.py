@@ -77,8 +77,7 @@ def test_a_failing_call_publishes_nothing_and_the_next_try_does(log: Log, call: 
     writer.write(TOPIC, rows(100), position="9")
     assert count(log, TOPIC) == 20
     assert verify(log, deep=True).findings == ()
-    named = {batch_path for batch_path in log.storage.list("data/hot")}
-    assert len(named) == 3, "the abandoned file is still there"
+    assert len(log.storage.list("data/hot")) == 3, "the abandoned file is still there"
 
 
 @pytest.mark.parametrize("call", ["write", "fsync", "fsync_folder", "create"])
@@ -102,6 +101,18 @@ def test_failing_maintenance_leaves_everything_as_it_was(log: Log, call: Call, w
     assert verify(log, deep=True).findings == ()
 
 
+def fill_up(writer: Writer) -> int:
+    """Commit until the disk is full; how many commits there were."""
+    for done in range(1000):
+        try:
+            writer.write(TOPIC, rows(1000 + 100 * done, 100, 500))
+        except DiskFull as full:
+            if "Free space" not in full.todo:
+                raise
+            return done
+    pytest.fail("the disk never filled up")
+
+
 def test_a_full_tmpfs_is_said_so_and_writing_goes_on_when_there_is_space(tmp_path: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("mounting a small tmpfs needs root")
@@ -114,11 +125,8 @@ def test_a_full_tmpfs_is_said_so_and_writing_goes_on_when_there_is_space(tmp_pat
         ballast = folder / "ballast"
         ballast.write_bytes(bytes(1_500_000))
         with open_log(folder / "lake", create=True) as log:
-            writer, written = two_topics(log), 10
-            with pytest.raises(DiskFull, match="Free space"):
-                for first in range(1000, 100_000, 100):
-                    writer.write(TOPIC, rows(first, 100, 500))
-                    written += 100
+            writer = two_topics(log)
+            written = 10 + 100 * fill_up(writer)
             assert written > 10
             assert count(log, TOPIC) == written
             ballast.unlink()
@@ -230,7 +238,7 @@ def test_what_a_flipped_byte_in_a_segment_breaks_is_named(log: Log, query: str) 
     seal.seal(log, Settings())
     path = file_of(log, TOPIC, "segment")
     whole = path.read_bytes()
-    refused = 0
+    errors = []
     for place in range(0, len(whole), 41):
         path.write_bytes(whole)
         flip(path, place)
@@ -238,9 +246,9 @@ def test_what_a_flipped_byte_in_a_segment_breaks_is_named(log: Log, query: str) 
             try:
                 lake.sql(query)
             except CorruptFile as error:
-                assert path.name in error.where
-                refused += 1
-    assert refused > 0
+                errors.append(error)
+    assert errors
+    assert {error.where for error in errors} == {path.relative_to(log.folder).as_posix()}
 
 
 def test_sealing_refuses_a_damaged_batch_and_keeps_it_hot(log: Log) -> None:

@@ -136,7 +136,7 @@ class Lake:
                     # A transaction's snapshot of a database begins with its first statement on it.
                     cursor.execute(f"SELECT 1 FROM {quote(reference.private)} LIMIT 0")
             except duckdb.Error as error:
-                raise self._explained(error, resolved, published) from error
+                raise self._explained(error, resolved, published, defining=True) from error
         return resolved, published, inputs
 
     def _body(self, reference: Reference, published: int, inputs: int, place: int) -> tuple[str, pa.Table | None]:
@@ -154,9 +154,13 @@ class Lake:
             return history.history_sql(topic, source), hot
         return source, hot
 
-    def _explained(self, error: duckdb.Error, resolved: Resolved, commit: int) -> SqlError:
-        """The error for the person who asked; raises CorruptFile instead when a damaged segment is behind it."""
-        if ".parquet" in str(error) or type(error) is duckdb.Error:  # the reader's own errors have no class
+    def _explained(self, error: duckdb.Error, resolved: Resolved, commit: int, *, defining: bool = False) -> SqlError:
+        """The error for the person who asked; raises CorruptFile instead when a damaged segment is behind it.
+
+        ``defining``: nothing of the person's own SQL had run yet.
+        """
+        by_reader = ".parquet" in str(error) or type(error) is duckdb.Error  # some of its errors have no class
+        if defining or by_reader:
             for reference in resolved.references:
                 for segment in read.plan(self.log, reference.topic, 0, commit).segments:
                     self.log.storage.check(segment.path, segment.bytes, segment.digest)
