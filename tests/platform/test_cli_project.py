@@ -83,6 +83,14 @@ def test_from_a_database_to_a_view(server: EmbeddedPostgres, tmp_path: Path) -> 
     assert {each["name"] for each in document["topics"]} >= {"shop.public.orders", "shop.audit.entries"}
     assert headwater("verify", "--deep", cwd=project).returncode == 0
 
+    # a view that cannot be computed is said so, and takes nothing else with it
+    broken = "CREATE MATERIALIZED VIEW broken AS SELECT id, CAST(country AS INTEGER) AS n FROM orders"
+    (project / "views" / "broken.sql").write_text(broken)
+    done = headwater("up", "--until-caught-up", cwd=project)
+    assert done.returncode == 1
+    assert "view broken stopped: " in done.stderr.splitlines()[-1]
+    assert answers(project)
+
 
 def test_init_prints_the_sql_for_what_the_server_lacks(tmp_path: Path) -> None:
     with EmbeddedPostgres(fsync=False, settings={"wal_level": "replica"}) as server:

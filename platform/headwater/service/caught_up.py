@@ -11,10 +11,10 @@ from importlib.metadata import entry_points
 from typing import Any, Protocol
 
 from headwater.config import Project, SourceConfig
-from headwater.errors import ConfigError
+from headwater.errors import ConfigError, PipelineError
 from headwater.log import Log
 from headwater.position import parse_lsn
-from headwater.service.status import PIPELINE, SOURCE_PREFIX
+from headwater.service.status import PIPELINE, SOURCE_PREFIX, fresh
 
 SOURCE_GROUP = "headwater.source"
 
@@ -84,13 +84,27 @@ class CaughtUp:
         self._log = log
         self._targets = targets
         self._commit: int | None = None
+        self._stopped_before = self._stopped()
 
     def poll(self) -> bool:
+        """Raises PipelineError when the pipeline as a whole is paused: waiting would not end."""
         if self._commit is None:
             if not all(reached(self._log, name, end) for name, end in self._targets.items()):
                 return False
             self._commit = self._log.newest_commit()
-        return views_reached(self._log, self._commit)
+        if views_reached(self._log, self._commit):
+            return True
+        worker = self._log.live.read().get(PIPELINE)
+        if worker is not None and fresh(worker) and worker.stats.get("state") == "paused":
+            raise PipelineError("the pipeline is paused, so the views stay behind", todo="Run `headwater resume`.")
+        return False
+
+    def left_behind(self) -> dict[str, str]:
+        """Views that stopped since the start, with the reason. Those paused before were meant to be."""
+        return {name: reason for name, reason in self._stopped().items() if name not in self._stopped_before}
+
+    def _stopped(self) -> dict[str, str]:
+        return {each.name: each.reason for each in self._log.views() if each.state in ("paused", "failed")}
 
 
 def _dsn(source: SourceConfig) -> str:

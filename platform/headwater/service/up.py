@@ -104,7 +104,7 @@ class Up:
             self._supervisor.stop(self._refresh)
             server.close()
             self._log.live.forget(status.UP)
-        return self._exit_code()
+        return self._exit_code(caught_up.left_behind() if caught_up else {})
 
     def _loop(self, caught_up: CaughtUp | None) -> str:
         while not self._stop.wait(POLL_S):
@@ -209,9 +209,11 @@ class Up:
         """The status document, read anew."""
         return status.collect(self._log, self._project)
 
-    def _exit_code(self) -> int:
-        """1 when a component was given up, which is said once more: it may have scrolled away."""
+    def _exit_code(self, left_behind: Mapping[str, str]) -> int:
+        """1 when a component or a view was given up, which is said once more: it may have scrolled away."""
         for child in self._supervisor.failed:
             because = child.last_error or child.describe_exit()
             self._supervisor.note(f"{child.name} was given up: {because}", "error", component=child.name)
-        return 1 if self._supervisor.failed else 0
+        for view, reason in left_behind.items():
+            self._supervisor.note(f"view {view} stopped: {reason}", "error", view=view)
+        return 1 if self._supervisor.failed or left_behind else 0
