@@ -49,7 +49,7 @@ class State:
 
     def query(self, sql: str) -> pa.Table:
         """The result of a SELECT."""
-        return self.connection.execute(sql).to_arrow_table()
+        return self.connection.sql(sql).to_arrow_table()
 
     def row(self, sql: str) -> tuple[Any, ...] | None:
         """The first row of a SELECT."""
