@@ -18,7 +18,9 @@ from typing import Any
 from headwater.errors import NameNotFound, UsageError
 from headwater.log.names import near
 
-_OPTION = re.compile(r"""\s*(?:(?P<assign>[^\W\d]\w*)\s*<<|--(?P<name>[\w-]+)(?:[ =]+(?P<value>"[^"]*"|'[^']*'|[^\s"'-]\S*))?)""")
+_OPTION = re.compile(
+    r"""\s*(?:(?P<assign>[^\W\d]\w*)\s*<<|--(?P<name>[\w-]+)(?:[ =]+(?P<value>"[^"]*"|'[^']*'|[^\s"'-]\S*))?)"""
+)
 _PIECE = re.compile(
     r"""(?P<skip>'(?:[^']|'')*'|"(?:[^"]|"")*"|--[^\n]*|/\*.*?\*/|\$(?P<tag>\w*)\$.*?\$(?P=tag)\$)"""
     r"""|(?<![\w:'"\)\]\[}]):(?P<parameter>[^\W\d]\w*)""",
@@ -89,7 +91,9 @@ def bind(sql: str, namespace: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
             return found[0]
         if name not in namespace:
             known = [each for each in namespace if not each.startswith("_")]
-            raise NameNotFound(f"there is no variable {name} for :{name}", suggestions=near(name, known), where="the notebook")
+            raise NameNotFound(
+                f"there is no variable {name} for :{name}", suggestions=near(name, known), where="the notebook"
+            )
         params[name] = _plain(namespace[name])
         return f"${name}"
 

@@ -12,14 +12,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from headwater.types import quote
-from headwater_notebooks.session import Session
 from IPython.core.completer import (
     CompletionContext,
     SimpleCompletion,
     SimpleMatcherResult,
     context_matcher,
 )
+
+from headwater.types import quote
+from headwater_notebooks.session import Session
 
 FRESH_S: Final = 2.0
 _CELL = re.compile(r"\s*%%(sql|hw|view)\b")
@@ -59,7 +60,7 @@ class Completion:
         self.session = session
         self._names = Names({}, 0.0)
 
-        @context_matcher(identifier="headwater")
+        @context_matcher(identifier="headwater")  # type: ignore[untyped-decorator]  # IPython types it no further
         def matcher(context: CompletionContext) -> SimpleMatcherResult:
             return self._match(context)
 
@@ -80,7 +81,9 @@ class Completion:
             return SimpleMatcherResult(completions=[])
         before = line[: context.cursor_position]
         texts = complete(context.token, context.full_text, before, self.names())
-        return SimpleMatcherResult(completions=[SimpleCompletion(text, type=kind) for text, kind in texts], suppress=True)
+        return SimpleMatcherResult(
+            completions=[SimpleCompletion(text, type=kind) for text, kind in texts], suppress=True
+        )
 
 
 def complete(token: str, text: str, before: str, names: Names) -> list[tuple[str, str]]:
@@ -94,9 +97,11 @@ def complete(token: str, text: str, before: str, names: Names) -> list[tuple[str
         return tables
     used = {column for table, _ in _ALIAS.findall(text) for column in names.of(table)}
     used = used or {column for columns in names.columns.values() for column in columns}  # FROM is not written yet
-    columns = [(_written(name), "column") for name in _starting(token, sorted(used))]
-    keywords = [(word if token[:1].isupper() or not token else word.lower(), "keyword") for word in _starting(token, _KEYWORDS)]
-    return [*columns, *tables, *keywords]
+    own = [(_written(name), "column") for name in _starting(token, sorted(used))]
+    keywords = [
+        (word if token[:1].isupper() or not token else word.lower(), "keyword") for word in _starting(token, _KEYWORDS)
+    ]
+    return [*own, *tables, *keywords]
 
 
 def _table_names(names: Names) -> list[str]:

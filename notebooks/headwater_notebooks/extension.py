@@ -34,7 +34,7 @@ def load(shell: InteractiveShell) -> None:
     shell.magics_manager.registry[_NAME] = magics
     for kind in ("line", "cell"):
         if _SHORT not in shell.magics_manager.magics[kind]:
-            shell.magics_manager.magics[kind][_SHORT] = magics.hw
+            shell.magics_manager.magics[kind][_SHORT] = shell.magics_manager.magics[kind]["hw"]
     magics.completion = Completion(session)
     shell.Completer.custom_matchers.append(magics.completion.matcher)
     HeadwaterError._render_traceback_ = failure.render  # type: ignore[attr-defined]  # IPython's hook

@@ -1,9 +1,9 @@
 """An error in at most eight lines: what happened, the SQL with a caret under the place, what to do.
 
-    UnknownColumn: column "amout" does not exist
-      2 | SELECT amout FROM orders
-        |        ^^^^^
-    Did you mean "amount"?
+UnknownColumn: column "amout" does not exist
+  2 | SELECT amout FROM orders
+    |        ^^^^^
+Did you mean "amount"?
 """
 
 from __future__ import annotations
@@ -61,7 +61,9 @@ def _marked(error: HeadwaterError) -> list[str]:
     begin = max(0, start - _WIDTH + 30)  # a long line is shown from shortly before the place
     shown = text[begin : begin + _WIDTH - 10]
     label = f"{number:>4} | "
-    caret = " " * (len(label) - 2) + "| " + " " * (start - begin) + "^" * max(1, min(length, len(shown) - (start - begin)))
+    caret = (
+        " " * (len(label) - 2) + "| " + " " * (start - begin) + "^" * max(1, min(length, len(shown) - (start - begin)))
+    )
     return [f"{_DIM}{label}{_PLAIN}{shown}", f"{_DIM}{caret}{_PLAIN}"]
 
 
@@ -76,7 +78,9 @@ def _place(error: HeadwaterError, sql: str) -> tuple[int, int, int] | None:
         first = cause.errors[0]
         highlight = str(first.get("highlight") or "")
         number = int(str(first["line"]))
-        return (number, max(0, int(str(first["col"])) - len(highlight)), len(highlight)) if number <= len(lines) else None
+        return (
+            (number, max(0, int(str(first["col"])) - len(highlight)), len(highlight)) if number <= len(lines) else None
+        )
     if isinstance(cause, duckdb.Error) and (marked := _ENGINE_LINE.search(str(cause))):
         number, text = int(marked[1]), marked[2]
         start = len(marked[3]) - len(f"LINE {number}: ")

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from IPython.core.magic import Magics, cell_magic, line_cell_magic, line_magic, magics_class
+
 from headwater import Lake, Result
 from headwater.errors import DuplicateName, HeadwaterError, UsageError
 from headwater.lake.html import render
@@ -16,16 +18,16 @@ from headwater_notebooks import cell as cells
 from headwater_notebooks.failure import with_sql
 from headwater_notebooks.session import Session
 from headwater_pipelines import api
-from IPython.core.magic import Magics, cell_magic, line_cell_magic, line_magic, magics_class
 
 if TYPE_CHECKING:
-    from headwater_notebooks.completion import Completion
     from IPython.core.interactiveshell import InteractiveShell
+
+    from headwater_notebooks.completion import Completion
 
 WAIT_LIVE_S: Final = 10.0
 """How long ``%%view`` waits for the first rows: a small view takes a second, a large one goes on by itself."""
 _WORKER_FRESH_S: Final = 5.0
-_VIEW_LINE: Final = re.compile(r'\s*(?P<name>[^\W\d]\w*)?\s*(?P<replace>--replace)?\s*')
+_VIEW_LINE: Final = re.compile(r"\s*(?P<name>[^\W\d]\w*)?\s*(?P<replace>--replace)?\s*")
 
 
 @magics_class
@@ -33,6 +35,7 @@ class HeadwaterMagics(Magics):
     """SQL over a headwater lake in notebook cells."""
 
     completion: Completion
+    shell: InteractiveShell
 
     def __init__(self, shell: InteractiveShell, session: Session) -> None:
         super().__init__(shell)
@@ -72,7 +75,9 @@ class HeadwaterMagics(Magics):
         """
         options = _VIEW_LINE.fullmatch(line)
         if options is None:
-            raise UsageError(f"{line.strip()!r} was not understood", todo="Write %%view NAME, and --replace if need be.")
+            raise UsageError(
+                f"{line.strip()!r} was not understood", todo="Write %%view NAME, and --replace if need be."
+            )
         lake = self.session.lake
         name = options["name"] or ""
         try:
@@ -142,7 +147,10 @@ class Status:
 
 def _status_row(what: str, found: dict[str, Any], position: object) -> tuple[str | None, ...]:
     values = (found["name"], found["state"], position, found["lag_ms"], found["rows"], found["rows_per_s"])
-    return (what, *(None if value is None else str(round(value)) if isinstance(value, float) else str(value) for value in values))
+    return (
+        what,
+        *(None if value is None else str(round(value)) if isinstance(value, float) else str(value) for value in values),
+    )
 
 
 def _position(text: str | None) -> str | int | None:

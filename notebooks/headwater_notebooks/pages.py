@@ -205,7 +205,9 @@ LEFT JOIN (SELECT row_number() OVER (ORDER BY {order}, hw_hash) AS hw_place, [{c
             return f"contains(lower(CAST({name} AS VARCHAR)), lower({value}))"
         if op in _COMPARISONS:
             return f"{name} {_COMPARISONS[op]} CAST({value} AS {column.type})"
-        raise UsageError(f"no filter is called {op!r}", todo=f"Use contains, null, not null, {', '.join(_COMPARISONS)}.")
+        raise UsageError(
+            f"no filter is called {op!r}", todo=f"Use contains, null, not null, {', '.join(_COMPARISONS)}."
+        )
 
     def _after(self, key: Mapping[str, Any]) -> str:
         """The row comparison ``row >= key`` in this order, written out: directions differ, NULLs come last."""
@@ -228,7 +230,8 @@ LEFT JOIN (SELECT row_number() OVER (ORDER BY {order}, hw_hash) AS hw_place, [{c
         """The reply's part that depends on the rows alone."""
         found = [line for line in answer.fetchall() if line[1] is not None]
         total = answer.arrow().column("hw_total")[0].as_py()
-        rows, size, cut = [], 0, 0
+        rows: list[list[str | None]] = []
+        size = cut = 0
         for _, _, cells, _ in found[: self.limit]:
             size += sum(len(cell.encode()) for cell in cells if cell is not None) + 8 * len(cells)
             if rows and size > REPLY_BYTES_MAX:
@@ -247,7 +250,7 @@ LEFT JOIN (SELECT row_number() OVER (ORDER BY {order}, hw_hash) AS hw_place, [{c
         }
 
 
-def own_order(query: exp.Expression, columns: Sequence[Column]) -> list[Sort] | None:
+def own_order(query: exp.Expr, columns: Sequence[Column]) -> list[Sort] | None:
     """The query's own ORDER BY said in its output columns; empty without one, None when it cannot be said."""
     order = query.args.get("order")
     if not isinstance(order, exp.Order):
@@ -265,7 +268,7 @@ def own_order(query: exp.Expression, columns: Sequence[Column]) -> list[Sort] | 
     return found
 
 
-def _output_name(term: exp.Expression, outputs: Mapping[exp.Expression, str], columns: Sequence[Column]) -> str:
+def _output_name(term: exp.Expr, outputs: Mapping[exp.Expr, str], columns: Sequence[Column]) -> str:
     if isinstance(term, exp.Literal) and not term.is_string and 1 <= int(term.this) <= len(columns):
         return columns[int(term.this) - 1].name
     if isinstance(term, exp.Column) and not term.table:
@@ -273,7 +276,7 @@ def _output_name(term: exp.Expression, outputs: Mapping[exp.Expression, str], co
     return outputs.get(term, "")
 
 
-def _cheap(query: exp.Expression) -> bool:
+def _cheap(query: exp.Expr) -> bool:
     """Whether running the query twice (rows, and their count) costs less than keeping all its rows."""
     costly = (exp.Group, exp.Join, exp.Distinct, exp.AggFunc, exp.Window, exp.SetOperation, exp.Limit, exp.Order)
     return query.find(*costly) is None

@@ -64,11 +64,11 @@ class Panel(anywidget.AnyWidget):
         ipykernel 7.4 notes with each message a comm sends from which shell it came, and hands everything that
         arrives for the comm to that one: after the opening, to the main shell, which may be busy for hours.
         """
-        vars(self.comm or self).pop("_reply_subshell_id", None)
+        getattr(self.comm, "__dict__", {}).pop("_reply_subshell_id", None)
 
     def answer(self, op: str, request: Mapping[str, Any]) -> dict[str, Any]:
         """The reply to one request, without its id. May raise HeadwaterErrors; runs in any thread."""
-        raise UsageError(f"this panel has no operation {op!r}")
+        raise UsageError(f"this panel has no operation {op!r}", todo=f"Request {request.get('id')!r} was not answered.")
 
     def static_html(self) -> str:
         """What is shown where no JavaScript runs: GitHub, a saved notebook, an e-mail."""
@@ -88,7 +88,7 @@ class Panel(anywidget.AnyWidget):
         except duckdb.Error as error:
             return reply | {"error": {"what": str(error).split("\n\nLINE ")[0], "todo": ""}}
 
-    def _receive(self, _: Any, request: object, buffers: object) -> None:
+    def _receive(self, _: Any, request: object, __: object) -> None:
         reply = {"id": request.get("id") if isinstance(request, dict) else None, "error": _UNEXPECTED}
         try:
             reply = self.handle(request)
@@ -110,7 +110,7 @@ class Panel(anywidget.AnyWidget):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _repr_mimebundle_(self, **options: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         """The widget for a live kernel, a static table for everything else, in one output."""
         bundle: dict[str, Any] = {"text/plain": repr(self), "text/html": self.static_html()}
         if not self.closed:

@@ -407,7 +407,8 @@ class Table {
     const cell = make("th");
     const input = make("input", "hw-input");
     input.type = "search";
-    input.placeholder = "contains, > 10, = x, null";
+    input.placeholder = column.align === "right" ? "> 10" : "contains";
+    input.title = "text it contains, or > 10, <= 10, = x, != x, null, not null";
     input.setAttribute("aria-label", `filter ${column.name}`);
     input.value = this.filters.get(column.name) || "";
     let timer = null;

@@ -13,12 +13,13 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
 from headwater import Lake, ownership
 from headwater.lake import open_lake
 from headwater.log import open_log
 from headwater.schema import Schema
 from headwater_notebooks.panel import TablePanel
-from playwright.sync_api import Browser, Page, sync_playwright
 
 ORDERS = "shop.public.orders"
 COLUMNS = Schema.of({"id": "BIGINT", "customer": "VARCHAR", "total": "DECIMAL(20,2)"}, key=["id"])
@@ -74,7 +75,12 @@ class Shop:
 def shop(tmp_path: Path) -> Iterator[Shop]:
     """Three orders; the last holds what is easily got wrong: 2^53 + 1, markup, more digits than a double has."""
     made = Shop(tmp_path / "shop")
-    made.commit("c", (1, "Ada", "12.50"), (2, None, None), (9_007_199_254_740_993, "<img src=x onerror=window.hacked=1>", "99999999999999999.99"))
+    made.commit(
+        "c",
+        (1, "Ada", "12.50"),
+        (2, None, None),
+        (9_007_199_254_740_993, "<img src=x onerror=window.hacked=1>", "99999999999999999.99"),
+    )
     yield made
     made.log.close()
 
@@ -97,7 +103,8 @@ def browser(chromium: Path) -> Iterator[Browser]:
 # The page holds what a notebook gives a widget: an element, and a model whose messages reach the kernel. Here
 # the messages go through `window.kernel`, which is the real handler in this process.
 _HOST = """<!doctype html><meta charset="utf-8"><link rel="stylesheet" href="/panel.css">
-<body style="margin: 16px; background: Canvas; color-scheme: light dark"><div id="host"></div><div style="height: 3000px"></div>
+<body style="margin: 16px; background: Canvas; color-scheme: light dark">
+<div id="host"></div><div style="height: 3000px"></div>
 <script type="module">
 import panel from "/panel.js";
 const traits = TRAITS, listeners = new Set(), held = [];

@@ -42,7 +42,11 @@ def test_the_first_look_runs_and_shows_what_it_says(tmp_path: Path, monkeypatch:
     path = FOLDER / "01_first_look.ipynb"
     notebook = nbformat.read(path, as_version=4)
     NotebookClient(
-        notebook, timeout=100, kernel_name="python3", store_widget_state=False, resources={"metadata": {"path": str(tmp_path)}}
+        notebook,
+        timeout=100,
+        kernel_name="python3",
+        store_widget_state=False,
+        resources={"metadata": {"path": str(tmp_path)}},
     ).execute()
     view = outputs(notebook, "%%view orders_by_status")[0]["data"]["text/plain"]
     assert "ADDITIVE_STATE" in view

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from IPython.core.completer import provisionalcompleter
+from IPython.core.interactiveshell import InteractiveShell
+
 from headwater import Lake, Result
 from headwater.errors import HeadwaterError, NameNotFound, UsageError
 from headwater_notebooks import cell, extension, failure
 from headwater_notebooks.magics import HeadwaterMagics, Status
-from IPython.core.completer import provisionalcompleter
-from IPython.core.interactiveshell import InteractiveShell
 
 if TYPE_CHECKING:
     from tests.notebooks.conftest import Shop
@@ -72,7 +73,9 @@ def test_a_result_can_be_kept_and_converted(shell: InteractiveShell) -> None:
 def test_parameters_are_bound_and_never_pasted(shell: InteractiveShell) -> None:
     shell.user_ns.update(who=INJECTION, least=2)
     assert run(shell, "%%sql\nSELECT * FROM orders WHERE customer = :who").rows == 0
-    assert run(shell, "%%sql\nSELECT id FROM orders WHERE id>=:least AND ':who' <> '' -- :nobody\nORDER BY id").rows == 2
+    assert (
+        run(shell, "%%sql\nSELECT id FROM orders WHERE id>=:least AND ':who' <> '' -- :nobody\nORDER BY id").rows == 2
+    )
 
 
 def test_position_and_limit(shell: InteractiveShell, shop: Shop) -> None:
@@ -104,7 +107,9 @@ def test_status_is_a_table(shell: InteractiveShell) -> None:
     assert "<table" in status._repr_html_()
 
 
-def test_a_view_is_made_once_and_replaced_on_request(shell: InteractiveShell, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_view_is_made_once_and_replaced_on_request(
+    shell: InteractiveShell, capsys: pytest.CaptureFixture[str]
+) -> None:
     count = "%%view per_customer\nSELECT customer, count(*) AS n FROM orders GROUP BY customer"
     made = run(shell, count)
     assert made.name == "per_customer"
@@ -173,7 +178,13 @@ def test_what_is_a_parameter(sql: str, names: list[str]) -> None:
 def test_options_are_read_and_mistakes_refused() -> None:
     read = cell.read('x << --at "2026-01-02 03:04" --limit 7', "-- a comment\nSELECT 1", {})
     assert (read.assign, read.at, read.limit, read.sql) == ("x", "2026-01-02 03:04", 7, "-- a comment\nSELECT 1")
-    for line, body in (("--lmit 3", "SELECT 1"), ("--limit 0", "SELECT 1"), ("--at", "SELECT 1"), ("what", "SELECT 1"), ("", " ")):
+    for line, body in (
+        ("--lmit 3", "SELECT 1"),
+        ("--limit 0", "SELECT 1"),
+        ("--at", "SELECT 1"),
+        ("what", "SELECT 1"),
+        ("", " "),
+    ):
         with pytest.raises(UsageError):
             cell.read(line, body, {})
     with pytest.raises(NameNotFound):
@@ -192,7 +203,7 @@ def test_loading_twice_and_unloading_leave_the_shell_as_it_was(shell: Interactiv
     assert {kind: set(names) for kind, names in shell.magics_manager.magics.items()} == before
     assert shell.Completer.custom_matchers == matchers
     assert not hasattr(HeadwaterError, "_render_traceback_")
-    shell.register_magic_function(lambda line, cell=None: "theirs", "line_cell", "sql")  # noqa: ARG005
+    shell.magics_manager.magics["cell"]["sql"] = lambda *_: "theirs"
     extension.load(shell)
     assert shell.run_cell_magic("sql", "", "SELECT 1") == "theirs", "%%sql of another extension stays"
     assert run(shell, "%%hw\nSELECT 1 AS one").scalar() == 1

@@ -1,4 +1,4 @@
-"""Pages by key against the whole answer, whatever the order, the types and the duplicates; and the handler around them."""
+"""Pages by key against the whole answer, whatever the order, the types and the duplicates; and their handler."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pytest
+
 from headwater import Lake, ownership
 from headwater.errors import HeadwaterError, NameNotFound, SqlError, UsageError
 from headwater.lake import open_lake
@@ -23,8 +24,10 @@ if TYPE_CHECKING:
 
 # One of each kind, NULLs and duplicates in all of them; the rows are few enough that equal rows meet page ends.
 EVERY_KIND = """SELECT CASE WHEN i % 7 > 0 THEN i % 5 END AS small, CASE WHEN i % 6 > 0 THEN 'n' || i % 4 END AS name,
-  CASE WHEN i % 5 > 0 THEN (i % 3)::DECIMAL(38,2) / 8 END AS amount, CASE WHEN i % 3 > 0 THEN (i % 4)::DOUBLE / 3 END AS ratio,
-  CASE WHEN i % 4 > 0 THEN TIMESTAMP WITH TIME ZONE '2026-02-03 04:05:06.000007+00' + (i % 3) * INTERVAL 1 DAY END AS moment,
+  CASE WHEN i % 5 > 0 THEN (i % 3)::DECIMAL(38,2) / 8 END AS amount,
+  CASE WHEN i % 3 > 0 THEN (i % 4)::DOUBLE / 3 END AS ratio,
+  CASE WHEN i % 4 > 0 THEN TIMESTAMP WITH TIME ZONE '2026-02-03 04:05:06.000007+00' + (i % 3) * INTERVAL 1 DAY
+    END AS moment,
   CASE WHEN i % 8 > 0 THEN [i % 2, NULL] END AS list, CASE WHEN i % 9 > 0 THEN i % 2 = 0 END AS flag,
   CASE WHEN i % 5 > 1 THEN CASE WHEN i % 2 = 0 THEN 'infinity'::DATE ELSE DATE '2026-01-01' END END AS day,
   (i % 2)::HUGEINT * 170141183460469231731687303715884105727 AS huge FROM range(400) t(i)"""
@@ -58,8 +61,7 @@ def test_pages_together_are_the_answer_in_every_order(lake: Lake, seed: int) -> 
     whole = bag(texts(lake, EVERY_KIND))
     for _ in range(5):
         sort = [
-            {"column": name, "descending": chance.random() < 0.5}
-            for name in chance.sample(names, chance.randint(0, 3))
+            {"column": name, "descending": chance.random() < 0.5} for name in chance.sample(names, chance.randint(0, 3))
         ]
         limit = chance.randint(30, 150)
         rows = every_page(pages, limit, sort=sort)
@@ -67,7 +69,9 @@ def test_pages_together_are_the_answer_in_every_order(lake: Lake, seed: int) -> 
         order = ", ".join(f"{s['column']} {'DESC' if s['descending'] else 'ASC'} NULLS LAST" for s in sort)
         if sort:
             chosen = [names.index(str(s["column"])) for s in sort]
-            wanted = texts(lake, f"SELECT {', '.join(str(s['column']) for s in sort)} FROM ({EVERY_KIND}) ORDER BY {order}")
+            wanted = texts(
+                lake, f"SELECT {', '.join(str(s['column']) for s in sort)} FROM ({EVERY_KIND}) ORDER BY {order}"
+            )
             assert [[row[place] for place in chosen] for row in rows] == wanted, (seed, sort, limit)
 
 
@@ -133,7 +137,12 @@ def test_a_new_column_appears(shop: Shop, lake: Lake) -> None:
         shop.log.transaction(producer="source:shop", epoch=owner.epoch, expected_position=shop.position) as transaction,
     ):
         transaction.add_schema("shop.public.orders", wider)
-        row = {"id": [5], "customer": pa.nulls(1, pa.string()), "total": pa.nulls(1, pa.decimal128(20, 2)), "note": ["new"]}
+        row = {
+            "id": [5],
+            "customer": pa.nulls(1, pa.string()),
+            "total": pa.nulls(1, pa.decimal128(20, 2)),
+            "note": ["new"],
+        }
         transaction.append("shop.public.orders", pa.table({**row, "_op": ["c"]}))
         transaction.position = "0/FF"
         transaction.commit()
@@ -155,7 +164,9 @@ def test_what_leaves_is_bounded(lake: Lake) -> None:
     assert len(page["rows"]) == limits.ROWS_MAX
     assert page["cut"] == limits.ROWS_MAX
     assert page["rows"][0][1] == "ä" * limits.CELL_CHARACTERS_MAX + "…"
-    many = Pages(lake, f"SELECT i, {', '.join(f'repeat(chr(97), 300) AS c{n}' for n in range(20))} FROM range(500) t(i)")
+    many = Pages(
+        lake, f"SELECT i, {', '.join(f'repeat(chr(97), 300) AS c{n}' for n in range(20))} FROM range(500) t(i)"
+    )
     page = many.page(limit=500)
     assert 0 < len(page["rows"]) < 100
     assert len(every_page(many, 500)) == 500
@@ -174,7 +185,13 @@ def test_a_page_that_takes_too_long_is_given_up(lake: Lake, monkeypatch: pytest.
 def test_requests_from_many_threads_while_commits_arrive(shop: Shop) -> None:
     """Kernel subshells call the handler beside the cell that runs: every answer must be of one position."""
     with open_lake(shop.folder) as lake:
-        panel = TablePanel(Pages(lake, "SELECT count(*) AS n, count(DISTINCT id) AS d, max(id) - 1000 AS last FROM orders WHERE id BETWEEN 1001 AND 5000"))
+        panel = TablePanel(
+            Pages(
+                lake,
+                "SELECT count(*) AS n, count(DISTINCT id) AS d, max(id) - 1000 AS last"
+                " FROM orders WHERE id BETWEEN 1001 AND 5000",
+            )
+        )
         done = threading.Event()
 
         def ask(worker: int) -> list[dict[str, Any]]:

@@ -10,10 +10,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
+from playwright.sync_api import Page, expect
+
 from headwater import Lake
 from headwater_notebooks.pages import Pages
 from headwater_notebooks.panel import TablePanel, for_watch
-from playwright.sync_api import Page, expect
 
 if TYPE_CHECKING:
     from tests.notebooks.conftest import Shop
@@ -156,10 +157,10 @@ def test_asks_nothing_off_the_screen_or_in_a_hidden_page(page: Page, shop: Shop)
 
 
 def test_sorts_filters_and_pages_with_keys_alone(show: Show, shop: Shop, lake: Lake) -> None:
-    shop.commit("c", *[(id, f"c{id % 5}", f"{id}.25") for id in range(10, 200)])
+    shop.commit("c", *[(number, f"c{number % 5}", f"{number}.25") for number in range(10, 200)])
     page = show(TablePanel(Pages(lake, ORDERS), page_rows=20))
     ready(page)
-    expect(page.locator(".hw-range")).to_have_text("1–20 of 193")
+    expect(page.locator(".hw-range")).to_have_text("1\N{EN DASH}20 of 193")
     page.locator("th[data-column=total] button").focus()
     page.keyboard.press("Enter")
     page.keyboard.press("Enter")
@@ -167,10 +168,10 @@ def test_sorts_filters_and_pages_with_keys_alone(show: Show, shop: Shop, lake: L
     expect(page.locator("tbody tr:nth-child(2) td").first).to_have_text("199")
     page.locator(".hw-scroll").focus()
     page.keyboard.press("n")
-    expect(page.locator(".hw-range")).to_have_text("21–40 of 193")
+    expect(page.locator(".hw-range")).to_have_text("21\N{EN DASH}40 of 193")
     expect(page.locator("tbody tr:nth-child(1) td").first).to_have_text("180")
     page.keyboard.press("p")
-    expect(page.locator(".hw-range")).to_have_text("1–20 of 193")
+    expect(page.locator(".hw-range")).to_have_text("1\N{EN DASH}20 of 193")
     page.keyboard.press("f")
     page.keyboard.type("> 195")  # the first filter has the focus
     page.clock.run_for(300)
@@ -187,11 +188,11 @@ def test_sorts_filters_and_pages_with_keys_alone(show: Show, shop: Shop, lake: L
 
 
 def test_paging_while_rows_arrive_neither_repeats_nor_drops_a_row(show: Show, shop: Shop, lake: Lake) -> None:
-    shop.commit("c", *[(id, None, None) for id in range(100, 200)])
+    shop.commit("c", *[(number, None, None) for number in range(100, 200)])
     page = show(TablePanel(Pages(lake, ORDERS), page_rows=30))
     ready(page)
     seen = page.locator("tbody td:first-child").all_inner_texts()
-    shop.commit("c", *[(id, None, None) for id in range(50, 60)])  # before the page's end
+    shop.commit("c", *[(number, None, None) for number in range(50, 60)])  # before the page's end
     page.get_by_role("button", name="next").click()
     expect(page.locator("tbody tr:nth-child(1) td").first).to_have_text("128")
     seen += page.locator("tbody td:first-child").all_inner_texts()
@@ -236,9 +237,11 @@ def test_text_is_readable_in_both_colour_schemes(page: Page, scheme: str) -> Non
     page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
     contrast = """(selector) => {
       const light = (text) => { const [r, g, b] = text.match(/[\\d.]+/g).map((n) => n / 255)
-        .map((c) => c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4); return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
+        .map((c) => c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
       const panel = getComputedStyle(document.querySelector(".hw-panel"));
-      const pair = [light(getComputedStyle(document.querySelector(selector)).color), light(panel.backgroundColor)].sort();
+      const text = getComputedStyle(document.querySelector(selector));
+      const pair = [light(text.color), light(panel.backgroundColor)].sort();
       return [(pair[1] + 0.05) / (pair[0] + 0.05), light(panel.backgroundColor)]; }"""
     for selector in ("td", ".hw-null", ".hw-position", ".hw-type", ".hw-button"):
         ratio, background = page.evaluate(contrast, selector)

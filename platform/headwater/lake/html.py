@@ -52,8 +52,10 @@ def render(
     body = "".join(f'<tr style="background: transparent">{_line(row, sides)}</tr>' for row in rows)
     return (
         '<div class="headwater-result" style="overflow-x: auto">'
-        f'<table style="{_TABLE}"><thead><tr style="background: transparent">{head}</tr></thead><tbody>{body}</tbody></table>'
-        f'<div style="padding: 5px 12px; font-size: 12px; {_DIM}">{_extent(total, shown)} · position {position:,}</div></div>'
+        f'<table style="{_TABLE}"><thead><tr style="background: transparent">{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table>"
+        f'<div style="padding: 5px 12px; font-size: 12px; {_DIM}">{_extent(total, shown)} · position {position:,}</div>'
+        "</div>"
     )
 
 
