@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import socket
-import subprocess
-import sys
 
 from headwater.config import Project
 from headwater.service.component import Component
@@ -22,9 +19,7 @@ def components(project: Project) -> list[Component]:
     port = free(instance.PORT)
     webserver, daemon = instance.processes(project, port=port)
     env = instance.environment(project)
-    # Webserver and daemon would race to create the instance's databases; the loser dies of it.
-    create = "import dagster; dagster.DagsterInstance.get().dispose()"
-    subprocess.run([sys.executable, "-c", create], env={**os.environ, **env}, check=True, capture_output=True)
+    instance.create_databases(project)
     return [
         Component(name="dagster", argv=webserver, stage=PAGES, env=env, url=f"http://127.0.0.1:{port}"),
         Component(name="dagster-daemon", argv=daemon, stage=RUNNERS, env=env),

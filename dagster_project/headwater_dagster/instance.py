@@ -5,6 +5,8 @@ Everything listens on 127.0.0.1: Dagster's pages have no login.
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -76,3 +78,9 @@ def processes(project: Project, *, port: int = PORT) -> list[list[str]]:
     webserver = ["-m", "dagster_webserver", "--host", "127.0.0.1", "--port", str(port), "--module-name", MODULE]
     daemon = ["-m", "dagster._daemon", "run", "--module-name", MODULE]
     return [[sys.executable, *webserver], [sys.executable, *daemon]]
+
+
+def create_databases(project: Project) -> None:
+    """Make the instance's databases. Webserver and daemon would race to do so; the loser dies of it."""
+    create = [sys.executable, "-c", "import dagster; dagster.DagsterInstance.get().dispose()"]
+    subprocess.run(create, env={**os.environ, **environment(project)}, check=True, capture_output=True)

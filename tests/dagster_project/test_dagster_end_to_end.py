@@ -93,7 +93,9 @@ def pages(beating: Shop, lease_s: float) -> Iterator[Pages]:
     made = Pages(shop=beating, port=port)
     environment = {**os.environ, **instance.environment(project), LEASE_VARIABLE: str(lease_s)}
     with ExitStack() as stack:
-        for argv in instance.processes(project, port=port):
+        argvs = instance.processes(project, port=port)
+        instance.create_databases(project)
+        for argv in argvs:
             output = stack.enter_context((project.root / f"{argv[2]}.log").open("ab"))
             made.children.append(
                 subprocess.Popen(
