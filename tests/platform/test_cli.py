@@ -30,7 +30,7 @@ from headwater.schema import Schema
 COMMAND_S = 60
 NUMBER = 2**53 + 1
 PRICE = Decimal("12345678901234.5678")
-BIG = 2**70
+BIG = 2**70 + 1
 SCHEMA = Schema.of(
     id="BIGINT",
     price="DECIMAL(20,4)",
