@@ -14,6 +14,8 @@ from headwater.errors import StorageError
 from headwater.log.log import Log
 from headwater.storage import hot
 
+_PARQUET = (tables.segment, tables.base)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
@@ -40,14 +42,14 @@ def verify(log: Log, *, deep: bool = False) -> Report:
     Never raises for a defect of the data: each is a Finding.
     """
     with log.catalog.read() as connection:
-        findings = [*_dense_commits(connection), *_dense_offsets(connection)]
+        findings = [*_dense_commits(connection), *_dense_offsets(connection), *_named_files(connection)]
         files = connection.execute(select(tables.file).where(tables.file.c.removed.is_(None))).all()
         commits = len(connection.execute(select(tables.commit.c.number)).all())
         records = sum(row.next_offset for row in connection.execute(select(tables.partition)))
         batches = connection.execute(
             select(tables.batch, tables.file.c.path).join(tables.file, tables.file.c.id == tables.batch.c.file)
         ).all()
-        segments = {row.file: row.rows for row in connection.execute(select(tables.segment))}
+        written = {row.file: row.rows for kind in _PARQUET for row in connection.execute(select(kind))}
     size = 0
     for file in files:
         size += file.bytes
@@ -58,8 +60,8 @@ def verify(log: Log, *, deep: bool = False) -> Report:
         for file in files:
             if file.digest:
                 findings += _guarded(file.path, _check_digest(log, file.path, file.bytes, file.digest))
-            if file.id in segments:
-                findings += _guarded(file.path, _check_rows(log, file.path, segments[file.id]))
+            if file.id in written:
+                findings += _guarded(file.path, _check_rows(log, file.path, written[file.id]))
     return Report(findings=tuple(findings), commits=commits, files=len(files), records=records, bytes=size)
 
 
@@ -104,6 +106,15 @@ def _dense_offsets(connection: Connection) -> Iterator[Finding]:
             )
 
 
+def _named_files(connection: Connection) -> Iterator[Finding]:
+    """Batches, segments and bases whose file the catalog does not know, or has given up."""
+    live = select(tables.file.c.id).where(tables.file.c.removed.is_(None))
+    for table in (tables.batch, *_PARQUET):
+        lost = select(table.c.file, table.c.topic).where(table.c.file.not_in(live)).distinct()
+        for row in connection.execute(lost):
+            yield Finding(what=f"a {table.name} has no file {row.file}", where=f"topic {row.topic}")
+
+
 def _place(row: Any) -> str:
     return f"topic {row.topic}, partition {row.partition}"
 
@@ -129,4 +140,4 @@ def _check_digest(log: Log, path: str, size: int, expected: str) -> Iterator[Fin
 def _check_rows(log: Log, path: str, expected: int) -> Iterator[Finding]:
     rows = pq.read_metadata(log.storage.path(path)).num_rows
     if rows != expected:
-        yield Finding(what=f"{expected} records were sealed, the segment has {rows}", where=path)
+        yield Finding(what=f"{expected} rows were written, the file has {rows}", where=path)
