@@ -23,7 +23,7 @@ import headwater as hw
 from headwater.errors import HeadwaterError
 from headwater.service.signals import stop_signals
 
-PAUSE_S = 0.25
+PAUSE_S = 0.4
 """Between two queries of one reader: people and dashboards pause too, and two cores carry everything."""
 ERRORS_MAX = 20
 
