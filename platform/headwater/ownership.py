@@ -54,7 +54,10 @@ def own(log: Log, name: str, *, wait: bool = False) -> Iterator[Owner]:
         me = psutil.Process()
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, json.dumps({"pid": me.pid, "started": me.create_time()}).encode(), 0)
-        yield Owner(name=name, epoch=log.raise_epoch(name))
+        try:
+            yield Owner(name=name, epoch=log.raise_epoch(name))
+        finally:
+            os.ftruncate(descriptor, 0)  # still ours: nobody reads an owner that is gone
     finally:
         os.close(descriptor)
 
