@@ -54,7 +54,6 @@ SOURCE_ROWS_PER_SECOND = "headwater_source_rows_per_second"
 VIEW_UP = "headwater_view_up"
 VIEW_LAG_COMMITS = "headwater_view_lag_commits"
 VIEW_LAG_SECONDS = "headwater_view_lag_seconds"
-PIPELINE_ROWS = "headwater_pipeline_rows_total"
 STEP_SECONDS_LAST = "headwater_step_seconds_last"
 STEP_SECONDS_P95 = "headwater_step_seconds_p95"
 COMPONENT_UP = "headwater_component_up"
@@ -75,7 +74,6 @@ HELP = {
     VIEW_UP: "1 while the view is live.",
     VIEW_LAG_COMMITS: "Input commits that the view has not seen.",
     VIEW_LAG_SECONDS: "Age of the oldest commit the view has not seen.",
-    PIPELINE_ROWS: "Row changes consumed since the pipeline's process started.",
     STEP_SECONDS_LAST: "Duration of the newest step.",
     STEP_SECONDS_P95: "95th percentile of recent steps' durations.",
     COMPONENT_UP: "1 while the component runs.",

@@ -24,6 +24,7 @@ import pytest
 
 from headwater.cli.main import BUILT_IN, app, as_command, load_target, main, plug_ins
 from headwater.log import open_log
+from headwater.metrics import HELP
 from headwater.ownership import own
 from headwater.schema import Schema
 
@@ -320,6 +321,9 @@ def test_status_and_topics_for_people(headwater: Runner, project: Path) -> None:
         done = headwater(*args, cwd=project)
         assert done.returncode == 0, done.stderr
         assert "shop.public.orders" in done.stdout
+    figures = headwater("status", cwd=project).stdout
+    assert "position 2" in figures
+    assert [line.split()[1:3] for line in figures.splitlines() if line.startswith("shop ")][-1] == ["stopped", "0/B"]
 
 
 def test_tail_prints_the_newest_records_as_lines(headwater: Runner, project: Path) -> None:
@@ -410,6 +414,11 @@ def test_every_command_explains_itself(path: tuple[str, ...], command: Any) -> N
 def test_every_command_is_documented(path: tuple[str, ...]) -> None:
     page = (Path(__file__).parents[2] / "docs" / "cli.md").read_text()
     assert f"headwater {' '.join(path)}" in page
+
+
+@pytest.mark.parametrize("name", sorted(HELP))
+def test_every_metric_is_documented(name: str) -> None:
+    assert f"`{name}`" in (Path(__file__).parents[2] / "docs" / "operate.md").read_text()
 
 
 @pytest.mark.parametrize(
