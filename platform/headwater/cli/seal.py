@@ -13,7 +13,7 @@ def seal(project: ProjectOption = None, as_json: JsonOption = False) -> None:
     """Write the hot tier into Parquet segments now. `up` does it by itself; waits for it when it is at it."""
     from headwater.config import load
     from headwater.log import open_log
-    from headwater.log.maintenance import run_once
+    from headwater.maintenance import run_once
 
     found = load(project)
     with open_log(found.lake_dir) as log:

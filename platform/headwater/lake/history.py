@@ -6,8 +6,11 @@ are the source's commit times. ``valid_to`` is NULL while the version is current
 
 from __future__ import annotations
 
+import duckdb
+
 from headwater import record
 from headwater.catalog.records import Topic
+from headwater.log import moves
 from headwater.types import lift_sql, quote
 
 VALID_FROM, VALID_TO = "valid_from", "valid_to"
@@ -42,6 +45,13 @@ bounded AS (SELECT spans.*, cuts.cut FROM spans
     AND spans.{record.OFFSET} < cuts.{record.OFFSET})
 SELECT {lifted}, {VALID_FROM}, least(next_change, cut) AS {VALID_TO},
   {record.OP}, {record.COMMIT}, {record.OFFSET} FROM bounded WHERE {record.OP} <> 'd'"""
+
+
+def completed(connection: duckdb.DuckDBPyConnection, topic: Topic, source: str, name: str) -> str:
+    """SQL of all records of a topic in which a row that changed its key has all its values; see ``moves``."""
+    if topic.kind != "table" or connection.execute(moves.exist_sql(source)).fetchone() == (False,):
+        return source
+    return moves.complete(connection, topic.schema, source, f"SELECT * FROM ({source}) LIMIT 0", name)
 
 
 def _filled(name: str, topic: Topic, keys: str) -> str:

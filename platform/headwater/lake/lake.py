@@ -125,13 +125,11 @@ class Lake:
             explicit = at is not None or self._pinned is not None
             resolved = resolve(query, self.log.topics(None if not explicit else commit))
             published, inputs = self._positions(resolved.references, commit, explicit)
-            bodies = [self._body(r, published, inputs, place) for place, r in enumerate(resolved.references)]
-            cursor.execute("BEGIN")
-            stack.callback(cursor.execute, "ROLLBACK")
             try:
-                for place, (reference, (body, hot)) in enumerate(zip(resolved.references, bodies, strict=True)):
-                    if hot is not None:
-                        cursor.register(f"records_{place}", hot)
+                bodies = [self._body(cursor, r, published, inputs, n) for n, r in enumerate(resolved.references)]
+                cursor.execute("BEGIN")
+                stack.callback(cursor.execute, "ROLLBACK")
+                for reference, body in zip(resolved.references, bodies, strict=True):
                     cursor.execute(f"CREATE OR REPLACE TEMP VIEW {quote(reference.private)} AS {body}")
                     # A transaction's snapshot of a database begins with its first statement on it.
                     cursor.execute(f"SELECT 1 FROM {quote(reference.private)} LIMIT 0")
@@ -139,20 +137,21 @@ class Lake:
                 raise self._explained(error, resolved, published, defining=True) from error
         return resolved, published, inputs
 
-    def _body(self, reference: Reference, published: int, inputs: int, place: int) -> tuple[str, pa.Table | None]:
-        """SQL of what a name stands for, and the hot records it scans (None when it scans kept rows)."""
+    def _body(
+        self, cursor: duckdb.DuckDBPyConnection, reference: Reference, published: int, inputs: int, place: int
+    ) -> str:
+        """SQL of what a name stands for: kept rows, or records of which the hot ones are registered."""
         topic = reference.topic
         commit = published if topic.kind == "changelog" else inputs
         if reference.facet == "rows" and topic.kind in _KEPT_KINDS:
             rows = self._memory.rows.setdefault(topic.id, CurrentRows(self.log, self._memory.duck, topic))
-            return rows.at(topic, commit), None
-        plan = read.plan(self.log, topic, 0, commit)
-        source, hot = read.scan_sql(self.log, plan, f"records_{place}")
+            return rows.at(topic, commit)
+        source = read.relation_sql(self.log, cursor, read.plan(self.log, topic, 0, commit), f"records_{place}")
         if reference.facet == "rows":
-            return records_sql(topic, source), hot
+            return records_sql(topic, source)
         if reference.facet == "history":
-            return history.history_sql(topic, source), hot
-        return source, hot
+            return history.history_sql(topic, history.completed(cursor, topic, source, f"moves_{place}"))
+        return source
 
     def _explained(self, error: duckdb.Error, resolved: Resolved, commit: int, *, defining: bool = False) -> SqlError:
         """The error for the person who asked; raises CorruptFile instead when a damaged segment is behind it.

@@ -2,8 +2,7 @@
 
 General layout, in reading order: ``log`` (the handle: what exists, where it stands, waiting), ``transaction``
 (the only way in), ``read`` (records of a commit range), ``fold`` (from changes to current rows), ``seal`` and
-``base`` (hot batches to Parquet segments, history to compacted rows), ``recovery``, ``verify``,
-``maintenance`` (all of it, one round).
+``base`` (hot batches to Parquet segments, history to compacted rows), ``recovery``, ``verify``.
 """
 
 from __future__ import annotations

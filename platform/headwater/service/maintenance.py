@@ -13,7 +13,7 @@ from headwater import logs
 from headwater.config import Project
 from headwater.errors import HeadwaterError, Retryable
 from headwater.log import open_log
-from headwater.log.maintenance import OWNER, run_once, start
+from headwater.maintenance import OWNER, run_once, start
 from headwater.service.signals import stop_signals
 
 if TYPE_CHECKING:
