@@ -63,6 +63,17 @@ class Store:
         finally:
             state.connection.unregister(_ARRIVED)
 
+    def load(self, state: State, changes: pa.Table) -> None:
+        """Apply change records that nothing else reads, without a delta table where they are all new rows."""
+        if self._grows(changes) and not self.base.weighted and changes.num_rows:
+            state.connection.register(_ARRIVED, changes)
+            try:
+                state.write(f"INSERT INTO {quote(self.base.table)} SELECT {self._lifted() or 'true'} FROM {_ARRIVED}")
+            finally:
+                state.connection.unregister(_ARRIVED)
+        elif self.stage(state, changes):
+            self.apply(state, changes)
+
     def apply(self, state: State, changes: pa.Table) -> None:
         """Bring the stored copy up to date with the staged delta."""
         table, delta = quote(self.base.table), quote(self.delta)
@@ -82,6 +93,9 @@ class Store:
     def delta(self) -> str:
         return delta_table(self.base)
 
+    def _lifted(self) -> str:
+        return ", ".join(f"{lift_sql(field.name, field.type)} AS {quote(field.name)}" for field in self.schema.fields)
+
     def _grows(self, changes: pa.Table) -> bool:
         """Whether every record is a new row: no row before it has to be looked up."""
         if record.OP not in changes.column_names:
@@ -91,11 +105,9 @@ class Store:
     def _delta_sql(self, changes: pa.Table) -> str:
         if self.base.kind == "table" and not self._grows(changes):
             return self._keyed(changes)
-        lifted = [f"{lift_sql(field.name, field.type)} AS {quote(field.name)}" for field in self.schema.fields]
-        if not lifted and not self.base.weighted:
-            lifted = ["true AS _row"]
+        lifted = self._lifted() or ("" if self.base.weighted else "true AS _row")
         weight = record.WEIGHT if self.base.weighted else "1::BIGINT"
-        select = ", ".join([*lifted, f"{weight} AS {WEIGHT}"])
+        select = f"{lifted}, {weight} AS {WEIGHT}" if lifted else f"{weight} AS {WEIGHT}"
         if not _has(changes, "t"):
             return f"SELECT {select} FROM {_ARRIVED}"
         partition, offset = record.PARTITION, record.OFFSET
@@ -112,7 +124,7 @@ class Store:
     def _keyed(self, changes: pa.Table) -> str:
         keys = ", ".join(quote(key) for key in self.schema.key)
         meta = ", ".join(_META["table"])
-        lifted = ", ".join(f"{lift_sql(field.name, field.type)} AS {quote(field.name)}" for field in self.schema.fields)
+        lifted = self._lifted()
         partial = changes.column(record.UNCHANGED).null_count < changes.num_rows
         if not partial and self._is_last_of_each(changes):
             rows = f"SELECT {lifted}, {record.OP} FROM {_ARRIVED}"

@@ -34,6 +34,9 @@ from headwater_pipelines.runtime.state import State
 _OWN = re.compile(r"t\d+|g_[0-9a-f]{12}")
 """Names of stored copies and aggregate states, as opposed to bookkeeping."""
 
+LARGE_STEP_ROWS = 50_000
+"""Delta tables of a larger step are dropped after it; smaller ones are replaced by the next step's."""
+
 FILL_PART_ROWS = 250_000
 """Rows of one outbox part while a view is filled: bounds what a part holds in memory."""
 
@@ -128,6 +131,8 @@ class Engine:
             self.journal.write(progress)
         self.progress = progress
         publish(self.log, self.epoch, progress, self.built, outputs)
+        if found.rows > LARGE_STEP_ROWS:
+            self.state.drop_temporary()
         return found
 
     # ---- build and drop
@@ -154,6 +159,7 @@ class Engine:
             self.journal.set_built(built)
             self.journal.write(progress)
         self.progress, self.built, self.program = progress, built, program
+        self.state.drop_temporary()
         publish(self.log, self.epoch, progress, built, self.journal.outbox())
 
     def drop(self, views: frozenset[int]) -> None:

@@ -77,9 +77,7 @@ def load(log: Log, state: State, store: Store, upto: int, rows_target: int) -> N
     else:
         start = 0
     for part in _parts(log, start, upto, rows_target):
-        changes = _read(log, store, part.after, part.upto)
-        if store.stage(state, changes):
-            store.apply(state, changes)
+        store.load(state, _read(log, store, part.after, part.upto))
 
 
 def consolidate_sql(store: Store) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ import pyarrow as pa
 from headwater import duck
 from headwater.errors import HeadwaterError, OwnedElsewhere, StateMismatch
 from headwater.failpoint import hit
+from headwater.types import quote
 
 FILE = "main.duckdb"
 WAL_BYTES_MAX = 64 << 20
@@ -77,6 +78,12 @@ class State:
     def wal_bytes(self) -> int:
         wal = self.path.with_name(self.path.name + ".wal")
         return wal.stat().st_size if wal.exists() else 0
+
+    def drop_temporary(self) -> None:
+        """Give back the memory of temporary tables, after a step that made large ones."""
+        query = "SELECT table_name FROM duckdb_tables() WHERE temporary"
+        for (name,) in self.connection.execute(query).fetchall():
+            self.connection.execute(f"DROP TABLE temp.{quote(name)}")
 
     def tables(self) -> set[str]:
         """Names of the stored tables."""

@@ -34,6 +34,8 @@ WAIT_S = 0.25
 BEAT_S = 0.25
 IDLE_CHECKPOINT_BYTES = 1 << 20
 """An idle worker moves a WAL of this size into the file: a restart then replays little."""
+IDLE_S = 2.0
+"""Quiet for so long counts as idle: a gap between two commits of a busy source does not."""
 
 
 def run(log: Log, settings: Settings, stop: threading.Event, *, until_caught_up: bool = False) -> None:
@@ -63,7 +65,7 @@ class Worker:
         self.times: deque[float] = deque(maxlen=500)
         self.rows = 0
         self.rate = 0.0
-        self.busy = 0.0
+        self.last_step = time.monotonic()
         self.last_beat = 0.0
         self.duck = Duck()
         self.generation = ""
@@ -213,6 +215,7 @@ class Worker:
         return all(info.producer == PRODUCER for info in rest)
 
     def _measure(self, found: Range, seconds: float) -> None:
+        self.last_step = time.monotonic()
         self.times.append(seconds)
         self.rows += found.rows
         self.rate = found.rows / seconds if seconds else 0.0
@@ -221,12 +224,13 @@ class Worker:
 
     def _housekeeping(self, *, idle: bool) -> None:
         state = self.engine.state
+        idle = idle and time.monotonic() - self.last_step > IDLE_S
         if state.wal_bytes >= (IDLE_CHECKPOINT_BYTES if idle else WAL_BYTES_MAX):
             if idle:
                 self._consolidate()
             state.checkpoint()
         if time.monotonic() - self.last_beat >= BEAT_S:
-            self.beat("idle" if idle else "stepping", None)
+            self.beat("idle" if idle else "live", None)
 
     def _consolidate(self) -> None:
         """Make bags distinct again when most of what they store cancels out; between steps, by the one writer."""
@@ -253,7 +257,7 @@ class Worker:
             input_commit=engine.progress.input_commit if engine else 0,
             step=engine.progress.number if engine else 0,
             rows=self.rows,
-            rows_per_s=round(self.rate if state == "stepping" else 0.0, 1),
+            rows_per_s=round(self.rate if state == "live" else 0.0, 1),
             step_ms_last=round(self.times[-1] * 1e3, 2) if self.times else None,
             step_ms_p95=round(ordered[int(len(ordered) * 0.95)] * 1e3, 2) if ordered else None,
             **more,
