@@ -136,7 +136,6 @@ class Puller {
 
   later() {
     clearTimeout(this.timer);
-    if (this.closed || this.paused || !this.visible) return;
     this.timer = setTimeout(() => this.ask(), this.every === "auto" ? this.delay : Number(this.every));
   }
 

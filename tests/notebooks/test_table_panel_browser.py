@@ -106,11 +106,15 @@ def test_asks_one_thing_at_a_time_and_shows_a_busy_kernel(page: Page) -> None:
     assert asked(page) == held, "one request outstanding"
     expect(page.locator(".hw-panel")).to_have_attribute("data-state", "busy")
     page.clock.run_for(MINUTE)
+    page.locator("th[data-column=id] button").click()  # a person asks for something else meanwhile
+    page.locator("th[data-column=id] button").click()
     assert asked(page) == held
     expect(page.locator(".hw-panel")).to_have_attribute("data-state", "lost")
     expect(page.get_by_role("button", name="ask again")).to_be_visible()
     page.evaluate("window.release()")
     expect(page.locator(".hw-panel")).to_have_attribute("data-state", "live")
+    expect(page.locator("tbody tr:nth-child(1) td").first).to_have_text("9007199254740993")
+    assert page.evaluate("window.sent.at(-1).sort") == [{"column": "id", "descending": True}]
     expect(page.locator(".hw-message")).to_be_hidden()
     advance(page, 11_000)
     assert asked(page) > held
@@ -123,8 +127,12 @@ def test_asks_less_often_while_nothing_changes(page: Page) -> None:
 
 
 def test_pause_asks_nothing_and_resume_catches_up(page: Page, shop: Shop) -> None:
+    page.evaluate("window.hold = true")
+    page.clock.run_for(3000)  # pause meets a request under way
     page.get_by_role("button", name="pause").click()
     expect(page.locator(".hw-panel")).to_have_attribute("data-state", "paused")
+    settle(page)
+    page.evaluate("window.release()")
     before = asked(page)
     shop.commit("c", (3, "Grace", "1.00"))
     advance(page, MINUTE)
