@@ -1,1 +1,3 @@
-from headwater_dagster.definitions import defs  # noqa: D100, F401
+"""Where `dagster dev` in this folder finds the definitions."""
+
+from headwater_dagster.definitions import defs as defs

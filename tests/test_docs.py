@@ -17,6 +17,7 @@ import contextlib
 import doctest
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -125,9 +126,12 @@ class Reader:
         for line in block.body.splitlines():
             words = line.partition("#")[0].split()
             known = {"make": make_targets(), "headwater": set(commands())}
-            if words and words[0] not in {"git", "cd"}:
-                assert words[0] in known, f"{block.place}: {line}"
+            if not words or words[0] in {"git", "cd", "export"}:
+                continue
+            if words[0] in known:
                 assert words[1] in known[words[0]], f"{block.place}: there is no {line}"
+            else:
+                assert shutil.which(words[0], path=str(Path(sys.executable).parent)), f"{block.place}: {line}"
 
 
 def sessions(body: str) -> Iterator[tuple[str, str]]:

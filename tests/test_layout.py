@@ -108,17 +108,11 @@ def test_every_locked_package_is_pinned_and_hashed() -> None:
     lock = (ROOT / "requirements.lock").read_text()
     logical = [line for line in lock.replace("\\\n", " ").splitlines() if line and not line.startswith("#")]
     assert len(logical) > 50
-    assert [
-        line[:60] for line in logical if not re.match(r"[\w.-]+(\[[\w,-]+\])?==\S+ .*--hash=sha256:", line)
-    ] == []
+    assert [line[:60] for line in logical if not re.match(r"[\w.-]+(\[[\w,-]+\])?==\S+ .*--hash=sha256:", line)] == []
 
 
 def test_no_module_is_longer_than_one_can_read() -> None:
-    sizes = {
-        file: len(text_of(file).splitlines())
-        for file in project_files()
-        if file.suffix in {".py", ".js", ".css"}
-    }
+    sizes = {file: len(text_of(file).splitlines()) for file in project_files() if file.suffix in {".py", ".js", ".css"}}
     assert {str(file.relative_to(ROOT)): size for file, size in sizes.items() if size > LINES_MAX} == {}
 
 
