@@ -101,6 +101,17 @@ def test_failing_maintenance_leaves_everything_as_it_was(log: Log, call: Call, w
     assert verify(log, deep=True).findings == ()
 
 
+@pytest.mark.parametrize("name", ["with space", "gl[ob]", "st*r", "wh?t", "it's", "ß%20#"])
+def test_a_lake_lives_in_a_folder_of_any_name(tmp_path: Path, name: str) -> None:
+    with open_log(tmp_path / name / "lake", create=True) as log:
+        two_topics(log)
+        seal.seal(log, Settings())
+        base.write(log, log.topic(TOPIC), log.newest_commit(), Settings())
+        assert (count(log, TOPIC), count(log, OTHER)) == (10, 10)
+        assert log.folder == tmp_path / name / "lake"
+        assert (log.folder / "catalog.sqlite").exists()
+
+
 def fill_up(writer: Writer) -> int:
     """Commit until the disk is full; how many commits there were."""
     for done in range(1000):

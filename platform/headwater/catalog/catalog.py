@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, exc, select
+from sqlalchemy import URL, Connection, Engine, create_engine, event, exc, select
 
 from headwater.catalog import migrations, tables
 from headwater.catalog.queue_lock import queued
@@ -99,7 +99,7 @@ def new_incarnation() -> str:
 
 def _engine(path: Path) -> Engine:
     engine = create_engine(
-        f"sqlite:///{path}",
+        URL.create("sqlite", database=str(path)),  # a URL text would end at a question mark in the path
         isolation_level="AUTOCOMMIT",  # we say BEGIN and COMMIT ourselves
         connect_args={"timeout": 30, "check_same_thread": False},
         pool_size=8,

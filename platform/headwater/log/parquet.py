@@ -10,6 +10,9 @@ import xxhash
 
 from headwater.storage import FileWriter, Storage
 
+_WRITE_BYTES = 1024 * 1024
+"""Pages of small columns are a few hundred bytes each: written together they cost one call."""
+
 
 class ParquetFile:
     """One new file; ``finish`` makes it durable. Leaving the block without it removes the file.
@@ -39,6 +42,7 @@ class ParquetFile:
         """Durable from here on; returns size in bytes and digest."""
         self._flush()
         self._writer.close()
+        self._sink.drain()
         self._sink.writer.seal()
         return self._sink.writer.length, self._sink.digest.hexdigest()
 
@@ -60,7 +64,7 @@ class ParquetFile:
 
 
 class _Sink:
-    """What pyarrow writes to: a sequential file that keeps its digest."""
+    """What pyarrow writes to: a sequential file that keeps its digest, in calls of a useful size."""
 
     closed = False
     discarded = False
@@ -69,19 +73,26 @@ class _Sink:
     def __init__(self, writer: FileWriter) -> None:
         self.writer = writer
         self.digest = xxhash.xxh3_128()
+        self._pending = bytearray()
 
     def write(self, data: bytes) -> int:
-        if self.discarded:
-            return len(data)
-        self.digest.update(data)
-        self.writer.write(data)
+        if not self.discarded:
+            self._pending += data
+            if len(self._pending) >= _WRITE_BYTES:
+                self.drain()
         return len(data)
 
+    def drain(self) -> None:
+        """Hand everything to the file."""
+        self.digest.update(self._pending)
+        self.writer.write(self._pending)
+        self._pending = bytearray()
+
     def tell(self) -> int:
-        return self.writer.length
+        return self.writer.length + len(self._pending)
 
     def flush(self) -> None:
-        """Nothing is buffered here."""
+        """pyarrow asks for it after every page; only ``drain`` at the end matters."""
 
     def close(self) -> None:
         self.closed = True

@@ -144,7 +144,7 @@ class FileWriter:
         """Whether the file still takes bytes."""
         return self._descriptor >= 0
 
-    def write(self, data: bytes | memoryview) -> int:
+    def write(self, data: bytes | bytearray | memoryview) -> int:
         """Append; returns the offset at which the data starts."""
         start = self.length
         view = memoryview(data).cast("B")

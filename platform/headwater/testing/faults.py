@@ -46,7 +46,7 @@ class FaultyStorage(Storage):
 class _FaultyWriter(FileWriter):
     storage: FaultyStorage
 
-    def write(self, data: bytes | memoryview) -> int:
+    def write(self, data: bytes | bytearray | memoryview) -> int:
         self.storage.meet("write", self.name)
         return super().write(data)
 
