@@ -17,7 +17,7 @@ import time
 import urllib.error
 import urllib.request
 import webbrowser
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -43,8 +43,8 @@ from headwater_connectors.demo.project import Demo, opened
 GROUP = "headwater.demo"
 STOPPING = "stopping"
 """Catalog setting: while it is there, the end of a Dagster run means nothing."""
-_LOAD, _RUNNERS, _WRITERS = 0, 1, 2
-"""Stages: the load stops first, then what starts runs, then what writes; pages (4) stay open until the end."""
+_LOAD, _RUNNERS, _WRITERS, _PAGES = 0, 1, 2, 4
+"""Stages: the load stops first, then what starts runs, then what writes; the pages stay open until the end."""
 _SHOW_S = 0.5
 _LINES_S = 5.0
 """Between two lines of status where there is no terminal."""
@@ -64,7 +64,9 @@ def show(folder: Path, *, seconds: float | None, rate: float, seed: int, browser
         for prepare in plugged_in(PREPARE_GROUP):
             prepare(demo.project, log)
         running = Show(demo, log, console, _components(demo, rate, seed))
-        return running.run(stop, seconds, browser=browser)
+        code = running.run(stop, seconds, browser=browser)
+    console.print("stopped; nothing runs any more")
+    return code
 
 
 def _components(demo: Demo, rate: float, seed: int) -> list[Component]:
@@ -105,30 +107,53 @@ class Show:
                     self._supervisor.poll()
                     self._show(live)
             finally:
+                stop.set()
+                live.stop()
                 self._end()
         for child in self._supervisor.failed:
             self._console.print(f"{child.name} had been given up: {child.last_error or child.describe_exit()}")
-        self._console.print("stopped; nothing runs any more")
         return 1 if self._supervisor.failed else 0
 
     def _end(self) -> None:
         """The order of the module's head. Each stage has its own time limit, so this ends."""
-        self._console.print("stopping, in order: load, Dagster's daemon and runs, worker, capture, pages, PostgreSQL")
         self._log.set_setting(STOPPING, "demo")
-        self._supervisor.stop(upto=_RUNNERS)
-        self._await_runs()
-        stop_worker(self._log, self._project.settings.stop_timeout_s)
-        self._supervisor.stop()
+        timeout = self._project.settings.stop_timeout_s
+        runs, pages = self._family(_RUNNERS), self._family(_PAGES)
+        stages: list[tuple[str, Callable[[], None]]] = [
+            ("the load and Dagster's daemon", lambda: self._supervisor.stop(upto=_RUNNERS)),
+            ("Dagster's runs", lambda: self._await_runs(runs)),
+            ("the views' worker", lambda: stop_worker(self._log, timeout)),
+            ("capture, upkeep and the pages", self._supervisor.stop),
+            ("what the pages had started", lambda: end_processes(pages, _RUNS_S)),
+        ]
+        for what, stop in stages:
+            began = time.monotonic()
+            self._console.print(f"stopping {what} ...")
+            stop()
+            self._console.print(f"  stopped after {time.monotonic() - began:.1f} s", style="dim")
         self._log.set_setting(STOPPING, None)
+        self._console.print("stopping PostgreSQL")
 
-    def _await_runs(self) -> None:
-        """Runs see the mark, report their views and end by themselves."""
+    def _await_runs(self, family: list[psutil.Process]) -> None:
+        """Runs see the mark, report their views and end by themselves; so do the servers they ran in."""
         deadline = time.monotonic() + _RUNS_S
-        while time.monotonic() < deadline:
-            leases = [row for name, row in self._log.live.read().items() if name.startswith("lease")]
-            if not any(status.fresh(row) and row.stats.get("state") != "ended" for row in leases):
-                return
+        while self._leased() and time.monotonic() < deadline:
             time.sleep(POLL_S)
+        end_processes(family, max(0.0, deadline - time.monotonic()))
+
+    def _leased(self) -> bool:
+        leases = [row for name, row in self._log.live.read().items() if name.startswith("lease:")]
+        return any(status.fresh(row) and row.stats.get("state") != "ended" for row in leases)
+
+    def _family(self, stage: int) -> list[psutil.Process]:
+        """What the components of a stage have started and would leave behind; the worker has its own turn."""
+        found: list[psutil.Process] = []
+        worker = self._log.live.read().get(status.PIPELINE)
+        for child in self._supervisor.children:
+            if child.component.stage == stage and child.pid is not None:
+                with suppress(psutil.NoSuchProcess):
+                    found += psutil.Process(child.pid).children(recursive=True)
+        return [each for each in found if worker is None or each.pid != worker.pid]
 
     def _await_pages(self, stop: threading.Event, browser: bool) -> None:
         """Note which pages answer; open JupyterLab's, once, where there is a screen."""
@@ -196,11 +221,16 @@ def stop_worker(log: Log, timeout: float) -> None:
     with suppress(psutil.NoSuchProcess):
         process = psutil.Process(row.pid)
         process.terminate()
-        try:
-            process.wait(timeout)
-        except psutil.TimeoutExpired:
+        end_processes([process], timeout)
+
+
+def end_processes(processes: list[psutil.Process], timeout: float) -> None:
+    """Wait for processes to end; those that do not within ``timeout`` seconds are killed."""
+    _, left = psutil.wait_procs(processes, timeout)
+    for process in left:
+        with suppress(psutil.NoSuchProcess):
             process.kill()
-            process.wait()
+    psutil.wait_procs(left, timeout)
 
 
 def _one_line(document: Mapping[str, Any]) -> str:
