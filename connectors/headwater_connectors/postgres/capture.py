@@ -41,7 +41,11 @@ from headwater_connectors.postgres.transactions import Chunk, Pending
 
 TAKE_SECONDS = 0.2
 """The longest wait for messages; between waits the loop looks at the stop flag and beats."""
-LINGER_SECONDS_MAX = 0.25
+LINGER_SECONDS_MAX = 0.05
+"""More than ten commits a second as long as they are small ..."""
+BUSY_ROWS = 5_000
+BUSY_LINGER_SECONDS_MAX = 0.25
+"""... and fewer, larger ones once a commit has so many rows: what it costs is then spread over more of them."""
 IDLE_SECONDS = 10.0
 IDLE_BYTES = 16 << 20
 """An idle position is stored, and then acknowledged, at most this often, or when so much WAL waits on it ..."""
@@ -86,6 +90,7 @@ class Capture:
         self._transaction: Transaction | None = None
         self._topics: dict[str, Topic] = {}
         self._commit_seconds = 0.0
+        self._commit_rows = 0
         self._confirmed = 0
         self._confirmed_at = 0.0
         self._cared_at = 0.0
@@ -231,7 +236,8 @@ class Capture:
 
     def _linger(self) -> float:
         """Longer when commits are slow: a commit then costs at most about a third of the time."""
-        return min(max(self.settings.linger_ms / 1000, 2 * self._commit_seconds), LINGER_SECONDS_MAX)
+        most = BUSY_LINGER_SECONDS_MAX if self._commit_rows >= BUSY_ROWS else LINGER_SECONDS_MAX
+        return max(self.settings.linger_ms / 1000, min(2 * self._commit_seconds, most))
 
     def _commit(self, opened: _Session) -> None:
         """One log commit of every whole transaction pending; of a larger one piece by piece until its end."""
@@ -253,7 +259,7 @@ class Capture:
             info = transaction.commit()
         opened.receiver.acknowledge(decoder.position)
         self._confirmed = max(self._confirmed, decoder.position)
-        self._commit_seconds = time.monotonic() - started
+        self._commit_seconds, self._commit_rows = time.monotonic() - started, info.rows or 0
         self._beat.committed(info.rows or 0, decoder.committed_at)
         _log.debug("committed", extra={"commit": info.number, "lsn": info.position, "rows": info.rows})
 
