@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -39,6 +40,9 @@ from headwater.types import quote
 
 STALE_AFTER_S = 60.0
 """A paused view older than this makes a query without ``at=`` fail instead of answering from the past."""
+
+_KIND_PREFIX = re.compile(r"^\w+(?: \w+)* Error: ")
+"""DuckDB begins its messages with the kind of error, which our own class says already."""
 
 _KEPT_KINDS = ("table", "multiset", "changelog")
 
@@ -356,7 +360,7 @@ def _at_most(cursor: duckdb.DuckDBPyConnection, seconds: float | None) -> Iterat
 
 def _sql_error(error: duckdb.Error, resolved: Resolved) -> SqlError:
     """DuckDB's own words, without the private names, and what was probably meant."""
-    text = str(error).split("\n\nLINE ")[0].strip()
+    text = _KIND_PREFIX.sub("", str(error).split("\n\nLINE ")[0].strip())
     for reference in resolved.references:
         text = text.replace(reference.private, reference.topic.name)
     if isinstance(error, duckdb.ParserException):
