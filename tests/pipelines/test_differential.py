@@ -308,3 +308,12 @@ def test_every_shape_equals_duckdb_at_every_step(world: World) -> None:
         world.compare(view_id)  # over empty tables: an ungrouped aggregate has its one row
     for _ in range(8):
         world.step()
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("round_", range(20))
+def test_every_shape_over_long_histories(world: World, round_: int) -> None:
+    print("round", round_)
+    for _ in range(40):
+        world.step()
