@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import struct
 from collections.abc import Callable, Iterator
 from decimal import Decimal
@@ -181,15 +182,14 @@ def fill(connection: session.Connection, cases: list[Case], seed: int) -> None:
         connection.execute(f"INSERT INTO sample VALUES ({1000 + number}, {marks})".encode(), values)
 
 
-def streamed(connection: session.Connection, *, binary: bool) -> pa.Table:
-    """The sample as the stream sends it, from the same WAL in either mode."""
+def streamed(connection: session.Connection, *, binary: bool, cuts: random.Random | None = None) -> pa.Table:
+    """The sample as the stream sends it, from the same WAL in either mode; in pieces torn anywhere with ``cuts``."""
     rows = connection.execute(
         "SELECT data FROM pg_logical_slot_peek_binary_changes('s_' || current_database(), NULL, NULL,"
         " 'proto_version', '1', 'publication_names', 'p', 'binary', %s)",
         [str(binary).lower()],
     ).fetchall()
     messages = [bytes(HEADER) + row[0] for row in rows]
-    chunk = Chunk.of(messages, np.array([len(message) for message in messages]))
     known = catalog.known_types(connection)
     (table,) = catalog.tables(connection, ["public.sample"])
     schema = catalog.schema_of(table, known)
@@ -201,11 +201,17 @@ def streamed(connection: session.Connection, *, binary: bool) -> pa.Table:
         )  # fmt: skip
         return target_of(relation, topic, schema, known)
 
-    pieces = [rows for name, rows in Decoder("t", resolve).decode([chunk]) if name == "sample"]
-    table_ = pa.concat_tables(pieces)
+    decoder, pieces, low = Decoder("t", resolve), [], 0
+    while low < len(messages):
+        high = low + cuts.randint(1, 40) if cuts else len(messages)
+        part = messages[low:high]
+        chunk = Chunk.of(part, np.array([len(each) for each in part]))
+        pieces += [found for name, found in decoder.decode([chunk]) if name == "sample"]
+        low = high
+    whole = pa.concat_tables(pieces, promote_options="default")
     for field in schema.fields:
-        assert table_.schema.field(field.name).type == types.arrow_type(field.type), field
-    return table_
+        assert whole.schema.field(field.name).type == types.arrow_type(field.type), field
+    return whole
 
 
 def copied(connection: session.Connection) -> pa.Table:
@@ -327,6 +333,17 @@ def plain(value: Any) -> str:
     if isinstance(value, list):
         return compact([None if each is None else str(each) for each in value])
     return format(value, "f") if isinstance(value, Decimal) else str(value)
+
+
+def test_a_stream_torn_anywhere_decodes_to_the_same(server: session.Connection, seed: int) -> None:
+    """Transactions larger than a batch are decoded piece by piece: their metadata must carry over."""
+    fill(server, CASES, seed)
+    server.execute("UPDATE sample SET id = id + 5000 WHERE id % 3 = 0; UPDATE sample SET c1 = 7 WHERE id % 2 = 0")
+    whole = streamed(server, binary=True)
+    torn = streamed(server, binary=True, cuts=random.Random(seed))
+    columns = ["id", "c2", "c14", record.OP, record.LSN, record.XID, record.SEQ, record.COMMITTED_AT]
+    assert torn.select(columns).to_pylist() == whole.select(columns).to_pylist()
+    assert set(whole.column(record.OP).to_pylist()) == {"c", "u", "d"}
 
 
 @pytest.mark.parametrize(("name", "value"), ODD)
