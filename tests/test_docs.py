@@ -191,7 +191,7 @@ def test_make_targets_named_in_prose_exist(page: Path) -> None:
 
 
 def test_every_command_is_documented() -> None:
-    page = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
     assert [name for name in commands() if f"headwater {name}" not in page] == []
 
 
