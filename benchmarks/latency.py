@@ -31,6 +31,7 @@ import psycopg
 import headwater as hw
 from benchmarks.harness import Meter, Report, parse, percentile, say
 from headwater.service.signals import stop_signals
+from headwater_connectors.demo import proof
 from headwater_connectors.postgres.embedded import EmbeddedPostgres
 
 SECONDS, QUICK_SECONDS = 60.0, 15.0
@@ -111,9 +112,11 @@ def measure(report: Report, seconds: float) -> None:
                 if writer.wait(seconds * 2 + 60) != 0:
                     raise RuntimeError("the writer failed")
             _await_reached(root, json.loads(writer_out.read_text())["transactions"])
-        answers = json.loads(reader_out.read_text())
-        done = json.loads(writer_out.read_text())
-        _fill(report, done, answers, _commit_times(dsn), meter)
+        _fill(report, json.loads(writer_out.read_text()), json.loads(reader_out.read_text()), _commit_times(dsn))
+        with hw.open(root) as lake:
+            _explain(report, lake)
+    report.figure("up_cpu_s", meter.cpu_s)
+    report.figure("up_peak_mb", meter.peak_mb)
 
 
 def latencies(commits: Sequence[float], answers: Sequence[tuple[float, int]]) -> list[float]:
@@ -132,7 +135,6 @@ def _fill(
     done: dict[str, float],
     answers: dict[str, list[tuple[float, int]]],
     commits: list[float],
-    meter: Meter,
 ) -> None:
     report.figure("seconds", done["seconds"])
     report.figure("transactions", done["transactions"])
@@ -150,8 +152,20 @@ def _fill(
     report.goal("p95_ms", percentile(every, 0.95), at_most=P95_MS)
     report.goal("p99_ms", percentile(every, 0.99), at_most=P99_MS)
     report.figure("max_ms", max(every))
-    report.figure("up_cpu_s", meter.cpu_s)
-    report.figure("up_peak_mb", meter.peak_mb)
+
+
+def _explain(report: Report, lake: hw.Lake) -> None:
+    """Where the time goes: until the transaction is in the log, and until its changes are in the views there."""
+    published = proof.latency(lake, "bench", 0)
+    captured = lake.sql('SELECT _ingested_at, committed_at FROM log."bench.transactions" WHERE _commit > 1').arrow()
+    took = [
+        (there - committed).total_seconds() * 1000
+        for there, committed in zip(*(column.to_pylist() for column in captured.columns), strict=True)
+    ]
+    report.figure("in_the_log_p50_ms", percentile(took, 0.5))
+    report.figure("in_the_log_p95_ms", percentile(took, 0.95))
+    report.figure("published_p50_ms", published.p50)
+    report.figure("published_p95_ms", published.p95)
 
 
 def _commit_times(dsn: str) -> list[float]:
