@@ -25,10 +25,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import psycopg
 import pytest
 import sqlglot
 
 from headwater.cli.main import BUILT_IN, plug_ins
+from headwater.lake import Lake
 from headwater_connectors.postgres.embedded import EmbeddedPostgres
 
 ROOT = Path(__file__).parents[1]
@@ -167,12 +169,14 @@ def reader(page: Path, tmp_path: Path) -> Iterator[Reader]:
         if any("DSN" in block.body for block in blocks(page) if block.language in {"console", "python"}):
             server = stack.enter_context(EmbeddedPostgres(fsync=False))
             environment["DSN"] = server.create_database("shop")
-        yield Reader(directory=tmp_path, environment=environment, names={"__name__": "__page__"})
+        reader = Reader(directory=tmp_path, environment=environment, names={"__name__": "__page__"})
+        yield reader
+        for value in list(reader.names.values()):  # a page does not close what its reader would go on using
+            if isinstance(value, Lake | psycopg.Connection):
+                value.close()
 
 
-@pytest.mark.parametrize(
-    ("reader", "page"), [(page, page) for page in PAGES], indirect=["reader"], ids=page_id
-)
+@pytest.mark.parametrize(("reader", "page"), [(page, page) for page in PAGES], indirect=["reader"], ids=page_id)
 def test_page_can_be_followed(reader: Reader, page: Path) -> None:
     for block in blocks(page):
         reader.follow(block)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import shutil
 import tempfile
 import threading
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
@@ -65,9 +67,10 @@ class _Memory:
 
     def __init__(self, log: Log) -> None:
         self.lock = threading.RLock()
-        self.spill = tempfile.TemporaryDirectory(prefix="headwater-", ignore_cleanup_errors=True)
+        self.spill = tempfile.mkdtemp(prefix="headwater-")
+        weakref.finalize(self, shutil.rmtree, self.spill, ignore_errors=True)  # a lake nobody closed, too
         limit = f"{Settings().query_memory_bytes_max // MIB}MiB"
-        self.duck = duck.connect(timezone=log.timezone, memory_limit=limit, temp_directory=self.spill.name)
+        self.duck = duck.connect(timezone=log.timezone, memory_limit=limit, temp_directory=self.spill)
         self.rows: dict[int, CurrentRows] = {}
         self.local = threading.local()
 
@@ -281,7 +284,6 @@ class Lake:
 
     def close(self) -> None:
         self._memory.duck.close()
-        self._memory.spill.cleanup()
         self.log.close()
 
     def __enter__(self) -> Lake:
