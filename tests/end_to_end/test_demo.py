@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import time
+from decimal import Decimal
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,7 +17,11 @@ import pytest
 from tests.end_to_end.site import HEADWATER, await_
 
 import headwater as hw
+from headwater import config
 from headwater.log import manifest
+from headwater_connectors.demo import proof
+from headwater_connectors.demo.project import view_queries
+from headwater_connectors.demo.shop import TABLES
 
 RUN_S = 110
 
@@ -54,6 +59,25 @@ def corrupt_one_value(root: Path) -> int:
     return int(rows.column("id")[place].as_py())
 
 
+def proofs_can_fail(root: Path) -> None:
+    """Each proof that just held is asked something slightly wrong."""
+    queries = view_queries(config.load(root))
+    queries["orders_enriched"] = queries["orders_enriched"].replace("'large'", "'LARGE'")
+    with hw.open(root) as lake:
+        step = lake.log.last_step()
+        assert step is not None
+        _, found = proof.views_equal_queries(lake, queries, TABLES, [step])
+        assert {each.place.split()[1] for each in found} == {"orders_enriched"}
+        assert proof.sums_kept(lake, "shop.public.accounts", "id", "balance", Decimal(1))[1]
+        assert proof.partitions_used(lake, "shop.public.orders", 3)
+        listed = manifest.path(lake.log, lake.log.topic("shop.public.wishes"))
+        whole = listed.read_text()
+        short = json.loads(whole) | {"segments": []}
+        listed.write_text(json.dumps(short))
+        assert proof.manifests_count(lake, ["shop.public.orders", "shop.public.wishes"])
+        listed.write_text(whole)
+
+
 @pytest.mark.timeout(4 * RUN_S)
 def test_the_check_proves_everything_and_finds_one_wrong_value(tmp_path: Path, seed: int) -> None:
     folder = tmp_path / "demo"
@@ -68,6 +92,7 @@ def test_the_check_proves_everything_and_finds_one_wrong_value(tmp_path: Path, s
     assert figures["commits"] > 10
     assert "p95" in done.stdout
 
+    proofs_can_fail(folder)
     account = corrupt_one_value(folder)
     done = check(folder, "0s", seed)
     assert done.returncode == 1, f"account {account}: {done.stdout}{done.stderr}"
