@@ -222,6 +222,35 @@ def test_project_files_become_views(shop: Shop) -> None:
         assert "totals.sql: differs" in api.sync_project_views(project, log)[0]
 
 
+def test_uuid_keys(shop: Shop) -> None:
+    ids = pa.array([bytes([n]) * 16 for n in range(3)], pa.uuid())
+    with open_log(shop.lake) as log:
+        with log.transaction("source:shop", shop.epoch, str(shop.position)) as tx:
+            schema = Schema.of(token="UUID", part="INTEGER", amount="BIGINT", key=["token", "part"])
+            tx.create_topic("shop.public.tokens", "table", Schema.of(token="UUID", amount="BIGINT", key=["token"]))
+            tx.create_topic("shop.public.parts", "table", schema)
+            tx.append("shop.public.tokens", pa.table({"token": ids, "amount": [1, 2, 3], "_op": ["c"] * 3}))
+            rows = {"token": ids, "part": pa.array([1, 1, 2], pa.int32()), "amount": [1, 2, 3]}
+            tx.append("shop.public.parts", pa.table({**rows, "_op": ["c"] * 3}))
+            shop.finish(tx)
+        api.create_view(log, "SELECT token, amount FROM tokens", name="tokens_view")
+        api.create_view(log, "SELECT sum(amount) AS s FROM parts", name="parts_view")
+        run(log)
+        with log.transaction("source:shop", shop.epoch, str(shop.position)) as tx:
+            tx.append("shop.public.tokens", pa.table({"token": ids, "amount": [10, 0, 3], "_op": ["u", "d", "u"]}))
+            tx.append("shop.public.parts", pa.table({**rows, "amount": [5, 0, 3], "_op": ["u", "d", "u"]}))
+            shop.finish(tx)
+        run(log)
+        api.pause_view(log, "tokens_view")
+        run(log)
+        api.resume_view(log, "tokens_view")
+        run(log)  # rebuilt: the difference to what is published is nothing
+        out = log.read_changes("views.tokens_view", 0, log.newest_commit(), ["amount", "_weight"]).to_pylist()
+        assert sorted((row["amount"], row["_weight"]) for row in out[3:]) == [(1, -1), (2, -1), (10, 1)]
+        out = log.read_changes("views.parts_view", 0, log.newest_commit(), ["s", "_weight"]).to_pylist()
+        assert [(int(row["s"]), row["_weight"]) for row in out if row["_weight"] > 0] == [(6, 1), (8, 1)]
+
+
 def test_one_worker_at_a_time(shop: Shop) -> None:
     with open_log(shop.lake) as log, own(log, "pipeline:main"), pytest.raises(OwnedElsewhere):
         run(log)

@@ -38,12 +38,25 @@ def apply_sql(aggregate: Aggregate) -> tuple[str, str]:
 def output_sql(columns: Sequence[tuple[str, str]], delta: str, *, weighted: bool = True) -> str:
     """A view's change, consolidated, in file types with the log's weight column."""
     names = ", ".join(quote(name) for name, _ in columns)
-    lowered = ", ".join(f"{lower_sql(name, text)} AS {quote(name)}" for name, text in columns)
+    lowered = ", ".join(f"{file_sql(name, text)} AS {quote(name)}" for name, text in columns)
     weight = f"sum({WEIGHT})" if weighted else "count(*)"
     return (
         f"SELECT {lowered}, {LOG_WEIGHT} FROM (SELECT {names}, CAST({weight} AS BIGINT) AS {LOG_WEIGHT}"
         f" FROM ({delta}) GROUP BY ALL HAVING {weight} <> 0)"
     )
+
+
+def file_sql(name: str, text: str) -> str:
+    """A column as files hold it. A uuid goes as its 16 bytes: DuckDB would hand Arrow its text."""
+    if text == "UUID":
+        return _uuid_bytes(quote(name))
+    if text == "UUID[]":
+        return f"list_transform({quote(name)}, lambda e: {_uuid_bytes('e')})"
+    return lower_sql(name, text)
+
+
+def _uuid_bytes(value: str) -> str:
+    return f"unhex(replace(CAST({value} AS VARCHAR), '-', ''))"
 
 
 def _added(aggregate: Aggregate, input_delta: str) -> str:

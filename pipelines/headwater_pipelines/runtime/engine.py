@@ -20,7 +20,7 @@ from headwater.errors import StateMismatch
 from headwater.log import Log
 from headwater.record import WEIGHT as LOG_WEIGHT
 from headwater.types import quote
-from headwater_pipelines.compiler import CompiledView
+from headwater_pipelines.compiler import CompiledView, maintain
 from headwater_pipelines.compiler.plan import Aggregate, Base
 from headwater_pipelines.runtime import intake
 from headwater_pipelines.runtime.bases import Store, prune
@@ -222,9 +222,10 @@ class Engine:
         contents = program.contents(view)
         if old is not None:
             self.state.connection.register("published", old)
-            both = (
-                f"SELECT {names}, {LOG_WEIGHT} FROM ({contents}) UNION ALL SELECT {names}, -{LOG_WEIGHT} FROM published"
-            )
+            # Files' own types stay as they are; only a uuid was read back as one and goes as its bytes again.
+            stored = ", ".join(maintain.file_sql(n, t) if t in ("UUID", "UUID[]") else quote(n) for n, t in columns)
+            both = f"SELECT {names}, {LOG_WEIGHT} FROM ({contents})"
+            both += f" UNION ALL SELECT {stored}, -{LOG_WEIGHT} FROM published"
             weight = f"CAST(sum({LOG_WEIGHT}) AS BIGINT) AS {LOG_WEIGHT}"
             contents = f"SELECT {names}, {weight} FROM ({both}) GROUP BY ALL HAVING sum({LOG_WEIGHT}) <> 0"
         with program.blame(frozenset({view})):
