@@ -141,17 +141,24 @@ def _fill(
     report.goal("row_changes_per_s", done["rows"] / done["seconds"], at_least=0.95 * ROWS_PER_S)
     report.figure("answers_per_s", sum(map(len, answers.values())) / done["seconds"])
     every: list[float] = []
+    early: list[float] = []
+    late: list[float] = []
     for view, seen in answers.items():
         if any(later[1] < earlier[1] for earlier, later in itertools.pairwise(seen)):
             raise RuntimeError(f"{view} went back in time")
         mine = latencies(commits, seen)
         every += mine
+        early += mine[: len(mine) // 3]
+        late += mine[-len(mine) // 3 :]
         for share in (0.5, 0.95, 0.99):
             report.figure(f"{view}_p{share * 100:.0f}_ms", percentile(mine, share))
     report.figure("p50_ms", percentile(every, 0.5))
     report.goal("p95_ms", percentile(every, 0.95), at_most=P95_MS)
     report.goal("p99_ms", percentile(every, 0.99), at_most=P99_MS)
     report.figure("max_ms", max(every))
+    # State and history grow during the run; latency must not grow with them.
+    report.figure("first_third_p95_ms", percentile(early, 0.95))
+    report.figure("last_third_p95_ms", percentile(late, 0.95))
 
 
 def _explain(report: Report, lake: hw.Lake) -> None:
