@@ -67,8 +67,10 @@ def test_the_load_keeps_the_balances_and_its_rate_and_counts_what_it_did(server:
         time.sleep(0.05)
     assert counted == done["rows"]
     assert 0 < done["rows"] <= 600 * 3 + 3 * 2 * 90, "the rate is a ceiling, give or take one batch of page views"
-    assert value(dsn, "SELECT sum(balance) FROM accounts") == opened.balance
     assert value(dsn, "SELECT count(*) FROM page_views WHERE id > 10000") != 0
+    again = load.run(dsn, rate=600, seconds=1, seed=seed, stop=threading.Event())
+    assert again["rows"] > 0, "the same seed on a shop that is there goes on, it does not collide"
+    assert value(dsn, "SELECT sum(balance) FROM accounts") == opened.balance
 
 
 def test_the_load_stops_on_sigterm_between_transactions(server: EmbeddedPostgres) -> None:
