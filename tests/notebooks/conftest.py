@@ -91,7 +91,7 @@ def lake(shop: Shop) -> Iterator[Lake]:
         yield opened
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser(chromium: Path) -> Iterator[Browser]:
     """One headless browser for all tests."""
     with sync_playwright() as playwright:
