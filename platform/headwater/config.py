@@ -69,7 +69,7 @@ class Settings:
     """A new base once this share of a table's rows changed since the last: reading folds the rest."""
     base_age_s: float = 3600.0
     """... or after this time, if anything changed at all."""
-    base_rows_min: int = 10_000
+    base_rows_min: int = 100_000
     """No base below this many changes: folding them costs less than the file."""
 
     # -- files and history --

@@ -9,6 +9,8 @@ from headwater.log.log import Log
 from headwater.ownership import own
 
 OWNER = "maintenance"
+TAIL_S = 3.0
+"""Commits younger than this stay hot: the pipeline and watching readers take them next, and hot is quicker."""
 
 
 def run_once(log: Log, settings: Settings, *, force: bool = False) -> dict[str, int]:
@@ -25,7 +27,7 @@ def run_once(log: Log, settings: Settings, *, force: bool = False) -> dict[str, 
     try:
         with own(log, OWNER, wait=force):
             if wants_seal:
-                done["sealed"] = seal.seal(log, settings)
+                done["sealed"] = seal.seal(log, settings, tail_s=0.0 if force else TAIL_S)
             for topic in due:
                 base.write(log, topic, log.newest_commit(), settings)
                 done["bases"] += 1

@@ -65,6 +65,10 @@ class Schema:
 
     def arrow(self) -> pa.Schema:
         """The data columns as files hold them."""
+        return self._arrow
+
+    @cached_property
+    def _arrow(self) -> pa.Schema:
         return pa.schema([(field.name, types.arrow_type(field.type)) for field in self.fields])
 
     def to_json(self) -> str:

@@ -28,6 +28,7 @@ one end), so they survive files and compare as infinities.
 from __future__ import annotations
 
 import re
+from functools import cache
 from typing import Final
 
 import pyarrow as pa
@@ -77,6 +78,7 @@ _ALIASES: Final = {
 _DECIMAL = re.compile(r"DECIMAL\((\d+),\s*(\d+)\)")
 
 
+@cache
 def canonical(duckdb_type: str) -> str:
     """The canonical text of a DuckDB type name; raises ValueError when files cannot hold it."""
     text = duckdb_type.strip().upper()
@@ -92,6 +94,7 @@ def canonical(duckdb_type: str) -> str:
     return text
 
 
+@cache
 def arrow_type(duckdb_type: str) -> pa.DataType:
     """The Arrow type that files hold for a column of this type."""
     text = canonical(duckdb_type)

@@ -102,6 +102,7 @@ def _engine(path: Path) -> Engine:
         URL.create("sqlite", database=str(path)),  # a URL text would end at a question mark in the path
         isolation_level="AUTOCOMMIT",  # we say BEGIN and COMMIT ourselves
         connect_args={"timeout": 30, "check_same_thread": False},
+        pool_reset_on_return=None,  # every block ends its transaction itself
         pool_size=8,
         max_overflow=24,
     )

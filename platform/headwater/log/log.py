@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any
 
 import pyarrow as pa
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, bindparam, select, update
 from sqlalchemy.dialects.sqlite import insert
 
 from headwater.catalog import tables
@@ -34,6 +34,19 @@ CACHED_POSITIONS_MAX = 256
 """Lists of topics and views kept for past positions; each is small, but there are many positions."""
 
 FOLDERS = ("data/hot", "data/segments", "data/bases", "manifests", "run", "state", "logs")
+
+
+MAX_COMMIT = 2**63 - 1
+
+# Built once: every step and every read asks them.
+_GENERATION = select(tables.setting.c.value).where(tables.setting.c.name == topics.GENERATION)
+_PRODUCER = select(tables.producer).where(tables.producer.c.name == bindparam("producer"))
+_COMMITS = (
+    select(tables.commit)
+    .where(tables.commit.c.number > bindparam("after"), tables.commit.c.number <= bindparam("upto"))
+    .order_by(tables.commit.c.number)
+    .limit(bindparam("most"))
+)
 
 
 def open_log(folder: Path, *, create: bool = False, clock: Clock | None = None) -> Log:
@@ -68,10 +81,7 @@ class Log:
 
     def newest_commit(self) -> int:
         """The number of the newest commit; 0 for an empty lake."""
-        query = select(tables.commit.c.number).order_by(tables.commit.c.number.desc()).limit(1)
-        with self.catalog.read() as connection:
-            number = connection.execute(query).scalar_one_or_none()
-        return number or 0
+        return self._look()
 
     def wait(self, after: int, timeout: float) -> int:
         """Return as soon as a commit newer than ``after`` exists, or after ``timeout`` seconds; the newest."""
@@ -99,11 +109,9 @@ class Log:
 
     def commits(self, after: int = 0, upto: int | None = None, limit: int = 100_000) -> list[CommitInfo]:
         """Commits in (after, upto], oldest first."""
-        query = select(tables.commit).where(tables.commit.c.number > after)
-        if upto is not None:
-            query = query.where(tables.commit.c.number <= upto)
+        place = {"after": after, "upto": MAX_COMMIT if upto is None else upto, "most": limit}
         with self.catalog.read() as connection:
-            rows = connection.execute(query.order_by(tables.commit.c.number).limit(limit)).all()
+            rows = connection.execute(_COMMITS, place).all()
         return [_commit_info(row) for row in rows]
 
     def commit_at_time(self, moment: datetime) -> int:
@@ -141,9 +149,8 @@ class Log:
 
     def producer(self, name: str) -> ProducerState:
         """Where a writer stands; an unknown one has epoch 0 and no position."""
-        query = select(tables.producer).where(tables.producer.c.name == name)
         with self.catalog.read() as connection:
-            row = connection.execute(query).one_or_none()
+            row = connection.execute(_PRODUCER, {"producer": name}).one_or_none()
         if row is None:
             return ProducerState(name=name, epoch=0, position=None, commit=None, confirmed=None)
         return ProducerState(
@@ -291,8 +298,7 @@ class Log:
 
     def _refresh(self, connection: Connection) -> None:
         """Forget what was read of topics and views when anyone has changed one since."""
-        query = select(tables.setting.c.value).where(tables.setting.c.name == topics.GENERATION)
-        generation = str(connection.execute(query).scalar_one_or_none())
+        generation = str(connection.execute(_GENERATION).scalar_one_or_none())
         if generation != self._generation or len(self._topics) + len(self._views) > CACHED_POSITIONS_MAX:
             self._topics, self._views = {}, {}
             self._generation = generation

@@ -10,12 +10,13 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import duckdb
 import numpy as np
 import pyarrow as pa
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 
 from headwater import duck, record, types
 from headwater.catalog import tables
@@ -26,6 +27,24 @@ from headwater.storage import hot
 
 if TYPE_CHECKING:
     from headwater.log.log import Log
+
+
+# Built once: every step and every read asks them, and building costs more than asking.
+_HOT = (
+    select(tables.batch, tables.file.c.path, tables.commit.c.time)
+    .join(tables.file, tables.file.c.id == tables.batch.c.file)
+    .join(tables.commit, tables.commit.c.number == tables.batch.c.commit)
+    .where(tables.batch.c.topic == bindparam("topic"))
+    .where(tables.batch.c.commit > bindparam("after"), tables.batch.c.commit <= bindparam("upto"))
+    .order_by(tables.batch.c.partition, tables.batch.c.first_offset)
+)
+_SEALED = (
+    select(tables.segment, tables.file.c.path, tables.file.c.bytes, tables.file.c.digest)
+    .join(tables.file, tables.file.c.id == tables.segment.c.file)
+    .where(tables.segment.c.topic == bindparam("topic"), tables.file.c.removed.is_(None))
+    .where(tables.segment.c.last_commit > bindparam("after"), tables.segment.c.first_commit <= bindparam("upto"))
+    .order_by(tables.segment.c.partition, tables.segment.c.first_offset)
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +63,7 @@ class Plan:
         """Records in the plan's batches and segments; segments may hold some outside the range."""
         return sum(batch.rows for batch in self.batches) + sum(segment.rows for segment in self.segments)
 
-    @property
+    @cached_property
     def target(self) -> pa.Schema:
         """The columns of the result: the topic's own, its metadata columns, the implicit ones."""
         data = self.topic.schema.arrow()
@@ -54,25 +73,13 @@ class Plan:
 
 def plan(log: Log, topic: Topic, after: int, upto: int) -> Plan:
     """Batches and segments that hold records of commits in (after, upto]."""
-    batch, segment, file, commit = tables.batch, tables.segment, tables.file, tables.commit
-    hot_query = (
-        select(batch, file.c.path, commit.c.time)
-        .join(file, file.c.id == batch.c.file)
-        .join(commit, commit.c.number == batch.c.commit)
-        .where(batch.c.topic == topic.id, batch.c.commit > after, batch.c.commit <= upto)
-        .order_by(batch.c.partition, batch.c.first_offset)
-    )
-    sealed_query = (
-        select(segment, file.c.path, file.c.bytes, file.c.digest)
-        .join(file, file.c.id == segment.c.file)
-        .where(segment.c.topic == topic.id, segment.c.last_commit > after, segment.c.first_commit <= upto)
-        .where(file.c.removed.is_(None))
-        .order_by(segment.c.partition, segment.c.first_offset)
-    )
+    place = {"topic": topic.id, "after": after, "upto": upto}
     with log.catalog.read() as connection:
-        batches = tuple(Batch(**row._mapping) for row in connection.execute(hot_query))
-        segments = tuple(Segment(**row._mapping) for row in connection.execute(sealed_query))
-        schemas = topics.schemas(connection, topic.id)
+        batches = tuple(Batch(**row._mapping) for row in connection.execute(_HOT, place))
+        segments = tuple(Segment(**row._mapping) for row in connection.execute(_SEALED, place))
+        versions = {part.schema_version for part in batches} | {part.schema_version for part in segments}
+        schemas = topics.schemas(connection, topic.id) if versions - {topic.schema_version} else {}
+    schemas[topic.schema_version] = topic.schema
     return Plan(topic=topic, after=after, upto=upto, batches=batches, segments=segments, schemas=schemas)
 
 

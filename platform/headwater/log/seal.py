@@ -16,7 +16,7 @@ import pyarrow as pa
 from sqlalchemy import Connection, delete, exists, func, insert, select, update
 
 from headwater.catalog import tables
-from headwater.catalog.records import Batch, Segment, Topic
+from headwater.catalog.records import Batch, Segment, Topic, to_datetime
 from headwater.config import Settings
 from headwater.log import manifest, read
 from headwater.log.log import Log
@@ -54,13 +54,14 @@ def is_due(log: Log, settings: Settings) -> bool:
     )
 
 
-def seal(log: Log, settings: Settings) -> int:
-    """Seal every hot batch up to the newest commit; returns how many records that were.
+def seal(log: Log, settings: Settings, *, tail_s: float = 0.0) -> int:
+    """Seal the hot batches of all commits older than ``tail_s`` seconds; returns how many records that were.
 
     The caller owns ``maintenance``. CorruptFile stops before anything is swapped; StorageError and DiskFull
     leave everything as it was.
     """
-    upto = log.newest_commit()
+    newest = log.newest_commit()
+    upto = newest if tail_s == 0 else log.commit_at_time(to_datetime(log.clock.now_us() - int(tail_s * 1e6)))
     sealed = 0
     for topic in _all_topics(log):
         segments = [s for run in _runs(log, topic, upto) for s in _write(log, topic, run, settings)]

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, bindparam, select, update
 
 from headwater import record
 from headwater.catalog import tables
@@ -34,6 +34,22 @@ if TYPE_CHECKING:
 
 FILE_BYTES_MAX = 64 * 1024 * 1024
 """A hot file is closed at this size; one commit may reference several. Bounds what one read maps."""
+
+
+# Built once: they run in every commit, while other writers wait.
+_NEWEST = select(tables.commit.c.number, tables.commit.c.time).order_by(tables.commit.c.number.desc()).limit(1)
+_PRODUCER = select(tables.producer).where(tables.producer.c.name == bindparam("producer"))
+_TAKE = (
+    update(tables.partition)
+    .where(tables.partition.c.topic == bindparam("in_topic"), tables.partition.c.partition == bindparam("in_partition"))
+    .values(next_offset=tables.partition.c.next_offset + bindparam("count"))
+    .returning(tables.partition.c.next_offset)
+)
+_MOVE = (
+    update(tables.producer)
+    .where(tables.producer.c.name == bindparam("producer"))
+    .values(position=bindparam("new_position"), commit=bindparam("new_commit"))
+)
 
 
 @dataclass(kw_only=True)
@@ -188,11 +204,8 @@ class Transaction:
         self._insert_batches(connection, number, time)
         if self._step is not None:
             _insert_step(connection, self._step, number)
-        connection.execute(
-            update(tables.producer)
-            .where(tables.producer.c.name == self.producer)
-            .values(position=self.position, commit=number)
-        )
+        moved = {"producer": self.producer, "new_position": self.position, "new_commit": number}
+        connection.execute(_MOVE, moved)
         values = {"number": number, "time": time, "producer": self.producer, "position": self.position}
         connection.execute(tables.commit.insert().values(rows=self.rows, **values))
         self._publishing = True
@@ -205,8 +218,7 @@ class Transaction:
         )
 
     def _check_producer(self, connection: Connection) -> None:
-        query = select(tables.producer).where(tables.producer.c.name == self.producer)
-        row = connection.execute(query).one_or_none()
+        row = connection.execute(_PRODUCER, {"producer": self.producer}).one_or_none()
         if row is None or row.epoch != self.epoch:
             found = None if row is None else row.epoch
             raise Fenced(
@@ -260,17 +272,13 @@ def _batch_row(staged: _Staged, topic_id: int, file: int, offset: int, commit: i
 
 def _take_offsets(connection: Connection, topic_id: int, partition: int, count: int) -> int:
     """Reserve ``count`` offsets of a partition; returns the first."""
-    place = (tables.partition.c.topic == topic_id) & (tables.partition.c.partition == partition)
-    first = int(connection.execute(select(tables.partition.c.next_offset).where(place)).scalar_one())
-    connection.execute(update(tables.partition).where(place).values(next_offset=first + count))
-    return first
+    after = connection.execute(_TAKE, {"in_topic": topic_id, "in_partition": partition, "count": count}).scalar_one()
+    return int(after) - count
 
 
 def _next_commit(connection: Connection, now_us: int) -> tuple[int, int]:
     """Number and time of the next commit: times grow even when the clock does not."""
-    row = connection.execute(
-        select(tables.commit.c.number, tables.commit.c.time).order_by(tables.commit.c.number.desc()).limit(1)
-    ).first()
+    row = connection.execute(_NEWEST).first()
     return (1, now_us) if row is None else (row.number + 1, max(row.time + 1, now_us))
 
 

@@ -5,6 +5,7 @@ It is a process of its own, so that rewriting files never delays the supervisor 
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 ROUND_S = 1.0
 """Looking whether anything is due costs a few catalog reads; the limits themselves are larger."""
+NICENESS = 10
+"""Rewriting files yields the cores to capture and views, which somebody waits for."""
 RETRY_S = 5.0
 """After a failure that may pass, a full disk above all."""
 
@@ -28,6 +31,7 @@ RETRY_S = 5.0
 def run(project: Project) -> None:
     """Work until asked to stop. Raises what trying again cannot mend, CorruptFile for example."""
     log_lines = logs.logger(OWNER)
+    os.nice(NICENESS)
     with stop_signals() as stop, open_log(project.lake_dir, create=True) as log, _Beat(log) as beat:
         log_lines.info("ready; removed %d files of writers that died", start(log)["orphans"])
         while not stop.is_set():
