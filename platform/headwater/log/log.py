@@ -70,7 +70,9 @@ class Log:
         self.live = Live(folder, clock)
         self._newest = 0
         self._arrived = threading.Condition()
-        self._watch = threading.local()
+        self._look_lock = threading.Lock()
+        self._looker: sqlite3.Connection | None = None
+        self._seen = (-1, -1)
         self._topics: dict[int | None, list[Topic]] = {}
         self._views: dict[int | None, list[View]] = {}
         self._generation = ""
@@ -95,8 +97,9 @@ class Log:
 
     def published(self, number: int) -> None:
         """Wake this process's waiters; a transaction calls it."""
-        with self._arrived:
+        with self._look_lock:
             self._newest = max(self._newest, number)
+        with self._arrived:
             self._arrived.notify_all()
 
     def commit_info(self, number: int) -> CommitInfo:
@@ -271,6 +274,10 @@ class Log:
         return self.setting("timezone") or "UTC"
 
     def close(self) -> None:
+        with self._look_lock:
+            if self._looker is not None:
+                self._looker.close()
+                self._looker = None
         self.catalog.close()
 
     def __enter__(self) -> Log:
@@ -305,18 +312,16 @@ class Log:
 
     def _look(self) -> int:
         """The newest commit, at the price of one pragma when no other process has written."""
-        if not hasattr(self._watch, "connection"):
-            path = self.folder / FILE
-            self._watch.connection = sqlite3.connect(path, isolation_level=None, timeout=30)
-            self._watch.seen = (-1, -1)
-        connection: sqlite3.Connection = self._watch.connection
-        version = connection.execute("PRAGMA data_version").fetchone()[0]
-        if (version, self._newest) != self._watch.seen:
-            row = connection.execute('SELECT max(number) FROM "commit"').fetchone()
-            with self._arrived:
+        with self._look_lock:
+            if self._looker is None:
+                path = self.folder / FILE
+                self._looker = sqlite3.connect(path, isolation_level=None, timeout=30, check_same_thread=False)
+            version = self._looker.execute("PRAGMA data_version").fetchone()[0]
+            if (version, self._newest) != self._seen:
+                row = self._looker.execute('SELECT max(number) FROM "commit"').fetchone()
                 self._newest = max(self._newest, row[0] or 0)
-            self._watch.seen = (version, self._newest)
-        return self._newest
+                self._seen = (version, self._newest)
+            return self._newest
 
 
 def _commit_info(row: Any) -> CommitInfo:
