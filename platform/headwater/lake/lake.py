@@ -43,6 +43,8 @@ from headwater.types import quote
 STALE_AFTER_S = 60.0
 """A paused view older than this makes a query without ``at=`` fail instead of answering from the past."""
 
+_READER_ERRORS = (duckdb.IOException, duckdb.InvalidInputException, duckdb.InternalException, duckdb.FatalException)
+
 _KIND_PREFIX = re.compile(r"^\w+(?: \w+)* Error: ")
 """DuckDB begins its messages with the kind of error, which our own class says already."""
 
@@ -165,7 +167,8 @@ class Lake:
 
         ``defining``: nothing of the person's own SQL had run yet.
         """
-        by_reader = ".parquet" in str(error) or type(error) is duckdb.Error  # some of its errors have no class
+        # Some of the Parquet reader's errors have no class of their own, some come as the caller's fault.
+        by_reader = type(error) is duckdb.Error or isinstance(error, _READER_ERRORS) or ".parquet" in str(error)
         if defining or by_reader:
             for reference in resolved.references:
                 for segment in read.plan(self.log, reference.topic, 0, commit).segments:
