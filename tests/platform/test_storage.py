@@ -146,7 +146,7 @@ def test_a_full_tmpfs_is_said_so_and_writing_goes_on_when_there_is_space(tmp_pat
             assert (count(log, TOPIC), count(log, OTHER)) == (written, 20)
             assert verify(log, deep=True).findings == ()
     finally:
-        subprocess.run(["umount", str(folder)], check=True)
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 def flip(path: Path, place: int) -> None:
