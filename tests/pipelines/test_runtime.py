@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
 from headwater.config import Settings, load
 from headwater.errors import NameNotFound, OwnedElsewhere, UsageError
+from headwater.lake import Lake
 from headwater.log import Log, open_log
 from headwater.ownership import own
 from headwater.schema import Schema
@@ -261,3 +263,46 @@ def test_an_unknown_view_is_named_with_its_neighbours(shop: Shop) -> None:
         create_all(log)
         with pytest.raises(NameNotFound, match="revenue"):
             api.pause_view(log, "revenu")
+
+
+def test_a_row_that_changed_its_key_keeps_what_the_source_did_not_send(tmp_path: Path) -> None:
+    """An unchanged TOAST value is not sent with the new key: it is the old key's, prior or of the same batch."""
+    schema = Schema.of({"id": "BIGINT", "body": "VARCHAR", "n": "BIGINT"}, key=["id"])
+    types = pa.schema(
+        [
+            *schema.arrow(),
+            ("_op", pa.string()),
+            ("_unchanged", pa.list_(pa.string())),
+            ("_lsn", pa.int64()),
+            ("_seq", pa.int64()),
+        ]
+    )
+
+    def rows(*values: tuple[object, ...]) -> pa.Table:
+        return pa.Table.from_pylist([dict(zip(types.names, row, strict=True)) for row in values], schema=types)
+
+    # The delete and the create of one key change stand at one place (_lsn, _seq) of one transaction.
+    batches = {
+        "0/1": rows((1, "long one", 0, "r", None, 0, 1), (2, "long two", 0, "r", None, 0, 2)),
+        "0/2": rows((1, None, None, "d", None, 1, 1), (11, None, 5, "c", ["body"], 1, 1)),
+        "0/3": rows(
+            (2, "changed", 1, "u", None, 2, 1), (2, None, None, "d", None, 2, 2), (12, None, 6, "c", ["body"], 2, 2)
+        ),
+    }
+    with open_log(tmp_path / "lake", create=True) as log, own(log, "source:s") as owner:
+        before = None
+        for position, changes in batches.items():
+            with log.transaction("source:s", owner.epoch, before) as tx:
+                if before is None:
+                    tx.create_topic("s.public.t", "table", schema, source="s")
+                tx.append("s.public.t", changes)
+                tx.position = position
+                tx.commit()
+            if before is None:
+                api.create_view(log, "SELECT id, body FROM t", name="bodies")
+            before = position
+            run(log)
+        with Lake(log) as lake:
+            found = lake.sql("SELECT id, body FROM bodies ORDER BY id").fetchall()
+            assert found == [(11, "long one"), (12, "changed")]
+            assert found == lake.sql("SELECT id, body FROM t ORDER BY id").fetchall()

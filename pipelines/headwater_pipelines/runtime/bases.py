@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from headwater import record
+from headwater.log import moves
 from headwater.log.fold import GONE, KEPT, fold_sql
 from headwater.schema import Schema
 from headwater.types import lift_sql, quote
@@ -22,7 +23,7 @@ from headwater_pipelines.runtime.state import State
 
 _ARRIVED = "arrived"
 _META = {
-    "table": (record.OP, record.UNCHANGED, record.OFFSET, record.PARTITION),
+    "table": (record.OP, record.UNCHANGED, record.OFFSET, record.PARTITION, record.LSN, record.SEQ),
     "multiset": (record.OP, record.WEIGHT, record.OFFSET, record.PARTITION),
     "insert_only": (record.OP, record.OFFSET, record.PARTITION),
     "event": (),
@@ -59,7 +60,8 @@ class Store:
             return 0
         state.connection.register(_ARRIVED, changes)
         try:
-            return state.temporary(f"CREATE OR REPLACE TEMP TABLE {quote(self.delta)} AS {self._delta_sql(changes)}")
+            body = self._delta_sql(state, changes)
+            return state.temporary(f"CREATE OR REPLACE TEMP TABLE {quote(self.delta)} AS {body}")
         finally:
             state.connection.unregister(_ARRIVED)
 
@@ -100,9 +102,9 @@ class Store:
         """Whether every record is a new row: no row before it has to be looked up."""
         return _ops(changes) <= {"c", "r"}
 
-    def _delta_sql(self, changes: pa.Table) -> str:
+    def _delta_sql(self, state: State, changes: pa.Table) -> str:
         if self.base.kind == "table" and not self._grows(changes):
-            return self._keyed(changes)
+            return self._keyed(state, changes)
         lifted = self._lifted() or ("" if self.base.weighted else "true AS _row")
         weight = record.WEIGHT if self.base.weighted else "1::BIGINT"
         select = f"{lifted}, {weight} AS {WEIGHT}" if lifted else f"{weight} AS {WEIGHT}"
@@ -119,7 +121,7 @@ class Store:
             f" UNION ALL {before} FROM {quote(self.base.table)}"
         )
 
-    def _keyed(self, changes: pa.Table) -> str:
+    def _keyed(self, state: State, changes: pa.Table) -> str:
         keys = ", ".join(quote(key) for key in self.schema.key)
         meta = ", ".join(_META["table"])
         lifted = self._lifted()
@@ -131,8 +133,11 @@ class Store:
                 f" SEMI JOIN ({rows}) USING ({keys})"
                 f" UNION ALL SELECT {self.columns}, 1::BIGINT AS {WEIGHT} FROM ({rows}) WHERE {record.OP} <> 'd'"
             )
-        fold = fold_sql(self.schema, "table", f"SELECT {lifted}, {meta} FROM {_ARRIVED}", partial=partial)
         table = quote(self.base.table)
+        source = f"SELECT {lifted}, {meta} FROM {_ARRIVED}"
+        if partial and (state.row(moves.exist_sql(source)) or (False,))[0]:
+            source = moves.complete(state.connection, self.schema, source, f"SELECT {self.columns} FROM {table}")
+        fold = fold_sql(self.schema, "table", source, partial=partial)
         touched = "" if _has(changes, "t") else f" SEMI JOIN folded USING ({keys})"
         values = self.columns
         prior = ""
