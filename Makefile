@@ -48,7 +48,7 @@ demo: $(STAMP)  ## Starts everything: PostgreSQL with a live web shop, views, Ju
 	$(BIN)/headwater demo
 
 test: $(STAMP) setup-browser  ## Runs the tests, all but the long ones; under 8 minutes on 2 cores.
-	$(BIN)/python -m pytest -m "not long" $(ARGS)
+	$(BIN)/python -m pytest -m "not long" -n 2 --dist loadfile $(ARGS)
 
 test-long: $(STAMP) setup-browser  ## Runs the long tests: load, crash sweeps, restarts. ARGS="..." goes to pytest.
 	$(BIN)/python -m pytest -m long $(ARGS)

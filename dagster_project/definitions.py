@@ -1,3 +1,5 @@
 """Where `dagster dev` in this folder finds the definitions."""
 
-from headwater_dagster.definitions import defs as defs
+from headwater_dagster.definitions import defs
+
+__all__ = ["defs"]
