@@ -209,7 +209,7 @@ class World:
         for _ in range(self.rng.choice([1, 2, 5, 20, 40]) if topic.offset else 40):
             self.mutate(topic, records)
         for place, item in enumerate(records):
-            item.update(_offset=topic.offset + place, _partition=0)
+            item.update(_offset=topic.offset + place, _partition=0, _lsn=topic.offset, _seq=place)
         topic.offset += len(records)
         self.write_oracle(topic)
         store = self.stores[topic.base]
@@ -217,7 +217,7 @@ class World:
         for f in store.schema.fields:
             columns[f.name] = pa.array([item.get(f.name) for item in records], types.arrow_type(f.type))
         meta = {"_op": pa.string(), "_weight": pa.int64(), "_offset": pa.int64(), "_partition": pa.int32(),
-                "_unchanged": pa.list_(pa.string())}  # fmt: skip
+                "_unchanged": pa.list_(pa.string()), "_lsn": pa.int64(), "_seq": pa.int64()}  # fmt: skip
         for name in store.reads[len(store.schema.names) :]:
             columns[name] = pa.array([item.get(name) for item in records], meta[name])
         return pa.table(columns)

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from headwater import logs
 from headwater.catalog.records import View
 from headwater.config import Settings
-from headwater.errors import HeadwaterError, StateMismatch
+from headwater.errors import HeadwaterError, NameNotFound, StateMismatch
 from headwater.log import Log
 from headwater.log.topics import GENERATION
 from headwater.ownership import own
@@ -135,7 +135,9 @@ class Worker:
         self._forget(wanted)
         for view in errors.keys() & catalog.keys():
             if catalog[view].state != "paused":
-                self._mark(catalog[view], "failed", str(errors[view]))
+                # Before the initial copy is published its tables are not there: that is no failure.
+                waits = isinstance(errors[view], NameNotFound) and catalog[view].state == "creating"
+                self._mark(catalog[view], "creating" if waits else "failed", str(errors[view]))
         added = {v: view for v, view in wanted.items() if v not in self.engine.program.views}
         self._build(added, catalog)
         for view in self.engine.program.views.keys() & catalog.keys():
