@@ -137,7 +137,7 @@ class Lake:
             try:
                 bodies = [self._body(cursor, r, published, inputs, n) for n, r in enumerate(resolved.references)]
                 cursor.execute("BEGIN")
-                stack.callback(cursor.execute, "ROLLBACK")
+                stack.callback(self._end, cursor)
                 for reference, body in zip(resolved.references, bodies, strict=True):
                     cursor.execute(f"CREATE OR REPLACE TEMP VIEW {quote(reference.private)} AS {body}")
                     # A transaction's snapshot of a database begins with its first statement on it.
@@ -145,6 +145,13 @@ class Lake:
             except duckdb.Error as error:
                 raise self._explained(error, resolved, published, defining=True) from error
         return resolved, published, inputs
+
+    def _end(self, cursor: duckdb.DuckDBPyConnection) -> None:
+        """End a reading transaction. A damaged file can take DuckDB's whole memory down: then begin a new one."""
+        try:
+            cursor.execute("ROLLBACK")
+        except duckdb.FatalException:
+            self._memory = _Memory(self.log)
 
     def _body(
         self, cursor: duckdb.DuckDBPyConnection, reference: Reference, published: int, inputs: int, place: int
