@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import subprocess
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -56,6 +57,14 @@ class Show:
         return [run for run in self.ask(RUNS)["results"] if run["status"] in statuses]
 
 
+def answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
 @pytest.fixture
 def show(tmp_path: Path, seed: int) -> Iterator[Show]:
     tmp_path.chmod(0o755)
@@ -75,6 +84,7 @@ def show(tmp_path: Path, seed: int) -> Iterator[Show]:
         await_(lambda: any("token=" in each for each in addresses()) and len(set(addresses())) > 1, "addresses", 120)
         jupyter = next(each for each in addresses() if "token=" in each)
         dagster = next(each for each in addresses() if "token=" not in each).rstrip("/")
+        await_(lambda: answers(f"{dagster}/server_info"), "Dagster's answer", 120)
         yield Show(folder=folder, jupyter=jupyter, dagster=dagster)
         process.send_signal(signal.SIGINT)
         assert process.wait(120) == 0, output.read_text()
