@@ -205,7 +205,7 @@ def streamed(connection: session.Connection, *, binary: bool, cuts: random.Rando
     while low < len(messages):
         high = low + cuts.randint(1, 40) if cuts else len(messages)
         part = messages[low:high]
-        chunk = Chunk.of(part, np.array([len(each) for each in part]))
+        chunk = Chunk.of(b"".join(part), np.array([len(each) for each in part]))
         pieces += [found for name, found in decoder.decode([chunk]) if name == "sample"]
         low = high
     whole = pa.concat_tables(pieces, promote_options="default")

@@ -6,11 +6,12 @@ import random
 
 import numpy as np
 
+from headwater_connectors.postgres.stream import FRAME, Block
 from headwater_connectors.postgres.transactions import HEADER, KEEPALIVE, Chunk, Idle, Pending, received
 
 
 def message(kind: str, number: int) -> bytes:
-    return b"w" + bytes(HEADER - 1) + kind.encode() + number.to_bytes(4, "big")
+    return (bytes(FRAME) + b"w").ljust(HEADER, b"\0") + kind.encode() + number.to_bytes(4, "big")
 
 
 def stream(draw: random.Random, transactions: int) -> list[bytes]:
@@ -19,6 +20,10 @@ def stream(draw: random.Random, transactions: int) -> list[bytes]:
     for _ in range(transactions):
         kinds += ["B", *("I" * draw.randint(1, 9)), "C"]
     return [message(kind, number) for number, kind in enumerate(kinds)]
+
+
+def block(messages: list[bytes]) -> Block:
+    return Block(b"".join(messages), np.array([len(each) for each in messages]))
 
 
 def bytes_of(chunks: list[Chunk]) -> bytes:
@@ -32,7 +37,7 @@ def test_what_is_taken_ends_with_a_commit_and_loses_nothing(seed: int) -> None:
         pending, taken, low = Pending(), b"", 0
         while low < len(messages):
             high = low + draw.randint(1, 15)
-            for chunk in received(messages[low:high]):
+            for chunk in received(block(messages[low:high])):
                 assert isinstance(chunk, Chunk)
                 pending.add(chunk)
             low = high
@@ -51,7 +56,7 @@ def test_what_is_taken_ends_with_a_commit_and_loses_nothing(seed: int) -> None:
 
 def test_a_transaction_without_its_end_is_taken_only_on_demand() -> None:
     pending = Pending()
-    pending.add(Chunk.of([message("B", 1), message("I", 2)], np.array([30, 30])))
+    pending.add(Chunk.of(message("B", 1) + message("I", 2), np.array([len(message("B", 1))] * 2)))
     assert not pending.whole
     assert pending.take_whole() == []
     assert bytes_of(pending.take_all()) == message("B", 1) + message("I", 2)
@@ -59,8 +64,8 @@ def test_a_transaction_without_its_end_is_taken_only_on_demand() -> None:
 
 
 def test_keepalives_keep_their_place_between_messages() -> None:
-    idle = KEEPALIVE.pack(77, 0, 1)
-    found = list(received([message("B", 1), idle, message("C", 2), idle]))
+    idle = bytes(FRAME) + KEEPALIVE.pack(b"k", 77, 0, 1)
+    found = list(received(block([message("B", 1), idle, message("C", 2), idle])))
     assert [type(each) for each in found] == [Chunk, Idle, Chunk, Idle]
     assert [each.whole for each in found if isinstance(each, Chunk)] == [0, 1]
     assert [each.end_lsn for each in found if isinstance(each, Idle)] == [77, 77]

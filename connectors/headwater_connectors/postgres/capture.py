@@ -29,7 +29,7 @@ from headwater.log import Log
 from headwater.log.transaction import Transaction
 from headwater.ownership import own
 from headwater.schema import Schema
-from headwater_connectors.postgres import catalog, publication, session, shape, slot
+from headwater_connectors.postgres import catalog, publication, session, shape, slot, stream
 from headwater_connectors.postgres.beat import Beat
 from headwater_connectors.postgres.care import Care
 from headwater_connectors.postgres.decoder import Decoder, TextNeeded
@@ -182,8 +182,7 @@ class Capture:
         position = catalog.parse_lsn(state.position)
         self._confirmed = max(position, catalog.parse_lsn(state.confirmed or "0/0"))
         command = slot.start_command(name, publication.names(name), state.position, binary=not text)
-        session.run_replication(replication, command, name)
-        receiver = Receiver(replication, name, self._confirmed)
+        receiver = Receiver(stream.start(replication, command, name), name, self._confirmed)
         decoder = Decoder(transactions_topic(name), lambda relation: self._resolve(connection, relation))
         decoder.position = position
         receiver.start()

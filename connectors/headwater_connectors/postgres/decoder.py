@@ -25,7 +25,7 @@ from headwater_connectors.postgres.cells import PAD, UNCHANGED, Bools, Bytes, Ce
 from headwater_connectors.postgres.columns import Column
 from headwater_connectors.postgres.relation import Relation, Target
 from headwater_connectors.postgres.temporal import MICROS_2000
-from headwater_connectors.postgres.transactions import HEADER, Chunk
+from headwater_connectors.postgres.transactions import HEADER, XLOG_DATA, Chunk
 
 BEGIN, COMMIT, INSERT, UPDATE, DELETE, TRUNCATE, RELATION = b"BCIUDTR"
 _KEY, _OLD, _NEW = b"KON"
@@ -178,7 +178,7 @@ class _Context:
             np.cumsum(begins),
             running,
             _after(left.lsn, read(batch.buffer, "i8", at + 1)),
-            _after(left.begin_lsn, read(batch.buffer, "i8", at - HEADER + 1)),
+            _after(left.begin_lsn, read(batch.buffer, "i8", at - XLOG_DATA.size + 1)),
             _after(left.xid, read(batch.buffer, "u4", at + 17)),
             _after(left.committed_at, read(batch.buffer, "i8", at + 9) + MICROS_2000),
             _after(-left.changes, running[begins]),

@@ -1,25 +1,27 @@
 """Received messages, packed, and where whole source transactions end among them.
 
-A commit of the log may end only where a source transaction does (law 2). Messages are kept as one block of
-bytes and their lengths: per message a handful of bytes instead of Python objects.
+A commit of the log may end only where a source transaction does (law 2). Messages stay blocks of bytes and their
+lengths from the connection on: no Python object ever stands for one.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from headwater_connectors.postgres.cells import Int64s
+from headwater_connectors.postgres.stream import FRAME, Block
 
-HEADER = 25
-"""Bytes of the XLogData header before each message: 'w', start LSN, end LSN, send time."""
-_COMMIT = ord("C")
-KEEPALIVE = struct.Struct(">xQqB")
-"""'k', end of WAL, send time, answer wanted: shorter than any XLogData message."""
+XLOG_DATA = struct.Struct(">cQQq")
+"""'w', start LSN, end LSN, send time; the message follows."""
+KEEPALIVE = struct.Struct(">cQqB")
+"""'k', end of WAL, send time, answer wanted."""
+HEADER = FRAME + XLOG_DATA.size
+"""Bytes before each message."""
+_COMMIT, _KEEPALIVE = ord("C"), ord("k")
 
 
 @dataclass(frozen=True)
@@ -31,8 +33,7 @@ class Chunk:
     whole: int
 
     @classmethod
-    def of(cls, messages: Sequence[Any], lengths: Int64s) -> Chunk:
-        data = b"".join(messages)
+    def of(cls, data: bytes | memoryview, lengths: Int64s) -> Chunk:
         types = np.frombuffer(data, np.uint8)[np.cumsum(lengths) - lengths + HEADER]
         commits = np.flatnonzero(types == _COMMIT)
         return cls(data, lengths, int(commits[-1]) + 1 if len(commits) else 0)
@@ -50,25 +51,26 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Idle:
-    """A keepalive: the server has sent everything before ``end_lsn``."""
+    """A keepalive: the server has sent everything before ``end_lsn``, and may want an answer."""
 
     end_lsn: int
+    answer: bool = False
     size: int = 0
 
 
-def received(messages: Sequence[Any]) -> Iterator[Chunk | Idle]:
-    """What get_copy_data returned, in order: runs of messages, and keepalives between them."""
-    if not messages:
-        return
-    lengths = np.fromiter(map(len, messages), np.int64, len(messages))
-    low = 0
-    for place in np.flatnonzero(lengths == KEEPALIVE.size).tolist():
+def received(block: Block) -> Iterator[Chunk | Idle]:
+    """What was read, in order: runs of messages, and keepalives between them."""
+    starts = np.cumsum(block.lengths) - block.lengths
+    kinds = np.frombuffer(block.data, np.uint8)[starts + FRAME]
+    view, low = memoryview(block.data), 0
+    for place in (*np.flatnonzero(kinds == _KEEPALIVE).tolist(), len(starts)):
+        end = len(view) if place == len(starts) else int(starts[place])
         if place > low:
-            yield Chunk.of(messages[low:place], lengths[low:place])
-        yield Idle(KEEPALIVE.unpack(messages[place])[0])
+            yield Chunk.of(view[int(starts[low]) : end], block.lengths[low:place])
+        if place < len(starts):
+            _, lsn, _, answer = KEEPALIVE.unpack_from(view, end + FRAME)
+            yield Idle(lsn, bool(answer))
         low = place + 1
-    if low < len(messages):
-        yield Chunk.of(messages[low:], lengths[low:])
 
 
 class Pending:

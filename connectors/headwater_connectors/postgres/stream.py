@@ -1,0 +1,269 @@
+"""How CopyData messages leave a connection: in blocks of whole messages, never one by one.
+
+Over an unencrypted connection the bytes are read from the socket itself, as many as are there, and the frames
+are found in them by arithmetic on the whole block; one libpq call a message costs more than decoding it. libpq
+has opened that connection and is idle: it has read nothing ahead. Where libpq holds the keys (TLS, GSS) its own
+calls are used. Both give the same blocks.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from operator import itemgetter
+from typing import Any, Protocol
+
+import numpy as np
+from psycopg import pq
+from psycopg.pq.abc import PGconn, PGresult
+
+from headwater.errors import HeadwaterError, SourceUnreachable
+from headwater_connectors.postgres.cells import Bytes, Int64s, read
+from headwater_connectors.postgres.session import refused, run_replication
+
+FRAME = 5
+"""Bytes in front of each message: 'd' and a length. Only their number matters to whoever gets a block."""
+BLOCK_BYTES = 256 << 10
+"""Enough to be looked at: a thousand messages cost hardly more than one."""
+BLOCK_SECONDS = 0.005
+"""... or what has come in this time."""
+DRY_SECONDS = 0.0002
+"""A pause between two reads: the server writes each message by itself, and a reader that wakes for each costs both
+sides a switch. Nearly doubles the rate on two cores; longer, and a unix socket's buffer (some 270 messages) fills."""
+SEND_SECONDS = 30.0
+"""A server that takes no reply for so long is gone."""
+MESSAGES_MAX = 8192
+"""Messages taken from libpq at a time."""
+
+_DATA = ord("d")
+_NOTHING = np.empty(0, np.int64)
+_PASSING = b"NSA"  # notice, parameter status, notification: not meant for us
+_ENDS = b"cCZ"  # copy done, command complete, ready
+_NOT_YET = (0, b"")
+_data_of = itemgetter(1)
+
+
+@dataclass(frozen=True)
+class Block:
+    """Whole messages in stream order, ``FRAME`` bytes in front of each; ``lengths`` count these too."""
+
+    data: bytes
+    lengths: Int64s
+
+    def __bool__(self) -> bool:
+        return len(self.lengths) > 0
+
+
+class Stream(Protocol):
+    """One running replication command. Used by one thread, which closes it; the connection ends with it."""
+
+    def fileno(self) -> int:
+        """Readable when ``read`` has something to do."""
+        ...
+
+    def read(self) -> Block:
+        """What waits, without waiting for more; may be empty. Raises what ended the stream."""
+        ...
+
+    def send(self, message: bytes) -> None:
+        """A message to the server."""
+        ...
+
+    def close(self) -> None: ...
+
+
+def start(connection: PGconn, command: str, name: str) -> Stream:
+    """Run START_REPLICATION; a refusal becomes one of our errors. ``connection`` belongs to the stream from now on."""
+    if connection.ssl_in_use or connection.used_gssapi:
+        run_replication(connection, command, name)
+        return LibpqStream(connection, name)
+    stream = SocketStream(connection, name)
+    try:
+        stream.start(command)
+    except OSError as error:
+        stream.release()
+        raise SourceUnreachable(f"the server did not start the stream: {error}", where=name) from error
+    except BaseException:
+        stream.release()
+        raise
+    return stream
+
+
+class SocketStream:
+    """Reads the connection's socket directly."""
+
+    def __init__(self, connection: PGconn, name: str) -> None:
+        self._connection = connection
+        self._name = name
+        self._socket = socket.socket(fileno=os.dup(connection.socket))
+        self._socket.settimeout(SEND_SECONDS)  # of sends; reads go round it and never wait
+        self._buffer = bytearray(2 * BLOCK_BYTES)
+        self._held = 0
+
+    def start(self, command: str) -> None:
+        self._socket.sendall(_frame(b"Q", command.encode() + b"\0"))
+        while True:
+            self._socket.recv(1, socket.MSG_PEEK)  # waits for the answer
+            self._fill()
+            for kind, body in self._rare():
+                if kind == b"W":
+                    return
+                self._end(kind, body)
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def read(self) -> Block:
+        until = time.monotonic() + BLOCK_SECONDS
+        while self._fill() and self._held < BLOCK_BYTES and time.monotonic() < until:
+            time.sleep(DRY_SECONDS)
+        block = self._cut()
+        if not block:
+            for kind, body in self._rare():
+                self._end(kind, body)
+        return block
+
+    def send(self, message: bytes) -> None:
+        self._socket.sendall(_frame(b"d", message))
+
+    def close(self) -> None:
+        self.release()
+        self._connection.finish()
+
+    def release(self) -> None:
+        """Give the connection back, which stays open."""
+        self._socket.close()
+
+    def _fill(self) -> bool:
+        """Read what is there; whether there was anything."""
+        try:
+            count = os.readv(self.fileno(), [memoryview(self._buffer)[self._held :]])
+        except BlockingIOError:
+            return False
+        if not count:
+            raise SourceUnreachable("the server closed the replication connection", where=self._name)
+        self._held += count
+        return True
+
+    def _cut(self) -> Block:
+        """Take the whole messages from the buffer's front."""
+        held = np.frombuffer(self._buffer, np.uint8, self._held)
+        ends = frame_ends(held, b"wk")
+        if not len(ends):
+            return Block(b"", _NOTHING)
+        data = held[: ends[-1]].tobytes()
+        self._drop(len(data))
+        return Block(data, np.diff(ends, prepend=0))
+
+    def _rare(self) -> Iterator[tuple[bytes, bytes]]:
+        """Frames at the front that are no data: kind and body. Makes room for a message larger than the buffer."""
+        while self._held >= FRAME and self._buffer[0] != _DATA:
+            end = 1 + int.from_bytes(self._buffer[1:FRAME])
+            if end > self._held:
+                break
+            kind, body = bytes(self._buffer[:1]), bytes(self._buffer[FRAME:end])
+            self._drop(end)
+            yield kind, body
+        if self._held >= FRAME:
+            self._make_room(1 + int.from_bytes(self._buffer[1:FRAME]))
+
+    def _make_room(self, size: int) -> None:
+        if size + BLOCK_BYTES > len(self._buffer):
+            self._buffer.extend(bytes(size + BLOCK_BYTES - len(self._buffer)))
+
+    def _drop(self, count: int) -> None:
+        rest = self._buffer[count : self._held]
+        if len(self._buffer) > 2 * BLOCK_BYTES and len(rest) < BLOCK_BYTES:
+            self._buffer = bytearray(2 * BLOCK_BYTES)
+        self._buffer[: len(rest)] = rest
+        self._held = len(rest)
+
+    def _end(self, kind: bytes, body: bytes) -> None:
+        if kind in _PASSING:
+            return
+        if kind == b"E":
+            fields = {part[:1]: part[1:] for part in body.split(b"\0") if part}
+            message = fields.get(b"M", b"").decode(errors="replace")
+            raise refused(fields.get(b"C", b"").decode(), message, self._name)
+        what = "ended the replication stream" if kind in _ENDS else f"sent a message of unknown kind {kind!r}"
+        raise SourceUnreachable(f"the server {what}", where=self._name)
+
+
+class LibpqStream:
+    """Reads through libpq, message by message inside C, for connections that only libpq can read."""
+
+    def __init__(self, connection: PGconn, name: str) -> None:
+        self._connection = connection
+        self._name = name
+
+    def fileno(self) -> int:
+        return self._connection.socket
+
+    def read(self) -> Block:
+        self._connection.consume_input()
+        next_message = partial(self._connection.get_copy_data, 1)
+        messages: list[Any] = list(islice(map(_data_of, iter(next_message, _NOT_YET)), MESSAGES_MAX))
+        ended = bool(messages) and len(messages[-1]) == 0
+        messages = [message for message in messages if len(message)] if ended else messages
+        if ended and not messages:
+            raise self._end(self._connection.get_result())
+        frame = bytes(FRAME)
+        lengths = np.fromiter(map(len, messages), np.int64, len(messages)) + FRAME
+        return Block(frame.join([b"", *messages]), lengths)
+
+    def send(self, message: bytes) -> None:
+        self._connection.put_copy_data(message)
+        self._connection.flush()
+
+    def close(self) -> None:
+        self._connection.finish()
+
+    def _end(self, result: PGresult | None) -> HeadwaterError:
+        if result is None:
+            return SourceUnreachable("the server ended the replication stream", where=self._name)
+        state = (result.error_field(pq.DiagnosticField.SQLSTATE) or b"").decode()
+        return refused(state, result.error_message.decode(errors="replace"), self._name)
+
+
+def frame_ends(held: Bytes, marks: bytes) -> Int64s:
+    """Where the whole CopyData frames that follow each other from the front end: exact whatever the messages hold.
+
+    A message's first byte is one of ``marks``. Every place that looks like a frame is a candidate; the frames are
+    those that the lengths lead to, one from the other. When all candidates are frames, which is nearly always, that
+    is one comparison.
+    """
+    at = np.flatnonzero(held[: max(len(held) - FRAME, 0)] == _DATA)
+    first = held[at + FRAME]
+    marked = first == marks[0]
+    for mark in marks[1:]:
+        marked |= first == mark
+    at = at[marked]
+    if not len(at) or at[0] != 0:
+        return _NOTHING
+    ends = at + 1 + read(held, "i4", at + 1)
+    if not np.array_equal(ends[:-1], at[1:]):
+        ends = ends[_reached(at, ends)]
+    return ends[: np.searchsorted(ends, len(held), side="right")]
+
+
+def _reached(at: Int64s, ends: Int64s) -> Int64s:
+    """Which candidates the first one leads to: in each round those twice as far away."""
+    count = len(at)
+    place = np.minimum(np.searchsorted(at, ends), count - 1)
+    jump = np.append(np.where(at[place] == ends, place, count), count)
+    reached = np.zeros(count + 1, np.bool_)
+    reached[0] = True
+    for _ in range(count.bit_length()):
+        reached[jump[reached]] = True
+        jump = jump[jump]
+    return np.flatnonzero(reached[:count])
+
+
+def _frame(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">ci", kind, 4 + len(body)) + body
