@@ -211,7 +211,8 @@ class Capture:
             now = time.monotonic()
             if pending.whole and not was_whole:
                 deadline = now + self._linger()
-            due = pending.whole and now >= deadline
+            last = self._until is not None and opened.idle >= self._until  # nothing more is waited for
+            due = pending.whole and (now >= deadline or last)
             if due or self._full(pending):
                 self._commit(opened)
             elif opened.idle > self._confirmed and not pending.messages:

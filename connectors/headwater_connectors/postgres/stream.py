@@ -33,9 +33,11 @@ BLOCK_BYTES = 256 << 10
 """Enough to be looked at: a thousand messages cost hardly more than one."""
 BLOCK_SECONDS = 0.005
 """... or what has come in this time."""
-DRY_SECONDS = 0.0002
+DRY_SECONDS = {socket.AF_UNIX: 0.0003, socket.AF_INET: 0.001, socket.AF_INET6: 0.001}
 """A pause between two reads: the server writes each message by itself, and a reader that wakes for each costs both
-sides a switch. Nearly doubles the rate on two cores; longer, and a unix socket's buffer (some 270 messages) fills."""
+sides a switch. Nearly doubles the rate on two cores. Of a unix socket some 270 messages fill the buffer: pause less."""
+DRY_READS = 3
+"""So often nothing came: the server has no more for now. Less, and whoever waits wakes between two transactions."""
 SEND_SECONDS = 30.0
 """A server that takes no reply for so long is gone."""
 MESSAGES_MAX = 8192
@@ -105,6 +107,7 @@ class SocketStream:
         self._socket.settimeout(SEND_SECONDS)  # of sends; reads go round it and never wait
         self._buffer = bytearray(2 * BLOCK_BYTES)
         self._held = 0
+        self._pause = DRY_SECONDS[self._socket.family]
 
     def start(self, command: str) -> None:
         self._socket.sendall(_frame(b"Q", command.encode() + b"\0"))
@@ -120,9 +123,11 @@ class SocketStream:
         return self._socket.fileno()
 
     def read(self) -> Block:
-        until = time.monotonic() + BLOCK_SECONDS
-        while self._fill() and self._held < BLOCK_BYTES and time.monotonic() < until:
-            time.sleep(DRY_SECONDS)
+        until, dry = time.monotonic() + BLOCK_SECONDS, 0
+        enough = len(self._buffer) - BLOCK_BYTES  # more only while a message larger than a block arrives
+        while self._held < enough and dry < DRY_READS and time.monotonic() < until:
+            dry = 0 if self._fill() else dry + 1
+            time.sleep(self._pause)
         block = self._cut()
         if not block:
             for kind, body in self._rare():
@@ -249,7 +254,8 @@ def frame_ends(held: Bytes, marks: bytes) -> Int64s:
     ends = at + 1 + read(held, "i4", at + 1)
     if not np.array_equal(ends[:-1], at[1:]):
         ends = ends[_reached(at, ends)]
-    return ends[: np.searchsorted(ends, len(held), side="right")]
+    whole: Int64s = ends[: np.searchsorted(ends, len(held), side="right")]
+    return whole
 
 
 def _reached(at: Int64s, ends: Int64s) -> Int64s:
