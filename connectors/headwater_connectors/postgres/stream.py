@@ -70,7 +70,7 @@ class Stream(Protocol):
         ...
 
     def read(self) -> Block:
-        """What waits, without waiting for more; may be empty. Raises what ended the stream."""
+        """What waits and what comes within a few milliseconds; may be empty. Raises what ended the stream."""
         ...
 
     def send(self, message: bytes) -> None:
@@ -107,6 +107,7 @@ class SocketStream:
         self._socket.settimeout(SEND_SECONDS)  # of sends; reads go round it and never wait
         self._buffer = bytearray(2 * BLOCK_BYTES)
         self._held = 0
+        self._closed = False
         self._pause = DRY_SECONDS[self._socket.family]
 
     def start(self, command: str) -> None:
@@ -118,6 +119,7 @@ class SocketStream:
                 if kind == b"W":
                     return
                 self._end(kind, body)
+            self._refuse_closed()
 
     def fileno(self) -> int:
         return self._socket.fileno()
@@ -132,6 +134,7 @@ class SocketStream:
         if not block:
             for kind, body in self._rare():
                 self._end(kind, body)
+            self._refuse_closed()  # only now: the server's last words say why
         return block
 
     def send(self, message: bytes) -> None:
@@ -151,10 +154,13 @@ class SocketStream:
             count = os.readv(self.fileno(), [memoryview(self._buffer)[self._held :]])
         except BlockingIOError:
             return False
-        if not count:
-            raise SourceUnreachable("the server closed the replication connection", where=self._name)
         self._held += count
-        return True
+        self._closed = not count
+        return count > 0
+
+    def _refuse_closed(self) -> None:
+        if self._closed:
+            raise SourceUnreachable("the server closed the replication connection", where=self._name)
 
     def _cut(self) -> Block:
         """Take the whole messages from the buffer's front."""
