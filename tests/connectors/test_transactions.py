@@ -7,7 +7,7 @@ import random
 import numpy as np
 
 from headwater_connectors.postgres.stream import FRAME, Block
-from headwater_connectors.postgres.transactions import HEADER, KEEPALIVE, Chunk, Idle, Pending, received
+from headwater_connectors.postgres.transactions import HEADER, KEEPALIVE, Chunk, Idle, Pending, pieces, received
 
 
 def message(kind: str, number: int) -> bytes:
@@ -69,3 +69,10 @@ def test_keepalives_keep_their_place_between_messages() -> None:
     assert [type(each) for each in found] == [Chunk, Idle, Chunk, Idle]
     assert [each.whole for each in found if isinstance(each, Chunk)] == [0, 1]
     assert [each.end_lsn for each in found if isinstance(each, Idle)] == [77, 77]
+
+
+def test_pieces_keep_every_chunk_in_order_and_are_of_the_size_asked_for() -> None:
+    chunks = [Chunk(bytes(size), np.array([size]), 0) for size in (3, 1, 4, 1, 5, 9, 2)]
+    found = [[chunk.size for chunk in piece] for piece in pieces(chunks, 5)]
+    assert found == [[3, 1, 4], [1, 5], [9], [2]]
+    assert list(pieces([], 5)) == []

@@ -11,9 +11,11 @@ the stored position: nothing is lost, nothing comes twice.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -37,7 +39,7 @@ from headwater_connectors.postgres.gap import check_gap, remember_system
 from headwater_connectors.postgres.receiver import Receiver
 from headwater_connectors.postgres.relation import Relation, Target
 from headwater_connectors.postgres.source import copy_source, owner_name, transactions_topic
-from headwater_connectors.postgres.transactions import Chunk, Pending
+from headwater_connectors.postgres.transactions import Chunk, Pending, pieces
 
 TAKE_SECONDS = 0.2
 """The longest wait for messages; between waits the loop looks at the stop flag and beats."""
@@ -51,6 +53,12 @@ IDLE_BYTES = 16 << 20
 """An idle position is stored, and then acknowledged, at most this often, or when so much WAL waits on it ..."""
 IDLE_AFTER_COMMIT_SECONDS = 1.0
 """... but soon after a commit, so that whoever waits for the source's end sees it reached."""
+DECODE_BYTES = 4 << 20
+"""Decoded at a time: some 20,000 rows, whose positions stay in the processor's cache from one column to the next."""
+DECODE_NICENESS = 10
+"""The decoding thread gives way to the receiver and to a server on the same cores: what was received can wait, but
+a unix socket is full a millisecond after the receiver should have run, and then the server sleeps. On two cores the
+server slept half as often and a million and a half changes took 8 % less time (`benchmarks.capture`)."""
 CARE_SECONDS = 10.0
 """How often tables that lost their identity are looked for: the time in which law 9's exception can last."""
 SLOT_WAIT_SECONDS = 15.0
@@ -102,7 +110,8 @@ class Capture:
         Raises what a person has to mend; SourceUnreachable when the server stays away, or is away at the start.
         """
         self._until = until
-        with own(self.log, owner_name(self.source.name)) as owner:
+        worker = ThreadPoolExecutor(1, "decode", initializer=os.nice, initargs=(DECODE_NICENESS,))
+        with worker as self._worker, own(self.log, owner_name(self.source.name)) as owner:
             self._epoch = owner.epoch
             try:
                 self._sessions()
@@ -264,6 +273,10 @@ class Capture:
         _log.debug("committed", extra={"commit": info.number, "lsn": info.position, "rows": info.rows})
 
     def _append(self, decoder: Decoder, chunks: list[Chunk]) -> None:
+        for piece in pieces(chunks, DECODE_BYTES):
+            self._worker.submit(self._decode, decoder, piece).result()
+
+    def _decode(self, decoder: Decoder, chunks: list[Chunk]) -> None:
         assert self._transaction is not None
         for topic, rows in decoder.decode(chunks):
             self._transaction.append(topic, rows)

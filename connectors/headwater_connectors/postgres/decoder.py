@@ -51,7 +51,6 @@ class Batch:
 
     @classmethod
     def of(cls, chunks: Sequence[Chunk]) -> Batch:
-        # numpy lets other threads run while it copies; joining bytes would hold up the receiver.
         buffer = np.concatenate([np.frombuffer(data, np.uint8) for data in (*(chunk.data for chunk in chunks), PAD)])
         ends = np.cumsum(np.concatenate([chunk.lengths for chunk in chunks]))
         starts = np.concatenate((np.zeros(1, np.int64), ends[:-1])) + HEADER

@@ -7,7 +7,7 @@ lengths from the connection on: no Python object ever stands for one.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,6 +71,20 @@ def received(block: Block) -> Iterator[Chunk | Idle]:
             _, lsn, _, answer = KEEPALIVE.unpack_from(view, end + FRAME)
             yield Idle(lsn, bool(answer))
         low = place + 1
+
+
+def pieces(chunks: Sequence[Chunk], size: int) -> Iterator[list[Chunk]]:
+    """The chunks in order, in runs of at least ``size`` bytes (the last one: what is left)."""
+    piece: list[Chunk] = []
+    held = 0
+    for chunk in chunks:
+        piece.append(chunk)
+        held += chunk.size
+        if held >= size:
+            yield piece
+            piece, held = [], 0
+    if piece:
+        yield piece
 
 
 class Pending:
