@@ -11,12 +11,12 @@ from __future__ import annotations
 import os
 import socket
 import struct
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from operator import itemgetter
+from time import sleep
 from typing import Any, Protocol
 
 import numpy as np
@@ -104,11 +104,13 @@ class SocketStream:
         self._connection = connection
         self._name = name
         self._socket = socket.socket(fileno=os.dup(connection.socket))
+        self._fileno = self._socket.fileno()
         self._socket.settimeout(SEND_SECONDS)  # of sends; reads go round it and never wait
         self._buffer = bytearray(2 * BLOCK_BYTES)
         self._held = 0
         self._closed = False
         self._pause = DRY_SECONDS[self._socket.family]
+        self._pauses = int(BLOCK_SECONDS / self._pause)
 
     def start(self, command: str) -> None:
         self._socket.sendall(_frame(b"Q", command.encode() + b"\0"))
@@ -122,14 +124,15 @@ class SocketStream:
             self._refuse_closed()
 
     def fileno(self) -> int:
-        return self._socket.fileno()
+        return self._fileno
 
     def read(self) -> Block:
-        until, dry = time.monotonic() + BLOCK_SECONDS, 0
+        dry, pauses = 0, self._pauses
         enough = len(self._buffer) - BLOCK_BYTES  # more only while a message larger than a block arrives
-        while self._held < enough and dry < DRY_READS and time.monotonic() < until:
+        while self._held < enough and dry < DRY_READS and pauses > 0:
             dry = 0 if self._fill() else dry + 1
-            time.sleep(self._pause)
+            pauses -= 1
+            sleep(self._pause)
         block = self._cut()
         if not block:
             for kind, body in self._rare():
@@ -151,7 +154,7 @@ class SocketStream:
     def _fill(self) -> bool:
         """Read what is there; whether there was anything."""
         try:
-            count = os.readv(self.fileno(), [memoryview(self._buffer)[self._held :]])
+            count = os.readv(self._fileno, (memoryview(self._buffer)[self._held :],))
         except BlockingIOError:
             return False
         self._held += count
