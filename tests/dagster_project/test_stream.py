@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import dagster as dg
@@ -15,7 +15,7 @@ import pytest
 from headwater.log import open_log
 from headwater.ownership import own
 from headwater_dagster import build_definitions, worker
-from headwater_dagster.lease import Lease, caught_up
+from headwater_dagster.lease import Account, Ending, Lease, caught_up
 from headwater_dagster.stream import JOB
 from headwater_pipelines.api import pause_pipeline, paused_by
 
@@ -78,14 +78,26 @@ def test_lease_starts_then_adopts(shop: Shop, instance: dg.DagsterInstance) -> N
     assert shop.log.producer(worker.PIPELINE).epoch == recorded.epoch, "adopting takes nothing over"
 
 
+def first_worker(shop: Shop, ended: Future[tuple[Ending, list[Account]]]) -> worker.Worker:
+    """The worker the lease started; a lease that ended instead says why."""
+    found: list[worker.Worker] = []
+
+    def look() -> bool:
+        if ended.done():
+            pytest.fail(f"the lease ended: {ended.exception() or ended.result()}")
+        found.extend(filter(None, [worker.find(shop.log)]))
+        return bool(found)
+
+    wait_until(look, "the first worker")
+    return found[0]
+
+
 def test_killed_worker_has_one_successor(shop: Shop) -> None:
     said: list[str] = []
     with open_log(shop.project.lake_dir) as log, ThreadPoolExecutor(1) as pool:
         lease = Lease(project=shop.project, log=log, run_id="r1", seconds=600, say=said.append)
         ended = pool.submit(lease.hold)
-        wait_until(lambda: worker.find(shop.log) is not None or ended.done(), "the first worker")
-        first = worker.find(shop.log)
-        assert first is not None
+        first = first_worker(shop, ended)
         psutil.Process(first.pid).kill()
         order = shop.order()
         wait_until(
@@ -110,9 +122,7 @@ def test_a_hanging_worker_is_replaced(shop: Shop, monkeypatch: pytest.MonkeyPatc
     with open_log(shop.project.lake_dir) as log, ThreadPoolExecutor(1) as pool:
         lease = Lease(project=shop.project, log=log, run_id="r1", seconds=600, say=said.append)
         ended = pool.submit(lease.hold)
-        wait_until(lambda: worker.find(shop.log) is not None or ended.done(), "the first worker")
-        first = worker.find(shop.log)
-        assert first is not None
+        first = first_worker(shop, ended)
         psutil.Process(first.pid).suspend()
         order = shop.order()
         wait_until(lambda: ended.done() or caught_up(shop.log, order), "the successor's steps")

@@ -11,13 +11,16 @@ import sqlite3
 import threading
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+from tenacity import retry, retry_if_exception, stop_after_delay, wait_random
 
 from headwater.clock import Clock
 
 FILE = "live.sqlite"
+_TORN = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+"""What a power cut leaves. Anything else, a lock above all, is no reason to remove a file that others write."""
 Stat = int | float | str | bool | None
 
 
@@ -72,16 +75,24 @@ class Live:
         if connection is None:
             try:
                 connection = _open(self._path)
-            except sqlite3.DatabaseError:
-                # Torn by a power cut: it holds nothing that matters.
-                with suppress(FileNotFoundError):
-                    self._path.unlink()
+            except sqlite3.DatabaseError as error:
+                if error.sqlite_errorcode not in _TORN:
+                    raise
+                for name in (FILE, f"{FILE}-wal", f"{FILE}-shm"):  # it holds nothing that matters
+                    self._path.with_name(name).unlink(missing_ok=True)
                 connection = _open(self._path)
             self._local.connection = connection
         return connection
 
 
+@retry(
+    retry=retry_if_exception(lambda error: getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY),
+    stop=stop_after_delay(5),
+    wait=wait_random(0.001, 0.02),
+    reraise=True,
+)
 def _open(path: Path) -> sqlite3.Connection:
+    """Who opens a new file at the same time as others may find it locked, whatever its timeout: hence the retry."""
     connection = sqlite3.connect(path, timeout=5, isolation_level=None)
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=OFF")

@@ -1,0 +1,39 @@
+"""The heartbeat file: many open it at once, and only a torn one is made anew."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from headwater.catalog.live import FILE, Live
+from headwater.clock import SystemClock
+
+OPENERS = 4
+
+
+def together(folder: Path) -> dict[str, object]:
+    """Everyone opens the new file and beats; what one who comes later reads."""
+    folder.mkdir()
+    gate = threading.Barrier(OPENERS)
+
+    def beat(number: int) -> None:
+        live = Live(folder, SystemClock())
+        gate.wait()
+        live.beat(f"component {number}", rows=number)
+
+    with ThreadPoolExecutor(OPENERS) as pool:
+        list(pool.map(beat, range(OPENERS)))
+    return {name: row.stats["rows"] for name, row in Live(folder, SystemClock()).read().items()}
+
+
+def test_who_opens_a_new_file_at_once_sees_the_others(tmp_path: Path) -> None:
+    for round_ in range(100):
+        assert together(tmp_path / str(round_)) == {f"component {number}": number for number in range(OPENERS)}
+
+
+def test_a_torn_file_is_made_anew(tmp_path: Path) -> None:
+    (tmp_path / FILE).write_bytes(b"torn by a power cut" * 500)
+    live = Live(tmp_path, SystemClock())
+    live.beat("component", rows=1)
+    assert live.read()["component"].stats == {"rows": 1}
