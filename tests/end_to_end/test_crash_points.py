@@ -37,7 +37,7 @@ VIEWS = {
     "notes": "SELECT word, count(*) AS n FROM note GROUP BY word",
 }
 WORST = "catalog.commit:after"
-SAMPLE = 2
+SAMPLE = 1
 DEADLINE_S = 60.0
 
 

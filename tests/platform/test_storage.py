@@ -250,7 +250,7 @@ def test_what_a_flipped_byte_in_a_segment_breaks_is_named(log: Log, query: str) 
     path = file_of(log, TOPIC, "segment")
     whole = path.read_bytes()
     errors = []
-    for place in range(0, len(whole), 41):
+    for place in range(0, len(whole), 101):
         path.write_bytes(whole)
         flip(path, place)
         with open_lake(log.folder) as lake:

@@ -99,7 +99,7 @@ def chosen(points: Sequence[str], chance: random.Random, many: int) -> list[int]
 def test_kill_at_some_calls(arena: Path, seed: int) -> None:
     points = record(arena / "whole", seed)
     assert {"storage.fsync:before", "catalog.commit:after", "acknowledge:before"} <= set(points)
-    for place in chosen(points, random.Random(seed), many=12):
+    for place in chosen(points, random.Random(seed), many=6):
         kill_at(arena / f"kill-{place}", seed, place, points[place - 1])
 
 
