@@ -47,8 +47,9 @@ setup-browser: $(STAMP)  ## Makes sure that a chromium for the browser tests is 
 demo: $(STAMP)  ## Starts everything: PostgreSQL with a live web shop, views, JupyterLab and Dagster; Ctrl-C ends it.
 	$(BIN)/headwater demo
 
+# Three workers on two cores: a test waits for processes a third of its time.
 test: $(STAMP) setup-browser  ## Runs the tests, all but the long ones; under 8 minutes on 2 cores.
-	$(BIN)/python -m pytest -m "not long" -n 2 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -m "not long" -n 3 --dist loadfile $(ARGS)
 
 test-long: $(STAMP) setup-browser  ## Runs the long tests: load, crash sweeps, restarts. ARGS="..." goes to pytest.
 	$(BIN)/python -m pytest -m long $(ARGS)
