@@ -58,7 +58,7 @@ DECODE_BYTES = 4 << 20
 DECODE_NICENESS = 10
 """The decoding thread gives way to the receiver and to a server on the same cores: what was received can wait, but
 a unix socket is full a millisecond after the receiver should have run, and then the server sleeps. On two cores the
-server slept 370 to 430 times instead of 630 and a million and a half changes came 5 to 8 % faster (means of five)."""
+server slept 310 to 430 times instead of 630 and a million and a half changes came 5 to 8 % faster (means of five)."""
 CARE_SECONDS = 10.0
 """How often tables that lost their identity are looked for: the time in which law 9's exception can last."""
 SLOT_WAIT_SECONDS = 15.0

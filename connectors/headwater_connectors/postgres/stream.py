@@ -32,7 +32,7 @@ FRAME = 5
 BLOCK_BYTES = 256 << 10
 """Enough to be looked at: a thousand messages cost hardly more than one."""
 BLOCK_SECONDS = 0.005
-"""... or what has come in this time."""
+"""... or what has come in pauses of this length together."""
 DRY_SECONDS = {socket.AF_UNIX: 0.00015, socket.AF_INET: 0.001, socket.AF_INET6: 0.001}
 """A pause between two reads: the server writes each message by itself, and a reader that wakes for each costs both
 sides a switch. Of a unix socket some 270 messages, a millisecond's worth, fill the buffer: pause less."""
@@ -91,7 +91,7 @@ def start(connection: PGconn, command: str, name: str) -> Stream:
     except OSError as error:
         stream.release()
         raise SourceUnreachable(f"the server did not start the stream: {error}", where=name) from error
-    except BaseException:
+    except HeadwaterError:
         stream.release()
         raise
     return stream

@@ -76,7 +76,7 @@ class Live:
             try:
                 connection = _open(self._path)
             except sqlite3.DatabaseError as error:
-                if error.sqlite_errorcode not in _TORN:
+                if _primary(error) not in _TORN:
                     raise
                 for name in (FILE, f"{FILE}-wal", f"{FILE}-shm"):  # it holds nothing that matters
                     self._path.with_name(name).unlink(missing_ok=True)
@@ -85,8 +85,14 @@ class Live:
         return connection
 
 
+def _primary(error: BaseException) -> int:
+    """SQLite's code without what extends it (busy in recovery is busy); 0 when the error is none of SQLite's."""
+    code: int = getattr(error, "sqlite_errorcode", 0)
+    return code & 0xFF
+
+
 @retry(
-    retry=retry_if_exception(lambda error: getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY),
+    retry=retry_if_exception(lambda error: _primary(error) == sqlite3.SQLITE_BUSY),
     stop=stop_after_delay(5),
     wait=wait_random(0.001, 0.02),
     reraise=True,
