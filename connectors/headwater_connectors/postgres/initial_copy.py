@@ -7,6 +7,9 @@ repeat. A crash before the commit leaves a slot without a stored position; it is
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import chain
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -20,11 +23,15 @@ from headwater_connectors.postgres.cells import PAD, walk_copy
 from headwater_connectors.postgres.columns import ColumnType, TypeInfo
 from headwater_connectors.postgres.decoder import raw
 from headwater_connectors.postgres.session import Connection, refused
+from headwater_connectors.postgres.stream import take
 
 BATCH_BYTES = 16 << 20
 """Bytes of rows decoded and appended at a time: memory is a few times this, whatever the table's size."""
 _SIGNATURE_BYTES = 19
 _TRAILER = b"\xff\xff"
+"""No row begins so: these two bytes are its number of columns."""
+_END = (-1, b"")
+_data_of = itemgetter(1)
 
 
 def copy_tables(
@@ -90,31 +97,25 @@ def _copy_sql(connection: Connection, table: TableInfo, types: Sequence[ColumnTy
 
 
 def _messages(connection: pq.abc.PGconn, command: bytes, source: str) -> Iterator[list[Any]]:
-    """The rows of a COPY OUT, one message each, in lists of about BATCH_BYTES."""
+    """The rows of a COPY OUT, one message each, in lists of about BATCH_BYTES; no Python for each."""
     result = connection.exec_(command)
     if result.status != pq.ExecStatus.COPY_OUT:
         raise _failed(result, source)
-    messages: list[Any] = []
-    size, header = 0, _SIGNATURE_BYTES
-    while True:
-        length, data = connection.get_copy_data(0)
-        if length <= 0:
-            break
-        if header:  # the signature comes before, or in front of, the first row
-            data, header = data[header:], 0
-        if len(data) > len(_TRAILER) or (data and bytes(data) != _TRAILER):
-            messages.append(data)
-            size += length
-        if size >= BATCH_BYTES:
+    rows: Iterator[Any] = map(_data_of, iter(partial(connection.get_copy_data, 0), _END))
+    first = next(rows, b"")[_SIGNATURE_BYTES:]  # the signature comes before, or in front of, the first row
+    rows = chain([first] if first else [], rows)
+    messages, rows = take(BATCH_BYTES, rows)
+    while messages:
+        if messages[-1] == _TRAILER:
+            messages.pop()
+        if messages:
             yield messages
-            messages, size = [], 0
+        messages, rows = take(BATCH_BYTES, rows)
     last = connection.get_result()
     while last is not None and last.status == pq.ExecStatus.COMMAND_OK:
         last = connection.get_result()
     if last is not None:
         raise _failed(last, source)
-    if messages:
-        yield messages
 
 
 def _failed(result: pq.abc.PGresult, source: str) -> Exception:

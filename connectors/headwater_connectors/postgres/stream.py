@@ -14,7 +14,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
+from itertools import accumulate, islice, takewhile, tee
 from operator import itemgetter
 from time import sleep
 from typing import Any, Protocol
@@ -40,8 +40,6 @@ DRY_READS = 3
 """So often nothing came: the server has no more for now. Less, and whoever waits wakes between two transactions."""
 SEND_SECONDS = 30.0
 """A server that takes no reply for so long is gone."""
-MESSAGES_MAX = 8192
-"""Messages taken from libpq at a time."""
 
 _DATA = ord("d")
 _NOTHING = np.empty(0, np.int64)
@@ -221,8 +219,7 @@ class LibpqStream:
 
     def read(self) -> Block:
         self._connection.consume_input()
-        next_message = partial(self._connection.get_copy_data, 1)
-        messages: list[Any] = list(islice(map(_data_of, iter(next_message, _NOT_YET)), MESSAGES_MAX))
+        messages, _ = take(BLOCK_BYTES, map(_data_of, iter(partial(self._connection.get_copy_data, 1), _NOT_YET)))
         ended = bool(messages) and len(messages[-1]) == 0
         messages = [message for message in messages if len(message)] if ended else messages
         if ended and not messages:
@@ -243,6 +240,13 @@ class LibpqStream:
             return SourceUnreachable("the server ended the replication stream", where=self._name)
         state = (result.error_field(pq.DiagnosticField.SQLSTATE) or b"").decode()
         return refused(state, result.error_message.decode(errors="replace"), self._name)
+
+
+def take(size: int, messages: Iterator[Any]) -> tuple[list[Any], Iterator[Any]]:
+    """The first messages, the one included with which they reach ``size`` bytes, and the others. No Python for each."""
+    ahead, messages = tee(messages)
+    count = len(list(takewhile(size.__gt__, accumulate(map(len, ahead))))) + 1
+    return list(islice(messages, count)), messages
 
 
 def frame_ends(held: Bytes, marks: bytes) -> Int64s:
