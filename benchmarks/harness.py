@@ -36,7 +36,7 @@ from rich.console import Console
 from rich.table import Table
 
 Value = float | int | str | None
-_SAMPLE_S = 0.05
+_SAMPLE_S = 0.5
 """Between two samples of a process: short beside any phase measured, and itself 0.2 % of a core."""
 
 

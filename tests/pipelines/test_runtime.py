@@ -253,6 +253,42 @@ def test_uuid_keys(shop: Shop) -> None:
         assert [(int(row["s"]), row["_weight"]) for row in out if row["_weight"] > 0] == [(6, 1), (8, 1)]
 
 
+def test_an_update_changes_a_view_only_where_it_reads_another_value(shop: Shop) -> None:
+    """Equal is not the same: a comparison takes 0.0 for -0.0, and a text of it does not."""
+    rows = pa.table({"id": [1, 2], "country": ["NO", "SE"], "level": [0.0, 1.0], "visits": [0, 0]})
+    with open_log(shop.lake) as log:
+        with log.transaction("source:shop", shop.epoch, str(shop.position)) as tx:
+            schema = Schema.of(id="BIGINT", country="VARCHAR", level="DOUBLE", visits="BIGINT", key=["id"])
+            tx.create_topic("shop.public.guests", "table", schema)
+            tx.append("shop.public.guests", rows.append_column("_op", pa.array(["c", "c"])))
+            shop.finish(tx)
+        api.create_view(log, "SELECT id, country FROM guests", name="places")
+        run(log)
+        filled = len(log.read_changes("views.places", 0, log.newest_commit()))
+
+        def update(**columns: list[object]) -> None:
+            changed = rows
+            for name, values in columns.items():
+                changed = changed.set_column(rows.column_names.index(name), name, pa.array(values))
+            with log.transaction("source:shop", shop.epoch, str(shop.position)) as tx:
+                tx.append("shop.public.guests", changed.append_column("_op", pa.array(["u", "u"])))
+                shop.finish(tx)
+            run(log)
+
+        def changes(view: str, after: int) -> list[tuple[object, ...]]:
+            out = log.read_changes(f"views.{view}", 0, log.newest_commit()).drop_columns(["_offset", "_partition"])
+            return [tuple(row[name] for name in (*out.column_names[:2], "_weight")) for row in out.to_pylist()][after:]
+
+        update(visits=[1, 1])
+        assert changes("places", filled) == []
+        update(visits=[2, 2], country=["NO", "FI"])
+        assert sorted(changes("places", filled)) == [(2, "FI", 1), (2, "SE", -1)]
+        api.create_view(log, "SELECT id, CAST(level AS VARCHAR) AS shown FROM guests", name="levels")
+        run(log)
+        update(level=[-0.0, 1.0])
+        assert sorted(changes("levels", 2)) == [(1, "-0.0", 1), (1, "0.0", -1)]
+
+
 def test_one_worker_at_a_time(shop: Shop) -> None:
     with open_log(shop.lake) as log, own(log, "pipeline:main"), pytest.raises(OwnedElsewhere):
         run(log)

@@ -35,10 +35,15 @@ def apply_sql(aggregate: Aggregate) -> tuple[str, str]:
     return delete, insert
 
 
-def output_sql(columns: Sequence[tuple[str, str]], delta: str, *, weighted: bool = True) -> str:
-    """A view's change, consolidated, in file types with the log's weight column."""
+def output_sql(columns: Sequence[tuple[str, str]], delta: str, *, weighted: bool = True, distinct: bool = True) -> str:
+    """A view's change in file types with the log's weight column: each row once, and none that cancels out.
+
+    Without ``distinct`` equal rows may come several times; for a delta in which nothing cancels that says the same.
+    """
     names = ", ".join(quote(name) for name, _ in columns)
     lowered = ", ".join(f"{file_sql(name, text)} AS {quote(name)}" for name, text in columns)
+    if not distinct:
+        return f"SELECT {lowered}, CAST({WEIGHT} AS BIGINT) AS {LOG_WEIGHT} FROM ({delta})"
     weight = f"sum({WEIGHT})" if weighted else "count(*)"
     return (
         f"SELECT {lowered}, {LOG_WEIGHT} FROM (SELECT {names}, CAST({weight} AS BIGINT) AS {LOG_WEIGHT}"

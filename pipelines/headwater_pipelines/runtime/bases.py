@@ -58,16 +58,18 @@ class Store:
         """Make the delta table out of change records (file types, ``reads``); returns its number of rows."""
         if changes.num_rows == 0:
             return 0
-        state.connection.register(_ARRIVED, changes)
+        into = f"CREATE OR REPLACE TEMP TABLE {quote(self.delta)} AS "
+        if not self._is_partial(changes):
+            return state.temporary(into + self._delta_sql(state, changes), changes)
+        state.connection.register(_ARRIVED, changes)  # more than one statement reads it
         try:
-            body = self._delta_sql(state, changes)
-            return state.temporary(f"CREATE OR REPLACE TEMP TABLE {quote(self.delta)} AS {body}")
+            return state.temporary(into + self._delta_sql(state, changes))
         finally:
             state.connection.unregister(_ARRIVED)
 
     def load(self, state: State, changes: pa.Table) -> None:
         """Apply change records that nothing else reads, without a delta table where they are all new rows."""
-        if self._grows(changes) and not self.base.weighted and changes.num_rows:
+        if self.grows(changes) and not self.base.weighted and changes.num_rows:
             state.connection.register(_ARRIVED, changes)
             try:
                 state.write(f"INSERT INTO {quote(self.base.table)} SELECT {self._lifted() or 'true'} FROM {_ARRIVED}")
@@ -82,7 +84,7 @@ class Store:
         if self.base.weighted:
             state.write(f"INSERT INTO {table} SELECT * FROM {delta}")
             return
-        if not self._grows(changes):
+        if not self.grows(changes):
             if self.base.kind == "table" and not _has(changes, "t"):
                 same = " AND ".join(f"{table}.{quote(key)} = d.{quote(key)}" for key in self.schema.key)
                 state.write(f"DELETE FROM {table} USING {delta} AS d WHERE d.{WEIGHT} < 0 AND {same}")
@@ -98,12 +100,16 @@ class Store:
     def _lifted(self) -> str:
         return ", ".join(f"{lift_sql(field.name, field.type)} AS {quote(field.name)}" for field in self.schema.fields)
 
-    def _grows(self, changes: pa.Table) -> bool:
-        """Whether every record is a new row: no row before it has to be looked up."""
+    def grows(self, changes: pa.Table) -> bool:
+        """Whether every record is a new row: no row before it has to be looked up, and every weight is positive."""
         return _ops(changes) <= {"c", "r"}
 
+    def _is_partial(self, changes: pa.Table) -> bool:
+        """Whether the source left out values that it had sent before."""
+        return self.base.kind == "table" and changes.column(record.UNCHANGED).null_count < changes.num_rows
+
     def _delta_sql(self, state: State, changes: pa.Table) -> str:
-        if self.base.kind == "table" and not self._grows(changes):
+        if self.base.kind == "table" and not self.grows(changes):
             return self._keyed(state, changes)
         lifted = self._lifted() or ("" if self.base.weighted else "true AS _row")
         weight = record.WEIGHT if self.base.weighted else "1::BIGINT"
@@ -125,14 +131,9 @@ class Store:
         keys = ", ".join(quote(key) for key in self.schema.key)
         meta = ", ".join(_META["table"])
         lifted = self._lifted()
-        partial = changes.column(record.UNCHANGED).null_count < changes.num_rows
+        partial = self._is_partial(changes)
         if not partial and self._is_last_of_each(changes):
-            rows = f"SELECT {lifted}, {record.OP} FROM {_ARRIVED}"
-            return (
-                f"SELECT {self.columns}, -1::BIGINT AS {WEIGHT} FROM {quote(self.base.table)}"
-                f" SEMI JOIN ({rows}) USING ({keys})"
-                f" UNION ALL SELECT {self.columns}, 1::BIGINT AS {WEIGHT} FROM ({rows}) WHERE {record.OP} <> 'd'"
-            )
+            return self._compared()
         table = quote(self.base.table)
         source = f"SELECT {lifted}, {meta} FROM {_ARRIVED}"
         if partial and (state.row(moves.exist_sql(source)) or (False,))[0]:
@@ -149,6 +150,31 @@ class Store:
             f" old AS MATERIALIZED (SELECT {self.columns} FROM {table}{touched})"
             f" SELECT {self.columns}, -1::BIGINT AS {WEIGHT} FROM old"
             f" UNION ALL SELECT {values}, 1::BIGINT AS {WEIGHT} FROM folded{prior} WHERE NOT {GONE}"
+        )
+
+    def _compared(self) -> str:
+        """Of records that hold each key once: its row before and its new one, where they differ.
+
+        An update of columns that no view reads is the most frequent one; it ends here.
+        """
+        fields, key = self.schema.fields, self.schema.key
+        place = {field.name: n for n, field in enumerate(fields)}
+        new = "".join(f"{lift_sql(f.name, f.type)} AS n{n}, " for f, n in zip(fields, place.values(), strict=True))
+        old = "".join(f"{quote(name)} AS o{n}, " for name, n in place.items())
+        same_key = " AND ".join(f"n{place[name]} = o{place[name]}" for name in key)
+        moved = [f"n{n} IS DISTINCT FROM o{n}" for name, n in place.items() if name not in key]
+        if not all(_is_identity(field.type) for field in fields):
+            moved = ["true"]
+        rows = (
+            f"SELECT * FROM (SELECT {new}{record.OP} AS op FROM {_ARRIVED})"
+            f" LEFT JOIN (SELECT {old}true AS was FROM {quote(self.base.table)}) ON {same_key}"
+        )
+        changed = " OR ".join(["was IS NULL", "op = 'd'", *moved])
+        before, after = (", ".join(f"{c}{n} AS {quote(name)}" for name, n in place.items()) for c in "on")
+        return (
+            f"WITH moved AS MATERIALIZED (SELECT * FROM ({rows}) WHERE {changed})"
+            f" SELECT {before}, -1::BIGINT AS {WEIGHT} FROM moved WHERE was"
+            f" UNION ALL SELECT {after}, 1::BIGINT AS {WEIGHT} FROM moved WHERE op <> 'd'"
         )
 
     def _is_last_of_each(self, changes: pa.Table) -> bool:
@@ -177,6 +203,11 @@ def _storage(column: pa.ChunkedArray) -> pa.ChunkedArray:
     if not isinstance(column.type, pa.BaseExtensionType):
         return column
     return pa.chunked_array([chunk.storage for chunk in column.chunks], column.type.storage_type)
+
+
+def _is_identity(text: str) -> bool:
+    """Whether equal values of the type are the same value: 0.0 is -0.0, and a month is 30 days, to a comparison."""
+    return text.removesuffix("[]") not in ("FLOAT", "DOUBLE", "INTERVAL", "TIMETZ")
 
 
 def _ops(changes: pa.Table) -> frozenset[str]:

@@ -83,7 +83,7 @@ class Program:
             if delta is None:
                 continue
             with self._blame(frozenset({view_id})):
-                output = state.query(maintain.output_sql(view.columns, delta))
+                output = state.query(maintain.output_sql(view.columns, delta, distinct=not run.only_adds(view.root)))
             if output.num_rows:
                 yield view_id, output
 
@@ -131,6 +131,7 @@ class _Run:
         self.state = state
         self.arrived = {base: table for base, table in arrived.items() if table.num_rows}
         self.changed: set[Source] = set()
+        self.growing = {base for base, table in self.arrived.items() if program.stores[base].grows(table)}
         self.filled: set[Node] = set()
         self.may: dict[Source, bool] = {}
         for source in program.order:
@@ -158,6 +159,11 @@ class _Run:
             return f"SELECT * FROM {quote(_table(tree))}" if tree in self.filled else None
         changed = [place for place, source in enumerate(leaves(tree)) if source in self.changed]
         return " UNION ALL ".join(render.term(tree, place) for place in changed) or None
+
+    def only_adds(self, tree: Node) -> bool:
+        """Whether every weight in the tree's delta is positive: nothing in it can cancel out."""
+        stored = self.changed - self.growing
+        return not any(source.weighted or source in stored for source in leaves(tree))
 
     def _stage(self, source: Source) -> bool:
         with self.program.blame(self.program.users(source)):

@@ -44,8 +44,12 @@ class State:
         """Run a statement that changes stored tables; returns the number of rows it changed."""
         return self._point("write", lambda: _count(self.connection.execute(sql, parameters)))
 
-    def temporary(self, sql: str) -> int:
-        """Run a statement over temporary tables; returns the number of rows."""
+    def temporary(self, sql: str, arrived: pa.Table | None = None) -> int:  # noqa: ARG002
+        """Run a statement over temporary tables; returns the number of rows.
+
+        In the statement ``arrived`` is that table: DuckDB finds the argument by its name. To register it and
+        take that back costs twice the usual statement.
+        """
         return _count(self.connection.execute(sql))
 
     def query(self, sql: str) -> pa.Table:

@@ -12,6 +12,9 @@ from headwater.schema import Schema
 Kind = Literal["table", "multiset", "insert_only", "changelog", "event", "transactions", "system"]
 ViewState = Literal["creating", "live", "paused", "failed"]
 
+MAX_COMMIT = 2**63 - 1
+"""No commit has this number; as a bound it means: whatever there is."""
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 

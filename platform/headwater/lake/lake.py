@@ -212,8 +212,8 @@ class Lake:
 
     def _require_fresh(self, found: Sequence[View], step: Step) -> None:
         stopped = [view for view in found if view.state in ("paused", "failed")]
-        newest = self.log.last_step()
-        if not stopped or newest is None:
+        newest = self.log.last_step() if stopped else None
+        if newest is None:
             return
         if (newest.instant - step.instant).total_seconds() > STALE_AFTER_S:
             view = stopped[0]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import sqlglot
@@ -19,6 +20,9 @@ from headwater.log import names
 from headwater.types import quote
 
 Facet = Literal["rows", "log", "history"]
+
+PARSED_MAX = 128
+"""Queries whose names are remembered: a panel asks the same one again and again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,8 +65,9 @@ def resolve(query: str, topics: Sequence[Topic]) -> Resolved:
     return Resolved(sql=query, references=tuple(references.values()))
 
 
-def _tables(query: str) -> list[exp.Table]:
-    """Table references in the query that are neither CTEs of an enclosing scope nor functions."""
+@lru_cache(maxsize=PARSED_MAX)
+def _tables(query: str) -> tuple[exp.Table, ...]:
+    """Table references in the query that are neither CTEs of an enclosing scope nor functions; nobody changes them."""
     try:
         statements = [part for part in sqlglot.parse(query, read="duckdb") if part is not None]
     except sqlglot.errors.SqlglotError as error:
@@ -75,7 +80,7 @@ def _tables(query: str) -> list[exp.Table]:
             todo="The lake is read with SELECT; views are created with `view`.",
         )
     tables = statements[0].find_all(exp.Table)
-    return [t for t in tables if isinstance(t.this, exp.Identifier) and (t.db or not _is_cte(t))]
+    return tuple(t for t in tables if isinstance(t.this, exp.Identifier) and (t.db or not _is_cte(t)))
 
 
 def _is_cte(table: exp.Table) -> bool:

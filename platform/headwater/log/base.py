@@ -64,6 +64,9 @@ def write(log: Log, topic: Topic, commit: int, settings: Settings) -> int:
         table = CurrentRows(log, own, topic).table_at(topic, commit)
         fields = topic.schema.fields
         lowered = ", ".join(f"{types.lower_sql(f.name, f.type)} AS {types.quote(f.name)}" for f in fields)
+        if topic.kind != "table":  # each row once, however often it came
+            names = ", ".join(types.quote(name) for name in topic.schema.names)
+            table = f"(SELECT {names}, sum({COUNT})::BIGINT AS {COUNT} FROM {table} GROUP BY ALL)"
         weight = "" if topic.kind == "table" else f", {COUNT}"
         order = ", ".join(types.quote(name) for name in topic.schema.key or topic.schema.names)
         target = pa.schema([*topic.schema.arrow(), *([] if topic.kind == "table" else [(COUNT, pa.int64())])])

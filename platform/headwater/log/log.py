@@ -18,7 +18,7 @@ from sqlalchemy.dialects.sqlite import insert
 from headwater.catalog import tables
 from headwater.catalog.catalog import FILE, Catalog, new_incarnation, put_setting
 from headwater.catalog.live import Live
-from headwater.catalog.records import CommitInfo, ProducerState, Step, Topic, View, to_datetime, to_micros
+from headwater.catalog.records import MAX_COMMIT, CommitInfo, ProducerState, Step, Topic, View, to_datetime, to_micros
 from headwater.clock import Clock, SystemClock
 from headwater.errors import NameNotFound, NotYet
 from headwater.log import names, read, topics, views
@@ -35,8 +35,6 @@ CACHED_POSITIONS_MAX = 256
 
 FOLDERS = ("data/hot", "data/segments", "data/bases", "manifests", "run", "state", "logs")
 
-
-MAX_COMMIT = 2**63 - 1
 
 # Built once: every step and every read asks them.
 _GENERATION = select(tables.setting.c.value).where(tables.setting.c.name == topics.GENERATION)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from headwater.log.log import Log
 
 COUNT = "_n"
-"""Multisets and changelogs: how many copies of the row there are."""
+"""Multisets and changelogs: of how many copies of the row this one speaks, 1 or more."""
 
 
 _FOLDED = (record.OP, record.LSN, record.SEQ, record.UNCHANGED, record.PARTITION, record.OFFSET)
@@ -69,7 +69,7 @@ class CurrentRows:
         )
 
     def table_at(self, topic: Topic, commit: int) -> str:
-        """The DuckDB table that holds the rows at ``commit``; bags have one row per distinct row and ``_n``."""
+        """The DuckDB table that holds the rows at ``commit``; bags also have ``_n``, and equal rows may stand twice."""
         self.topic = topic
         kept = self._slot(commit)
         if kept.commit < commit:
@@ -103,20 +103,29 @@ class CurrentRows:
     def _advance(self, kept: _Kept, commit: int) -> None:
         plan = read.plan(self.log, self.topic, kept.commit, commit)
         if plan.batches or plan.segments:
-            self.connection.execute("BEGIN")
-            try:
-                source, hot = read.scan_sql(self.log, plan, "hot_rows")
-                self.connection.register("hot_rows", hot)
-                with read.blaming(self.log, plan.segments):
-                    self._apply(kept.table, source, None if plan.segments else hot)
-            except BaseException:
-                self.connection.execute("ROLLBACK")
-                raise
-            self.connection.execute("COMMIT")
-            self.connection.unregister("hot_rows")
+            source, hot_rows = read.scan_sql(self.log, plan, "hot_rows")
+            if not plan.segments and self.topic.kind != "table" and _only_adds(hot_rows):
+                # DuckDB finds the variable by its name: what every small change of a view costs is this statement.
+                self.connection.execute(
+                    f"INSERT INTO {kept.table} SELECT {self._data()}, {record.WEIGHT} FROM ({source})"
+                )
+            else:
+                self._merge(kept.table, source, hot_rows, plan)
             kept.churn += plan.rows
             self._compact(kept)
         kept.commit = commit
+
+    def _merge(self, table: str, source: str, hot: pa.Table, plan: read.Plan) -> None:
+        self.connection.execute("BEGIN")
+        try:
+            self.connection.register("hot_rows", hot)
+            with read.blaming(self.log, plan.segments):
+                self._apply(table, source, None if plan.segments else hot)
+        except BaseException:
+            self.connection.execute("ROLLBACK")
+            raise
+        self.connection.execute("COMMIT")
+        self.connection.unregister("hot_rows")
 
     def _compact(self, kept: _Kept) -> None:
         """Write the table anew once more rows were rewritten than it holds: bounds memory under churn."""
@@ -145,10 +154,12 @@ class CurrentRows:
         else:
             self._apply_bag(table, source)
 
+    def _data(self) -> str:
+        return ", ".join(f"{lift_sql(f.name, f.type)} AS {quote(f.name)}" for f in self.topic.schema.fields)
+
     def _lifted(self, source: str) -> str:
         """The changes with data columns as DuckDB types, so that they and the kept rows compare."""
-        data = ", ".join(f"{lift_sql(f.name, f.type)} AS {quote(f.name)}" for f in self.topic.schema.fields)
-        return f"SELECT {data}, {', '.join(_FOLDED)} FROM ({source})"
+        return f"SELECT {self._data()}, {', '.join(_FOLDED)} FROM ({source})"
 
     def _apply_keyed(self, table: str, source: str, partial: bool) -> None:
         schema = self.topic.schema
@@ -179,7 +190,6 @@ class CurrentRows:
     def _apply_bag(self, table: str, source: str) -> None:
         schema = self.topic.schema
         columns = ", ".join(quote(name) for name in schema.names)
-        lifted = ", ".join(f"{lift_sql(f.name, f.type)} AS {quote(f.name)}" for f in schema.fields)
         if self.topic.kind == "multiset" and self._one(truncated_sql(source)):
             self.connection.execute(f"DELETE FROM {table}")
             cut = (
@@ -192,19 +202,24 @@ class CurrentRows:
             )
         match = " AND ".join(f"t.{quote(name)} IS NOT DISTINCT FROM d.{quote(name)}" for name in schema.names)
         self.connection.execute(
-            f"CREATE OR REPLACE TEMP TABLE delta AS SELECT {columns}, sum({record.WEIGHT})::BIGINT AS {COUNT}"
-            f" FROM (SELECT {lifted}, {record.WEIGHT} FROM ({source})) GROUP BY ALL HAVING sum({record.WEIGHT}) <> 0"
-        )
-        self.connection.execute(
-            f"CREATE OR REPLACE TEMP TABLE merged AS SELECT {columns}, sum({COUNT})::BIGINT AS {COUNT} FROM"
+            f"CREATE OR REPLACE TEMP TABLE merged AS"
+            f" WITH delta AS MATERIALIZED (SELECT {self._data()}, {record.WEIGHT} AS {COUNT} FROM ({source}))"
+            f" SELECT {columns}, sum({COUNT})::BIGINT AS {COUNT} FROM"
             f" (FROM delta UNION ALL SELECT t.* FROM {table} t SEMI JOIN delta d ON {match}) GROUP BY ALL"
         )
-        self.connection.execute(f"DELETE FROM {table} t USING delta d WHERE {match}")
+        self.connection.execute(f"DELETE FROM {table} t USING merged d WHERE {match}")
         self.connection.execute(f"INSERT INTO {table} SELECT * FROM merged WHERE {COUNT} > 0")
 
     def _one(self, sql: str) -> bool:
         row = self.connection.execute(sql).fetchone()
         return bool(row and row[0])
+
+
+def _only_adds(changes: pa.Table) -> bool:
+    """Whether a bag's changes are all new rows: nothing that is kept has to be looked up."""
+    if record.OP in changes.column_names and pc.any(pc.equal(changes.column(record.OP), "t")).as_py():
+        return False
+    return bool(changes.num_rows and pc.min(changes.column(record.WEIGHT)).as_py() > 0)
 
 
 def records_sql(topic: Topic, source: str) -> str:

@@ -5,12 +5,20 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from sqlalchemy import Connection, func, select, update
+from sqlalchemy import Connection, bindparam, func, select, update
 
 from headwater.catalog import tables
-from headwater.catalog.records import Step, View, to_datetime
+from headwater.catalog.records import MAX_COMMIT, Step, View, to_datetime
 from headwater.errors import DuplicateName
 from headwater.log import topics
+
+# Built once: every read of a view asks for the last step.
+_STEPS = select(tables.step, tables.view_set.c.views).join(
+    tables.view_set, tables.step.c.view_set == tables.view_set.c.id
+)
+_LAST_STEP = (
+    _STEPS.where(tables.step.c.publish_commit <= bindparam("at")).order_by(tables.step.c.publish_commit.desc()).limit(1)
+)
 
 
 def read(connection: Connection, at: int | None = None) -> list[View]:
@@ -55,34 +63,27 @@ def set_state(connection: Connection, view: View, state: str, reason: str) -> No
 
 
 def steps(connection: Connection, after: int = 0, upto: int | None = None) -> list[Step]:
-    query = _step_query().where(tables.step.c.number > after)
+    query = _STEPS.where(tables.step.c.number > after)
     if upto is not None:
         query = query.where(tables.step.c.number <= upto)
     return [_step(row) for row in connection.execute(query.order_by(tables.step.c.number))]
 
 
 def last_step(connection: Connection, at: int | None = None) -> Step | None:
-    query = _step_query()
-    if at is not None:
-        query = query.where(tables.step.c.publish_commit <= at)
-    row = connection.execute(query.order_by(tables.step.c.number.desc()).limit(1)).one_or_none()
+    row = connection.execute(_LAST_STEP, {"at": MAX_COMMIT if at is None else at}).one_or_none()
     return None if row is None else _step(row)
 
 
-def newest_common_step(connection: Connection, views: frozenset[int], at: int | None) -> Step | None:
+def newest_common_step(connection: Connection, views: frozenset[int], at: int) -> Step | None:
     """The newest step published at or before ``at`` that refreshed all of ``views``."""
+    last = last_step(connection, at)
+    if last is None or views <= last.views:  # nearly always: only a view that stands still is not in it
+        return last
     sets = connection.execute(select(tables.view_set)).all()
     wanted = [row.id for row in sets if views <= _ids(row.views)]
-    query = _step_query().where(tables.step.c.view_set.in_(wanted))
-    if at is not None:
-        query = query.where(tables.step.c.publish_commit <= at)
+    query = _STEPS.where(tables.step.c.view_set.in_(wanted), tables.step.c.publish_commit <= at)
     row = connection.execute(query.order_by(tables.step.c.publish_commit.desc()).limit(1)).one_or_none()
     return None if row is None else _step(row)
-
-
-def _step_query() -> Any:
-    joined = tables.step.c.view_set == tables.view_set.c.id
-    return select(tables.step, tables.view_set.c.views).join(tables.view_set, joined)
 
 
 def _step(row: Any) -> Step:
