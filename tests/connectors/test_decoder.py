@@ -348,6 +348,8 @@ def test_a_stream_torn_anywhere_decodes_to_the_same(server: session.Connection, 
 
 @pytest.mark.parametrize(("name", "value"), ODD)
 def test_what_no_type_can_hold_keeps_its_exact_text(server: session.Connection, name: str, value: str) -> None:
+    if name == "interval" and server.info.server_version < 170_000:
+        pytest.skip("infinite intervals came with PostgreSQL 17")
     server.execute(f"CREATE TABLE sample (id int PRIMARY KEY, c0 {name})".encode())
     server.execute("CREATE PUBLICATION p FOR TABLE sample")
     server.execute("SELECT pg_create_logical_replication_slot('s_' || current_database(), 'pgoutput')")
