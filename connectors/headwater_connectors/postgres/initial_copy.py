@@ -7,9 +7,7 @@ repeat. A crash before the commit leaves a slot without a stored position; it is
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from itertools import chain
-from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -23,15 +21,13 @@ from headwater_connectors.postgres.cells import PAD, walk_copy
 from headwater_connectors.postgres.columns import ColumnType, TypeInfo
 from headwater_connectors.postgres.decoder import raw
 from headwater_connectors.postgres.session import Connection, refused
-from headwater_connectors.postgres.stream import take
+from headwater_connectors.postgres.stream import copy_data, take
 
 BATCH_BYTES = 16 << 20
 """Bytes of rows decoded and appended at a time: memory is a few times this, whatever the table's size."""
 _SIGNATURE_BYTES = 19
 _TRAILER = b"\xff\xff"
 """No row begins so: these two bytes are its number of columns."""
-_END = (-1, b"")
-_data_of = itemgetter(1)
 
 
 def copy_tables(
@@ -101,7 +97,7 @@ def _messages(connection: pq.abc.PGconn, command: bytes, source: str) -> Iterato
     result = connection.exec_(command)
     if result.status != pq.ExecStatus.COPY_OUT:
         raise _failed(result, source)
-    rows: Iterator[Any] = map(_data_of, iter(partial(connection.get_copy_data, 0), _END))
+    rows = copy_data(connection, wait=True)
     first = next(rows, b"")[_SIGNATURE_BYTES:]  # the signature comes before, or in front of, the first row
     rows = chain([first] if first else [], rows)
     messages, rows = take(BATCH_BYTES, rows)

@@ -45,8 +45,6 @@ _DATA = ord("d")
 _NOTHING = np.empty(0, np.int64)
 _PASSING = b"NSA"  # notice, parameter status, notification: not meant for us
 _ENDS = b"cCZ"  # copy done, command complete, ready
-_NOT_YET = (0, b"")
-_data_of = itemgetter(1)
 
 
 @dataclass(frozen=True)
@@ -219,7 +217,7 @@ class LibpqStream:
 
     def read(self) -> Block:
         self._connection.consume_input()
-        messages, _ = take(BLOCK_BYTES, map(_data_of, iter(partial(self._connection.get_copy_data, 1), _NOT_YET)))
+        messages, _ = take(BLOCK_BYTES, copy_data(self._connection, wait=False))
         ended = bool(messages) and len(messages[-1]) == 0
         messages = [message for message in messages if len(message)] if ended else messages
         if ended and not messages:
@@ -240,6 +238,12 @@ class LibpqStream:
             return SourceUnreachable("the server ended the replication stream", where=self._name)
         state = (result.error_field(pq.DiagnosticField.SQLSTATE) or b"").decode()
         return refused(state, result.error_message.decode(errors="replace"), self._name)
+
+
+def copy_data(connection: PGconn, *, wait: bool) -> Iterator[Any]:
+    """The messages of a COPY OUT to its end; without ``wait`` those that are there, and an empty one at the end."""
+    last = (-1 if wait else 0, b"")
+    return map(itemgetter(1), iter(partial(connection.get_copy_data, 0 if wait else 1), last))
 
 
 def take(size: int, messages: Iterator[Any]) -> tuple[list[Any], Iterator[Any]]:

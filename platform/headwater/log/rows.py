@@ -91,12 +91,11 @@ class CurrentRows:
         return kept
 
     def _start(self, table: str, commit: int) -> _Kept:
-        lifted = ", ".join(f"{lift_sql(f.name, f.type)} AS {quote(f.name)}" for f in self.topic.schema.fields)
         weight = "" if self.topic.kind == "table" else f", {COUNT}"
         found = base.newest(self.log, self.topic, commit)
         source = base.relation_sql(self.log, self.topic, found)
         with read.blaming(self.log, [found] if found else []):
-            self.connection.execute(f"CREATE OR REPLACE TABLE {table} AS SELECT {lifted}{weight} FROM ({source})")
+            self.connection.execute(f"CREATE OR REPLACE TABLE {table} AS SELECT {self._data()}{weight} FROM ({source})")
         start = found.commit if found else 0
         return _Kept(table=table, commit=start, schema_version=self.topic.schema_version)
 
@@ -116,6 +115,7 @@ class CurrentRows:
         kept.commit = commit
 
     def _merge(self, table: str, source: str, hot: pa.Table, plan: read.Plan) -> None:
+        """Changes that replace or remove rows, in one transaction: several statements read them."""
         self.connection.execute("BEGIN")
         try:
             self.connection.register("hot_rows", hot)
@@ -124,8 +124,10 @@ class CurrentRows:
         except BaseException:
             self.connection.execute("ROLLBACK")
             raise
-        self.connection.execute("COMMIT")
-        self.connection.unregister("hot_rows")
+        else:
+            self.connection.execute("COMMIT")
+        finally:  # a name that stayed would hide the next change's rows
+            self.connection.unregister("hot_rows")
 
     def _compact(self, kept: _Kept) -> None:
         """Write the table anew once more rows were rewritten than it holds: bounds memory under churn."""
