@@ -15,7 +15,10 @@ from headwater.log import Log, open_log
 from headwater.ownership import own
 from headwater.schema import Schema
 from headwater_pipelines import api
+from headwater_pipelines.compiler.plan import Base
 from headwater_pipelines.runtime import worker
+from headwater_pipelines.runtime.bases import Store
+from headwater_pipelines.runtime.state import State
 
 from .conftest import VIEWS, Shop
 
@@ -287,6 +290,50 @@ def test_an_update_changes_a_view_only_where_it_reads_another_value(shop: Shop) 
         run(log)
         update(level=[-0.0, 1.0])
         assert sorted(changes("levels", 2)) == [(1, "-0.0", 1), (1, "0.0", -1)]
+
+
+def test_an_update_of_other_columns_makes_no_delta(tmp_path: Path) -> None:
+    state = State(tmp_path / "state.duckdb", timezone="UTC")
+    store = Store(Base("shop.public.guests", 1, "table"), Schema.of(id="BIGINT", country="VARCHAR", key=["id"]))
+    state.write(store.create_sql())
+    meta = {name: pa.nulls(2, kind) for name, kind in (("_unchanged", pa.list_(pa.string())), ("_seq", pa.int64()))}
+
+    def staged(op: str, *countries: str) -> int:
+        changes = pa.table({"id": [1, 2], "country": list(countries), "_op": [op, op], **meta})
+        rows = store.stage(state, changes)
+        store.apply(state, changes)
+        return rows
+
+    assert staged("c", "NO", "SE") == 2
+    assert staged("u", "NO", "SE") == 0
+    assert staged("u", "NO", "FI") == 2
+    state.close()
+
+
+def test_rows_that_cancel_out_in_a_bag_do_not_reach_a_view(shop: Shop) -> None:
+    """A stored bag may still hold both; a row that joins them brings neither."""
+    with open_log(shop.lake) as log:
+
+        def commit(topic: str, **columns: list[object]) -> None:
+            with log.transaction("source:shop", shop.epoch, str(shop.position)) as tx:
+                tx.append(topic, pa.table(columns))
+                shop.finish(tx)
+
+        with log.transaction("source:shop", shop.epoch, str(shop.position)) as tx:
+            tx.create_topic("shop.public.marks", "multiset", Schema.of(k="BIGINT"))
+            tx.create_topic("shop.public.owners", "table", Schema.of(id="BIGINT", key=["id"]))
+            tx.append("shop.public.owners", pa.table({"id": [7], "_op": ["c"]}))
+            shop.finish(tx)
+        api.create_view(log, "SELECT o.id FROM owners o JOIN marks m ON m.k = o.id", name="marked")
+        run(log)
+        commit("shop.public.marks", k=[1], _op=["c"], _weight=[1])
+        run(log)
+        commit("shop.public.marks", k=[1], _op=["d"], _weight=[-1])
+        run(log)
+        commit("shop.public.owners", id=[1], _op=["c"])
+        run(log)
+        assert log.last_step().input_commit == shop.commits[-1]  # type: ignore[union-attr]
+        assert len(log.read_changes("views.marked", 0, log.newest_commit())) == 0
 
 
 def test_one_worker_at_a_time(shop: Shop) -> None:

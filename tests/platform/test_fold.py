@@ -106,6 +106,25 @@ def check_changelog(log: Log, truth: dict[int, Bag], seed: int) -> None:
             seal.seal(log, LIMITS)
 
 
+def test_a_truncate_of_a_bag_among_new_rows(log: Log) -> None:
+    writer = Writer(log)
+    writer.create(TOPIC, "multiset", BagHistory.schema)
+    truth: dict[int, Bag] = {}
+    for op, weight, count in (("c", 1, 1), ("t", 0, 0), ("c", 1, 1)):
+        rows = pa.table({"x": [1], "y": ["a"], "_op": [op], "_weight": [weight]})
+        truth[writer.write(TOPIC, rows).number] = Counter({(1, "a"): count})
+    check_every_commit(log, truth, random.Random(1))
+
+
+def test_a_base_holds_each_row_of_a_bag_once(log: Log) -> None:
+    """Kept rows need not be distinct; what is written for others is."""
+    writer = Writer(log)
+    writer.create(TOPIC, "changelog", BagHistory.schema)
+    for _ in range(2):
+        writer.write(TOPIC, pa.table({"x": [1, 2], "y": ["a", "b"], "_weight": [1, 3]}))
+    assert base.write(log, log.topic(TOPIC), log.newest_commit(), LIMITS) == 2
+
+
 def records(*rows: dict[str, object]) -> pa.Table:
     schema = KeyedHistory.schema
     types = [*schema.arrow(), ("_op", pa.string()), ("_lsn", pa.int64()), ("_seq", pa.int64())]

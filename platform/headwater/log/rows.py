@@ -218,9 +218,7 @@ class CurrentRows:
 
 
 def _only_adds(changes: pa.Table) -> bool:
-    """Whether a bag's changes are all new rows: nothing that is kept has to be looked up."""
-    if record.OP in changes.column_names and pc.any(pc.equal(changes.column(record.OP), "t")).as_py():
-        return False
+    """Whether a bag's changes are all new rows: nothing that is kept has to be looked up. A truncate weighs 0."""
     return bool(changes.num_rows and pc.min(changes.column(record.WEIGHT)).as_py() > 0)
 
 
