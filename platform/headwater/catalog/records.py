@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from headwater.schema import Schema
 
 Kind = Literal["table", "multiset", "insert_only", "changelog", "event", "transactions", "system"]
+Cleanup = Literal["delete", "compact", "both"]
+Compatibility = Literal[
+    "NONE", "BACKWARD", "BACKWARD_TRANSITIVE", "FORWARD", "FORWARD_TRANSITIVE", "FULL", "FULL_TRANSITIVE"
+]
 ViewState = Literal["creating", "live", "paused", "failed"]
 
 MAX_COMMIT = 2**63 - 1
@@ -49,8 +54,45 @@ class ProducerState:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TopicSettings:
+    """What a topic is told about its own keeping. None: the lake's default, or no limit where there is none."""
+
+    cleanup: Cleanup = "delete"
+    """delete: whole segments go by age or size; compact: only the newest record of each key stays; both."""
+    retention_s: float | None = None
+    """Records older than this by their commit's time may go; event times are never trusted for it."""
+    retention_bytes: int | None = None
+    """The oldest segments go while the topic's sealed bytes exceed this."""
+    delete_retention_s: float = 86_400.0
+    """A compacted topic's tombstone stays this long, so that a reader less far behind sees it."""
+    compaction_lag_s: float = 0.0
+    """Records younger than this are left alone by compaction."""
+    seal_bytes: int | None = None
+    seal_age_s: float | None = None
+    compatibility: Compatibility = "BACKWARD_TRANSITIVE"
+    """What a new schema version must keep; transitive, because a log is replayed from its beginning."""
+    dedupe_s: float | None = None
+    """A record whose ``_event_id`` came within this time before is dropped and counted."""
+    record_bytes_max: int = 1_048_576
+    """A produced record of more bytes is refused: one row must not fill a batch."""
+
+    @classmethod
+    def from_json(cls, text: str) -> TopicSettings:
+        return cls(**json.loads(text))
+
+    def to_json(self) -> str:
+        """Only what differs from the defaults, so that a default may change for topics that never chose."""
+        chosen = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
+        return json.dumps(chosen, sort_keys=True)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Topic:
-    """A named log as of a commit. ``schema`` is the version in force there."""
+    """A named log as of a commit. ``schema`` is the version in force there.
+
+    New records go to the partitions ``first_partition`` to ``first_partition + partitions - 1``; lower ones
+    belong to earlier generations (see ``log.repartition``).
+    """
 
     id: int
     name: str
@@ -65,6 +107,16 @@ class Topic:
     dropped: int | None
     description: str
     hidden: bool
+    settings: TopicSettings = TopicSettings()
+    first_partition: int = 0
+    owner: str | None = None
+    criticality: str | None = None
+    classification: str | None = None
+
+    @property
+    def open_partitions(self) -> range:
+        """The partitions that take new records."""
+        return range(self.first_partition, self.first_partition + self.partitions)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,6 +182,8 @@ class Segment:
     last_offset: int
     first_commit: int
     last_commit: int
+    last_time: int | None = None
+    compacted: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

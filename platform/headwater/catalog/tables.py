@@ -6,7 +6,7 @@ are there because adding them to history later would lose what they should have 
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, Index, Integer, MetaData, Table, Text
+from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, Table, Text
 
 metadata = MetaData()
 
@@ -29,8 +29,11 @@ topic = Table(
     Column("classification", Text),
     Column("created", BigInteger, nullable=False),
     Column("dropped", BigInteger),
+    Column("settings", Text, nullable=False, server_default="{}"),
+    Column("first_partition", Integer, nullable=False, server_default="0"),
     Index("topic_name", "name"),
 )
+"""``first_partition``: where the newest generation of partitions begins; earlier ones take no more records."""
 
 schema_version = Table(
     "schema_version",
@@ -47,7 +50,12 @@ partition = Table(
     Column("topic", Integer, primary_key=True),
     Column("partition", Integer, primary_key=True),
     Column("next_offset", BigInteger, nullable=False),
+    Column("start_offset", BigInteger, nullable=False, server_default="0"),
+    Column("created", BigInteger, nullable=False, server_default="0"),
+    Column("closed", BigInteger),
+    Column("quarantine", Text),
 )
+"""``start_offset``: what retention has left. ``closed``: the commit of the repartition that ended it."""
 
 commit = Table(
     "commit",
@@ -108,8 +116,12 @@ segment = Table(
     Column("last_offset", BigInteger, nullable=False),
     Column("first_commit", BigInteger, nullable=False),
     Column("last_commit", BigInteger, nullable=False),
+    Column("last_time", BigInteger),
+    Column("compacted", BigInteger),
     Index("segment_topic", "topic", "last_commit"),
+    Index("segment_place", "topic", "partition", "first_offset"),
 )
+"""``last_time``: time of its last commit. ``compacted``: set when offsets in it have gaps, to the commit that made them."""
 
 base = Table(
     "base",
@@ -130,7 +142,12 @@ producer = Table(
     Column("position", Text),
     Column("commit", BigInteger),
     Column("confirmed", Text),
+    Column("sequence", BigInteger),
+    Column("batch_rows", BigInteger),
+    Column("batch_digest", Text),
+    Column("seen", BigInteger),
 )
+"""``sequence`` and what the batch of that number held: how a repeated batch is told from a new one."""
 
 view = Table(
     "view",
@@ -166,3 +183,130 @@ step = Table(
     Column("watermarks", Text),
     Index("step_publish", "publish_commit"),
 )
+
+entry = Table(
+    "entry",
+    metadata,
+    Column("seq", BigInteger, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("number", BigInteger, nullable=False),
+    Column("time", BigInteger, nullable=False),
+    Column("producer", Text, nullable=False),
+    Column("position", Text),
+    Column("removed", LargeBinary, nullable=False),
+    Column("added", LargeBinary, nullable=False),
+    Column("digest", LargeBinary, nullable=False),
+)
+"""The hash chain, newest part: one entry for everything that ever changed which files are live (see ``log.chain``)."""
+
+commit_segment = Table(
+    "commit_segment",
+    metadata,
+    Column("file", Integer, primary_key=True),
+    Column("first_seq", BigInteger, nullable=False),
+    Column("last_seq", BigInteger, nullable=False),
+    Column("first_commit", BigInteger, nullable=False),
+    Column("last_commit", BigInteger, nullable=False),
+    Column("first_time", BigInteger, nullable=False),
+    Column("last_time", BigInteger, nullable=False),
+    Column("first_step", BigInteger),
+    Column("last_step", BigInteger),
+    Column("root", LargeBinary, nullable=False),
+    Index("commit_segment_commit", "last_commit"),
+)
+"""Parquet files that hold commits, steps and chain entries that have left the catalog (see ``log.archive``)."""
+
+tag = Table(
+    "tag",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("commit", BigInteger, nullable=False),
+    Column("created", BigInteger, nullable=False),
+    Column("expires", BigInteger),
+    Column("description", Text, nullable=False, server_default=""),
+)
+
+consumer_group = Table(
+    "consumer_group",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("generation", BigInteger, nullable=False),
+    Column("created", BigInteger, nullable=False),
+    Column("active", BigInteger, nullable=False),
+    Column("settings", Text, nullable=False, server_default="{}"),
+)
+"""``active``: when a member last committed or joined; a group idle for too long holds no records back."""
+
+group_member = Table(
+    "group_member",
+    metadata,
+    Column("group", Text, primary_key=True),
+    Column("member", Text, primary_key=True),
+    Column("topics", Text, nullable=False),
+    Column("joined", BigInteger, nullable=False),
+    Column("client", Text, nullable=False, server_default=""),
+)
+
+assignment = Table(
+    "assignment",
+    metadata,
+    Column("group", Text, primary_key=True),
+    Column("topic", Integer, primary_key=True),
+    Column("partition", Integer, primary_key=True),
+    Column("owner", Text),
+    Column("generation", BigInteger, nullable=False),
+    Column("wanted", Text),
+)
+"""Who may read and commit a partition; ``wanted`` gets it when ``owner`` lets go or its lease ends."""
+
+group_offset = Table(
+    "group_offset",
+    metadata,
+    Column("group", Text, primary_key=True),
+    Column("topic", Integer, primary_key=True),
+    Column("partition", Integer, primary_key=True),
+    Column("offset", BigInteger, nullable=False),
+    Column("metadata", Text, nullable=False, server_default=""),
+    Column("time", BigInteger, nullable=False),
+    Column("generation", BigInteger, nullable=False),
+)
+"""``offset``: the first record that the group has not finished."""
+
+group_commit = Table(
+    "group_commit",
+    metadata,
+    Column("group", Text, primary_key=True),
+    Column("topic", Integer, primary_key=True),
+    Column("partition", Integer, primary_key=True),
+    Column("time", BigInteger, primary_key=True),
+    Column("offset", BigInteger, nullable=False),
+    Column("lag", BigInteger, nullable=False),
+)
+"""The last commits of a group, as many as its evaluation needs (Burrow's window)."""
+
+dead_letter = Table(
+    "dead_letter",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("dlq", Integer, nullable=False),
+    Column("partition", Integer, nullable=False),
+    Column("offset", BigInteger, nullable=False),
+    Column("topic", Integer, nullable=False),
+    Column("cause", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("time", BigInteger, nullable=False),
+    Index("dead_letter_place", "dlq", "partition", "offset", unique=True),
+    Index("dead_letter_topic", "topic", "state"),
+)
+"""One row a dead letter: where its bytes lie in ``<topic>.dlq``, why, and whether it is open, redriven or discarded."""
+
+incident = Table(
+    "incident",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("time", BigInteger, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("what", Text, nullable=False),
+)
+"""What ``status`` shows of what happened: quarantines, refused writes, expired pins. The newest are kept."""

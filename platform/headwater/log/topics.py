@@ -9,7 +9,7 @@ from sqlalchemy import Connection, func, select, update
 
 from headwater.catalog import tables
 from headwater.catalog.catalog import put_setting
-from headwater.catalog.records import Kind, Topic
+from headwater.catalog.records import Kind, Topic, TopicSettings
 from headwater.errors import DuplicateName
 from headwater.schema import Schema
 
@@ -60,6 +60,11 @@ def read(connection: Connection, at: int | None = None) -> list[Topic]:
             dropped=row.dropped,
             description=row.description,
             hidden=bool(row.hidden),
+            settings=TopicSettings.from_json(row.settings),
+            first_partition=row.first_partition,
+            owner=row.owner,
+            criticality=row.criticality,
+            classification=row.classification,
         )
         for row in connection.execute(query.order_by(topic.c.name))
         if row.id in bodies
@@ -93,7 +98,15 @@ def bump_generation(connection: Connection, token: int) -> None:
     put_setting(connection, GENERATION, f"{int((value or '0').split('.')[0]) + 1}.{token}")
 
 
-def new(name: str, kind: Kind, schema: Schema, partitions: int, source: str | None, description: str) -> Topic:
+def new(
+    name: str,
+    kind: Kind,
+    schema: Schema,
+    partitions: int,
+    source: str | None,
+    description: str,
+    settings: TopicSettings,
+) -> Topic:
     """A topic that is not in the catalog yet (id 0)."""
     return Topic(
         id=0,
@@ -109,6 +122,7 @@ def new(name: str, kind: Kind, schema: Schema, partitions: int, source: str | No
         dropped=None,
         description=description,
         hidden=False,
+        settings=settings,
     )
 
 
@@ -125,13 +139,19 @@ def _create(connection: Connection, topic: Topic, commit: int) -> int:
         "state": topic.state,
         "reason": topic.reason,
         "description": topic.description,
+        "settings": topic.settings.to_json(),
+        "owner": topic.owner,
+        "criticality": topic.criticality,
+        "classification": topic.classification,
         "created": commit,
     }
     inserted = connection.execute(tables.topic.insert().values(**values).returning(tables.topic.c.id)).scalar_one()
     connection.execute(
         tables.schema_version.insert().values(topic=inserted, version=1, commit=commit, body=topic.schema.to_json())
     )
-    rows = [{"topic": inserted, "partition": n, "next_offset": 0} for n in range(topic.partitions)]
+    rows = [
+        {"topic": inserted, "partition": n, "next_offset": 0, "created": commit} for n in topic.open_partitions
+    ]
     connection.execute(tables.partition.insert(), rows)
     return int(inserted)
 

@@ -22,7 +22,7 @@ from sqlalchemy import Connection, bindparam, select, update
 
 from headwater import record
 from headwater.catalog import tables
-from headwater.catalog.records import CommitInfo, Kind, Step, Topic, to_datetime, to_micros
+from headwater.catalog.records import CommitInfo, Kind, Step, Topic, TopicSettings, to_datetime, to_micros
 from headwater.errors import Fenced, PositionConflict, SchemaError
 from headwater.log import topics
 from headwater.log.partitioner import partition_of
@@ -95,9 +95,14 @@ class Transaction:
         partitions: int = 1,
         source: str | None = None,
         description: str = "",
+        settings: TopicSettings | None = None,
+        owner: str | None = None,
+        criticality: str | None = None,
+        classification: str | None = None,
     ) -> None:
         """The topic exists from this commit on; DuplicateName (at commit) when it exists already."""
-        topic = topics.new(name, kind, schema, partitions, source, description)
+        new = topics.new(name, kind, schema, partitions, source, description, settings or TopicSettings())
+        topic = replace(new, owner=owner, criticality=criticality, classification=classification)
         self._changes.created.append(topic)
         self._topics[name] = topic
 
@@ -129,10 +134,10 @@ class Transaction:
             raise SchemaError(f"topic {name} does not exist")
         conformed = record.conform(table, topic.schema.arrow(), topic.kind, name)
         if partition is not None or topic.partitions == 1:
-            self._stage(topic, partition or 0, conformed)
+            self._stage(topic, topic.first_partition if partition is None else partition, conformed)
             return
         for number, part in _split(conformed, topic):
-            self._stage(topic, number, part)
+            self._stage(topic, topic.first_partition + number, part)
 
     def record_step(self, step: Step) -> None:
         """Publish a pipeline step with this commit."""
