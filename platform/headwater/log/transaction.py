@@ -22,9 +22,10 @@ from sqlalchemy import Connection, bindparam, select, update
 
 from headwater import record
 from headwater.catalog import tables
+from headwater.catalog.prepared import Prepared
 from headwater.catalog.records import CommitInfo, Kind, Step, Topic, TopicSettings, to_datetime, to_micros
 from headwater.errors import Fenced, PositionConflict, SchemaError
-from headwater.log import topics
+from headwater.log import chain, topics
 from headwater.log.partitioner import partition_of
 from headwater.schema import Schema
 from headwater.storage import FileWriter, hot
@@ -37,15 +38,20 @@ FILE_BYTES_MAX = 64 * 1024 * 1024
 
 
 # Built once: they run in every commit, while other writers wait.
-_NEWEST = select(tables.commit.c.number, tables.commit.c.time).order_by(tables.commit.c.number.desc()).limit(1)
-_PRODUCER = select(tables.producer).where(tables.producer.c.name == bindparam("producer"))
-_TAKE = (
+_NEWEST = Prepared(
+    select(tables.commit.c.number, tables.commit.c.time).order_by(tables.commit.c.number.desc()).limit(1)
+)
+_PRODUCER = Prepared(select(tables.producer).where(tables.producer.c.name == bindparam("producer")))
+_TAKE = Prepared(
     update(tables.partition)
     .where(tables.partition.c.topic == bindparam("in_topic"), tables.partition.c.partition == bindparam("in_partition"))
     .values(next_offset=tables.partition.c.next_offset + bindparam("count"))
     .returning(tables.partition.c.next_offset)
 )
-_MOVE = (
+_INSERT_FILE = Prepared(tables.file.insert().returning(tables.file.c.id), ("path", "kind", "bytes", "created"))
+_INSERT_BATCH = Prepared(tables.batch.insert())
+_INSERT_COMMIT = Prepared(tables.commit.insert(), ("number", "time", "producer", "position", "rows"))
+_MOVE = Prepared(
     update(tables.producer)
     .where(tables.producer.c.name == bindparam("producer"))
     .values(position=bindparam("new_position"), commit=bindparam("new_commit"))
@@ -206,13 +212,22 @@ class Transaction:
         if self._changes:
             ids = topics.apply(connection, self._changes, number)
             self._topics.update({n: _with_id(self._topics[n], i) for n, i in ids.items()})
+        chain.append(
+            connection,
+            "commit",
+            number=number,
+            time=time,
+            producer=self.producer,
+            position=self.position,
+            added=[staged.digest for staged in self._staged],
+        )
         self._insert_batches(connection, number, time)
         if self._step is not None:
             _insert_step(connection, self._step, number)
         moved = {"producer": self.producer, "new_position": self.position, "new_commit": number}
-        connection.execute(_MOVE, moved)
+        _MOVE.run(connection, moved)
         values = {"number": number, "time": time, "producer": self.producer, "position": self.position}
-        connection.execute(tables.commit.insert().values(rows=self.rows, **values))
+        _INSERT_COMMIT.run(connection, {**values, "rows": self.rows})
         self._publishing = True
         return CommitInfo(
             number=number,
@@ -223,7 +238,7 @@ class Transaction:
         )
 
     def _check_producer(self, connection: Connection) -> None:
-        row = connection.execute(_PRODUCER, {"producer": self.producer}).one_or_none()
+        row = _PRODUCER.run(connection, {"producer": self.producer}).one_or_none()
         if row is None or row.epoch != self.epoch:
             found = None if row is None else row.epoch
             raise Fenced(
@@ -241,10 +256,8 @@ class Transaction:
         if not self._staged:
             return
         files = [
-            connection.execute(
-                tables.file.insert()
-                .values(path=writer.name, kind="hot", bytes=writer.length, created=time)
-                .returning(tables.file.c.id)
+            _INSERT_FILE.run(
+                connection, {"path": writer.name, "kind": "hot", "bytes": writer.length, "created": time}
             ).scalar_one()
             for writer in self._files
         ]
@@ -257,7 +270,7 @@ class Transaction:
             for staged in batches:
                 rows.append(_batch_row(staged, topic_id, files[staged.file], offset, number))
                 offset += staged.rows
-        connection.execute(tables.batch.insert(), rows)
+        _INSERT_BATCH.run_many(connection, rows)
 
 
 def _batch_row(staged: _Staged, topic_id: int, file: int, offset: int, commit: int) -> dict[str, object]:
@@ -277,13 +290,13 @@ def _batch_row(staged: _Staged, topic_id: int, file: int, offset: int, commit: i
 
 def _take_offsets(connection: Connection, topic_id: int, partition: int, count: int) -> int:
     """Reserve ``count`` offsets of a partition; returns the first."""
-    after = connection.execute(_TAKE, {"in_topic": topic_id, "in_partition": partition, "count": count}).scalar_one()
-    return int(after) - count
+    place = {"in_topic": topic_id, "in_partition": partition, "count": count}
+    return int(_TAKE.run(connection, place).scalar_one()) - count
 
 
 def _next_commit(connection: Connection, now_us: int) -> tuple[int, int]:
     """Number and time of the next commit: times grow even when the clock does not."""
-    row = connection.execute(_NEWEST).first()
+    row = _NEWEST.run(connection, {}).first()
     return (1, now_us) if row is None else (row.number + 1, max(row.time + 1, now_us))
 
 
