@@ -121,7 +121,7 @@ segment = Table(
     Index("segment_topic", "topic", "last_commit"),
     Index("segment_place", "topic", "partition", "first_offset"),
 )
-"""``last_time``: time of its last commit. ``compacted``: set when offsets in it have gaps, to the commit that made them."""
+"""``last_time``: time of its last commit. ``compacted``: the newest commit when offsets were left out of it, else NULL."""
 
 base = Table(
     "base",

@@ -17,6 +17,7 @@ from headwater import duck, types
 from headwater.catalog import tables
 from headwater.catalog.records import Base, Topic
 from headwater.config import Settings
+from headwater.log import chain
 from headwater.log.parquet import ParquetFile
 
 if TYPE_CHECKING:
@@ -79,9 +80,11 @@ def write(log: Log, topic: Topic, commit: int, settings: Settings) -> int:
                 file.write(pa.Table.from_batches([batch]).cast(target))
             size, digest = file.finish()
     with log.catalog.write() as connection:
+        now = log.clock.now_us()
+        chain.append(connection, "base", number=commit, time=now, producer="maintenance", added=[digest])
         found = connection.execute(
             insert(tables.file)
-            .values(path=name, kind="base", bytes=size, digest=digest, created=log.clock.now_us())
+            .values(path=name, kind="base", bytes=size, digest=digest, created=now)
             .returning(tables.file.c.id)
         ).scalar_one()
         values = {"file": found, "topic": topic.id, "commit": commit, "rows": file.rows}

@@ -58,7 +58,7 @@ def append(
     removed: Iterable[str] = (),
     added: Iterable[str] = (),
 ) -> bytes:
-    """Record a change of what is live, in the caller's write transaction and before it is made; returns the new root.
+    """Record a change of what is live, in the caller's write transaction and before it is made: the new root.
 
     ``removed`` and ``added`` are hexadecimal xxh3-128 digests of batches and files.
     """
@@ -82,7 +82,7 @@ def append(
 
 
 def link(previous: bytes, entry: Entry) -> bytes:
-    """The digest of an entry that follows ``previous``: every part behind its length, so that none runs into another."""
+    """The digest of an entry that follows ``previous``; every part stands behind its length."""
     parts = (
         previous,
         entry.kind.encode(),

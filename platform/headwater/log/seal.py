@@ -16,11 +16,13 @@ import pyarrow as pa
 from sqlalchemy import Connection, delete, exists, func, insert, select, update
 
 from headwater.catalog import tables
-from headwater.catalog.records import Batch, Segment, Topic, to_datetime
+from headwater.catalog.records import Batch, Segment, Topic, TopicSettings, to_datetime
 from headwater.config import Settings
-from headwater.log import manifest, read
+from headwater.log import chain, manifest, read
 from headwater.log.log import Log
 from headwater.log.parquet import ParquetFile
+
+_NO_CHOICE = TopicSettings()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,12 +48,34 @@ def hot(log: Log) -> Hot:
 
 
 def is_due(log: Log, settings: Settings) -> bool:
-    """Whether any of the three limits (commits, bytes, age) is reached."""
+    """Whether any of the three limits (commits, bytes, age) is reached, by the lake's or a topic's own measure."""
     waiting = hot(log)
+    if waiting.commits >= settings.seal_commits or waiting.bytes >= settings.seal_bytes:
+        return True
     age_s = (log.clock.now_us() - waiting.oldest_us) / 1e6
-    return waiting.commits > 0 and (
-        waiting.commits >= settings.seal_commits or waiting.bytes >= settings.seal_bytes or age_s >= settings.seal_age_s
+    chosen = {t.id: t.settings for t in log.topics(hidden=True) if t.settings.seal_bytes or t.settings.seal_age_s}
+    if not chosen:
+        return waiting.commits > 0 and age_s >= settings.seal_age_s
+    return any(
+        found.bytes >= (own.seal_bytes or settings.seal_bytes)
+        or (log.clock.now_us() - found.oldest_us) / 1e6 >= (own.seal_age_s or settings.seal_age_s)
+        for topic, found in _hot_by_topic(log).items()
+        for own in (chosen.get(topic, _NO_CHOICE),)
     )
+
+
+def _hot_by_topic(log: Log) -> dict[int, Hot]:
+    batch, commit = tables.batch, tables.commit
+    query = (
+        select(batch.c.topic, func.count(), func.sum(batch.c.byte_length), func.min(commit.c.time))
+        .join(commit, commit.c.number == batch.c.commit)
+        .group_by(batch.c.topic)
+    )
+    with log.catalog.read() as connection:
+        return {
+            topic: Hot(commits=many, bytes=int(size), oldest_us=oldest)
+            for topic, many, size, oldest in connection.execute(query)
+        }
 
 
 def seal(log: Log, settings: Settings, *, tail_s: float = 0.0) -> int:
@@ -133,27 +157,36 @@ def _write_segment(log: Log, topic: Topic, plan: read.Plan, part: list[Batch], g
 
 
 def _swap(connection: Connection, topic: Topic, segments: list[Segment], upto: int, now_us: int) -> None:
-    for segment in segments:
-        file = connection.execute(
-            insert(tables.file)
-            .values(path=segment.path, kind="segment", bytes=segment.bytes, digest=segment.digest, created=now_us)
-            .returning(tables.file.c.id)
-        ).scalar_one()
-        connection.execute(
-            insert(tables.segment).values(
-                file=file,
-                topic=segment.topic,
-                partition=segment.partition,
-                schema_version=segment.schema_version,
-                rows=segment.rows,
-                first_offset=segment.first_offset,
-                last_offset=segment.last_offset,
-                first_commit=segment.first_commit,
-                last_commit=segment.last_commit,
-            )
-        )
     batch = tables.batch
-    connection.execute(delete(batch).where(batch.c.topic == topic.id, batch.c.commit <= upto))
+    sealed = (batch.c.topic == topic.id) & (batch.c.commit <= upto)
+    chain.append(
+        connection,
+        "seal",
+        number=upto,
+        time=now_us,
+        producer="maintenance",
+        removed=connection.execute(select(batch.c.digest).where(sealed)).scalars(),
+        added=[segment.digest for segment in segments],
+    )
+    add_segments(connection, segments, now_us)
+    connection.execute(delete(batch).where(sealed))
+
+
+def add_segments(connection: Connection, segments: list[Segment], now_us: int) -> None:
+    """Name these durable files in the catalog; the caller records the chain's entry."""
+    for segment in segments:
+        named = {"path": segment.path, "kind": "segment", "bytes": segment.bytes, "digest": segment.digest}
+        file = connection.execute(
+            insert(tables.file).values(created=now_us, **named).returning(tables.file.c.id)
+        ).scalar_one()
+        values = {name: value for name, value in vars(segment).items() if name in tables.segment.c}
+        if segment.last_time is None:
+            values["last_time"] = _time_of(connection, segment.last_commit)
+        connection.execute(insert(tables.segment).values(**{**values, "file": file}))
+
+
+def _time_of(connection: Connection, commit: int) -> int | None:
+    return connection.execute(select(tables.commit.c.time).where(tables.commit.c.number == commit)).scalar_one_or_none()
 
 
 def _retire_hot_files(connection: Connection, now_us: int) -> None:
