@@ -34,7 +34,7 @@ from headwater.lake import history
 from headwater.lake.resolve import Reference, Resolved, resolve
 from headwater.lake.result import Result, fetch
 from headwater.lake.watch import Watch
-from headwater.log import Log, open_log, read, views
+from headwater.log import Log, open_log, read
 from headwater.log.names import near
 from headwater.log.rows import CurrentRows, records_sql
 from headwater.schema import Schema
@@ -196,8 +196,7 @@ class Lake:
         return step.publish_commit, step.input_commit
 
     def _common_step(self, ids: frozenset[int], commit: int) -> Step | None:
-        with self.log.catalog.read() as connection:
-            return views.newest_common_step(connection, ids, commit)
+        return self.log.newest_common_step(ids, commit)
 
     def _no_common_position(self, found: Sequence[View], commit: int) -> HeadwaterError:
         own = {view.name: self._common_step(frozenset({view.id}), commit) for view in found}

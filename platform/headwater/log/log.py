@@ -5,7 +5,8 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -21,7 +22,7 @@ from headwater.catalog.live import Live
 from headwater.catalog.records import MAX_COMMIT, CommitInfo, ProducerState, Step, Topic, View, to_datetime, to_micros
 from headwater.clock import Clock, SystemClock
 from headwater.errors import NameNotFound, NotYet
-from headwater.log import names, read, topics, views
+from headwater.log import archive, names, read, topics, views
 from headwater.log.fold import fold_sql
 from headwater.log.transaction import Transaction
 from headwater.storage import Storage
@@ -105,6 +106,9 @@ class Log:
         with self.catalog.read() as connection:
             row = connection.execute(select(tables.commit).where(tables.commit.c.number == number)).one_or_none()
         if row is None:
+            archived = archive.commits(self, number - 1, number, 1)
+            if archived:
+                return archived[0]
             raise NotYet(f"there is no commit {number}", todo=f"The newest is {self.newest_commit()}.")
         return _commit_info(row)
 
@@ -113,14 +117,17 @@ class Log:
         place = {"after": after, "upto": MAX_COMMIT if upto is None else upto, "most": limit}
         with self.catalog.read() as connection:
             rows = connection.execute(_COMMITS, place).all()
-        return [_commit_info(row) for row in rows]
+            older = after + 1 < archive.oldest_kept(connection)
+        found = [_commit_info(row) for row in rows]
+        return found if not older else (archive.commits(self, after, place["upto"], limit) + found)[:limit]
 
     def commit_at_time(self, moment: datetime) -> int:
         """The newest commit at or before ``moment``; 0 when there is none."""
         query = select(tables.commit.c.number).where(tables.commit.c.time <= to_micros(moment))
         with self.catalog.read() as connection:
             newest = query.order_by(tables.commit.c.time.desc()).limit(1)
-            return connection.execute(newest).scalar_one_or_none() or 0
+            found = connection.execute(newest).scalar_one_or_none()
+        return found or archive.commit_at_time(self, to_micros(moment))
 
     def newest_commit_where(self, producer: str, holds: Callable[[str], bool]) -> int:
         """The newest commit before this producer's first position for which ``holds`` is false; 0 for none.
@@ -140,7 +147,10 @@ class Log:
                 else:
                     high = row.number - 1
             first = connection.execute(mine.order_by(commit.c.number).limit(1)).first()
-        return low if first is not None and low >= first.number else 0
+        if first is not None and low >= first.number:
+            return low
+        end = first.number if first is not None else self.newest_commit() + 1
+        return _newest_archived_where(archive.positions(self, producer), holds, end)
 
     def transaction(self, producer: str, epoch: int, expected_position: str | None = None) -> Transaction:
         """Begin a transaction of a producer that owns its name with this epoch (see ``ownership``)."""
@@ -247,12 +257,26 @@ class Log:
     def steps(self, after: int = 0, upto: int | None = None) -> list[Step]:
         """Published steps with a number in (after, upto], oldest first."""
         with self.catalog.read() as connection:
-            return views.steps(connection, after, upto)
+            found = views.steps(connection, after, upto)
+        if found and found[0].number == after + 1:
+            return found
+        last = found[0].number - 1 if found else MAX_COMMIT if upto is None else upto
+        return archive.steps(self, after, last) + found
 
     def last_step(self, at: int | None = None) -> Step | None:
         """The newest step published at or before commit ``at``."""
         with self.catalog.read() as connection:
-            return views.last_step(connection, at)
+            found = views.last_step(connection, at)
+        return found if found is not None or at is None else archive.last_step(self, at)
+
+    def newest_common_step(self, ids: frozenset[int], at: int) -> Step | None:
+        """The newest step published at or before ``at`` that refreshed all views of these ids."""
+        with self.catalog.read() as connection:
+            found = views.newest_common_step(connection, ids, at)
+            kept = archive.oldest_kept(connection)
+        if found is not None and (found.publish_commit >= kept or kept <= 1):
+            return found
+        return archive.last_step(self, at, ids) or found
 
     # ---- settings and housekeeping
 
@@ -320,6 +344,18 @@ class Log:
                 self._newest = max(self._newest, row[0] or 0)
                 self._seen = (version, self._newest)
             return self._newest
+
+
+def _newest_archived_where(
+    files: Iterator[list[tuple[int, str | None]]], holds: Callable[[str], bool], before: int
+) -> int:
+    """``newest_commit_where`` among archived commits; ``before``: the producer's first commit after them."""
+    for commits in files:
+        good = bisect_left(commits, True, key=lambda each: each[1] is not None and not holds(each[1]))
+        if good:
+            return (commits[good][0] if good < len(commits) else before) - 1
+        before = commits[0][0] if commits else before
+    return 0
 
 
 def _commit_info(row: Any) -> CommitInfo:
