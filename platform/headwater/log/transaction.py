@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import uuid
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -50,7 +51,9 @@ _TAKE = Prepared(
 )
 _INSERT_FILE = Prepared(tables.file.insert().returning(tables.file.c.id), ("path", "kind", "bytes", "created"))
 _INSERT_BATCH = Prepared(tables.batch.insert())
-_INSERT_COMMIT = Prepared(tables.commit.insert(), ("number", "time", "producer", "position", "rows"))
+_INSERT_COMMIT = Prepared(
+    tables.commit.insert(), ("number", "time", "producer", "position", "rows", "principal", "client")
+)
 _MOVE = Prepared(
     update(tables.producer)
     .where(tables.producer.c.name == bindparam("producer"))
@@ -75,7 +78,8 @@ class _Staged:
 class Transaction:
     """Build with ``Log.transaction``. Use as a block: leaving it without ``commit`` discards everything.
 
-    ``append`` keeps the order of rows within a topic partition. Not thread-safe.
+    ``append`` keeps the order of rows within a topic partition. Not thread-safe. ``principal`` and ``client`` say
+    who publishes, for the commit's row; ``offsets`` holds each topic partition's first new offset after ``commit``.
     """
 
     def __init__(self, log: Log, producer: str, epoch: int, expected_position: str | None) -> None:
@@ -85,6 +89,10 @@ class Transaction:
         self.expected_position = expected_position
         self.position: str | None = expected_position
         self.rows = 0
+        self.principal: str | None = None
+        self.client: str | None = None
+        self.offsets: dict[tuple[str, int], int] = {}
+        self._inside: list[Callable[[Connection, CommitInfo], None]] = []
         self._topics = topics.by_name(log.topics(hidden=True))
         self._changes = topics.TopicChanges()
         self._staged: list[_Staged] = []
@@ -148,6 +156,14 @@ class Transaction:
     def record_step(self, step: Step) -> None:
         """Publish a pipeline step with this commit."""
         self._step = step
+
+    def inside(self, act: Callable[[Connection, CommitInfo], None]) -> None:
+        """Have ``act`` called in the catalog transaction, after the fence and before any record gets an offset.
+
+        What it writes becomes visible with this commit; what it raises leaves nothing of the commit. Other
+        writers wait meanwhile, so it takes milliseconds.
+        """
+        self._inside.append(act)
 
     def commit(self) -> CommitInfo:
         """Make everything durable, then visible, and return the commit.
@@ -221,21 +237,21 @@ class Transaction:
             position=self.position,
             added=[staged.digest for staged in self._staged],
         )
+        info = CommitInfo(
+            number=number, time=to_datetime(time), producer=self.producer, position=self.position, rows=self.rows
+        )
+        for act in self._inside:
+            act(connection, info)
         self._insert_batches(connection, number, time)
         if self._step is not None:
             _insert_step(connection, self._step, number)
         moved = {"producer": self.producer, "new_position": self.position, "new_commit": number}
         _MOVE.run(connection, moved)
         values = {"number": number, "time": time, "producer": self.producer, "position": self.position}
-        _INSERT_COMMIT.run(connection, {**values, "rows": self.rows})
+        who = {"principal": self.principal, "client": self.client}
+        _INSERT_COMMIT.run(connection, {**values, **who, "rows": self.rows})
         self._publishing = True
-        return CommitInfo(
-            number=number,
-            time=to_datetime(time),
-            producer=self.producer,
-            position=self.position,
-            rows=self.rows,
-        )
+        return info
 
     def _check_producer(self, connection: Connection) -> None:
         row = _PRODUCER.run(connection, {"producer": self.producer}).one_or_none()
@@ -267,6 +283,7 @@ class Transaction:
         rows = []
         for (topic_id, partition), batches in by_partition.items():
             offset = _take_offsets(connection, topic_id, partition, sum(staged.rows for staged in batches))
+            self.offsets[batches[0].topic, partition] = offset
             for staged in batches:
                 rows.append(_batch_row(staged, topic_id, files[staged.file], offset, number))
                 offset += staged.rows
