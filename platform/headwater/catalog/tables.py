@@ -216,6 +216,15 @@ commit_segment = Table(
 )
 """Parquet files that hold commits, steps and chain entries that have left the catalog (see ``log.archive``)."""
 
+expired = Table(
+    "expired",
+    metadata,
+    Column("topic", Integer, primary_key=True),
+    Column("first_commit", BigInteger, primary_key=True),
+    Column("last_commit", BigInteger, nullable=False),
+)
+"""Ranges of commits of which retention has removed records: what needs them is refused, never answered short."""
+
 tag = Table(
     "tag",
     metadata,
@@ -294,11 +303,13 @@ dead_letter = Table(
     Column("topic", Integer, nullable=False),
     Column("cause", Text, nullable=False),
     Column("state", Text, nullable=False),
+    Column("reason", Text, nullable=False, server_default=""),
     Column("time", BigInteger, nullable=False),
     Index("dead_letter_place", "dlq", "partition", "offset", unique=True),
     Index("dead_letter_topic", "topic", "state"),
 )
-"""One row a dead letter: where its bytes lie in ``<topic>.dlq``, why, and whether it is open, redriven or discarded."""
+"""One row a dead letter: where its newest record lies in ``<topic>.dlq``, the cause by which it is counted, and whether
+it is open, redriven or discarded (``reason``: why it was discarded). ``time``: of its first failure."""
 
 incident = Table(
     "incident",

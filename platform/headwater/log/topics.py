@@ -22,6 +22,8 @@ class TopicChanges:
     """What one log transaction does to topics; applied inside its catalog transaction."""
 
     created: list[Topic] = field(default_factory=list)
+    optional: set[str] = field(default_factory=set)
+    """Of the created ones, those that may exist already."""
     altered: dict[str, dict[str, str]] = field(default_factory=dict)
     dropped: list[str] = field(default_factory=list)
     schemas: dict[str, Schema] = field(default_factory=dict)
@@ -79,7 +81,7 @@ def schemas(connection: Connection, topic_id: int) -> dict[int, Schema]:
 
 def apply(connection: Connection, changes: TopicChanges, commit: int) -> dict[str, int]:
     """Write the changes as of ``commit``; returns the ids of the created topics by name."""
-    ids = {topic.name: _create(connection, topic, commit) for topic in changes.created}
+    ids = {topic.name: _create(connection, topic, commit, topic.name in changes.optional) for topic in changes.created}
     live = tables.topic.c.dropped.is_(None)
     for name, values in changes.altered.items():
         connection.execute(update(tables.topic).where(tables.topic.c.name == name, live).values(**values))
@@ -126,9 +128,11 @@ def new(
     )
 
 
-def _create(connection: Connection, topic: Topic, commit: int) -> int:
-    taken = select(tables.topic.c.id).where(tables.topic.c.name == topic.name, tables.topic.c.dropped.is_(None))
-    if connection.execute(taken).first() is not None:
+def _create(connection: Connection, topic: Topic, commit: int, if_absent: bool) -> int:
+    taken = live_id(connection, topic.name)
+    if taken is not None and if_absent:
+        return taken
+    if taken is not None:
         raise DuplicateName(f"topic {topic.name} exists already")
     values = {
         "name": topic.name,
@@ -149,17 +153,21 @@ def _create(connection: Connection, topic: Topic, commit: int) -> int:
     connection.execute(
         tables.schema_version.insert().values(topic=inserted, version=1, commit=commit, body=topic.schema.to_json())
     )
-    rows = [
-        {"topic": inserted, "partition": n, "next_offset": 0, "created": commit} for n in topic.open_partitions
-    ]
+    rows = [{"topic": inserted, "partition": n, "next_offset": 0, "created": commit} for n in topic.open_partitions]
     connection.execute(tables.partition.insert(), rows)
     return int(inserted)
 
 
+def live_id(connection: Connection, name: str) -> int | None:
+    """The id of the topic that has this full name now."""
+    topic = tables.topic
+    query = select(topic.c.id).where(topic.c.name == name, topic.c.dropped.is_(None))
+    return connection.execute(query).scalar_one_or_none()
+
+
 def _add_schema(connection: Connection, name: str, schema: Schema, commit: int) -> None:
-    topic, version = tables.topic, tables.schema_version
-    topic_id = select(topic.c.id).where(topic.c.name == name, topic.c.dropped.is_(None))
-    found = connection.execute(topic_id).scalar_one()
+    version = tables.schema_version
+    found = live_id(connection, name)
     newest = connection.execute(select(func.max(version.c.version)).where(version.c.topic == found)).scalar_one()
     connection.execute(version.insert().values(topic=found, version=newest + 1, commit=commit, body=schema.to_json()))
 

@@ -113,11 +113,20 @@ class Transaction:
         owner: str | None = None,
         criticality: str | None = None,
         classification: str | None = None,
+        if_absent: bool = False,
     ) -> None:
-        """The topic exists from this commit on; DuplicateName (at commit) when it exists already."""
+        """The topic exists from this commit on; DuplicateName (at commit) when it exists already.
+
+        With ``if_absent`` one that exists stays as it is, and of two writers that race to create it both succeed:
+        for topics whose shape is the program's own.
+        """
+        if if_absent and name in self._topics:
+            return
         new = topics.new(name, kind, schema, partitions, source, description, settings or TopicSettings())
         topic = replace(new, owner=owner, criticality=criticality, classification=classification)
         self._changes.created.append(topic)
+        if if_absent:
+            self._changes.optional.add(name)
         self._topics[name] = topic
 
     def alter_topic(self, name: str, **values: str) -> None:
