@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, select, update
 from sqlalchemy.schema import CreateColumn
 
 from headwater.catalog import tables
@@ -25,6 +25,11 @@ def _version_2(connection: Connection) -> None:
     tables.metadata.create_all(connection)
     for index in tables.segment.indexes:
         index.create(connection, checkfirst=True)
+    topic, partition, segment, commit = tables.topic, tables.partition, tables.segment, tables.commit
+    born = select(topic.c.created).where(topic.c.id == partition.c.topic).scalar_subquery()
+    connection.execute(update(partition).values(created=born))
+    last = select(commit.c.time).where(commit.c.number == segment.c.last_commit).scalar_subquery()
+    connection.execute(update(segment).values(last_time=last))
 
 
 BROUGHT: tuple[Callable[[Connection], None], ...] = (_version_2,)
