@@ -31,6 +31,8 @@ from headwater.errors import ConfigError
 FILE = "headwater.toml"
 REFUSED_SOURCE_NAMES = frozenset({"log", "history", "main", "temp", "system", "views"})
 MIB = 1 << 20
+PARTITIONS_MAX = 256
+"""Of a topic: each is a segment file per seal; more would be many small files."""
 _MAY_BE_ZERO = frozenset({"http_port", "linger_ms", "file_grace_s", "base_rows_min"})
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _PASSWORD_IN_URL = re.compile(r"(?P<head>\w+://[^:/@\s]*:)[^@\s]*(?=@)")
@@ -75,6 +77,21 @@ class Settings:
     # -- files and history --
     file_grace_s: float = 900.0
     """A file that left the catalog is unlinked this much later: readers must finish within it."""
+
+    time_travel_s: float = 86_400.0
+    """Every position of this time can be read; an older one where a tag or a base still allows it."""
+    history_s: float = 604_800.0
+    """A table's changes stay this long, so that `history.` and replays reach back so far; rows stay for ever."""
+    reader_expiry_s: float = 604_800.0
+    """A pipeline, group or reader that has not moved for so long holds nothing back any more, and must begin anew."""
+    merge_passes: int = 8
+    """Runs of small segments merged in one round of maintenance: bounds how long sealing waits for it."""
+    compact_rows_max: int = 50_000_000
+    """Records that one pass of compaction looks at, from a partition's beginning: bounds its time and its spill."""
+    compact_dirty_fraction: float = 0.5
+    """A partition is compacted once this share of its sealed records came since the last time."""
+    maintenance_memory_bytes_max: int = 512 * MIB
+    """DuckDB's memory limit while compacting and writing bases; beyond it, it spills."""
 
     # -- reading --
     query_memory_bytes_max: int = 1024 * MIB
@@ -345,7 +362,7 @@ def _table_config(key: str, value: Any, path: Path, section: str) -> TableConfig
         raise ConfigError(f"[{place}] must be a table", where=str(path), todo=f"Write [{place}] and partitions = 4.")
     _known(value, ("partitions",), path, place)
     partitions = _typed(value.get("partitions", 1), int, f"partitions of [{place}]", str(path))
-    # 256: each partition of each topic is a segment file per seal; more would be many small files.
-    if not 1 <= partitions <= 256:
-        raise ConfigError(f"partitions = {partitions} in [{place}]", where=str(path), todo="Use 1 to 256.")
+    if not 1 <= partitions <= PARTITIONS_MAX:
+        todo = f"Use 1 to {PARTITIONS_MAX}."
+        raise ConfigError(f"partitions = {partitions} in [{place}]", where=str(path), todo=todo)
     return TableConfig(partitions=partitions)

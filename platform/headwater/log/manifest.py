@@ -21,6 +21,13 @@ def path(log: Log, topic: Topic) -> Path:
     return log.storage.path(f"manifests/{topic.name}.json")
 
 
+def refresh(log: Log, topic_id: int) -> None:
+    """The same by a topic's id; its history outlives the topic's end, and so does its manifest."""
+    with log.catalog.read() as connection:
+        created = connection.execute(select(tables.topic.c.created).where(tables.topic.c.id == topic_id)).scalar_one()
+    write(log, next(topic for topic in log.topics(created, hidden=True) if topic.id == topic_id))
+
+
 def write(log: Log, topic: Topic) -> None:
     """Replace the topic's manifest with its live segments now."""
     segment, file = tables.segment, tables.file

@@ -33,6 +33,7 @@ class Proof:
         self._seq = 0
         self._digest = chain.GENESIS
         self._live: Counter[bytes] = Counter()
+        self._counted = False
 
     def follow(self, entry: chain.Entry) -> None:
         """The next entry: its place, and what it removes must have been there."""
@@ -42,9 +43,10 @@ class Proof:
         self.entries += 1
         if entry.kind == "checkpoint":
             self._live.clear()
+            self._counted = True
         self._live.update(chain.split(entry.added))
         for digest in chain.split(entry.removed):
-            if self._live[digest] < 1:
+            if self._counted and self._live[digest] < 1:
                 self.findings.append(f"entry {entry.seq} ({entry.kind}) removes {digest.hex()}, which was not live")
             self._live[digest] -= 1
 
