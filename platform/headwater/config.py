@@ -33,7 +33,7 @@ REFUSED_SOURCE_NAMES = frozenset({"log", "history", "main", "temp", "system", "v
 MIB = 1 << 20
 PARTITIONS_MAX = 256
 """Of a topic: each is a segment file per seal; more would be many small files."""
-_MAY_BE_ZERO = frozenset({"http_port", "linger_ms", "file_grace_s", "base_rows_min"})
+_MAY_BE_ZERO = frozenset({"http_port", "linger_ms", "file_grace_s", "base_rows_min", "disk_bytes_max"})
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _PASSWORD_IN_URL = re.compile(r"(?P<head>\w+://[^:/@\s]*:)[^@\s]*(?=@)")
 _PASSWORD_IN_PAIRS = re.compile(r"(?P<head>\b(?:ssl)?password\s*=\s*)(?:'(?:\\.|[^'\\])*'|[^\s&]+)", re.IGNORECASE)
@@ -84,6 +84,10 @@ class Settings:
     """A table's changes stay this long, so that `history.` and replays reach back so far; rows stay for ever."""
     reader_expiry_s: float = 604_800.0
     """A pipeline, group or reader that has not moved for so long holds nothing back any more, and must begin anew."""
+    disk_bytes_max: int = 0
+    """Data files beyond this and writes are refused, reading goes on; 0: only the file system's low water counts."""
+    housekeeping_s: float = 60.0
+    """Retention, compaction and archiving look for work this often: their limits are hours and days."""
     merge_passes: int = 8
     """Runs of small segments merged in one round of maintenance: bounds how long sealing waits for it."""
     compact_rows_max: int = 50_000_000

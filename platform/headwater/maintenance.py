@@ -1,10 +1,10 @@
-"""One round of housekeeping: seal, write bases, remove what is no longer needed. Never on the write path."""
+"""Rounds of housekeeping, never on the write path: seal, merge, write bases; more seldom retain, compact, archive."""
 
 from __future__ import annotations
 
 from headwater.config import Settings
 from headwater.errors import OwnedElsewhere
-from headwater.log import base, recovery, seal
+from headwater.log import archive, base, budget, compaction, merge, recovery, retention, seal
 from headwater.log.log import Log
 from headwater.ownership import own
 
@@ -16,10 +16,10 @@ TAIL_S = 3.0
 def run_once(log: Log, settings: Settings, *, force: bool = False) -> dict[str, int]:
     """Do what is due (with ``force``, seal whatever is hot); returns counts of what was done.
 
-    ``sealed`` records, ``bases`` written, ``removed`` files. Nothing is done, and all counts are 0, while
-    another process is at it; with ``force`` this waits for it.
+    ``sealed`` records, ``merged`` segments, ``bases`` written, ``removed`` files. Nothing is done, and all counts
+    are 0, while another process is at it; with ``force`` this waits for it.
     """
-    done = {"sealed": 0, "bases": 0, "removed": 0}
+    done = {"sealed": 0, "merged": 0, "bases": 0, "removed": 0}
     wants_seal = (seal.hot(log).commits > 0) if force else seal.is_due(log, settings)
     due = base.due(log, settings)
     if not (wants_seal or due):
@@ -28,6 +28,7 @@ def run_once(log: Log, settings: Settings, *, force: bool = False) -> dict[str, 
         with own(log, OWNER, wait=force):
             if wants_seal:
                 done["sealed"] = seal.seal(log, settings, tail_s=0.0 if force else TAIL_S)
+                done["merged"] = merge.merge(log, settings, settings.merge_passes)
             for topic in due:
                 base.write(log, topic, log.newest_commit(), settings)
                 done["bases"] += 1
@@ -35,6 +36,31 @@ def run_once(log: Log, settings: Settings, *, force: bool = False) -> dict[str, 
     except OwnedElsewhere:
         return done
     return done
+
+
+def housekeep(log: Log, settings: Settings, *, wait: bool = False) -> dict[str, int]:
+    """What falls due in minutes and hours: history beyond its time, superseded records, old commits, the budget.
+
+    ``retained``: files that left the catalog, ``compacted``: records that went, ``archived``: commits moved,
+    ``bytes``: of all data files. Nothing is done while another process is at it, unless ``wait``.
+    """
+    done = {"retained": 0, "compacted": 0, "archived": 0, "bytes": 0}
+    try:
+        with own(log, OWNER, wait=wait):
+            done["compacted"] = compact(log, settings)
+            done["retained"] = retention.retain(log, settings)
+            done["archived"] = archive.archive(log)
+            done["bytes"] = budget.measure(log, settings)
+            recovery.remove_retired(log, settings.file_grace_s)
+    except OwnedElsewhere:
+        return done
+    return done
+
+
+def compact(log: Log, settings: Settings, *, force: bool = False) -> int:
+    """Compact every topic that asks for it; returns how many records went. The caller owns ``maintenance``."""
+    upto = retention.readable(log, settings).floor
+    return sum(compaction.compact(log, topic, upto, settings, force=force) for topic in log.topics(hidden=True))
 
 
 def start(log: Log) -> dict[str, int]:

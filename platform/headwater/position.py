@@ -1,4 +1,4 @@
-"""Positions as people write them: ``latest``, ``commit:42`` or 42, ``lsn:0/16B3748``, a timestamp.
+"""Positions as people write them: ``latest``, ``commit:42`` or 42, ``lsn:0/16B3748``, ``tag:NAME``, a timestamp.
 
 A position names a commit. A timestamp means the newest commit at or before it, an LSN the newest commit that
 holds no source transaction beyond it, so the answer at a position never changes.
@@ -10,14 +10,17 @@ from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
 from headwater.errors import NotYet, UsageError
-from headwater.log import Log
+from headwater.log import Log, tags
 
 Position = int | str | datetime | None
 """What ``at=`` takes; None and ``latest`` are the newest commit."""
 
 
 def resolve(log: Log, at: Position) -> int:
-    """The commit that ``at`` means; NotYet beyond the newest one, UsageError for an unreadable text."""
+    """The commit that ``at`` means.
+
+    NotYet beyond the newest one, NameNotFound for an unknown tag, UsageError for an unreadable text.
+    """
     if at is None or at == "latest":
         return log.newest_commit()
     if isinstance(at, datetime):
@@ -25,6 +28,8 @@ def resolve(log: Log, at: Position) -> int:
     text = str(at).strip()
     if text.startswith("lsn:"):
         return _at_lsn(log, text)
+    if text.startswith("tag:"):
+        return tags.get(log, text.removeprefix("tag:")).commit
     number = text.removeprefix("commit:")
     if number.isdigit():
         return _existing(log, int(number))
@@ -51,7 +56,7 @@ def _timestamp(text: str) -> datetime:
     try:
         return datetime.fromisoformat(text)
     except ValueError as error:
-        todo = "Write latest, commit:42, lsn:0/16B3748, or a timestamp like 2026-11-23 10:00:00+00."
+        todo = "Write latest, commit:42, lsn:0/16B3748, tag:NAME, or a timestamp like 2026-11-23 10:00:00+00."
         raise UsageError(f"{text!r} is not a position", todo=todo) from error
 
 

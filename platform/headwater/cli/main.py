@@ -38,7 +38,10 @@ BUILT_IN = {
     "topic": "headwater.cli.topic:topic",
     "verify": "headwater.cli.verify:verify",
     "seal": "headwater.cli.seal:seal",
+    "retain": "headwater.cli.seal:retain",
+    "compact": "headwater.cli.seal:compact",
     "maintain": "headwater.cli.seal:maintain",
+    "tag": "headwater.cli.tag:tag",
 }
 
 

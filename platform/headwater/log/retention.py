@@ -22,7 +22,7 @@ from sqlalchemy import Connection, delete, func, insert, select, update
 from headwater.catalog import tables
 from headwater.catalog.records import MAX_COMMIT, Base, Segment, Topic, to_datetime, to_micros
 from headwater.config import Settings
-from headwater.log import base, chain, leases, manifest, merge, tags
+from headwater.log import base, chain, expired, leases, manifest, merge, tags
 
 if TYPE_CHECKING:
     from headwater.log.log import Log
@@ -65,6 +65,15 @@ def retain(log: Log, settings: Settings) -> int:
         elif topic.kind == "event":
             removed += _retain_records(log, topic, keep, settings)
     return removed
+
+
+def require_readable(log: Log, commit: int) -> None:
+    """Expired when the rows of some table at this commit can no longer be given."""
+    for topic in log.topics(commit, hidden=True):
+        if topic.kind in base.KINDS:
+            found = base.newest(log, topic, commit)
+            with log.catalog.read() as connection:
+                expired.require_whole(connection, topic, found.commit if found else 0, commit)
 
 
 # ---- keyed topics and bags: history goes, rows stay
@@ -149,9 +158,9 @@ def _retain_records(log: Log, topic: Topic, keep: Readable, settings: Settings) 
     gone: list[Segment] = []
     stopped: set[int] = set()
     for segment in sorted(live, key=lambda s: (s.last_commit, s.partition)):
-        expired = (segment.last_time is not None and segment.last_time < cut) or excess > 0
+        over = (segment.last_time is not None and segment.last_time < cut) or excess > 0
         unread = segment.last_offset >= floors.get(segment.partition, segment.last_offset + 1)
-        if not expired or unread or segment.partition in stopped:
+        if not over or unread or segment.partition in stopped:
             stopped.add(segment.partition)  # only from the front: what is left begins at one offset
             continue
         gone.append(segment)
@@ -206,8 +215,8 @@ def _move_start(connection: Connection, topic_id: int, partition: int) -> None:
 
 def _remember(connection: Connection, topic_id: int, gone: Sequence[Segment]) -> None:
     """Join the removed commits to the ranges that are remembered; neighbours become one."""
-    expired = tables.expired
-    known = connection.execute(select(expired).where(expired.c.topic == topic_id)).all()
+    table = tables.expired
+    known = connection.execute(select(table).where(table.c.topic == topic_id)).all()
     ranges = [(row.first_commit, row.last_commit) for row in known]
     ranges += [(segment.first_commit, segment.last_commit) for segment in gone]
     joined: list[tuple[int, int]] = []
@@ -216,9 +225,9 @@ def _remember(connection: Connection, topic_id: int, gone: Sequence[Segment]) ->
             joined[-1] = (joined[-1][0], max(joined[-1][1], last))
         else:
             joined.append((first, last))
-    connection.execute(delete(expired).where(expired.c.topic == topic_id))
+    connection.execute(delete(table).where(table.c.topic == topic_id))
     rows = [{"topic": topic_id, "first_commit": first, "last_commit": last} for first, last in joined]
-    connection.execute(insert(expired), rows)
+    connection.execute(insert(table), rows)
 
 
 def _every_topic(log: Log) -> list[Topic]:

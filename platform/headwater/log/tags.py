@@ -34,10 +34,12 @@ class Tag:
 def create(log: Log, name: str, commit: int, *, expires: datetime | None = None, description: str = "") -> Tag:
     """Name a commit that can be read (see ``retention.require_readable``).
 
-    DuplicateName, NotYet, or UsageError for a name that could not be typed after ``tag:``.
+    DuplicateName, NotYet, or UsageError for a name that cannot stand after ``tag:`` or an end in the past.
     """
     if not _NAME.fullmatch(name):
         raise UsageError(f"{name!r} is no name for a tag", todo="Use letters, digits, dot, dash and underscore.")
+    if expires is not None and to_micros(expires) <= log.clock.now_us():
+        raise UsageError(f"tag {name} would expire in the past", todo="Give a later time, or none.")
     if not 0 < commit <= log.newest_commit():
         raise NotYet(f"there is no commit {commit}", todo=f"The newest is {log.newest_commit()}.")
     with log.catalog.write() as connection:

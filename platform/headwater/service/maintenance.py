@@ -14,7 +14,7 @@ from headwater import logs
 from headwater.config import Project
 from headwater.errors import HeadwaterError, Retryable
 from headwater.log import open_log
-from headwater.maintenance import OWNER, run_once, start
+from headwater.maintenance import OWNER, housekeep, run_once, start
 from headwater.service.signals import stop_signals
 
 if TYPE_CHECKING:
@@ -34,10 +34,14 @@ def run(project: Project) -> None:
     os.nice(NICENESS)
     with stop_signals() as stop, open_log(project.lake_dir, create=True) as log, _Beat(log) as beat:
         log_lines.info("ready; removed %d files of writers that died", start(log)["orphans"])
+        keeps_house = 0.0
         while not stop.is_set():
             began = time.monotonic()
             try:
                 done = run_once(log, project.settings)
+                if began >= keeps_house:
+                    done |= housekeep(log, project.settings)
+                    keeps_house = began + project.settings.housekeeping_s
                 beat.says(state="running", error=None)
             except HeadwaterError as error:
                 beat.says(state="error", error=str(error))
@@ -46,10 +50,9 @@ def run(project: Project) -> None:
                 log_lines.warning("%s", error)
                 stop.wait(RETRY_S)
                 continue
-            if any(done.values()):
+            if said := [f"{name} {count:,}" for name, count in done.items() if count and name != "bytes"]:
                 log_lines.info(
-                    "sealed %d records, wrote %d bases, removed %d files",
-                    *(done["sealed"], done["bases"], done["removed"]),
+                    ", ".join(said),
                     extra={"rows": done["sealed"], "duration_ms": round((time.monotonic() - began) * 1000)},
                 )
             stop.wait(ROUND_S)
