@@ -86,6 +86,8 @@ class Settings:
     """A pipeline, group or reader that has not moved for so long holds nothing back any more, and must begin anew."""
     disk_bytes_max: int = 0
     """Data files beyond this and writes are refused, reading goes on; 0: only the file system's low water counts."""
+    chain_witness: str = ""
+    """Where the chain's newest root is exported: a file on another medium, or "|" and a command that reads a line."""
     housekeeping_s: float = 60.0
     """Retention, compaction and archiving look for work this often: their limits are hours and days."""
     merge_passes: int = 8

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from headwater.config import Settings
 from headwater.errors import OwnedElsewhere
-from headwater.log import archive, base, budget, compaction, merge, recovery, retention, seal
+from headwater.log import archive, base, budget, chain_witness, compaction, merge, recovery, retention, seal
 from headwater.log.log import Log
 from headwater.ownership import own
 
@@ -51,6 +51,7 @@ def housekeep(log: Log, settings: Settings, *, wait: bool = False) -> dict[str, 
             done["retained"] = retention.retain(log, settings)
             done["archived"] = archive.archive(log)
             done["bytes"] = budget.measure(log, settings)
+            chain_witness.tell(log, settings.chain_witness)
             recovery.remove_retired(log, settings.file_grace_s)
     except OwnedElsewhere:
         return done

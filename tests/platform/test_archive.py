@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -13,8 +14,8 @@ from sqlalchemy import select, update
 from headwater.catalog import tables
 from headwater.catalog.records import Step
 from headwater.config import Settings
-from headwater.errors import CorruptFile
-from headwater.log import Log, archive, seal
+from headwater.errors import CorruptFile, StorageError
+from headwater.log import Log, archive, chain, chain_witness, seal
 from headwater.log.proof import prove
 from headwater.schema import Schema
 from headwater.testing.writer import Writer
@@ -148,3 +149,37 @@ def test_an_older_lake_begins_its_chain_with_what_it_holds(log: Log) -> None:
     assert archive.archive(log, keep=0, least=1) == COMMITS
     assert answers(log) == before
     assert prove(log).findings == []
+
+
+def test_a_rewritten_chain_is_whole_again_but_not_what_was_witnessed(archived: Log, tmp_path: Path) -> None:
+    witness = tmp_path / "roots.txt"
+    assert chain_witness.tell(archived, str(witness))
+    assert not chain_witness.tell(archived, str(witness))
+    Writer(archived).write("shop.public.e", pa.table({"id": [1]}))
+    assert chain_witness.tell(archived, str(witness))
+    roots = chain_witness.read(str(witness))
+    assert len(roots) == 2
+    assert prove(archived, roots).findings == []
+    entry = tables.entry
+    with archived.catalog.write() as connection:  # a forger changes the newest entry and mends its digest
+        rows = connection.execute(select(entry).order_by(entry.c.seq.desc()).limit(2)).all()
+        values = {name: value for name, value in rows[0]._mapping.items() if name != "digest"} | {"position": "forged"}
+        forged = chain.link(rows[1].digest, chain.Entry(**values))
+        connection.execute(update(entry).where(entry.c.seq == rows[0].seq).values(position="forged", digest=forged))
+        commit = tables.commit.c.number == rows[0].number
+        connection.execute(update(tables.commit).where(commit).values(position="forged"))
+    assert prove(archived).findings == []
+    assert any("rewritten" in each for each in prove(archived, roots).findings)
+    with archived.catalog.write() as connection:
+        connection.execute(entry.delete().where(entry.c.seq == rows[0].seq))
+    assert any("older copy" in each for each in prove(archived, roots).findings)
+
+
+def test_a_witness_may_be_a_command(log: Log, tmp_path: Path) -> None:
+    fill(log)
+    target = tmp_path / "told"
+    assert chain_witness.tell(log, f"|tee {target}")
+    assert target.read_text().split()[1] == prove(log).root
+    Writer(log).write("shop.public.e", pa.table({"id": [1]}))
+    with pytest.raises(StorageError, match="cannot be exported"):
+        chain_witness.tell(log, "|false")

@@ -10,14 +10,14 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from headwater import duck
 from headwater.catalog import tables
 from headwater.catalog.records import TopicSettings
 from headwater.config import Settings
 from headwater.errors import Expired
-from headwater.log import Log, compaction, leases, merge, open_log, retention, seal, tags
+from headwater.log import Log, archive, compaction, leases, merge, open_log, retention, seal, tags
 from headwater.log.proof import prove
 from headwater.log.rows import CurrentRows
 from headwater.schema import Schema
@@ -189,6 +189,23 @@ def test_a_changed_shape_still_reads_its_older_base(aged: Log, clock: Hand) -> N
         tx.add_schema("shop.public.t", Schema.of({"id": "BIGINT", "n": "BIGINT", "new": "VARCHAR"}, key=["id"]))
         tx.commit()
     assert rows(aged, "t") == Counter({(number, number, None): 1 for number in range(20)})
+
+
+def test_commit_segments_go_with_the_history_they_describe(aged: Log, clock: Hand) -> None:
+    writer = create_events(aged, TopicSettings(retention_s=3 * DAY))
+    for number in range(30):
+        clock.pass_(DAY)
+        writer.write("shop.e", events(number))
+        seal.seal(aged, LIMITS)
+        archive.archive(aged, keep=1, least=5)
+        retention.retain(aged, LIMITS)
+        assert prove(aged).findings == []
+    with aged.catalog.read() as connection:
+        first = connection.execute(select(func.min(tables.commit_segment.c.first_commit))).scalar_one()
+    assert 16 <= first <= 23  # history is 7 days, and a commit segment has 5 commits or more
+    with pytest.raises(Expired):
+        aged.commit_info(first - 1)
+    assert aged.commit_info(first).number == first
 
 
 # ---- retention of event topics

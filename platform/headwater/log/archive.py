@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 import pyarrow as pa
-from sqlalchemy import ColumnElement, Connection, Row, delete, func, insert, select
+from sqlalchemy import ColumnElement, Connection, Row, delete, func, insert, select, update
 
 from headwater.catalog import tables
+from headwater.catalog.catalog import put_setting
 from headwater.catalog.records import MAX_COMMIT, CommitInfo, Step, to_datetime
 from headwater.errors import StorageError
 from headwater.log import chain
@@ -68,6 +69,45 @@ def archive(log: Log, keep: int = KEEP_COMMITS, least: int = ARCHIVE_COMMITS_MIN
     while (span := _span(log, keep, least)) is not None:
         moved += _archive(log, *span)
     return moved
+
+
+def retire(log: Log, floor: int, cut_us: int) -> int:
+    """Let commit segments go that describe nothing that is kept; returns how many.
+
+    Such a segment ends before ``floor``, before the first commit of every live batch, segment and base, and before
+    the time ``cut_us``. The chain then begins with the root after them, and with a checkpoint of what is live.
+    """
+    segment, file = tables.commit_segment, tables.file
+    with log.catalog.read() as connection:
+        first = [floor, *_first_kept(connection)]
+        query = select(segment, file.c.digest).join(file, file.c.id == segment.c.file)
+        query = query.where(segment.c.last_commit < min(first), segment.c.last_time < cut_us)
+        gone = connection.execute(query.order_by(segment.c.first_seq)).all()
+    if not gone:
+        return 0
+    with log.catalog.write() as connection:
+        now = log.clock.now_us()
+        about = {"number": gone[-1].last_commit, "time": now, "producer": "maintenance"}
+        chain.append(connection, "retain", removed=[row.digest for row in gone], **about)
+        files = [row.file for row in gone]
+        connection.execute(delete(segment).where(segment.c.file.in_(files)))
+        connection.execute(update(file).where(file.c.id.in_(files)).values(removed=now))
+        put_setting(connection, chain.START, f"{gone[-1].last_seq}:{gone[-1].root.hex()}")
+        chain.append(connection, "checkpoint", added=chain.live_digests(connection), **about)
+    return len(gone)
+
+
+def _first_kept(connection: Connection) -> list[int]:
+    """The first commit of what is live, where there is any."""
+    batch, segment, base, file = tables.batch, tables.segment, tables.base, tables.file
+    live = file.c.removed.is_(None)
+    queries = (
+        select(func.min(batch.c.commit)),
+        select(func.min(segment.c.first_commit)).join(file, file.c.id == segment.c.file).where(live),
+        select(func.min(base.c.commit)).join(file, file.c.id == base.c.file).where(live),
+        select(func.min(tables.tag.c.commit)),
+    )
+    return [int(found) for query in queries if (found := connection.execute(query).scalar_one()) is not None]
 
 
 def _span(log: Log, keep: int, least: int) -> tuple[int, int] | None:

@@ -28,6 +28,9 @@ EntryKind = Literal["commit", "seal", "merge", "compact", "base", "archive", "re
 GENESIS = bytes(32)
 """What the first entry of a lake has in the place of its predecessor."""
 
+START = "chain_start"
+"""Setting "seq:root": the last entry of the commit segments that retention removed; the chain goes on from it."""
+
 _DIGEST_BYTES = 16
 _HEAD = Prepared(select(tables.entry.c.seq, tables.entry.c.digest).order_by(tables.entry.c.seq.desc()).limit(1))
 _INSERT = Prepared(tables.entry.insert())

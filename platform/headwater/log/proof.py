@@ -8,7 +8,8 @@ stored. What was added and not removed must be exactly what the catalog says is 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
@@ -26,21 +27,26 @@ _READ_ROWS = 20_000
 class Proof:
     """One pass over the chain. ``findings`` is empty when it holds; ``root`` is the newest digest in hexadecimal."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self, seq: int = 0, digest: bytes = chain.GENESIS, witnessed: Mapping[int, bytes] = MappingProxyType({})
+    ) -> None:
         self.entries = 0
+        self.witnessed = witnessed
         self.findings: list[str] = []
-        self.root = chain.GENESIS.hex()
-        self._seq = 0
-        self._digest = chain.GENESIS
+        self.root = digest.hex()
+        self.seq = seq
+        self._digest = digest
         self._live: Counter[bytes] = Counter()
         self._counted = False
 
     def follow(self, entry: chain.Entry) -> None:
         """The next entry: its place, and what it removes must have been there."""
-        if entry.seq != self._seq + 1 and self.entries:
-            self.findings.append(f"entry {self._seq + 1} is missing: {entry.seq} follows")
-        self._seq, self._digest = entry.seq, chain.link(self._digest, entry)
+        if entry.seq != self.seq + 1:
+            self.findings.append(f"entry {self.seq + 1} is missing: {entry.seq} follows")
+        self.seq, self._digest = entry.seq, chain.link(self._digest, entry)
         self.entries += 1
+        if self.witnessed.get(entry.seq, self._digest) != self._digest:
+            self.findings.append(f"entry {entry.seq} is not the one that was witnessed: the chain was rewritten")
         if entry.kind == "checkpoint":
             self._live.clear()
             self._counted = True
@@ -67,9 +73,13 @@ class Proof:
             self.findings.append(f"{digest.hex()} was added, never removed, and is not live")
 
 
-def prove(log: Log) -> Proof:
-    """Recompute the whole chain that this lake still has; memory is one digest for each live batch and file."""
-    proof = Proof()
+def prove(log: Log, witnessed: Mapping[int, bytes] = MappingProxyType({})) -> Proof:
+    """Recompute the whole chain that this lake still has; memory is one digest for each live batch and file.
+
+    ``witnessed``: roots by entry that were kept elsewhere (see ``chain_witness``).
+    """
+    seq, _, root = (log.setting(chain.START) or "0:").partition(":")
+    proof = Proof(int(seq), bytes.fromhex(root) or chain.GENESIS, witnessed)
     segment, file, entry = tables.commit_segment, tables.file, tables.entry
     with log.catalog.read() as connection:
         archived = connection.execute(
@@ -91,6 +101,10 @@ def prove(log: Log) -> Proof:
             proof.findings.append(f"commit {row.number} in the catalog is not the one of entry {row.seq}")
     if proof.entries:
         proof.ends(live)
+    if witnessed and max(witnessed) > proof.seq:
+        proof.findings.append(
+            f"entry {max(witnessed)} was witnessed, the chain ends at {proof.seq}: this is an older copy"
+        )
     return proof
 
 

@@ -22,7 +22,7 @@ from sqlalchemy import Connection, delete, func, insert, select, update
 from headwater.catalog import tables
 from headwater.catalog.records import MAX_COMMIT, Base, Segment, Topic, to_datetime, to_micros
 from headwater.config import Settings
-from headwater.log import base, chain, expired, leases, manifest, merge, tags
+from headwater.log import archive, base, chain, expired, leases, manifest, merge, tags
 
 if TYPE_CHECKING:
     from headwater.log.log import Log
@@ -64,7 +64,8 @@ def retain(log: Log, settings: Settings) -> int:
             removed += _retain_history(log, topic, keep, settings)
         elif topic.kind == "event":
             removed += _retain_records(log, topic, keep, settings)
-    return removed
+    cut = log.clock.now_us() - int(max(settings.history_s, settings.time_travel_s) * 1e6)
+    return removed + archive.retire(log, keep.floor, cut)
 
 
 def require_readable(log: Log, commit: int) -> None:
