@@ -12,7 +12,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-browser demo test test-long check format lock bench clean
+.PHONY: help setup setup-browser setup-compiler demo test test-long check format lock bench clean
 
 help:  ## Lists the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -44,14 +44,23 @@ setup-browser: $(STAMP)  ## Makes sure that a chromium for the browser tests is 
 		echo "The browser tests need chromium and will be skipped. Install it with: sudo apt-get install chromium"; \
 	fi
 
+setup-compiler: $(STAMP)  ## Makes sure that a C compiler for the power-loss tests is there (Debian's package, when root).
+	@if command -v gcc >/dev/null && echo '#include <stdio.h>' | gcc -E - >/dev/null 2>&1; then exit 0; \
+	elif command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+		echo "installing Debian's gcc for the power-loss tests"; \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends gcc libc6-dev >/dev/null; \
+	else \
+		echo "The power-loss tests need gcc and will be skipped. Install it with: sudo apt-get install gcc libc6-dev"; \
+	fi
+
 demo: $(STAMP)  ## Starts everything: PostgreSQL with a live web shop, views, JupyterLab and Dagster; Ctrl-C ends it.
 	$(BIN)/headwater demo
 
 # Three workers on two cores: a test waits for processes a third of its time.
-test: $(STAMP) setup-browser  ## Runs the tests, all but the long ones; under 8 minutes on 2 cores.
+test: $(STAMP) setup-browser setup-compiler  ## Runs the tests, all but the long ones; under 8 minutes on 2 cores.
 	$(BIN)/python -m pytest -m "not long" -n 3 --dist loadfile $(ARGS)
 
-test-long: $(STAMP) setup-browser  ## Runs the long tests: load, crash sweeps, restarts. ARGS="..." goes to pytest.
+test-long: $(STAMP) setup-browser setup-compiler  ## Runs the long tests: load, crash sweeps, restarts. ARGS="..." goes to pytest.
 	$(BIN)/python -m pytest -m long $(ARGS)
 
 check: $(STAMP)  ## Checks format, lint, types and the direction of imports; changes nothing.

@@ -31,6 +31,12 @@ def seed(request: pytest.FixtureRequest) -> int:
     return random.Random(f"{SEED}/{request.node.nodeid}").getrandbits(32)
 
 
+@pytest.fixture(scope="module")
+def module_seed(request: pytest.FixtureRequest) -> int:
+    """The same for what all tests of a module share."""
+    return random.Random(f"{SEED}/{request.node.nodeid}").getrandbits(32)
+
+
 @pytest.fixture(scope="session")
 def chromium() -> Path:
     """The system's chromium, for playwright's ``executable_path``; without one skips, or fails in CI."""

@@ -61,10 +61,8 @@ class Log:
         self.clock = clock
         self.storage = Storage(folder)
         if create:
-            folder.mkdir(parents=True, exist_ok=True)
             refuse_remote(folder)
-            for name in FOLDERS:
-                self.storage.make_folder(name)
+            self.storage.make_folder("", *FOLDERS)
         self.catalog = Catalog(folder, create=create)
         self.live = Live(folder, clock)
         self._newest = 0

@@ -97,7 +97,10 @@ class Storage:
         with named_errors(name):
             hit("storage.replace:before")
             temporary = target.with_name(f".{target.name}.{os.getpid()}")
-            temporary.write_bytes(data)
+            with temporary.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())  # else a power cut may leave the new name without the bytes
             temporary.replace(target)
             hit("storage.replace:after")
 
@@ -117,13 +120,20 @@ class Storage:
                 os.close(descriptor)
             hit("storage.fsync_folder:after")
 
-    def make_folder(self, name: str) -> None:
-        """Create a folder and make its own entry durable."""
-        folder = self.path(name)
-        if not folder.is_dir():
+    def make_folder(self, *names: str) -> None:
+        """Create folders where they are missing, and make their names durable, those above included.
+
+        Also when they are there: who made them may have died before their names were durable.
+        """
+        above = set()
+        for name in names:
+            folder = self.path(name)
+            missing = [each for each in (folder, *folder.parents) if not each.is_dir()]
             with named_errors(name):
                 folder.mkdir(parents=True, exist_ok=True)
-            self.sync_folder(folder.parent)
+            above |= {each.parent for each in (folder, *missing)}
+        for each in sorted(above, reverse=True):
+            self.sync_folder(each)
 
 
 class FileWriter:

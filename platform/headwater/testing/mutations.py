@@ -1,0 +1,322 @@
+"""Ways to break headwater, one at a time, so that a test can show that the tests see it.
+
+``HEADWATER_MUTATION`` holds one name; the test processes and their children apply it when they start. Each mutation
+wraps or replaces one function of the real code and raises AttributeError when that function is no longer there: a
+mutation that changes nothing would prove nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from sqlalchemy import Connection, event, select
+
+from headwater.catalog import catalog, tables
+from headwater.log import read, recovery, seal, transaction
+from headwater.log.transaction import Transaction
+from headwater.storage import hot, local
+
+VARIABLE = "HEADWATER_MUTATION"
+MUTATIONS: dict[str, Callable[[], None]] = {}
+
+
+def apply_from_environment() -> None:
+    """Break what the environment asks for; nothing when it asks for nothing."""
+    name = os.environ.get(VARIABLE)
+    if name:
+        MUTATIONS[name]()
+
+
+def _mutation(function: Callable[[], None]) -> Callable[[], None]:
+    MUTATIONS[function.__name__.replace("_", "-")] = function
+    return function
+
+
+def _wrap(owner: Any, name: str, make: Callable[[Any], Any]) -> None:
+    setattr(owner, name, make(getattr(owner, name)))
+
+
+# ---- durability
+
+
+def _no_fsync(skips: Callable[[int], bool]) -> None:
+    _wrap(
+        os, "fsync", lambda real: lambda descriptor: None if skips(os.fstat(descriptor).st_mode) else real(descriptor)
+    )
+
+
+@_mutation
+def no_fsync_of_files() -> None:
+    _no_fsync(stat.S_ISREG)
+
+
+@_mutation
+def no_fsync_of_folders() -> None:
+    _no_fsync(stat.S_ISDIR)
+
+
+@_mutation
+def catalog_before_files() -> None:
+    """Files are made durable after the catalog's COMMIT that names them."""
+    late: list[tuple[int, local.Storage, Path]] = []
+
+    def seal_later(writer: local.FileWriter) -> None:
+        late.append((writer._descriptor, writer.storage, writer.storage.path(writer.name).parent))
+        writer._descriptor = -1
+
+    def after(real: Any) -> Any:
+        @contextmanager
+        def write(self: catalog.Catalog) -> Iterator[Connection]:
+            with real(self) as connection:
+                yield connection
+            while late:
+                descriptor, storage, folder = late.pop()
+                os.fsync(descriptor)
+                os.close(descriptor)
+                storage.sync_folder(folder)
+
+        return write
+
+    _wrap(local.FileWriter, "seal", lambda _real: seal_later)
+    _wrap(catalog.Catalog, "write", after)
+
+
+def _pragma(text: str) -> None:
+    def engine(real: Any) -> Any:
+        def make(path: Path) -> Any:
+            made = real(path)
+            event.listen(made, "connect", lambda connection, _record: connection.execute(text))
+            return made
+
+        return make
+
+    _wrap(catalog, "_engine", engine)
+
+
+@_mutation
+def synchronous_normal() -> None:
+    _pragma("PRAGMA synchronous=NORMAL")
+
+
+@_mutation
+def synchronous_off() -> None:
+    _pragma("PRAGMA synchronous=OFF")
+
+
+@_mutation
+def fsync_tried_again() -> None:
+    """An fsync that failed is called once more, and believed."""
+
+    def patient(real: Any) -> Any:
+        def fsync(descriptor: int) -> None:
+            try:
+                real(descriptor)
+            except OSError:
+                real(descriptor)
+
+        return fsync
+
+    _wrap(os, "fsync", patient)
+
+
+@_mutation
+def folder_that_exists_is_not_synced() -> None:
+    def make(self: local.Storage, *names: str) -> None:
+        for name in names:
+            if not self.path(name).is_dir():
+                self.path(name).mkdir(parents=True)
+                self.sync_folder(self.path(name).parent)
+
+    _wrap(local.Storage, "make_folder", lambda _real: make)
+
+
+@_mutation
+def manifest_not_synced() -> None:
+    def replace(self: local.Storage, name: str, data: bytes) -> None:
+        temporary = self.path(name).with_suffix(".new")
+        temporary.write_bytes(data)
+        temporary.replace(self.path(name))
+
+    _wrap(local.Storage, "replace", lambda _real: replace)
+
+
+@_mutation
+def unlink_before_the_catalog() -> None:
+    """A seal unlinks the hot files before its transaction has named what replaces them."""
+
+    def eager(real: Any) -> Any:
+        def swap(connection: Connection, *arguments: Any) -> Any:
+            paths = connection.execute(select(tables.file.c.path).where(tables.file.c.kind == "hot")).scalars().all()
+            url = connection.engine.url.database
+            for path in paths:
+                (Path(str(url)).parent / path).unlink(missing_ok=True)
+            return real(connection, *arguments)
+
+        return swap
+
+    _wrap(seal, "_swap", eager)
+
+
+# ---- reads and writes
+
+
+@_mutation
+def batches_not_checked() -> None:
+    """A hot batch is decoded whatever its bytes are."""
+
+    def decode(data: bytes, _expected: str, _where: str) -> pa.Table:
+        return pa.ipc.open_stream(pa.py_buffer(data)).read_all()
+
+    _wrap(hot, "decode", lambda _real: decode)
+
+
+@_mutation
+def segments_not_checked() -> None:
+    """Nobody compares a Parquet file with its committed digest."""
+    _wrap(local.Storage, "check", lambda _real: lambda _self, _name, _size, _digest: None)
+
+
+@_mutation
+def damage_not_named() -> None:
+    @contextmanager
+    def silent(*_arguments: Any, **_options: Any) -> Iterator[None]:
+        yield
+
+    _wrap(read, "blaming", lambda _real: silent)
+
+
+@_mutation
+def short_write_believed() -> None:
+    def write(self: local.FileWriter, data: bytes | bytearray | memoryview) -> int:
+        start = self.length
+        os.write(self._descriptor, data)
+        self.length += memoryview(data).nbytes
+        return start
+
+    _wrap(local.FileWriter, "write", lambda _real: write)
+
+
+@_mutation
+def short_read_believed() -> None:
+    def once(self: local.Storage, name: str, offset: int, length: int) -> bytes:
+        with self.path(name).open("rb", buffering=0) as file:
+            file.seek(offset)
+            return file.read(length) or b""
+
+    _wrap(local.Storage, "read", lambda _real: once)
+
+
+@_mutation
+def file_reused() -> None:
+    """A file name that was used before is opened and overwritten."""
+
+    def opener(real: Any) -> Any:
+        return lambda path, flags, *rest, **more: real(path, flags & ~os.O_EXCL, *rest, **more)
+
+    _wrap(os, "open", opener)
+
+
+# ---- writers
+
+
+@_mutation
+def epoch_not_checked() -> None:
+    _blind("epoch", "epoch")
+
+
+@_mutation
+def position_not_checked() -> None:
+    _blind("expected_position", "position")
+
+
+def _blind(attribute: str, column: str) -> None:
+    """What the transaction compares is taken from the catalog itself."""
+
+    def trusting(real: Any) -> Any:
+        def check(self: Transaction, connection: Connection) -> None:
+            mine = select(tables.producer).where(tables.producer.c.name == self.producer)
+            row = connection.execute(mine).one_or_none()
+            kept = getattr(self, attribute)
+            setattr(self, attribute, getattr(row, column) if row else kept)
+            try:
+                real(self, connection)
+            finally:
+                setattr(self, attribute, kept)
+
+        return check
+
+    _wrap(Transaction, "_check_producer", trusting)
+
+
+@_mutation
+def offsets_outside_the_transaction() -> None:
+    """Offsets are counted from what the partition held when this process first wrote to it."""
+    known: dict[tuple[str, int, int], int] = {}
+
+    def stale(real: Any) -> Any:
+        def take(connection: Connection, topic: int, partition: int, count: int) -> int:
+            found: int = real(connection, topic, partition, count)
+            place = (str(connection.engine.url), topic, partition)
+            first = known.get(place, found)
+            known[place] = first + count
+            return first
+
+        return take
+
+    _wrap(transaction, "_take_offsets", stale)
+
+
+@_mutation
+def no_writers_queue() -> None:
+    """Writers neither queue nor begin as writers: they meet in the midst of their transactions."""
+
+    @contextmanager
+    def free(_path: Path) -> Iterator[None]:
+        yield
+
+    _wrap(catalog, "queued", lambda _real: free)
+    begin_deferred()
+
+
+@_mutation
+def begin_deferred() -> None:
+    def engine(real: Any) -> Any:
+        def make(path: Path) -> Any:
+            made = real(path)
+
+            @event.listens_for(made, "before_cursor_execute", retval=True)
+            def _begin(_c: Any, _cursor: Any, statement: str, parameters: Any, *_rest: Any) -> tuple[str, Any]:
+                return statement.replace("BEGIN IMMEDIATE", "BEGIN"), parameters
+
+            return made
+
+        return make
+
+    _wrap(catalog, "_engine", engine)
+
+
+@_mutation
+def clock_believed() -> None:
+    """A commit's time is the clock's, whatever the one before says."""
+
+    def naive(real: Any) -> Any:
+        return lambda connection, now_us: (real(connection, now_us)[0], now_us)
+
+    _wrap(transaction, "_next_commit", naive)
+
+
+@_mutation
+def unknown_outcome_taken_as_failure() -> None:
+    """When COMMIT itself fails the files are removed, though it may have gone through."""
+    _wrap(Transaction, "_is_certain", lambda _real: lambda _self, _error: True)
+
+
+@_mutation
+def orphans_without_grace() -> None:
+    _wrap(recovery, "remove_orphans", lambda real: lambda log, grace_s=0.0: real(log, min(grace_s, 0.0)))

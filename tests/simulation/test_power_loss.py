@@ -1,0 +1,86 @@
+"""The power goes, at any call: what was acknowledged is on the disk, and what is on the disk is whole.
+
+A run is recorded call by call (``headwater.testing.shim``), SQLite's calls included; then the disk is built that a
+cut at a point of it could leave (``headwater.testing.power``), and opened. The list of points is read off the run.
+"""
+
+from __future__ import annotations
+
+import random
+import signal
+from pathlib import Path
+
+import pytest
+
+from headwater.testing import power
+from headwater.testing.recording import Recorded
+from headwater.testing.shim import Server
+from headwater.testing.workloads import WORKLOADS
+
+
+@pytest.fixture(scope="module", params=WORKLOADS)
+def recorded(request: pytest.FixtureRequest, shimmed: Server, module_arena: Path, module_seed: int) -> Recorded:
+    """An undisturbed run of each workload; the same one for all tests of this module."""
+    run = Recorded(shimmed, module_arena / request.param, request.param, module_seed)
+    assert run.run() == 0
+    return run
+
+
+def test_the_recording_misses_no_call(recorded: Recorded, seed: int) -> None:
+    """What the recorded calls add up to is what the folder really holds."""
+    disk = power.Disk(recorded.disk)
+    for event in recorded.events():
+        disk.follow(event)
+    found = {
+        path.relative_to(recorded.disk).as_posix(): None if path.is_dir() else path.read_bytes()
+        for path in recorded.disk.rglob("*")
+        if not path.name.endswith(power.IGNORED)
+    }
+    assert disk.image("everything", random.Random(seed)) == found
+    assert {event.op for event in recorded.events()} >= {"C", "D", "W", "S", "U", "R"}
+
+
+def test_what_is_acknowledged_is_on_the_disk(recorded: Recorded) -> None:
+    """The worst disk, that keeps nothing it need not, at every point where its state can change."""
+    points = power.turning_points(recorded.events())
+    assert recorded.cut(points, ["nothing"], rows=25, goes_on=50) > 20
+
+
+def test_a_cut_leaves_a_whole_lake_whatever_else_survives(recorded: Recorded, seed: int) -> None:
+    points = random.Random(seed).sample(range(len(recorded.events())), k=5)
+    assert recorded.cut(points, power.MODES, rows=10) >= 5
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+def test_a_cut_at_every_single_call(recorded: Recorded) -> None:
+    """``everything`` is what kill -9 leaves: at every call of the process, SQLite's own included."""
+    recorded.cut(range(len(recorded.events()) + 1), [*power.MODES, "everything"], rows=4, goes_on=10)
+
+
+def kill_then_cut(server: Server, folder: Path, name: str, seed: int, place: int) -> bool:
+    """A run finds what a killed one had written and not made durable; then the power goes. False past the end."""
+    run = Recorded(server, folder, name, seed)
+    if run.run(f"kill:{place}") != -signal.SIGKILL:
+        return False
+    before = len(run.events())
+    assert run.run(again=True) == 0
+    points = [point for point in power.turning_points(run.events()) if point >= before]
+    run.cut(random.Random(seed).sample(points, k=min(8, len(points))) + points[-1:], ["nothing"])
+    return True
+
+
+@pytest.mark.parametrize("name", WORKLOADS)
+def test_kill_then_power_cut(shimmed: Server, arena: Path, seed: int, name: str) -> None:
+    """Among the first calls, which make the folders."""
+    assert kill_then_cut(shimmed, arena / "run", name, seed, random.Random(seed).randint(1, 8))
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("name", WORKLOADS)
+def test_kill_at_every_point_then_power_cut(shimmed: Server, arena: Path, seed: int, name: str) -> None:
+    place = 1
+    while kill_then_cut(shimmed, arena / str(place), name, seed, place):
+        place += 1
+    assert place > 20
