@@ -5,8 +5,8 @@
     lake.sql("SELECT country, revenue FROM sales_by_country ORDER BY revenue DESC").pl()
 
 General layout: ``errors``, ``types``, ``schema``, ``record`` (words) ← ``storage`` ← ``catalog`` ← ``log`` ←
-``lake`` (reading) ← ``service`` and ``cli`` (running). Connectors, pipelines, notebooks and Dagster are
-packages of their own that plug in through entry points.
+``client`` (producing, consuming) ← ``lake`` (reading) ← ``service`` and ``cli`` (running). Connectors, pipelines,
+notebooks and Dagster are packages of their own that plug in through entry points.
 
 Importing this is cheap: everything heavy is loaded when it is first used.
 """
@@ -19,12 +19,17 @@ from typing import TYPE_CHECKING, Any
 from headwater.errors import HeadwaterError
 
 if TYPE_CHECKING:
+    from headwater.client.delivery import Delivery, Receipt
+    from headwater.client.producer import Producer
     from headwater.lake import Lake, Result, Watch
     from headwater.lake import open_lake as open  # noqa: A004  hw.open is what people type
 
 __all__ = [
+    "Delivery",
     "HeadwaterError",
     "Lake",
+    "Producer",
+    "Receipt",
     "Result",
     "Watch",
     "load_ipython_extension",
@@ -34,7 +39,10 @@ __all__ = [
 
 _LAZY = {
     "open": ("headwater.lake", "open_lake"),
+    "Delivery": ("headwater.client.delivery", "Delivery"),
     "Lake": ("headwater.lake", "Lake"),
+    "Producer": ("headwater.client.producer", "Producer"),
+    "Receipt": ("headwater.client.delivery", "Receipt"),
     "Result": ("headwater.lake", "Result"),
     "Watch": ("headwater.lake", "Watch"),
 }

@@ -5,16 +5,27 @@
     ├── ConfigError                     headwater.toml or the environment
     ├── StorageError                    the disk
     │   ├── DiskFull        (retryable)
+    │   │   └── DiskLow                 refused while there is still room for the rest
     │   └── CorruptFile                 a file's bytes are not the ones that were committed
     ├── CatalogError
     │   ├── Fenced                      a newer owner exists; this writer must stop
+    │   │   └── FencedMember            a consumer that no longer owns the partition
     │   ├── PositionConflict            the stored position is not the expected one
+    │   ├── TopicChanged    (retryable) a topic was dropped or repartitioned under a transaction
     │   └── DuplicateName
     ├── OwnedElsewhere                  another process runs this component
     ├── NameNotFound / AmbiguousName    table, view and topic names
     ├── PositionError
     │   ├── Expired, NotYet, NoCommonPosition
+    │   └── FilesExpired    (retryable) files left the lake while they were read
     ├── SchemaError
+    │   ├── IncompatibleSchema          the topic's compatibility refuses the new version
+    │   ├── SchemaConflict              another version was registered meanwhile
+    │   └── InvalidRecords              produced rows that do not fit the topic
+    ├── ProducerError
+    │   ├── BufferFull, NotDelivered    (retryable)
+    │   ├── OffsetConflict              the partition does not end where the caller expected
+    │   └── ProducerConflict            a batch number that was used for something else
     ├── SourceError
     │   ├── SourceUnreachable, SlotInUse (retryable)
     │   └── SourceNotReady, SourceGap, PublicationMissing, ShapeChanged
@@ -81,8 +92,12 @@ class DiskFull(StorageError, Retryable):
     pass
 
 
+class DiskLow(DiskFull):
+    """Refused before the disk is full: reading, sealing and the catalog still work."""
+
+
 class CorruptFile(StorageError):
-    pass
+    """Of records of the log, the facts say ``topic``, ``partition``, ``first_offset``, ``last_offset`` and ``path``."""
 
 
 class CatalogError(HeadwaterError):
@@ -93,8 +108,16 @@ class Fenced(CatalogError):
     pass
 
 
+class FencedMember(Fenced):
+    pass
+
+
 class PositionConflict(CatalogError):
     pass
+
+
+class TopicChanged(CatalogError, Retryable):
+    """Records were staged for a partition that is closed now; built again, the transaction finds the open ones."""
 
 
 class DuplicateName(CatalogError):
@@ -140,8 +163,85 @@ class NoCommonPosition(PositionError):
     pass
 
 
+class FilesExpired(PositionError, Retryable):
+    pass
+
+
 class SchemaError(HeadwaterError):
     pass
+
+
+class IncompatibleSchema(SchemaError):
+    """A new version that a topic's compatibility refuses.
+
+    ``rule`` is a stable code, ``field`` the first field that breaks it, ``version`` the number it breaks with,
+    ``violations`` all of them, each with what would be accepted.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        rule: str,
+        field: str,
+        version: int,
+        violations: Sequence[object] = (),
+        where: str = "",
+        todo: str = "",
+    ) -> None:
+        facts = {"rule": rule, "field": field, "version": version, "violations": tuple(violations)}
+        super().__init__(what, where=where, todo=todo, **facts)
+        self.rule = rule
+        self.field = field
+        self.version = version
+        self.violations = tuple(violations)
+
+
+class SchemaConflict(SchemaError):
+    """Another version was registered since the proposed one was made from the newest."""
+
+
+class InvalidRecords(SchemaError):
+    """Rows that were refused: ``violations`` are the first of them, ``count`` how many there are in all."""
+
+    def __init__(
+        self, what: str, *, violations: Sequence[object] = (), count: int = 0, where: str = "", todo: str = ""
+    ) -> None:
+        super().__init__(what, where=where, todo=todo, violations=tuple(violations), count=count)
+        self.violations = tuple(violations)
+        self.count = count
+
+
+class ProducerError(HeadwaterError):
+    pass
+
+
+class BufferFull(ProducerError, Retryable):
+    pass
+
+
+class NotDelivered(ProducerError, Retryable):
+    """Not acknowledged within the time that the caller gave; unless it says so, nothing was given up."""
+
+
+class OffsetConflict(ProducerError):
+    """``partition`` ends at offset ``actual``, not at ``expected``; nothing was written."""
+
+    def __init__(
+        self, what: str, *, partition: int, expected: int, actual: int, where: str = "", todo: str = ""
+    ) -> None:
+        super().__init__(what, where=where, todo=todo, partition=partition, expected=expected, actual=actual)
+        self.partition = partition
+        self.expected = expected
+        self.actual = actual
+
+
+class ProducerConflict(ProducerError):
+    """``stored`` is the number of the last batch that the log holds of this producer; None for none."""
+
+    def __init__(self, what: str, *, stored: int | None = None, where: str = "", todo: str = "") -> None:
+        super().__init__(what, where=where, todo=todo, stored=stored)
+        self.stored = stored
 
 
 class SourceError(HeadwaterError):

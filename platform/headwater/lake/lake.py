@@ -17,9 +17,11 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from headwater import duck
+from headwater import duck, record
 from headwater import position as positions
 from headwater.catalog.records import Step, Topic, View
+from headwater.client.buffer import OnFull
+from headwater.client.producer import BLOCK_S, BUFFER_BYTES, LINGER_MS, Durability, OnError, Producer
 from headwater.config import MIB, Settings
 from headwater.errors import (
     HeadwaterError,
@@ -34,7 +36,7 @@ from headwater.lake import history
 from headwater.lake.resolve import Reference, Resolved, resolve
 from headwater.lake.result import Result, fetch
 from headwater.lake.watch import Watch
-from headwater.log import Log, open_log, read
+from headwater.log import Log, generations, leases, open_log, read, retention, tags
 from headwater.log.names import near
 from headwater.log.rows import CurrentRows, records_sql
 from headwater.schema import Schema
@@ -49,6 +51,7 @@ _KIND_PREFIX = re.compile(r"^\w+(?: \w+)* Error: ")
 """DuckDB begins its messages with the kind of error, which our own class says already."""
 
 _KEPT_KINDS = ("table", "multiset", "changelog")
+_TRUNCATED_KINDS = ("table", "multiset", "insert_only")
 
 
 def open_lake(path: str | Path = ".") -> Lake:
@@ -75,6 +78,7 @@ class _Memory:
         self.duck = duck.connect(timezone=log.timezone, memory_limit=limit, temp_directory=self.spill)
         self.rows: dict[int, CurrentRows] = {}
         self.local = threading.local()
+        self.producers: weakref.WeakSet[Producer] = weakref.WeakSet()
 
 
 class Lake:
@@ -84,9 +88,17 @@ class Lake:
     the newest step that all of them share; ``Result.input_position`` says which commit of the tables that is.
     """
 
-    def __init__(self, log: Log, *, pinned: positions.Position = None, shared: Lake | None = None) -> None:
+    def __init__(
+        self,
+        log: Log,
+        *,
+        pinned: positions.Position = None,
+        shared: Lake | None = None,
+        lease: leases.Lease | None = None,
+    ) -> None:
         self.log = log
         self._pinned = pinned
+        self._lease = lease
         self._memory: _Memory = shared._memory if shared else _Memory(log)
 
     # ---- queries
@@ -162,11 +174,16 @@ class Lake:
         if reference.facet == "rows" and topic.kind in _KEPT_KINDS:
             rows = self._memory.rows.setdefault(topic.id, CurrentRows(self.log, self._memory.duck, topic))
             return rows.at(topic, commit)
-        source = read.relation_sql(self.log, cursor, read.plan(self.log, topic, 0, commit), f"records_{place}")
+        plan = read.plan(self.log, topic, 0, commit)
+        source = read.relation_sql(self.log, cursor, plan, f"records_{place}")
+        linear = reference.facet != "log" and topic.kind in _TRUNCATED_KINDS and generations.spans(plan)
+        if linear:
+            source = generations.linear_sql(source)
         if reference.facet == "rows":
             return records_sql(topic, source)
         if reference.facet == "history":
-            return history.history_sql(topic, history.completed(cursor, topic, source, f"moves_{place}"))
+            shown = generations.STORED_OFFSET if linear else record.OFFSET
+            return history.history_sql(topic, history.completed(cursor, topic, source, f"moves_{place}"), shown)
         return source
 
     def _explained(self, error: duckdb.Error, resolved: Resolved, commit: int, *, defining: bool = False) -> SqlError:
@@ -228,8 +245,34 @@ class Lake:
         return positions.resolve(self.log, self._pinned)
 
     def at(self, where: positions.Position) -> Lake:
-        """The same lake with every query at this position; resolved once, now."""
-        return Lake(self.log, pinned=positions.resolve(self.log, where), shared=self)
+        """The same lake with every query at this position; resolved once, now.
+
+        What it reads stays readable until it is closed or forgotten, at most ``reader_expiry_s``.
+        """
+        lease = leases.Lease(self.log, expires_s=Settings().reader_expiry_s)  # before the position is resolved
+        pinned = positions.resolve(self.log, where)
+        lease.moves_to(pinned)
+        held = Lake(self.log, pinned=pinned, shared=self, lease=lease)
+        weakref.finalize(held, lease.close)
+        return held
+
+    def tag(self, name: str, at: positions.Position = None, **about: Any) -> tags.Tag:
+        """Name a position: ``at="tag:NAME"`` reads it for as long as the tag lives.
+
+        ``about``: ``expires`` (a datetime), ``description``. DuplicateName, Expired when it cannot be read.
+        """
+        with self.at(self._pinned if at is None else at) as held:
+            commit = held.position()
+            retention.require_readable(self.log, commit)
+            return tags.create(self.log, name, commit, **about)
+
+    def tags(self) -> list[tags.Tag]:
+        """Every tag that has not expired, by name."""
+        return tags.listed(self.log)
+
+    def drop_tag(self, name: str) -> None:
+        """Forget a tag; NameNotFound."""
+        tags.drop(self.log, name)
 
     def topics(self) -> list[Topic]:
         """Every topic at this lake's position."""
@@ -281,6 +324,44 @@ class Lake:
                     _copy_table(own, reference.topic.name, rows, short=_is_unique(reference.topic, topics))
         return own
 
+    def producer(
+        self,
+        id: str | None = None,  # noqa: A002 -- what people write
+        *,
+        linger_ms: float = LINGER_MS,
+        buffer_bytes: int = BUFFER_BYTES,
+        on_full: OnFull = "block",
+        block_s: float = BLOCK_S,
+        durability: Durability = "fsync",
+        on_error: OnError = "raise",
+        principal: str | None = None,
+    ) -> Producer:
+        """Write to topics: a context manager with ``send``, ``transaction`` and ``flush`` (see ``headwater.Producer``).
+
+        Args:
+            id: a name that outlives the process: it numbers batches across restarts, and opening it again fences
+                whoever held it. Without one the producer is anonymous.
+            linger_ms: how long a batch waits for more rows; nobody who asks for a result waits for it.
+            buffer_bytes: rows accepted and not committed yet, at most.
+            on_full: when the buffer has no room, "block" for up to ``block_s`` seconds, or "raise" BufferFull.
+            durability: "fsync" acknowledges what is durable, "relaxed" what is accepted.
+            on_error: "raise" refuses a batch with a bad row; "dead_letter" keeps such rows in ``<topic>.dlq``.
+            principal: who stands behind the writes; kept with every commit.
+        """
+        producer = Producer(
+            self.log,
+            id,
+            linger_ms=linger_ms,
+            buffer_bytes=buffer_bytes,
+            on_full=on_full,
+            block_s=block_s,
+            durability=durability,
+            on_error=on_error,
+            principal=principal,
+        )
+        self._memory.producers.add(producer)
+        return producer
+
     def status(self) -> dict[str, Any]:
         """The object of ``headwater status --json``."""
         from headwater.lake.status import status
@@ -292,6 +373,12 @@ class Lake:
         return self.log.commit_info(commit).time
 
     def close(self) -> None:
+        """End the lake and its producers, or only the hold on its position when ``at`` made it."""
+        if self._lease is not None:
+            self._lease.close()
+            return
+        for producer in list(self._memory.producers):
+            producer.close()
         self._memory.duck.close()
         self.log.close()
 

@@ -25,9 +25,10 @@ from headwater import record
 from headwater.catalog import tables
 from headwater.catalog.prepared import Prepared
 from headwater.catalog.records import CommitInfo, Kind, Step, Topic, TopicSettings, to_datetime, to_micros
-from headwater.errors import Fenced, PositionConflict, SchemaError
-from headwater.log import chain, topics
+from headwater.errors import Fenced, PositionConflict, SchemaError, TopicChanged
+from headwater.log import budget, chain, evolve, topics
 from headwater.log.partitioner import partition_of
+from headwater.registry import settle
 from headwater.schema import Schema
 from headwater.storage import FileWriter, hot
 
@@ -46,6 +47,7 @@ _PRODUCER = Prepared(select(tables.producer).where(tables.producer.c.name == bin
 _TAKE = Prepared(
     update(tables.partition)
     .where(tables.partition.c.topic == bindparam("in_topic"), tables.partition.c.partition == bindparam("in_partition"))
+    .where(tables.partition.c.closed.is_(None))
     .values(next_offset=tables.partition.c.next_offset + bindparam("count"))
     .returning(tables.partition.c.next_offset)
 )
@@ -138,10 +140,23 @@ class Transaction:
         self._changes.dropped.append(name)
 
     def add_schema(self, name: str, schema: Schema) -> None:
-        """A new schema version from this commit on; what is appended after this call has that shape."""
-        self._changes.schemas[name] = schema
-        old = self._topics[name]
-        self._topics[name] = _with_schema(old, schema)
+        """A new schema version from this commit on; what is appended after this call has that shape.
+
+        The version in force, given again, is no new one. ``commit`` raises SchemaConflict when another version
+        came between, and IncompatibleSchema when the topic's compatibility refuses this one.
+        """
+        topic = self._topics[name]
+        if topics.is_checked(topic.source, topic.kind) and topic.id:
+            schema = settle(schema, self.log.schemas(topic) | self._changes.schemas.get(name, {}))
+        if schema == topic.schema:
+            return
+        self._topics[name] = _with_schema(topic, schema)
+        self._changes.schemas.setdefault(name, {})[topic.schema_version + 1] = schema
+
+    @property
+    def changed(self) -> bool:
+        """Whether a commit would publish anything about topics."""
+        return bool(self._changes)
 
     def append(self, name: str, table: pa.Table, partition: int | None = None) -> None:
         """Stage rows of one topic. Columns: the topic's own (file types) and any metadata columns of its kind.
@@ -155,7 +170,7 @@ class Transaction:
         topic = self._topics.get(name)
         if topic is None:
             raise SchemaError(f"topic {name} does not exist")
-        conformed = record.conform(table, topic.schema.arrow(), topic.kind, name)
+        conformed = evolve.incoming(table, topic.schema, topic.kind, name)
         if partition is not None or topic.partitions == 1:
             self._stage(topic, topic.first_partition if partition is None else partition, conformed)
             return
@@ -178,7 +193,8 @@ class Transaction:
         """Make everything durable, then visible, and return the commit.
 
         Fenced when a newer epoch of this producer exists, PositionConflict when its stored position is not
-        the expected one; DiskFull and StorageError from the disk. In all these cases nothing is visible.
+        the expected one, TopicChanged when a topic was dropped or repartitioned since the transaction began;
+        DiskFull and StorageError from the disk. In all these cases nothing is visible.
         After any other error the outcome is unknown: read ``Log.producer`` again.
         """
         for writer in self._files:
@@ -189,6 +205,11 @@ class Transaction:
         self._committed = True
         self.log.published(info.number)
         return info
+
+    @property
+    def in_doubt(self) -> bool:
+        """Whether COMMIT was asked for and has not answered: the records may be there or not."""
+        return self._publishing and not self._committed
 
     def __enter__(self) -> Transaction:
         return self
@@ -226,6 +247,7 @@ class Transaction:
 
     def _writer(self) -> FileWriter:
         if not self._files or self._files[-1].length >= FILE_BYTES_MAX:
+            budget.require_water(self.log)
             if self._files:
                 self._files[-1].seal()
             self._files.append(self.log.storage.create(f"data/hot/{uuid.uuid4().hex}.arrows"))
@@ -233,6 +255,8 @@ class Transaction:
 
     def _publish(self, connection: Connection) -> CommitInfo:
         self._check_producer(connection)
+        if self._staged:
+            budget.require_budget(connection, str(self.log.folder))
         number, time = _next_commit(connection, self.log.clock.now_us())
         if self._changes:
             ids = topics.apply(connection, self._changes, number)
@@ -291,7 +315,8 @@ class Transaction:
             by_partition[self._topics[staged.topic].id, staged.partition].append(staged)
         rows = []
         for (topic_id, partition), batches in by_partition.items():
-            offset = _take_offsets(connection, topic_id, partition, sum(staged.rows for staged in batches))
+            place = f"{batches[0].topic}, partition {partition}"
+            offset = _take_offsets(connection, topic_id, partition, sum(staged.rows for staged in batches), place)
             self.offsets[batches[0].topic, partition] = offset
             for staged in batches:
                 rows.append(_batch_row(staged, topic_id, files[staged.file], offset, number))
@@ -314,10 +339,17 @@ def _batch_row(staged: _Staged, topic_id: int, file: int, offset: int, commit: i
     }
 
 
-def _take_offsets(connection: Connection, topic_id: int, partition: int, count: int) -> int:
-    """Reserve ``count`` offsets of a partition; returns the first."""
+def _take_offsets(connection: Connection, topic_id: int, partition: int, count: int, where: str) -> int:
+    """Reserve ``count`` offsets of an open partition; returns the first. TopicChanged when it is not open."""
     place = {"in_topic": topic_id, "in_partition": partition, "count": count}
-    return int(_TAKE.run(connection, place).scalar_one()) - count
+    end = _TAKE.run(connection, place).scalar_one_or_none()
+    if end is None:
+        raise TopicChanged(
+            "the partition takes no records: its topic was dropped or repartitioned, or never had it",
+            where=where,
+            todo="Nothing was written; build the transaction again.",
+        )
+    return int(end) - count
 
 
 def _next_commit(connection: Connection, now_us: int) -> tuple[int, int]:
