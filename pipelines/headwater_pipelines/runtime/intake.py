@@ -12,7 +12,7 @@ from sqlalchemy import select, union
 from headwater import record
 from headwater.catalog import tables
 from headwater.errors import PipelineError
-from headwater.log import Log, base
+from headwater.log import Log, base, repartition
 from headwater.types import lift_sql, quote
 from headwater_pipelines.compiler.plan import WEIGHT
 from headwater_pipelines.runtime.bases import Store
@@ -41,6 +41,8 @@ def next_range(log: Log, after: int, newest: int, rows_target: int) -> Range:
         seen = info.number
         if info.producer == PRODUCER:
             continue
+        if info.producer == repartition.PRODUCER and commits:
+            break  # what a step reads of a topic belongs to one generation of its partitions
         upto, rows, commits = info.number, rows + info.rows, commits + 1
         if rows >= rows_target:
             break

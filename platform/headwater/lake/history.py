@@ -16,9 +16,10 @@ from headwater.types import lift_sql, quote
 VALID_FROM, VALID_TO = "valid_from", "valid_to"
 
 
-def history_sql(topic: Topic, source: str) -> str:
+def history_sql(topic: Topic, source: str, offset: str = record.OFFSET) -> str:
     """SQL of the versions: data columns, ``valid_from``, ``valid_to``, ``_op``, ``_commit``, ``_offset``.
 
+    ``offset`` is the column of ``source`` to show as a record's offset (its ``_offset`` gives the order).
     For topics without a key a version is a row with its weight (``_weight``, no ``valid_to``).
     """
     lifted = ", ".join(f"{lift_sql(f.name, f.type)} AS {quote(f.name)}" for f in topic.schema.fields)
@@ -29,8 +30,8 @@ def history_sql(topic: Topic, source: str) -> str:
             else (record.INGESTED_AT)
         )
         return (
-            f"SELECT {lifted}, {committed} AS {VALID_FROM}, {record.WEIGHT}, {record.COMMIT}, {record.OFFSET}"
-            f" FROM ({source}) WHERE {record.WEIGHT} <> 0"
+            f"SELECT {lifted}, {committed} AS {VALID_FROM}, {record.WEIGHT}, {record.COMMIT},"
+            f" {offset} AS {record.OFFSET} FROM ({source}) WHERE {record.WEIGHT} <> 0"
         )
     keys = ", ".join(quote(name) for name in topic.schema.key)
     filled = ", ".join(_filled(name, topic, keys) for name in topic.schema.names)
@@ -38,18 +39,18 @@ def history_sql(topic: Topic, source: str) -> str:
     return f"""WITH changes AS ({source}),
 cuts AS (SELECT {record.PARTITION}, {record.OFFSET}, {moment} AS cut FROM changes WHERE {record.OP} = 't'),
 spans AS (SELECT {filled}, {moment} AS {VALID_FROM}, {record.OP}, {record.COMMIT}, {record.OFFSET},
-  {record.PARTITION}, lead({moment}) OVER (PARTITION BY {keys} ORDER BY {record.OFFSET}) AS next_change
+  {offset} AS _shown, {record.PARTITION}, lead({moment}) OVER (PARTITION BY {keys} ORDER BY {record.OFFSET}) AS next_change
   FROM changes WHERE {record.OP} <> 't'),
 bounded AS (SELECT spans.*, cuts.cut FROM spans
   ASOF LEFT JOIN cuts ON spans.{record.PARTITION} = cuts.{record.PARTITION}
     AND spans.{record.OFFSET} < cuts.{record.OFFSET})
 SELECT {lifted}, {VALID_FROM}, least(next_change, cut) AS {VALID_TO},
-  {record.OP}, {record.COMMIT}, {record.OFFSET} FROM bounded WHERE {record.OP} <> 'd'"""
+  {record.OP}, {record.COMMIT}, _shown AS {record.OFFSET} FROM bounded WHERE {record.OP} <> 'd'"""
 
 
 def completed(connection: duckdb.DuckDBPyConnection, topic: Topic, source: str, name: str) -> str:
     """SQL of all records of a topic in which a row that changed its key has all its values; see ``moves``."""
-    if topic.kind != "table" or connection.execute(moves.exist_sql(source)).fetchone() == (False,):
+    if topic.kind != "table" or connection.execute(moves.exist_sql(source)).fetchall() == [(False,)]:
         return source
     return moves.complete(connection, topic.schema, source, f"SELECT * FROM ({source}) LIMIT 0", name)
 

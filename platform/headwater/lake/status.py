@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,7 +11,7 @@ from sqlalchemy import func, select
 
 from headwater.catalog import tables
 from headwater.catalog.live import LiveRow
-from headwater.log import Log
+from headwater.log import Log, generations
 
 FRESH_S = 5.0
 """A component that has not beaten for so long counts as stopped."""
@@ -106,11 +107,13 @@ def _topics(log: Log) -> list[dict[str, Any]]:
 
 
 def _rows_by_topic(log: Log) -> dict[int, int]:
-    """Records ever written to each topic (the sum of its partitions' next offsets)."""
-    partition = tables.partition
-    query = select(partition.c.topic, func.sum(partition.c.next_offset)).group_by(partition.c.topic)
+    """Records ever written to each topic: how far the offsets of its partitions have come."""
+    counts: dict[int, int] = defaultdict(int)
     with log.catalog.read() as connection:
-        return {int(topic): int(rows) for topic, rows in connection.execute(query)}
+        begins = generations.first_offsets(connection)
+        for row in connection.execute(select(tables.partition)):
+            counts[row.topic] += row.next_offset - begins[row.topic, row.partition]
+    return counts
 
 
 def _newest_input(log: Log) -> int:

@@ -78,10 +78,11 @@ class _Completion:
             f" FROM (SELECT * FROM ({self.source}) WHERE {_IS_MOVE}) c"
             f" LEFT JOIN (SELECT * FROM ({self.source}) WHERE {OP} = 'd') d USING ({LSN}, {SEQ})",
         )
-        lost = self.connection.execute(f"SELECT min({OFFSET}) FROM {self.pending} WHERE old_offset IS NULL").fetchone()
-        if lost and lost[0] is not None:
+        lost = f"SELECT min({OFFSET}) FROM {self.pending} WHERE old_offset IS NULL"
+        (offset,) = self.connection.execute(lost).fetchall()[0]
+        if offset is not None:
             raise SchemaError(
-                f"the record at offset {lost[0]} changed its key but its old key was not recorded",
+                f"the record at offset {offset} changed its key but its old key was not recorded",
                 todo="Each must come with a delete of the old key that has the same _lsn and _seq.",
             )
         self._make(
@@ -142,6 +143,4 @@ JOIN found ON s.{PARTITION} = found.{PARTITION} AND s.{OFFSET} = found.{OFFSET}"
         self.connection.execute(f"CREATE OR REPLACE TEMP TABLE {table} AS {sql}")
 
     def _count(self, table: str) -> int:
-        row = self.connection.execute(f"SELECT count(*) FROM {table}").fetchone()
-        assert row is not None
-        return int(row[0])
+        return int(self.connection.execute(f"SELECT count(*) FROM {table}").fetchall()[0][0])

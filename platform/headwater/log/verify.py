@@ -11,6 +11,7 @@ from sqlalchemy import Connection, select
 
 from headwater.catalog import tables
 from headwater.errors import StorageError
+from headwater.log import generations
 from headwater.log.log import Log
 from headwater.storage import hot
 
@@ -45,7 +46,9 @@ def verify(log: Log, *, deep: bool = False) -> Report:
         findings = [*_dense_commits(connection), *_dense_offsets(connection), *_named_files(connection)]
         files = connection.execute(select(tables.file).where(tables.file.c.removed.is_(None))).all()
         commits = len(connection.execute(select(tables.commit.c.number)).all())
-        records = sum(row.next_offset for row in connection.execute(select(tables.partition)))
+        begins = generations.first_offsets(connection)
+        partitions = connection.execute(select(tables.partition)).all()
+        records = sum(row.next_offset - begins[row.topic, row.partition] for row in partitions)
         batches = connection.execute(
             select(tables.batch, tables.file.c.path).join(tables.file, tables.file.c.id == tables.batch.c.file)
         ).all()
@@ -94,7 +97,7 @@ def _dense_offsets(connection: Connection) -> Iterator[Finding]:
     for row in connection.execute(live.where(tables.file.c.removed.is_(None))):
         spans.setdefault((row.topic, row.partition), []).append((row.first_offset, row.rows))
     for row in connection.execute(select(tables.partition)):
-        expected = 0
+        expected = row.start_offset
         for first, rows in sorted(spans.get((row.topic, row.partition), [])):
             if first != expected:
                 yield Finding(what=f"offset {expected} expected, {first} found", where=_place(row))
