@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 
 from headwater import record
 from headwater.catalog.records import Topic
-from headwater.log import base, moves, read
+from headwater.log import base, generations, moves, read
 from headwater.log.fold import GONE, KEPT, fold_sql, truncated_sql
 from headwater.types import lift_sql, quote
 
@@ -103,6 +103,8 @@ class CurrentRows:
         plan = read.plan(self.log, self.topic, kept.commit, commit)
         if plan.batches or plan.segments:
             source, hot_rows = read.scan_sql(self.log, plan, "hot_rows")
+        if generations.spans(plan) and self.topic.kind != "changelog":
+            source = generations.linear_sql(source)
             if not plan.segments and self.topic.kind != "table" and _only_adds(hot_rows):
                 # DuckDB finds the variable by its name: what every small change of a view costs is this statement.
                 self.connection.execute(

@@ -47,6 +47,7 @@ def read(connection: Connection, at: int | None = None) -> list[Topic]:
         found, (found.c.topic == version.c.topic) & (found.c.version == version.c.version)
     )
     bodies = {row.topic: (row.version, row.body) for row in connection.execute(joined)}
+    layouts = {} if at is None else _layouts(connection, at)
     return [
         Topic(
             id=row.id,
@@ -55,7 +56,7 @@ def read(connection: Connection, at: int | None = None) -> list[Topic]:
             source=row.source,
             schema=Schema.from_json(bodies[row.id][1]),
             schema_version=bodies[row.id][0],
-            partitions=row.partitions,
+            partitions=layouts.get(row.id, (0, row.partitions))[1],
             state=row.state,
             reason=row.reason,
             created=row.created,
@@ -63,7 +64,7 @@ def read(connection: Connection, at: int | None = None) -> list[Topic]:
             description=row.description,
             hidden=bool(row.hidden),
             settings=TopicSettings.from_json(row.settings),
-            first_partition=row.first_partition,
+            first_partition=layouts.get(row.id, (row.first_partition, 0))[0],
             owner=row.owner,
             criticality=row.criticality,
             classification=row.classification,
@@ -71,6 +72,15 @@ def read(connection: Connection, at: int | None = None) -> list[Topic]:
         for row in connection.execute(query.order_by(topic.c.name))
         if row.id in bodies
     ]
+
+
+def _layouts(connection: Connection, at: int) -> dict[int, tuple[int, int]]:
+    """First open partition, and how many there are, of each topic at a commit."""
+    partition = tables.partition
+    then = (partition.c.created <= at) & (partition.c.closed.is_(None) | (partition.c.closed > at))
+    query = select(partition.c.topic, func.min(partition.c.partition), func.count()).where(then)
+    rows = connection.execute(query.group_by(partition.c.topic))
+    return {topic: (first, count) for topic, first, count in rows}
 
 
 def schemas(connection: Connection, topic_id: int) -> dict[int, Schema]:
@@ -88,6 +98,9 @@ def apply(connection: Connection, changes: TopicChanges, commit: int) -> dict[st
     for name, schema in changes.schemas.items():
         _add_schema(connection, name, schema, commit)
     for name in changes.dropped:
+        mine = tables.partition.c.topic == live_id(connection, name)
+        close = update(tables.partition).where(mine, tables.partition.c.closed.is_(None))
+        connection.execute(close.values(closed=commit))
         connection.execute(update(tables.topic).where(tables.topic.c.name == name, live).values(dropped=commit))
     bump_generation(connection, commit)
     return ids
