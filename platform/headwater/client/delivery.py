@@ -40,6 +40,11 @@ class Delivery:
     def done(self) -> bool:
         return self._acknowledged is not None or self._future.done()
 
+    @property
+    def settled(self) -> bool:
+        """Whether it was committed or has failed, however early it was acknowledged."""
+        return self._future.done()
+
     def result(self, timeout: float | None = None) -> Receipt:
         """Wait for the commit; whoever waits makes the producer commit without lingering.
 

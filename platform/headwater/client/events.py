@@ -30,6 +30,9 @@ from headwater.log import CommitInfo, Log
 IDS_MAX = 10_000_000
 """Ids that a window may hold: 24 bytes each, twice that while runs are merged, so half a gigabyte at most."""
 
+COMMITS_READ = 1_000
+"""Commits whose ids are read at a time, when a window is filled from the log."""
+
 Hashes = npt.NDArray[np.bytes_]
 """Of 16 bytes each."""
 
@@ -71,10 +74,12 @@ class Window:
         with self.log.catalog.read() as connection:
             newest = connection.execute(select(tables.commit.c.number).order_by(tables.commit.c.number.desc())).scalar()
             ends = self._ends_now(connection)
-        if ends != self._ends and newest is not None:
-            self._add(*self._read(self._upto, newest))
-            self._ends = ends
-        self._upto = max(self._upto, newest or 0)
+        while ends != self._ends and newest is not None and self._upto < newest:
+            upto = min(newest, self._upto + COMMITS_READ)
+            self._add(*self._read(self._upto, upto))
+            self._require_room(0)
+            self._upto = upto
+        self._ends, self._upto = ends, max(self._upto, newest or 0)
         cut = self.log.clock.now_us() - self._width_us
         self._runs = [run for run in self._runs if run.times.max() >= cut]
 
@@ -85,6 +90,7 @@ class Window:
         first = np.zeros(len(hashes), dtype=bool)
         first[np.unique(hashes, return_index=True)[1]] = True
         stays = first & ~self._known(hashes)
+        self._require_room(int(stays.sum()))
         keep = ~valid
         keep[np.flatnonzero(valid)[stays]] = True
         return keep, hashes[stays]
@@ -126,7 +132,10 @@ class Window:
             right, left = self._runs.pop(), self._runs.pop()
             merged = np.concatenate([left.hashes, right.hashes]), np.concatenate([left.times, right.times])
             self._runs.append(_run(*merged))
-        held = sum(len(run.hashes) for run in self._runs)
+
+    def _require_room(self, more: int) -> None:
+        """BufferFull when the window would hold too many ids with ``more`` new ones; nothing is dropped for room."""
+        held = sum(len(run.hashes) for run in self._runs) + more
         if held > IDS_MAX:
             raise BufferFull(
                 f"the dedupe window holds {held:,} event ids, more than {IDS_MAX:,}",

@@ -115,7 +115,7 @@ class Publisher:
 
     def _fail(self, sends: Sequence[Send], error: Exception) -> None:
         for send in sends:
-            if not send.delivery.done():
+            if not send.delivery.settled:
                 send.delivery.fail(error)
 
     def _attempt(self, parcels: Sequence[Parcel], sends: Sequence[Send], batch: sequence.Batch) -> None:
