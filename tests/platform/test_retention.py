@@ -17,7 +17,7 @@ from headwater.catalog import tables
 from headwater.catalog.records import TopicSettings
 from headwater.config import Settings
 from headwater.errors import Expired
-from headwater.log import Log, archive, compaction, leases, merge, open_log, retention, seal, tags
+from headwater.log import Log, archive, base, compaction, leases, merge, open_log, retention, seal, tags
 from headwater.log.proof import prove
 from headwater.log.rows import CurrentRows
 from headwater.schema import Schema
@@ -156,8 +156,11 @@ def test_a_tag_keeps_its_position(aged: Log, clock: Hand, seed: int) -> None:
     with pytest.raises(Expired):
         rows(aged, "t", tags.get(aged, "close.q3").commit + 1)
     tags.drop(aged, "close.q3")
+    base.write(aged, aged.topic("t"), aged.newest_commit(), LIMITS)
     retention.retain(aged, LIMITS)
     assert rows(aged, "t") == Counter(history.expected())
+    with aged.catalog.read() as connection:  # the newest, and the one that the time-travel window starts from
+        assert len(connection.execute(select(tables.base)).all()) == 2
 
 
 def test_a_reader_keeps_what_it_reads_until_its_lease_ends(aged: Log, clock: Hand) -> None:
@@ -310,4 +313,6 @@ def test_compaction_leaves_the_newest_records_alone(aged: Log, clock: Hand) -> N
     topic = aged.topic("shop.e")
     assert compaction.compact(aged, topic, aged.newest_commit(), LIMITS) == 1
     assert [offset for _, offset in offsets(aged, "shop.e")] == [1, 2, 3]
-    assert compaction.compact(aged, topic, 0, LIMITS, force=True) == 0
+    clock.pass_(DAY + 1)
+    assert compaction.compact(aged, topic, 0, LIMITS, force=True) == 0  # somebody needs everything
+    assert compaction.compact(aged, topic, aged.newest_commit(), LIMITS) == 2

@@ -13,7 +13,7 @@ What was removed is remembered as ranges of commits (see ``expired``): what woul
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -86,8 +86,8 @@ def _retain_history(log: Log, topic: Topic, keep: Readable, settings: Settings) 
     live = merge.live(log, topic.id)
     old = [s for s in live if s.last_time is not None and s.last_time < cut and s.last_commit <= keep.floor]
     if old:
-        starts = {place: _base_at(log, topic, place, old, settings) for place in _positions(topic, keep)}
-        old = [segment for segment in old if not _needed(segment, starts)]
+        for place in _positions(topic, keep):
+            _ensure_base(log, topic, place, old, settings)
         remove(log, topic, old)
     return len(old) + _retire_bases(log, topic, keep)
 
@@ -99,24 +99,16 @@ def _positions(topic: Topic, keep: Readable) -> list[int]:
     return [*points, min(keep.floor, end)]
 
 
-def _base_at(log: Log, topic: Topic, position: int, old: Sequence[Segment], settings: Settings) -> Base:
-    """The base that a reader at ``position`` starts from; one is written when an old segment lies between."""
-    found = base.newest(log, topic, position)
-    between = [s for s in old if s.first_commit <= position and s.last_commit > (found.commit if found else 0)]
-    if found is None or between:
-        base.write(log, topic, position, settings)
-        found = base.newest(log, topic, position)
-    assert found is not None
-    return found
-
-
-def _needed(segment: Segment, starts: Mapping[int, Base]) -> bool:
-    """Whether a position lies behind the segment's start, and its base before the segment's end."""
-    return any(found.commit < segment.last_commit and place >= segment.first_commit for place, found in starts.items())
+def _ensure_base(log: Log, topic: Topic, place: int, old: Sequence[Segment], settings: Settings) -> None:
+    """A reader at ``place`` shall start from a base with none of ``old`` between: one is written where there is."""
+    found = base.newest(log, topic, place)
+    start = found.commit if found else 0
+    if any(segment.first_commit <= place and segment.last_commit > start for segment in old) and start < place:
+        base.write(log, topic, place, settings)
 
 
 def _retire_bases(log: Log, topic: Topic, keep: Readable) -> int:
-    """Bases that no readable position starts from go, but for the newest two."""
+    """Bases that no readable position starts from go, but for the newest: what everyone reads starts there."""
     table, file = tables.base, tables.file
     query = (
         select(table, file.c.path, file.c.bytes, file.c.digest)
@@ -126,7 +118,7 @@ def _retire_bases(log: Log, topic: Topic, keep: Readable) -> int:
     )
     with log.catalog.read() as connection:
         found = [Base(**row._mapping) for row in connection.execute(query)]
-    needed = set(found[-2:])
+    needed = set(found[-1:])
     for position in (*keep.points, keep.floor):
         needed |= set([each for each in found if each.commit <= position][-1:])
     gone = [each for each in found if each not in needed]
