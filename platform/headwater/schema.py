@@ -17,7 +17,11 @@ from headwater import types
 
 @dataclass(frozen=True, kw_only=True)
 class Field:
-    """One column. ``type`` is a canonical DuckDB type text, ``source_type`` what the source calls it."""
+    """One column. ``type`` is a canonical DuckDB type text, ``source_type`` what the source calls it.
+
+    Defaults are texts (see ``headwater.default``). Nullable is not optional: a column that may be NULL must
+    still be given, unless it has a default, and that may be NULL only where ``null_default`` says so.
+    """
 
     id: int
     name: str
@@ -26,6 +30,28 @@ class Field:
     source_type: str = ""
     description: str = ""
     initial_default: str | None = None
+    """What records older than the column read; never changes, for it would change what they say."""
+    write_default: str | None = None
+    """What a record is given whose producer leaves the column out."""
+    null_default: bool = False
+    """NULL is the default wherever the two above are None."""
+    write_type: str = ""
+    """The narrower type that producers must keep to, where older records need the wider ``type``; else empty."""
+
+    @property
+    def declared_type(self) -> str:
+        """The type that was registered: what producers write."""
+        return self.write_type or self.type
+
+    @property
+    def optional(self) -> bool:
+        """Whether a record may leave the column out."""
+        return self.null_default or self.write_default is not None
+
+    @property
+    def fills_older(self) -> bool:
+        """Whether it is declared what records older than the column read."""
+        return self.null_default or self.initial_default is not None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +89,14 @@ class Schema:
                 return field
         raise KeyError(name)
 
+    def by_id(self, field_id: int) -> Field | None:
+        """The field with this id, whatever it is called."""
+        return self._by_id.get(field_id)
+
+    @cached_property
+    def _by_id(self) -> dict[int, Field]:
+        return {field.id: field for field in self.fields}
+
     def arrow(self) -> pa.Schema:
         """The data columns as files hold them."""
         return self._arrow
@@ -76,5 +110,6 @@ class Schema:
 
     @classmethod
     def from_json(cls, text: str) -> Schema:
+        """What ``to_json`` wrote, or an earlier release of it."""
         parsed = json.loads(text)
         return cls(fields=tuple(Field(**field) for field in parsed["fields"]), key=tuple(parsed["key"]))

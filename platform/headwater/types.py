@@ -139,6 +139,39 @@ def lower_sql(column: str, duckdb_type: str) -> str:
     return _lower(quote(column), canonical(duckdb_type))
 
 
+def convert_sql(value: str, old: str, new: str) -> str:
+    """SQL that turns the file value ``value`` of type ``old`` into the file value of type ``new``.
+
+    As DuckDB casts the two types; it raises ConversionException for a value that has no counterpart. A DATE
+    beyond TIMESTAMP's range becomes the infinity at its end, so that it still sorts where it did.
+    """
+    old, new = canonical(old), canonical(new)
+    if old == new:
+        return value
+    if old.endswith("[]") and new.endswith("[]"):
+        return f"list_transform({value}, lambda e: {convert_sql('e', old[:-2], new[:-2])})"
+    if (old, new) == ("DATE", "TIMESTAMP"):
+        return (
+            f"CASE WHEN {value} > DATE '294246-12-31' THEN TIMESTAMP 'infinity'"
+            f" WHEN {value} < DATE '290308-01-01 (BC)' THEN TIMESTAMP '-infinity' ELSE CAST({value} AS TIMESTAMP) END"
+        )
+    return _lower(f"CAST({_lift(value, old)} AS {new})", new)
+
+
+def constant_sql(text: str, duckdb_type: str) -> str:
+    """SQL of the file value that ``text`` stands for, as DuckDB reads it; bytes are hexadecimal."""
+    quoted = "'" + text.replace("'", "''") + "'"
+    kind = canonical(duckdb_type)
+    depth = kind.count("[]")
+    if kind.startswith("BLOB"):
+        return _unhex(f"CAST({quoted} AS VARCHAR{'[]' * depth})", depth)
+    return _lower(f"CAST({quoted} AS {kind})", kind)
+
+
+def _unhex(value: str, depth: int) -> str:
+    return f"unhex({value})" if depth == 0 else f"list_transform({value}, lambda e: {_unhex('e', depth - 1)})"
+
+
 def _lift(value: str, text: str) -> str:
     if is_plain(text):
         return value

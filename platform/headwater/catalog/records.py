@@ -8,13 +8,12 @@ from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
+from headwater.registry.compatibility import Mode
 from headwater.schema import Schema
 
 Kind = Literal["table", "multiset", "insert_only", "changelog", "event", "transactions", "system"]
 Cleanup = Literal["delete", "compact", "both"]
-Compatibility = Literal[
-    "NONE", "BACKWARD", "BACKWARD_TRANSITIVE", "FORWARD", "FORWARD_TRANSITIVE", "FULL", "FULL_TRANSITIVE"
-]
+Compatibility = Mode
 ViewState = Literal["creating", "live", "paused", "failed"]
 
 MAX_COMMIT = 2**63 - 1

@@ -10,7 +10,8 @@ from sqlalchemy import Connection, func, select, update
 from headwater.catalog import tables
 from headwater.catalog.catalog import put_setting
 from headwater.catalog.records import Kind, Topic, TopicSettings
-from headwater.errors import DuplicateName
+from headwater.errors import DuplicateName, SchemaConflict
+from headwater.registry import compatibility
 from headwater.schema import Schema
 
 GENERATION = "generation"
@@ -26,7 +27,8 @@ class TopicChanges:
     """Of the created ones, those that may exist already."""
     altered: dict[str, dict[str, str]] = field(default_factory=dict)
     dropped: list[str] = field(default_factory=list)
-    schemas: dict[str, Schema] = field(default_factory=dict)
+    schemas: dict[str, dict[int, Schema]] = field(default_factory=dict)
+    """New versions by topic and number, in order."""
 
     def __bool__(self) -> bool:
         return bool(self.created or self.altered or self.dropped or self.schemas)
@@ -95,8 +97,9 @@ def apply(connection: Connection, changes: TopicChanges, commit: int) -> dict[st
     live = tables.topic.c.dropped.is_(None)
     for name, values in changes.altered.items():
         connection.execute(update(tables.topic).where(tables.topic.c.name == name, live).values(**values))
-    for name, schema in changes.schemas.items():
-        _add_schema(connection, name, schema, commit)
+    for name, versions in changes.schemas.items():
+        for number, schema in versions.items():
+            _add_schema(connection, name, number, schema, commit)
     for name in changes.dropped:
         mine = tables.partition.c.topic == live_id(connection, name)
         close = update(tables.partition).where(mine, tables.partition.c.closed.is_(None))
@@ -178,11 +181,32 @@ def live_id(connection: Connection, name: str) -> int | None:
     return connection.execute(query).scalar_one_or_none()
 
 
-def _add_schema(connection: Connection, name: str, schema: Schema, commit: int) -> None:
-    version = tables.schema_version
-    found = live_id(connection, name)
-    newest = connection.execute(select(func.max(version.c.version)).where(version.c.topic == found)).scalar_one()
-    connection.execute(version.insert().values(topic=found, version=newest + 1, commit=commit, body=schema.to_json()))
+def _add_schema(connection: Connection, name: str, number: int, schema: Schema, commit: int) -> None:
+    """Add version ``number``, checked against what is in force now: no other writer is between check and insert.
+
+    Nothing to do when it is in force already, word for word. SchemaConflict when the newest version is not the one
+    it was made from, IncompatibleSchema when the topic's compatibility refuses it.
+    """
+    topic, version = tables.topic, tables.schema_version
+    row = connection.execute(select(topic).where(topic.c.name == name, topic.c.dropped.is_(None))).one()
+    versions = schemas(connection, row.id)
+    newest = max(versions)
+    if versions[newest] == schema:
+        return
+    if newest != number - 1:
+        raise SchemaConflict(
+            f"version {newest} was registered meanwhile, and this one was made from version {number - 1}",
+            where=name,
+            todo="Look at the newest version (`headwater schema show`) and propose again.",
+        )
+    if is_checked(row.source, row.kind):
+        compatibility.require(name, schema, versions, TopicSettings.from_json(row.settings).compatibility)
+    connection.execute(version.insert().values(topic=row.id, version=number, commit=commit, body=schema.to_json()))
+
+
+def is_checked(source: str | None, kind: Kind) -> bool:
+    """Whether compatibility holds for a topic: a captured table follows its source, a changelog its view."""
+    return source is None and kind not in ("changelog", "transactions", "system")
 
 
 def by_name(topics: Sequence[Topic]) -> dict[str, Topic]:

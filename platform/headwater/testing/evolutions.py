@@ -87,7 +87,8 @@ def evolve(rng: random.Random, schema: Schema) -> Proposal:
     for _ in range(rng.choice((1, 1, 1, 2))):
         change = rng.choice((_add, _add, _drop, _rename, _retype, _widen, _nullability, _default, _reorder))
         columns, renames = change(rng, columns, renames)
-    return Proposal(fields=tuple(columns), key=None, renames=renames)
+    known = {new: old for new, old in renames.items() if old in schema.names}  # what was added here has no old name
+    return Proposal(fields=tuple(columns), key=None, renames=known)
 
 
 def allowed(new: Schema, versions: Sequence[Schema], mode: Mode) -> bool:
