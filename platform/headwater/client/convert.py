@@ -124,7 +124,7 @@ def _of_values(values: list[Any], kind: str, zone: str) -> Converted:
         array, more = _salvage(len(values), kind, lambda start, stop: _build(values[start:stop], kind, zone))
     if kind == "JSON":
         more = np.concatenate([more, _no_json(array)])
-    return array, np.union1d(bad, more)
+    return array, np.union1d(bad, more) if len(bad) else more
 
 
 def _is_allowed(given: type, family: str, allowed: tuple[type, ...]) -> bool:

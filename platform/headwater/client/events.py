@@ -76,7 +76,7 @@ class Window:
             ends = self._ends_now(connection)
         while ends != self._ends and newest is not None and self._upto < newest:
             upto = min(newest, self._upto + COMMITS_READ)
-            self._add(*self._read(self._upto, upto))
+            self._add(_run(*self._read(self._upto, upto)))
             self._require_room(0)
             self._upto = upto
         self._ends, self._upto = ends, max(self._upto, newest or 0)
@@ -84,16 +84,15 @@ class Window:
         self._runs = [run for run in self._runs if run.times.max() >= cut]
 
     def fresh(self, ids: pa.ChunkedArray) -> tuple[npt.NDArray[np.bool_], Hashes]:
-        """Which rows stay: no id, or one not seen in the window nor earlier in ``ids``; and the hashes of those."""
+        """Which rows stay: no id, or one not seen in the window nor earlier in ``ids``; and their hashes, in order."""
         valid = ids.is_valid().to_numpy()
         hashes = _hashes(ids.drop_null())
-        first = np.zeros(len(hashes), dtype=bool)
-        first[np.unique(hashes, return_index=True)[1]] = True
-        stays = first & ~self._known(hashes)
-        self._require_room(int(stays.sum()))
+        distinct, first = np.unique(hashes, return_index=True)  # sorted: looking them up walks each run once
+        new = ~self._known(distinct)
+        self._require_room(int(new.sum()))
         keep = ~valid
-        keep[np.flatnonzero(valid)[stays]] = True
-        return keep, hashes[stays]
+        keep[np.flatnonzero(valid)[first[new]]] = True
+        return keep, distinct[new]
 
     def settle(self, connection: Connection, info: CommitInfo, hashes: Hashes) -> None:
         """Inside the catalog transaction: Moved when one of these ids was published since ``advance``."""
@@ -106,7 +105,7 @@ class Window:
     def published(self, info: CommitInfo, hashes: Hashes, rows: Mapping[int, int]) -> None:
         """This producer's own commit of so many rows by partition: unless others came between, it is not read back."""
         if self._alone:
-            self._add(hashes, np.full(len(hashes), to_micros(info.time), dtype=np.int64))
+            self._add(_Run(hashes=hashes, times=np.full(len(hashes), to_micros(info.time), dtype=np.int64)))
             self._ends = {partition: end + rows.get(partition, 0) for partition, end in self._ends.items()}
             self._upto = info.number
 
@@ -124,10 +123,11 @@ class Window:
             known |= (run.hashes[place] == hashes) & (run.times[place] >= cut)
         return known
 
-    def _add(self, hashes: Hashes, times: npt.NDArray[np.int64]) -> None:
-        if not len(hashes):
+    def _add(self, run: _Run) -> None:
+        """Merged with its neighbours so that each run is at least twice the next: few are searched."""
+        if not len(run.hashes):
             return
-        self._runs.append(_run(hashes, times))
+        self._runs.append(run)
         while len(self._runs) > 1 and len(self._runs[-2].hashes) < 2 * len(self._runs[-1].hashes):
             right, left = self._runs.pop(), self._runs.pop()
             merged = np.concatenate([left.hashes, right.hashes]), np.concatenate([left.times, right.times])

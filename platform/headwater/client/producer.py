@@ -114,6 +114,8 @@ class Producer:
             bytes_max=buffer_bytes, linger_s=linger_ms / 1000, on_full=on_full, block_s=block_s, age_max_s=age_s
         )
         self._numbered: bool | None = None
+        self._zone = log.timezone
+        self._topics: tuple[int, dict[str, Topic]] = (-1, {})
         self._order = threading.Lock()
         self._failed: list[Delivery] = []
         self._failures = 0
@@ -262,12 +264,12 @@ class Producer:
     def _checked(
         self, name: str, rows: Any, given: _Given, schema_version: int | None, expect: Mapping[int, int]
     ) -> Send:
-        topic = self.log.topic(name)
+        topic = self._topic(name)
         door.require_producible(topic)
         frame = given.on(frames.of(rows, topic.schema), topic)
         if schema_version is not None and schema_version != topic.schema_version:
             frame = door.at_version(frame, topic, self.log.schemas(topic), schema_version)
-        checked = door.check(frame, topic, self.log.timezone)
+        checked = door.check(frame, topic, self._zone)
         letters = None
         if self.on_error == "raise":
             checked.refuse()
@@ -279,12 +281,22 @@ class Producer:
         delivery = Delivery(self._buffer.hurry, acknowledged)
         return Send(topic=topic, table=checked.good(), delivery=delivery, letters=letters, expect=expect)
 
+    def _topic(self, name: str) -> Topic:
+        """The topic as of the newest commit: nothing changes a topic without one."""
+        newest = self.log.newest_commit()
+        at, known = self._topics
+        if at != newest:
+            self._topics = (newest, known := {})
+        if name not in known:
+            known[name] = self.log.topic(name)
+        return known[name]
+
     def _expected(self, name: str, expect: int | Mapping[int, int] | None) -> Mapping[int, int]:
         if expect is None:
             return {}
         if isinstance(expect, Mapping):
             return dict(expect)
-        topic = self.log.topic(name)
+        topic = self._topic(name)
         if topic.partitions != 1:
             raise UsageError(
                 f"topic {topic.name} has {topic.partitions} partitions",

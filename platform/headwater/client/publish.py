@@ -125,7 +125,7 @@ class Publisher:
         while True:
             tx = self.log.transaction(self.identity.name, self.identity.epoch)
             try:
-                parts = [self._part(topic, mine) for topic, mine in self._by_topic(sends)]
+                parts = [self._part(topic, mine) for topic, mine in self._by_topic(tx, sends)]
                 info = self._once(tx, parcels, parts, batch)
                 self.next = batch.sequence + 1
                 for part in parts:
@@ -177,14 +177,13 @@ class Publisher:
 
     # ---- rows of one topic
 
-    def _by_topic(self, sends: Sequence[Send]) -> Iterator[tuple[Topic, list[Send]]]:
+    def _by_topic(self, tx: Transaction, sends: Sequence[Send]) -> Iterator[tuple[Topic, list[Send]]]:
         """Sends with rows by topic as it is now; one whose topic has changed passes the door again."""
-        now = {topic.name: topic for topic in self.log.topics(hidden=True)}
         grouped: dict[str, list[Send]] = {}
         for send in sends:
             grouped.setdefault(send.topic.name, []).append(send)
         for name, mine in grouped.items():
-            topic = now.get(name) or self.log.topic(name)
+            topic = tx.topic(name) or self.log.topic(name)
             for send in mine:
                 if (topic.id, topic.schema_version) != (send.topic.id, send.topic.schema_version):
                     send.table = self._again(send, topic)

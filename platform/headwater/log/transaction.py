@@ -158,6 +158,10 @@ class Transaction:
         """Whether a commit would publish anything about topics."""
         return bool(self._changes)
 
+    def topic(self, name: str) -> Topic | None:
+        """The topic of this full name as this transaction sees it: what it appends is made for that."""
+        return self._topics.get(name)
+
     def append(self, name: str, table: pa.Table, partition: int | None = None) -> None:
         """Stage rows of one topic. Columns: the topic's own (file types) and any metadata columns of its kind.
 
