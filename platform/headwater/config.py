@@ -99,6 +99,10 @@ class Settings:
     maintenance_memory_bytes_max: int = 512 * MIB
     """DuckDB's memory limit while compacting and writing bases; beyond it, it spills."""
 
+    # -- integrity --
+    check_interval_s: float = 604_800.0
+    """Every live file is read again and compared with its check sum within this time: bytes rot where nobody looks."""
+
     # -- reading --
     query_memory_bytes_max: int = 1024 * MIB
     """DuckDB's memory limit of one reading connection; beyond it, it spills."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from headwater.config import Settings
-from headwater.errors import OwnedElsewhere
-from headwater.log import archive, base, budget, chain_witness, compaction, merge, recovery, retention, seal
+from headwater.errors import CorruptFile, OwnedElsewhere
+from headwater.log import archive, base, budget, chain_witness, compaction, merge, patrol, recovery, retention, seal
 from headwater.log.log import Log
 from headwater.ownership import own
 
@@ -30,8 +32,9 @@ def run_once(log: Log, settings: Settings, *, force: bool = False) -> dict[str, 
                 done["sealed"] = seal.seal(log, settings, tail_s=0.0 if force else TAIL_S)
                 done["merged"] = merge.merge(log, settings, settings.merge_passes)
             for topic in due:
-                base.write(log, topic, log.newest_commit(), settings)
-                done["bases"] += 1
+                with suppress(CorruptFile):  # its partition is in quarantine now
+                    base.write(log, topic, log.newest_commit(), settings)
+                    done["bases"] += 1
             done["removed"] = recovery.remove_retired(log, settings.file_grace_s)
     except OwnedElsewhere:
         return done
@@ -53,6 +56,7 @@ def housekeep(log: Log, settings: Settings, *, wait: bool = False) -> dict[str, 
             done["bytes"] = budget.measure(log, settings)
             chain_witness.tell(log, settings.chain_witness)
             recovery.remove_retired(log, settings.file_grace_s)
+            patrol.check_some(log, interval_s=settings.check_interval_s)
     except OwnedElsewhere:
         return done
     return done
@@ -65,5 +69,5 @@ def compact(log: Log, settings: Settings, *, force: bool = False) -> int:
 
 
 def start(log: Log) -> dict[str, int]:
-    """What a starting process cleans up first: orphans of writers that died."""
-    return {"orphans": recovery.remove_orphans(log)}
+    """What a starting process does first: hot files are checked, orphans of writers that died removed."""
+    return {"damaged": recovery.check_hot(log), "orphans": recovery.remove_orphans(log)}

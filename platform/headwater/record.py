@@ -60,6 +60,13 @@ IMPLICIT: Final[dict[str, pa.DataType]] = {
     INGESTED_AT: _UTC_US,
 }
 
+_NUMBERED: Final = (OP, WEIGHT, COMMITTED_AT, EVENT_AT, EVENT_ID, LSN, XID, SEQ, BEFORE, UNCHANGED, RAW, HEADERS)
+FIELD_IDS: Final[dict[str, int]] = {
+    name: 1_000_001 + place
+    for place, name in enumerate((*_NUMBERED, OFFSET, PARTITION, COMMIT, INGESTED_AT, "_n"))
+}
+"""Ids of metadata columns in files, above those of any topic's own columns; new ones are added at the end."""
+
 METADATA: Final = frozenset(EXPLICIT) | frozenset(IMPLICIT) | {BEFORE}
 
 _CAPTURED: Final = (COMMITTED_AT, LSN, XID, SEQ, RAW)

@@ -189,7 +189,9 @@ def test_a_damaged_hot_file_is_refused_on_reading_and_others_stay_readable(log: 
             with pytest.raises(CorruptFile, match="backup"):
                 lake.sql("SELECT * FROM t")
             assert lake.sql("SELECT count(*) FROM other").scalar() == 10
-        assert [f.where for f in verify(log, deep=True).findings][:1] == [path.relative_to(log.folder).as_posix()]
+        assert [f.where for f in verify(log, deep=True).findings] == [path.relative_to(log.folder).as_posix()]
+        path.write_bytes(whole)
+        assert verify(log).findings == ()
 
 
 def test_every_single_flipped_byte_of_a_hot_file_is_seen(log: Log) -> None:
@@ -215,12 +217,14 @@ def test_verify_finds_a_damaged_segment_or_base_and_others_stay_readable(log: Lo
     assert verify(log, deep=True).findings == ()
     path = file_of(log, TOPIC, kind)
     whole = path.read_bytes()
-    for place in [0, len(whole) // 2, len(whole) - 1] if damage is flip else [0]:
+    places = [0, len(whole) // 2, len(whole) - 1] if damage is flip and kind == "segment" else [0]
+    for place in places:
         path.write_bytes(whole)
+        assert verify(log).findings == ()
         damage(path, place)
+        assert bool(verify(log).findings) == (damage is not flip), "the quick check sees sizes"
         found = {finding.where for finding in verify(log, deep=True).findings}
         assert found == {path.relative_to(log.folder).as_posix()}
-        assert bool(verify(log).findings) == (damage is not flip), "the quick check sees sizes"
         assert count(log, OTHER) == 10
 
 
@@ -252,6 +256,7 @@ def test_what_a_flipped_byte_in_a_segment_breaks_is_named(log: Log, query: str) 
     errors = []
     for place in range(0, len(whole), 101):
         path.write_bytes(whole)
+        assert verify(log).findings == ()
         flip(path, place)
         with open_lake(log.folder) as lake:
             try:
@@ -259,13 +264,12 @@ def test_what_a_flipped_byte_in_a_segment_breaks_is_named(log: Log, query: str) 
             except CorruptFile as error:
                 errors.append(error)
     assert errors
-    assert {error.where for error in errors} == {path.relative_to(log.folder).as_posix()}
+    assert {error.facts["path"] for error in errors} == {path.relative_to(log.folder).as_posix()}
 
 
-def test_sealing_refuses_a_damaged_batch_and_keeps_it_hot(log: Log) -> None:
+def test_sealing_leaves_a_damaged_batch_hot(log: Log) -> None:
     two_topics(log)
     flip(file_of(log, TOPIC, "hot"), 200)
-    with pytest.raises(CorruptFile):
-        seal.seal(log, Settings())
+    assert seal.seal(log, Settings()) == 10, "the other topic's"
     with open_lake(log.folder) as lake, pytest.raises(CorruptFile):
         lake.sql("SELECT * FROM t")

@@ -47,14 +47,14 @@ DAMAGE = {
 }
 
 DEEP = {
-    "a batch's digest is wrong": ("UPDATE batch SET digest = 'x'", "changed since"),
+    "a batch's digest is wrong": ("UPDATE batch SET digest = '00'", "changed since"),
     "a batch's rows are wrong": (
         'UPDATE batch SET rows = rows + 1 WHERE "commit" = 5; UPDATE partition SET next_offset = next_offset + 1',
         "records were committed",
     ),
     "a batch's bytes are elsewhere": ("UPDATE batch SET byte_length = byte_length - 1", "changed since"),
-    "a segment's digest is wrong": ("UPDATE file SET digest = 'x' WHERE kind = 'segment'", "has changed since"),
-    "a base's digest is wrong": ("UPDATE file SET digest = 'x' WHERE kind = 'base'", "has changed since"),
+    "a segment's digest is wrong": ("UPDATE file SET digest = '00' WHERE kind = 'segment'", "has changed since"),
+    "a base's digest is wrong": ("UPDATE file SET digest = '00' WHERE kind = 'base'", "has changed since"),
     "a base's rows are wrong": ("UPDATE base SET rows = rows + 1", "rows were written"),
 }
 

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from headwater import logs
 from headwater.catalog.records import View
 from headwater.config import Settings
-from headwater.errors import HeadwaterError, NameNotFound, StateMismatch
+from headwater.errors import CorruptFile, HeadwaterError, NameNotFound, StateMismatch
 from headwater.log import Log
 from headwater.log.topics import GENERATION
 from headwater.ownership import own
@@ -162,7 +162,7 @@ class Worker:
             try:
                 self._catch_up(compiled)
                 self.engine.build({view: compiled}, catalog)
-            except (ViewFailed, RawValue) as error:
+            except (ViewFailed, RawValue, CorruptFile) as error:
                 self._mark(catalog[view], "paused", error.what)
                 continue
             took = round((time.monotonic() - started) * 1e3)
@@ -194,8 +194,10 @@ class Worker:
             except ViewFailed as error:
                 self._pause(error.views, error.what)
                 continue
-            except RawValue as error:
-                topic = error.facts["topic"]
+            except (RawValue, CorruptFile) as error:
+                topic = error.facts.get("topic")
+                if topic is None:
+                    raise
                 views = self.engine.program.views.items()
                 self._pause(frozenset(v for v, c in views if any(b.name == topic for b in c.used)), str(error))
                 continue

@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 import duckdb
 import pyarrow as pa
@@ -24,6 +24,7 @@ from headwater.client.buffer import OnFull
 from headwater.client.producer import BLOCK_S, BUFFER_BYTES, LINGER_MS, Durability, OnError, Producer
 from headwater.config import MIB, Settings
 from headwater.errors import (
+    CorruptFile,
     HeadwaterError,
     NameNotFound,
     NoCommonPosition,
@@ -36,7 +37,7 @@ from headwater.lake import history
 from headwater.lake.resolve import Reference, Resolved, resolve
 from headwater.lake.result import Result, fetch
 from headwater.lake.watch import Watch
-from headwater.log import Log, generations, leases, open_log, read, retention, tags
+from headwater.log import Log, base, generations, leases, open_log, quarantine, read, retention, tags
 from headwater.log.names import near
 from headwater.log.rows import CurrentRows, records_sql
 from headwater.schema import Schema
@@ -51,6 +52,8 @@ _KIND_PREFIX = re.compile(r"^\w+(?: \w+)* Error: ")
 """DuckDB begins its messages with the kind of error, which our own class says already."""
 
 _KEPT_KINDS = ("table", "multiset", "changelog")
+_RECORD_KINDS = ("event", "transactions", "system")
+"""Kinds whose rows are their records, each by itself: one that cannot be read changes no other."""
 _TRUNCATED_KINDS = ("table", "multiset", "insert_only")
 
 
@@ -110,6 +113,7 @@ class Lake:
         at: positions.Position = None,
         params: Sequence[Any] | Mapping[str, Any] | None = None,
         seconds: float | None = None,
+        damaged: Literal["refuse", "skip"] = "refuse",
     ) -> Result:
         """Run one SELECT at one position. ``params`` are bound, never pasted ($name or ?).
 
@@ -117,28 +121,58 @@ class Lake:
         ``history.<table>`` its versions. Raises NameNotFound, AmbiguousName, UnknownColumn, SqlError,
         NotYet and NoCommonPosition; an answer is always whole and of one position. A query that runs longer
         than ``seconds`` is given up with SqlError.
+
+        CorruptFile when stored bytes that the answer needs are not the committed ones. With ``damaged="skip"``
+        such records (of ``log.``, and of event topics) are left out and listed in ``Result.missing``; rows of
+        tables, views and histories need all of theirs and are refused all the same.
         """
-        with self._reading(query, at) as (cursor, resolved, published, inputs), _at_most(cursor, seconds):
+        if damaged == "refuse":
+            return self._answer(query, at, params, seconds, None)
+        known = -1
+        while True:
+            missing: list[quarantine.Damage] = []
+            try:
+                return self._answer(query, at, params, seconds, missing)
+            except CorruptFile:
+                if len(missing) <= known:  # what it found is in quarantine, so the next try is without it
+                    raise
+                known = len(missing)
+
+    def _answer(
+        self,
+        query: str,
+        at: positions.Position,
+        params: Sequence[Any] | Mapping[str, Any] | None,
+        seconds: float | None,
+        missing: list[quarantine.Damage] | None,
+    ) -> Result:
+        """``missing`` takes what was left out; None refuses to leave anything out."""
+        with self._reading(query, at, missing) as (cursor, resolved, published, inputs), _at_most(cursor, seconds):
             try:
                 relation = cursor.sql(resolved.sql, params=params)
                 table = fetch(relation)
                 types = [str(kind) for kind in relation.types]
             except duckdb.Error as error:
                 raise self._explained(error, resolved, published) from error
-        return Result(query, table, types, published, inputs)
+        return Result(query, table, types, published, inputs, missing=missing or ())
 
     @contextmanager
     def _reading(
-        self, query: str, at: positions.Position
+        self, query: str, at: positions.Position, missing: list[quarantine.Damage] | None = None
     ) -> Iterator[tuple[duckdb.DuckDBPyConnection, Resolved, int, int]]:
         """A cursor in a transaction that sees every name of ``query`` at one position."""
         cursor = self._cursor()
         with ExitStack() as stack:
-            resolved, published, inputs = self._begin(cursor, query, at, stack)
+            resolved, published, inputs = self._begin(cursor, query, at, stack, missing)
             yield cursor, resolved, published, inputs
 
     def _begin(
-        self, cursor: duckdb.DuckDBPyConnection, query: str, at: positions.Position, stack: ExitStack
+        self,
+        cursor: duckdb.DuckDBPyConnection,
+        query: str,
+        at: positions.Position,
+        stack: ExitStack,
+        missing: list[quarantine.Damage] | None,
     ) -> tuple[Resolved, int, int]:
         """Resolve the query, define its names, and pin what they see; ``stack`` ends the transaction."""
         with self._memory.lock:
@@ -147,7 +181,9 @@ class Lake:
             resolved = resolve(query, self.log.topics(None if not explicit else commit))
             published, inputs = self._positions(resolved.references, commit, explicit)
             try:
-                bodies = [self._body(cursor, r, published, inputs, n) for n, r in enumerate(resolved.references)]
+                bodies = [
+                    self._body(cursor, r, published, inputs, n, missing) for n, r in enumerate(resolved.references)
+                ]
                 cursor.execute("BEGIN")
                 stack.callback(self._end, cursor)
                 for reference, body in zip(resolved.references, bodies, strict=True):
@@ -166,7 +202,13 @@ class Lake:
             self._memory = _Memory(self.log)
 
     def _body(
-        self, cursor: duckdb.DuckDBPyConnection, reference: Reference, published: int, inputs: int, place: int
+        self,
+        cursor: duckdb.DuckDBPyConnection,
+        reference: Reference,
+        published: int,
+        inputs: int,
+        place: int,
+        missing: list[quarantine.Damage] | None,
     ) -> str:
         """SQL of what a name stands for: kept rows, or records of which the hot ones are registered."""
         topic = reference.topic
@@ -174,7 +216,10 @@ class Lake:
         if reference.facet == "rows" and topic.kind in _KEPT_KINDS:
             rows = self._memory.rows.setdefault(topic.id, CurrentRows(self.log, self._memory.duck, topic))
             return rows.at(topic, commit)
-        plan = read.plan(self.log, topic, 0, commit)
+        skips = missing is not None and (reference.facet == "log" or topic.kind in _RECORD_KINDS)
+        plan = read.plan(self.log, topic, 0, commit, skip_damaged=skips)
+        if missing is not None:
+            missing += plan.missing
         source = read.relation_sql(self.log, cursor, plan, f"records_{place}")
         linear = reference.facet != "log" and topic.kind in _TRUNCATED_KINDS and generations.spans(plan)
         if linear:
@@ -187,7 +232,7 @@ class Lake:
         return source
 
     def _explained(self, error: duckdb.Error, resolved: Resolved, commit: int, *, defining: bool = False) -> SqlError:
-        """The error for the person who asked; raises CorruptFile instead when a damaged segment is behind it.
+        """The error for the person who asked; raises CorruptFile instead when a damaged file is behind it.
 
         ``defining``: nothing of the person's own SQL had run yet.
         """
@@ -195,8 +240,9 @@ class Lake:
         by_reader = type(error) is duckdb.Error or isinstance(error, _READER_ERRORS) or ".parquet" in str(error)
         if defining or by_reader:
             for reference in resolved.references:
-                for segment in read.plan(self.log, reference.topic, 0, commit).segments:
-                    self.log.storage.check(segment.path, segment.bytes, segment.digest)
+                read.check_files(self.log, read.plan(self.log, reference.topic, 0, commit, skip_damaged=True).segments)
+                found = base.newest(self.log, reference.topic, commit)
+                read.check_files(self.log, [found] if found else [])
         return _sql_error(error, resolved)
 
     def _positions(self, references: Sequence[Reference], commit: int, explicit: bool) -> tuple[int, int]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import pandas as pd
     import polars as pl
 
+    from headwater.log.quarantine import Damage
+
 MEMORY_BYTES_MAX = 64 * 1024 * 1024
 SHOWN_ROWS = 20
 _BATCH_ROWS = 122_880
@@ -30,16 +32,27 @@ class Result:
 
     ``position`` is the commit whose published state was read; ``input_position`` the commit at which tables
     were read, and of which every view in the query is a true picture (equal to ``position`` without views).
+    ``missing``: damaged records that the caller asked to leave out; empty otherwise.
     ``shown_rows`` is how many rows the forms for people show.
     """
 
     shown_rows = SHOWN_ROWS
 
-    def __init__(self, text: str, table: pa.Table, types: list[str], position: int, input_position: int) -> None:
+    def __init__(
+        self,
+        text: str,
+        table: pa.Table,
+        types: list[str],
+        position: int,
+        input_position: int,
+        *,
+        missing: Sequence[Damage] = (),
+    ) -> None:
         self.text = text
         self.types = types
         self.position = position
         self.input_position = input_position
+        self.missing = tuple(missing)
         self._table = table
 
     @property

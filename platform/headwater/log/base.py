@@ -7,46 +7,55 @@ in, so any base and the records after it give the same rows.
 
 from __future__ import annotations
 
+import shutil
 import uuid
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
-from sqlalchemy import func, insert, select
+from sqlalchemy import bindparam, func, insert, select
 
 from headwater import duck, types
 from headwater.catalog import tables
 from headwater.catalog.records import Base, Topic
 from headwater.config import Settings
-from headwater.log import chain
-from headwater.log.parquet import ParquetFile
+from headwater.log import chain, quarantine, read
+from headwater.log.parquet import ParquetFile, with_ids
 
 if TYPE_CHECKING:
     from headwater.log.log import Log
 
 COUNT = "_n"
 
+MEMORY_SHARE = 2
+"""Of the query memory DuckDB gets one part in so many: what Arrow holds on the way to the file is not in its count."""
+
+# Built once: every read of a table with a large base asks it.
+_NEWEST = (
+    select(tables.base, tables.file.c.path, tables.file.c.bytes, tables.file.c.digest)
+    .join(tables.file, tables.file.c.id == tables.base.c.file)
+    .where(tables.base.c.topic == bindparam("topic"), tables.base.c.commit <= bindparam("upto"))
+    .where(tables.base.c.schema_version <= bindparam("schema_version"), tables.file.c.removed.is_(None))
+    .order_by(tables.base.c.commit.desc())
+    .limit(1)
+)
+
 
 def newest(log: Log, topic: Topic, upto: int) -> Base | None:
-    """The newest base of this topic's current schema version at or before a commit."""
-    base, file = tables.base, tables.file
-    query = (
-        select(base, file.c.path, file.c.bytes, file.c.digest)
-        .join(file, file.c.id == base.c.file)
-        .where(base.c.topic == topic.id, base.c.commit <= upto, file.c.removed.is_(None))
-        .where(base.c.schema_version == topic.schema_version)
-        .order_by(base.c.commit.desc())
-        .limit(1)
-    )
+    """The newest base of this topic's current or an earlier schema version at or before a commit."""
+    place = {"topic": topic.id, "upto": upto, "schema_version": topic.schema_version}
     with log.catalog.read() as connection:
-        row = connection.execute(query).one_or_none()
+        row = connection.execute(_NEWEST, place).one_or_none()
     return None if row is None else Base(**row._mapping)
 
 
 def relation_sql(log: Log, topic: Topic, found: Base | None) -> str:
-    """SQL of the base's rows in file types; without a base, no rows with the right columns."""
+    """SQL of the base's rows in file types, mapped by field id; without a base, no rows with the right columns."""
     if found is not None:
         path = str(log.storage.path(found.path)).replace("'", "''")
-        return f"SELECT * FROM read_parquet('{path}')"
+        if found.schema_version == topic.schema_version:
+            return f"SELECT * FROM read_parquet('{path}')"
+        mapped = ", ".join(read.mapped_columns(log, topic, found.schema_version))
+        return f"SELECT {mapped}{'' if topic.kind == 'table' else f', {COUNT}'} FROM read_parquet('{path}')"
     columns = [f"NULL::{types.file_sql(f.type)} AS {types.quote(f.name)}" for f in topic.schema.fields]
     if topic.kind != "table":
         columns.append(f"NULL::BIGINT AS {COUNT}")
@@ -58,24 +67,29 @@ def write(log: Log, topic: Topic, commit: int, settings: Settings) -> int:
 
     Rows are folded in a DuckDB of its own (spills beyond its memory limit) and streamed to the file.
     """
-    limit = f"{settings.query_memory_bytes_max // 2**20}MiB"
-    with duck.connect(timezone=log.timezone, memory_limit=limit, for_files=True) as own:
+    limit = f"{settings.query_memory_bytes_max // MEMORY_SHARE // 2**20}MiB"
+    spill = log.storage.path("state/spill")
+    shutil.rmtree(spill, ignore_errors=True)  # of a process that was killed
+    with duck.connect(timezone=log.timezone, memory_limit=limit, temp_directory=spill, for_files=True) as own:
         from headwater.log.rows import CurrentRows  # it reads bases, so it comes after this module
 
-        table = CurrentRows(log, own, topic).table_at(topic, commit)
+        current = CurrentRows(log, own, topic)
         fields = topic.schema.fields
         lowered = ", ".join(f"{types.lower_sql(f.name, f.type)} AS {types.quote(f.name)}" for f in fields)
-        if topic.kind != "table":  # each row once, however often it came
+        if topic.kind == "table":
+            kept = current.at(topic, commit)
+        else:  # each row once, however often it came
             names = ", ".join(types.quote(name) for name in topic.schema.names)
-            table = f"(SELECT {names}, sum({COUNT})::BIGINT AS {COUNT} FROM {table} GROUP BY ALL)"
+            counted = current.counted_at(topic, commit)
+            kept = f"SELECT {names}, sum({COUNT})::BIGINT AS {COUNT} FROM {counted} GROUP BY ALL"
         weight = "" if topic.kind == "table" else f", {COUNT}"
         order = ", ".join(types.quote(name) for name in topic.schema.key or topic.schema.names)
         target = pa.schema([*topic.schema.arrow(), *([] if topic.kind == "table" else [(COUNT, pa.int64())])])
         name = f"data/bases/{topic.id}-{commit}-{uuid.uuid4().hex[:12]}.parquet"
-        rows = own.sql(f"SELECT {lowered}{weight} FROM {table} ORDER BY {order}").to_arrow_reader(
+        rows = own.sql(f"SELECT {lowered}{weight} FROM ({kept}) ORDER BY {order}").to_arrow_reader(
             settings.row_group_rows
         )
-        with ParquetFile(log.storage, name, target, settings.row_group_rows) as file:
+        with ParquetFile(log.storage, name, with_ids(target, topic.schema), settings.row_group_rows) as file:
             for batch in rows:
                 file.write(pa.Table.from_batches([batch]).cast(target))
             size, digest = file.finish()
@@ -93,8 +107,10 @@ def write(log: Log, topic: Topic, commit: int, settings: Settings) -> int:
 
 
 def due(log: Log, settings: Settings) -> list[Topic]:
-    """Topics with enough records since their last base to be worth a new one."""
-    return [topic for topic in log.topics(hidden=True) if topic.kind in KINDS and _is_due(log, topic, settings)]
+    """Topics with enough records since their last base to be worth a new one; none with damaged records."""
+    damaged = {topic for topic, _ in quarantine.partitions(log)}
+    candidates = [topic for topic in log.topics(hidden=True) if topic.kind in KINDS and topic.id not in damaged]
+    return [topic for topic in candidates if _is_due(log, topic, settings)]
 
 
 KINDS = ("table", "multiset", "changelog")

@@ -14,6 +14,7 @@ copied some at a time. The newest records, and everything that somebody reads or
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,7 +25,8 @@ import pyarrow.parquet as pq
 from headwater import duck, record
 from headwater.catalog.records import Segment, Topic, to_datetime
 from headwater.config import MIB, Settings
-from headwater.log import merge, read
+from headwater.errors import CorruptFile
+from headwater.log import merge, quarantine, read
 from headwater.log.parquet import ParquetFile
 from headwater.types import quote
 
@@ -45,10 +47,12 @@ def compact(log: Log, topic: Topic, upto: int, settings: Settings, *, force: boo
     aged = log.commit_at_time(to_datetime(log.clock.now_us() - int(topic.settings.compaction_lag_s * 1e6)))
     live = [s for s in merge.live(log, topic.id) if s.last_commit <= min(upto, aged)]
     gone = 0
+    left_alone = quarantine.partitions(log)
     for partition in sorted({segment.partition for segment in live}):
         mine = _pass([s for s in live if s.partition == partition], settings.compact_rows_max)
-        if force or _is_due(mine, settings.compact_dirty_fraction):
-            gone += _compact(log, topic, mine, settings)
+        if (topic.id, partition) not in left_alone and (force or _is_due(mine, settings.compact_dirty_fraction)):
+            with suppress(CorruptFile):  # it is in quarantine now; the other partitions are compacted
+                gone += _compact(log, topic, mine, settings)
     return gone
 
 
@@ -70,8 +74,7 @@ def _is_due(segments: Sequence[Segment], dirty_fraction: float) -> bool:
 
 def _compact(log: Log, topic: Topic, segments: Sequence[Segment], settings: Settings) -> int:
     """One pass over one partition: write what stays, swap, report what went."""
-    for segment in segments:
-        log.storage.check(segment.path, segment.bytes, segment.digest)
+    read.check_files(log, segments)
     kept = _kept(log, topic, segments, settings)
     old = sum(segment.rows for segment in segments)
     if len(kept) == old and all(segment.compacted is not None for segment in segments):

@@ -21,7 +21,7 @@ from headwater.catalog import tables
 from headwater.catalog.records import Segment
 from headwater.config import Settings
 from headwater.errors import CorruptFile
-from headwater.log import chain, manifest
+from headwater.log import chain, manifest, quarantine, read
 from headwater.log.parquet import ParquetFile
 from headwater.log.seal import add_segments
 
@@ -36,20 +36,25 @@ READ_ROWS = 50_000
 """Records held while copying."""
 
 
-def merge(log: Log, settings: Settings, passes: int = 8) -> int:
-    """Merge what is due, at most ``passes`` runs; returns how many segments were replaced.
+def merge(log: Log, settings: Settings, passes: int = 8, fan_in: int = FAN_IN) -> int:
+    """Merge what is due, ``fan_in`` segments at a time, at most ``passes`` times; how many segments were replaced.
 
-    The caller owns ``maintenance``. A run whose bytes are not the committed ones is left alone and raises
-    CorruptFile; nothing is swapped before the new file is durable.
+    The caller owns ``maintenance``. A partition with damaged records is left alone, in quarantine; nothing is
+    swapped before the new file is durable.
     """
     replaced = 0
-    for topic_id, partition in _crowded(log):
-        for run in _runs(live(log, topic_id, partition), settings.segment_rows_max):
+    left_alone = quarantine.partitions(log)
+    for topic_id, partition in [place for place in _crowded(log, fan_in) if tuple(place) not in left_alone]:
+        for run in _runs(live(log, topic_id, partition), settings.segment_rows_max, fan_in):
             if passes == 0:
                 return replaced
-            replace(log, run, [write(log, run, settings)], "merge")
-            replaced += len(run)
             passes -= 1
+            try:
+                new = write(log, run, settings)
+            except CorruptFile:
+                break  # it is in quarantine now
+            replace(log, run, [new], "merge")
+            replaced += len(run)
     return replaced
 
 
@@ -70,8 +75,7 @@ def live(log: Log, topic_id: int, partition: int | None = None) -> list[Segment]
 
 def write(log: Log, run: Sequence[Segment], settings: Settings) -> Segment:
     """The records of neighbouring segments as one durable file that nothing names yet."""
-    for segment in run:
-        log.storage.check(segment.path, segment.bytes, segment.digest)
+    read.check_files(log, run)
     name = new_name(run[0])
     with ParquetFile(log.storage, name, _schema(log, run), settings.row_group_rows) as file:
         for table in records(log, run):
@@ -142,26 +146,26 @@ def retire(connection: Connection, old: Sequence[Segment], now_us: int) -> None:
     connection.execute(update(tables.file).where(tables.file.c.id.in_(files)).values(removed=now_us))
 
 
-def _crowded(log: Log) -> list[tuple[int, int]]:
-    """Partitions with at least ``FAN_IN`` segments."""
+def _crowded(log: Log, fan_in: int) -> list[tuple[int, int]]:
+    """Partitions with at least ``fan_in`` segments."""
     segment, file = tables.segment, tables.file
     query = (
         select(segment.c.topic, segment.c.partition)
         .join(file, file.c.id == segment.c.file)
         .where(file.c.removed.is_(None))
         .group_by(segment.c.topic, segment.c.partition)
-        .having(func.count() >= FAN_IN)
+        .having(func.count() >= fan_in)
     )
     with log.catalog.read() as connection:
         return [(row.topic, row.partition) for row in connection.execute(query)]
 
 
-def _runs(segments: Sequence[Segment], rows_max: int) -> Iterator[list[Segment]]:
-    """Neighbours worth merging: ``FAN_IN`` of one class, of one schema version, together not above ``rows_max``."""
+def _runs(segments: Sequence[Segment], rows_max: int, fan_in: int) -> Iterator[list[Segment]]:
+    """Neighbours worth merging: ``fan_in`` of one class, of one schema version, together not above ``rows_max``."""
     for _, same in groupby(segments, key=lambda s: (s.schema_version, size_class(s.rows))):
         found = list(same)
-        for start in range(0, len(found) - FAN_IN + 1, FAN_IN):
-            run = found[start : start + FAN_IN]
+        for start in range(0, len(found) - fan_in + 1, fan_in):
+            run = found[start : start + fan_in]
             if sum(segment.rows for segment in run) <= rows_max:
                 yield run
 

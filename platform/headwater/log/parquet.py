@@ -8,10 +8,23 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
+from headwater import record
+from headwater.schema import Schema
 from headwater.storage import FileWriter, Storage
+
+FIELD_ID = b"PARQUET:field_id"
+"""Where pyarrow keeps a column's field id: what other engines follow a renamed column by."""
 
 _WRITE_BYTES = 1024 * 1024
 """Pages of small columns are a few hundred bytes each: written together they cost one call."""
+
+
+def with_ids(schema: pa.Schema, of: Schema) -> pa.Schema:
+    """The columns with their field ids: those of the topic's own, and the fixed ones of metadata columns."""
+    known = {field.name: field.id for field in of.fields}
+    ids = {**record.FIELD_IDS, **known}
+    fields = [field.with_metadata({FIELD_ID: str(ids[field.name]).encode()}) for field in schema]
+    return pa.schema(fields)
 
 
 class ParquetFile:

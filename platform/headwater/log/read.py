@@ -7,10 +7,11 @@ grace period is over. Every hot batch is checked against its committed check sum
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 import duckdb
@@ -20,9 +21,11 @@ from sqlalchemy import bindparam, select
 
 from headwater import duck, record, types
 from headwater.catalog import tables
+from headwater.catalog.prepared import Prepared
 from headwater.catalog.records import Base, Batch, Segment, Topic
-from headwater.log import topics
-from headwater.schema import Field, Schema
+from headwater.errors import CorruptFile
+from headwater.log import evolve, expired, quarantine, topics
+from headwater.schema import Schema
 from headwater.storage import hot
 
 if TYPE_CHECKING:
@@ -30,7 +33,7 @@ if TYPE_CHECKING:
 
 
 # Built once: every step and every read asks them, and building costs more than asking.
-_HOT = (
+_HOT = Prepared(
     select(tables.batch, tables.file.c.path, tables.commit.c.time)
     .join(tables.file, tables.file.c.id == tables.batch.c.file)
     .join(tables.commit, tables.commit.c.number == tables.batch.c.commit)
@@ -38,13 +41,16 @@ _HOT = (
     .where(tables.batch.c.commit > bindparam("after"), tables.batch.c.commit <= bindparam("upto"))
     .order_by(tables.batch.c.partition, tables.batch.c.first_offset)
 )
-_SEALED = (
+_SEALED = Prepared(
     select(tables.segment, tables.file.c.path, tables.file.c.bytes, tables.file.c.digest)
     .join(tables.file, tables.file.c.id == tables.segment.c.file)
     .where(tables.segment.c.topic == bindparam("topic"), tables.file.c.removed.is_(None))
     .where(tables.segment.c.last_commit > bindparam("after"), tables.segment.c.first_commit <= bindparam("upto"))
     .order_by(tables.segment.c.partition, tables.segment.c.first_offset)
 )
+
+SMALL_ROWS = 8_192
+"""Hot batches of fewer rows on average are copied into one: DuckDB scans a few large chunks much faster."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +63,8 @@ class Plan:
     batches: tuple[Batch, ...]
     segments: tuple[Segment, ...]
     schemas: dict[int, Schema]
+    missing: tuple[quarantine.Damage, ...] = ()
+    """What was left out because it is damaged; only for those who asked for that."""
 
     @property
     def rows(self) -> int:
@@ -71,16 +79,65 @@ class Plan:
         return pa.schema([*data, *explicit, *record.IMPLICIT.items()])
 
 
-def plan(log: Log, topic: Topic, after: int, upto: int) -> Plan:
-    """Batches and segments that hold records of commits in (after, upto]."""
+def plan(log: Log, topic: Topic, after: int, upto: int, *, whole: bool = False, skip_damaged: bool = False) -> Plan:
+    """Batches and segments that hold records of commits in (after, upto].
+
+    With ``whole``, Expired when retention has removed some of them; else what is left.
+    CorruptFile when one of them is known to be damaged; with ``skip_damaged`` it is left out and in ``missing``.
+    """
     place = {"topic": topic.id, "after": after, "upto": upto}
     with log.catalog.read() as connection:
-        batches = tuple(Batch(**row._mapping) for row in connection.execute(_HOT, place))
-        segments = tuple(Segment(**row._mapping) for row in connection.execute(_SEALED, place))
+        if whole:
+            expired.require_whole(connection, topic, after, upto)
+        batches = tuple(Batch(**row) for row in _HOT.run(connection, place).mappings())
+        segments = tuple(Segment(**row) for row in _SEALED.run(connection, place).mappings())
+        damaged = quarantine.of(connection, topic.id)
         versions = {part.schema_version for part in batches} | {part.schema_version for part in segments}
         schemas = topics.schemas(connection, topic.id) if versions - {topic.schema_version} else {}
     schemas[topic.schema_version] = topic.schema
-    return Plan(topic=topic, after=after, upto=upto, batches=batches, segments=segments, schemas=schemas)
+    found = Plan(topic=topic, after=after, upto=upto, batches=batches, segments=segments, schemas=schemas)
+    if not damaged:
+        return found
+    if not skip_damaged:
+        quarantine.refuse(topic.name, (*segments, *batches), damaged)
+    return _without(found, damaged)
+
+
+def _without(found: Plan, damaged: Sequence[quarantine.Damage]) -> Plan:
+    parts: tuple[Batch | Segment, ...] = (*found.segments, *found.batches)
+    return replace(
+        found,
+        batches=tuple(part for part in found.batches if quarantine.hit(part, damaged) is None),
+        segments=tuple(part for part in found.segments if quarantine.hit(part, damaged) is None),
+        missing=tuple(each for part in parts if (each := quarantine.hit(part, damaged)) is not None),
+    )
+
+
+def parts(found: Plan, rows_target: int) -> Iterator[Plan]:
+    """The plan as plans of whole commits, oldest first, of about so many sealed records; none when it is empty.
+
+    A cut stands where a segment ends, so a part may hold more; hot records, bounded by sealing, are in the last.
+    """
+    after, rows = found.after, 0
+    ends = sorted((segment.last_commit, segment.rows) for segment in found.segments)
+    for end, count in ends:
+        rows += count
+        if rows >= rows_target and after < end < found.upto:
+            yield _between(found, after, end)
+            after, rows = end, 0
+    rest = _between(found, after, found.upto)
+    if rest.batches or rest.segments:
+        yield rest
+
+
+def _between(found: Plan, after: int, upto: int) -> Plan:
+    return replace(
+        found,
+        after=after,
+        upto=upto,
+        batches=tuple(batch for batch in found.batches if after < batch.commit <= upto),
+        segments=tuple(each for each in found.segments if each.last_commit > after and each.first_commit <= upto),
+    )
 
 
 def changes(log: Log, topic: Topic, after: int, upto: int, columns: Sequence[str] | None = None) -> pa.Table:
@@ -97,8 +154,13 @@ def changes(log: Log, topic: Topic, after: int, upto: int, columns: Sequence[str
 
 
 def hot_table(log: Log, found: Plan) -> pa.Table:
-    """The hot batches of a plan as one table with the plan's target columns."""
-    parts = [read_batch(log, found, batch) for batch in found.batches]
+    """The hot batches of a plan as one table with the plan's target columns.
+
+    Batches of one shape are joined before anything is done to their rows: a full hot tier has hundreds of them.
+    """
+    stored = [(batch, _checked(log, found.topic, batch)) for batch in found.batches]
+    runs = groupby(stored, key=lambda pair: (pair[0].schema_version, pair[1].column_names))
+    parts = [_shaped(found, *zip(*run, strict=True)) for _, run in runs]
     return pa.concat_tables(parts) if parts else record.empty(found.target)
 
 
@@ -115,17 +177,25 @@ def relation_sql(log: Log, connection: duckdb.DuckDBPyConnection, found: Plan, n
 def scan_sql(log: Log, found: Plan, name: str) -> tuple[str, pa.Table]:
     """The same SQL, and the hot records that it expects under ``name``."""
     columns = ", ".join(types.quote(field.name) for field in found.target)
-    parts = [f"SELECT {columns} FROM {types.quote(name)}"]
-    by_version: dict[int, list[Segment]] = defaultdict(list)
+    parts = [f"SELECT {columns} FROM {types.quote(name)}"] if found.batches or not found.segments else []
+    groups: dict[tuple[int, bool], list[Segment]] = defaultdict(list)
     for segment in found.segments:
-        by_version[segment.schema_version].append(segment)
-    for version, segments in by_version.items():
+        whole = segment.first_commit > found.after and segment.last_commit <= found.upto
+        groups[segment.schema_version, whole].append(segment)
+    for (version, whole), segments in groups.items():
         paths = ", ".join(_literal(str(log.storage.path(segment.path))) for segment in segments)
         mapped = ", ".join(_segment_column(field, found, version) for field in found.target)
-        parts.append(
-            f"SELECT {mapped} FROM read_parquet([{paths}]) WHERE _commit > {found.after} AND _commit <= {found.upto}"
-        )
+        # A predicate would read one more column of every row, so it is for segments that the range cuts.
+        cut = "" if whole else f" WHERE _commit > {found.after} AND _commit <= {found.upto}"
+        parts.append(f"SELECT {mapped} FROM read_parquet([{paths}]){cut}")
     return " UNION ALL ".join(parts), hot_table(log, found)
+
+
+def mapped_columns(log: Log, topic: Topic, version: int) -> list[str]:
+    """The topic's own columns as SQL over a file of an earlier schema version."""
+    schemas = {**log.schemas(topic), topic.schema_version: topic.schema}
+    found = Plan(topic=topic, after=0, upto=0, batches=(), segments=(), schemas=schemas)
+    return [_segment_column(field, found, version) for field in topic.schema.arrow()]
 
 
 def _segment_column(field: pa.Field, found: Plan, version: int) -> str:
@@ -133,16 +203,8 @@ def _segment_column(field: pa.Field, found: Plan, version: int) -> str:
     name = types.quote(field.name)
     if version == found.topic.schema_version:
         return name
-    if field.name == record.BEFORE:
-        return f"NULL AS {name}"  # its struct has the older columns
-    if field.name in record.METADATA:
-        return name
-    new = found.topic.schema.field(field.name)
-    old = _by_id(found.schemas[version], new.id)
-    target = f"CAST({{}} AS {types.file_sql(new.type)}) AS {name}"
-    if old is not None:
-        return target.format(types.quote(old.name))
-    return target.format("NULL" if new.initial_default is None else _literal(new.initial_default))
+    sql = evolve.column_sql(field.name, found.schemas[version], found.topic.schema)
+    return sql if sql == name else f"{sql} AS {name}"
 
 
 @contextmanager
@@ -151,9 +213,17 @@ def blaming(log: Log, files: Sequence[Segment | Base]) -> Iterator[None]:
     try:
         yield
     except duckdb.Error:
-        for file in files:
-            log.storage.check(file.path, file.bytes, file.digest)
+        check_files(log, files)
         raise
+
+
+def check_files(log: Log, files: Iterable[Segment | Base]) -> None:
+    """Read these files whole; CorruptFile, and quarantine, for the first that is not the committed one."""
+    for file in files:
+        try:
+            log.storage.check(file.path, file.bytes, file.digest)
+        except CorruptFile as error:
+            raise quarantine.report(log, file, error) from error
 
 
 def as_of_version(found: Plan, version: int) -> Plan:
@@ -162,41 +232,37 @@ def as_of_version(found: Plan, version: int) -> Plan:
     return replace(found, topic=topic)
 
 
+def _checked(log: Log, topic: Topic, batch: Batch) -> pa.Table:
+    try:
+        data = log.storage.read(batch.path, batch.byte_offset, batch.byte_length)
+        return hot.decode(data, batch.digest, f"{topic.name}, commit {batch.commit}, {batch.path}")
+    except CorruptFile as error:
+        raise quarantine.report(log, batch, error) from error
+
+
 def read_batch(log: Log, found: Plan, batch: Batch) -> pa.Table:
     """One hot batch with the plan's target columns; CorruptFile when its bytes are not the committed ones."""
-    data = log.storage.read(batch.path, batch.byte_offset, batch.byte_length)
-    table = hot.decode(data, batch.digest, f"{found.topic.name}, commit {batch.commit}, {batch.path}")
-    if batch.schema_version != found.topic.schema_version:
-        table = _to_schema(table, found.schemas[batch.schema_version], found.topic.schema)
-    rows = table.num_rows
-    for column, values in (
-        (record.OFFSET, pa.array(np.arange(batch.first_offset, batch.first_offset + rows))),
-        (record.PARTITION, pa.repeat(pa.scalar(batch.partition, pa.int32()), rows)),
-        (record.COMMIT, pa.repeat(pa.scalar(batch.commit, pa.int64()), rows)),
-        (record.INGESTED_AT, pa.repeat(pa.scalar(batch.time, record.IMPLICIT[record.INGESTED_AT]), rows)),
-    ):
-        table = table.append_column(column, values)
+    return _shaped(found, [batch], [_checked(log, found.topic, batch)])
+
+
+def _shaped(found: Plan, batches: Sequence[Batch], stored: Sequence[pa.Table]) -> pa.Table:
+    """Stored batches of one schema version and the same columns, as one table with the plan's target columns."""
+    counts = np.array([table.num_rows for table in stored])
+    table = pa.concat_tables(stored)
+    if len(stored) > 1 and counts.mean() < SMALL_ROWS:
+        table = table.combine_chunks()
+    if batches[0].schema_version != found.topic.schema_version:
+        table = evolve.to_schema(table, found.schemas[batches[0].schema_version], found.topic.schema, found.topic.kind)
+    begins = np.array([batch.first_offset for batch in batches]) - (np.cumsum(counts) - counts)
+    implicit = {
+        record.OFFSET: np.repeat(begins, counts) + np.arange(counts.sum()),
+        record.PARTITION: np.repeat([batch.partition for batch in batches], counts),
+        record.COMMIT: np.repeat([batch.commit for batch in batches], counts),
+        record.INGESTED_AT: np.repeat([batch.time for batch in batches], counts),
+    }
+    for name, values in implicit.items():
+        table = table.append_column(name, pa.array(values).cast(record.IMPLICIT[name]))
     return record.fill(table, found.target)
-
-
-def _to_schema(table: pa.Table, old: Schema, new: Schema) -> pa.Table:
-    """A batch written under an older schema, with the columns of the new one; ``_before`` keeps what fits."""
-    columns = {name: table.column(name) for name in table.column_names if name in record.METADATA}
-    columns.pop(record.BEFORE, None)
-    for field in new.fields:
-        target = types.arrow_type(field.type)
-        source = _by_id(old, field.id)
-        if source is not None:
-            columns[field.name] = table.column(source.name).cast(target)
-        elif field.initial_default is None:
-            columns[field.name] = pa.nulls(table.num_rows, target)
-        else:
-            columns[field.name] = pa.repeat(pa.scalar(field.initial_default).cast(target), table.num_rows)
-    return pa.table(columns)
-
-
-def _by_id(schema: Schema, field_id: int) -> Field | None:
-    return next((field for field in schema.fields if field.id == field_id), None)
 
 
 def _literal(text: str) -> str:

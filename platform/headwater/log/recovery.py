@@ -9,11 +9,16 @@ from __future__ import annotations
 from sqlalchemy import delete, select
 
 from headwater.catalog import tables
-from headwater.log import leases
+from headwater.config import MIB
+from headwater.errors import CorruptFile
+from headwater.log import leases, parts, quarantine
 from headwater.log.log import Log
 
 ORPHAN_GRACE_S = 3600.0
 """Longer than the longest transaction is open: a spooled source transaction may take many minutes."""
+
+CHECK_BYTES_MAX = 256 * MIB
+"""Hot bytes read at a start: about a second, and more than sealing lets pile up."""
 
 REMOVED_AT_ONCE = 1_000
 """Files of one catalog transaction: other writers wait for it."""
@@ -39,13 +44,40 @@ def remove_retired(log: Log, grace_s: float) -> int:
     return len(found)
 
 
+def check_hot(log: Log, budget_bytes: int = CHECK_BYTES_MAX) -> int:
+    """After a start: are the hot files whole? Returns how many damaged batches are in quarantine now.
+
+    Sizes are compared always, bytes of the newest batches up to the budget: they were written last, and what a
+    power cut tore is among them. Every later read and sealing check the rest.
+    """
+    with log.catalog.read() as connection:
+        sizes = dict(parts.hot_files(connection))
+        batches = parts.batches(connection)
+    short = {path for path, size in sizes.items() if not log.storage.holds(path, size)}
+    damaged, read = 0, 0
+    for batch in reversed(batches):
+        if batch.path not in short:
+            if read >= budget_bytes:
+                continue
+            read += batch.byte_length
+        error = parts.check(log, batch)
+        if error is not None:
+            damaged += isinstance(quarantine.report(log, batch, error), CorruptFile)
+    return damaged
+
+
 def remove_orphans(log: Log, grace_s: float = ORPHAN_GRACE_S) -> int:
     """Unlink data files that the catalog does not know and that are older than the grace; returns how many."""
+    found = orphans(log, grace_s)
+    for name in found:
+        log.storage.remove(name)
+    return len(found)
+
+
+def orphans(log: Log, grace_s: float = ORPHAN_GRACE_S) -> list[str]:
+    """Data files that the catalog does not know and that are older than the grace."""
+    cut = log.clock.now_us() / 1e6 - grace_s
+    old = [name for name in log.storage.list("data") if log.storage.modified_s(name) < cut]
     with log.catalog.read() as connection:
         known = {row.path for row in connection.execute(select(tables.file.c.path))}
-    cut = log.clock.now_us() / 1e6 - grace_s
-    orphans = [name for name in log.storage.list("data") if name not in known]
-    orphans = [name for name in orphans if log.storage.modified_s(name) < cut]
-    for name in orphans:
-        log.storage.remove(name)
-    return len(orphans)
+    return [name for name in old if name not in known]

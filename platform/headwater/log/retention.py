@@ -14,6 +14,7 @@ What was removed is remembered as ranges of commits (see ``expired``): what woul
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,8 @@ from sqlalchemy import Connection, delete, func, insert, select, update
 from headwater.catalog import tables
 from headwater.catalog.records import MAX_COMMIT, Base, Segment, Topic, to_datetime, to_micros
 from headwater.config import Settings
-from headwater.log import archive, base, chain, expired, leases, manifest, merge, tags
+from headwater.errors import CorruptFile
+from headwater.log import archive, base, chain, dead_letters, expired, leases, manifest, merge, tags
 
 if TYPE_CHECKING:
     from headwater.log.log import Log
@@ -61,7 +63,8 @@ def retain(log: Log, settings: Settings) -> int:
     removed = 0
     for topic in _every_topic(log):
         if topic.kind in base.KINDS:
-            removed += _retain_history(log, topic, keep, settings)
+            with suppress(CorruptFile):  # it is in quarantine now, and keeps what it has
+                removed += _retain_history(log, topic, keep, settings)
         elif topic.kind == "event":
             removed += _retain_records(log, topic, keep, settings)
     cut = log.clock.now_us() - int(max(settings.history_s, settings.time_travel_s) * 1e6)
@@ -185,6 +188,8 @@ def remove(log: Log, topic: Topic, gone: Sequence[Segment]) -> None:
         for partition in {segment.partition for segment in gone}:
             _move_start(connection, topic.id, partition)
         _remember(connection, topic.id, gone)
+        if topic.name.endswith(dead_letters.SUFFIX):
+            dead_letters.expire(connection, topic, now)
     manifest.refresh(log, topic.id)
 
 

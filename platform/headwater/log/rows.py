@@ -2,7 +2,12 @@
 
     base at or before P ──▶ rows at a ──▶ + fold of changes (a, P] ──▶ rows at P
 
-Two tables are kept per topic, one near the newest commit and one for a past position, so that watching and
+A small base is copied into the kept table. A large one of a keyed topic stays where it is, and what is kept are
+the rows and the keys that changed since; every read takes the base's other rows from its file:
+
+    rows at P = base at b, less the keys changed in (b, P], and the kept rows of those keys
+
+Two states are kept per topic, one near the newest commit and one for a past position, so that watching and
 walking through history both only pay for the change. A topic whose rows are its records (event, transactions,
 insert-only) is not kept: its records are scanned in place.
 
@@ -19,7 +24,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from headwater import record
-from headwater.catalog.records import Topic
+from headwater.catalog.records import Base, Segment, Topic
+from headwater.config import MIB
 from headwater.log import base, generations, moves, read
 from headwater.log.fold import GONE, KEPT, fold_sql, truncated_sql
 from headwater.types import lift_sql, quote
@@ -33,22 +39,39 @@ COUNT = "_n"
 
 _FOLDED = (record.OP, record.LSN, record.SEQ, record.UNCHANGED, record.PARTITION, record.OFFSET)
 
+COPIED_BYTES_MAX = 16 * MIB
+"""A larger base of a keyed topic is read in place: a copy would cost its first reader more than several scans, and
+the memory of every one. Smaller ones answer faster from memory."""
+
+ADVANCE_ROWS_TARGET = 1_000_000
+"""Changes are folded in parts of about this many sealed records: bounds what a fold holds in memory."""
+
 CHURN_ROWS_MIN = 200_000
 """Deleted rows keep their memory until the table is written anew; below this many it is not worth it."""
 
 
 @dataclass
 class _Kept:
-    """One materialised state; ``churn`` counts rows written since the table was last made."""
+    """One materialised state; ``churn`` counts rows written since the table was last made.
+
+    ``base``: the one read in place; the keys that it no longer speaks for are in ``touched``.
+    """
 
     table: str
     commit: int
     schema_version: int
+    base: Base | None = None
     churn: int = 0
+
+    @property
+    def touched(self) -> str:
+        return self.table[:-1] + '_touched"'
 
 
 class CurrentRows:
     """The current rows of one topic. ``connection`` is the lake's own; tables live in its memory."""
+
+    copied_bytes_max = COPIED_BYTES_MAX
 
     def __init__(self, log: Log, connection: duckdb.DuckDBPyConnection, topic: Topic) -> None:
         self.log = log
@@ -58,23 +81,37 @@ class CurrentRows:
 
     def at(self, topic: Topic, commit: int) -> str:
         """SQL of the rows at ``commit``, with the columns of ``topic``'s schema as DuckDB types."""
-        table = self.table_at(topic, commit)
+        kept = self._kept_at(topic, commit)
         columns = ", ".join(quote(name) for name in topic.schema.names)
         if topic.kind == "table":
-            return f"SELECT {columns} FROM {table}"
+            return self._keyed_rows(kept)
         # A bag: most rows stand once, so only the others pay for the expansion.
         return (
-            f"SELECT {columns} FROM {table} WHERE {COUNT} = 1 UNION ALL"
-            f" SELECT {columns} FROM (SELECT *, unnest(range({COUNT})) FROM {table} WHERE {COUNT} > 1)"
+            f"SELECT {columns} FROM {kept.table} WHERE {COUNT} = 1 UNION ALL"
+            f" SELECT {columns} FROM (SELECT *, unnest(range({COUNT})) FROM {kept.table} WHERE {COUNT} > 1)"
         )
 
-    def table_at(self, topic: Topic, commit: int) -> str:
-        """The DuckDB table that holds the rows at ``commit``; bags also have ``_n``, and equal rows may stand twice."""
+    def counted_at(self, topic: Topic, commit: int) -> str:
+        """The DuckDB table with the rows of a bag at ``commit`` and their ``_n``; equal rows may stand twice."""
+        return self._kept_at(topic, commit).table
+
+    def _keyed_rows(self, kept: _Kept) -> str:
+        columns = ", ".join(quote(name) for name in self.topic.schema.names)
+        if kept.base is None:
+            return f"SELECT {columns} FROM {kept.table}"
+        source = base.relation_sql(self.log, self.topic, kept.base)
+        return (
+            f"SELECT {columns} FROM {kept.table} UNION ALL"
+            f" SELECT {columns} FROM (SELECT {self._data()} FROM ({source})) t"
+            f" ANTI JOIN {kept.touched} d ON {self._same_key()}"
+        )
+
+    def _kept_at(self, topic: Topic, commit: int) -> _Kept:
         self.topic = topic
         kept = self._slot(commit)
         if kept.commit < commit:
             self._advance(kept, commit)
-        return kept.table
+        return kept
 
     def _slot(self, commit: int) -> _Kept:
         newest = self._slots.get("newest")
@@ -83,46 +120,61 @@ class CurrentRows:
         return self._fit("past", commit)
 
     def _fit(self, slot: str, commit: int) -> _Kept:
-        """The slot's table if it can be advanced to ``commit``, else one started from the nearest base."""
+        """The slot's state if it can be advanced to ``commit``, else one started from the nearest base."""
         kept = self._slots.get(slot)
-        if kept is None or kept.commit > commit or kept.schema_version != self.topic.schema_version:
+        if (
+            kept is None
+            or kept.commit > commit
+            or kept.schema_version != self.topic.schema_version
+            # The file of a base that was replaced will go, and the new one leaves less to keep.
+            or (kept.base is not None and base.newest(self.log, self.topic, commit) != kept.base)
+        ):
             kept = self._start(f'"{slot}_{self.topic.id}"', commit)
             self._slots[slot] = kept
         return kept
 
     def _start(self, table: str, commit: int) -> _Kept:
-        weight = "" if self.topic.kind == "table" else f", {COUNT}"
         found = base.newest(self.log, self.topic, commit)
-        source = base.relation_sql(self.log, self.topic, found)
+        in_place = found if found and self.topic.kind == "table" and found.bytes > self.copied_bytes_max else None
+        start = found.commit if found else 0
+        kept = _Kept(table=table, commit=start, schema_version=self.topic.schema_version, base=in_place)
+        source = base.relation_sql(self.log, self.topic, None if in_place else found)
+        weight = "" if self.topic.kind == "table" else f", {COUNT}"
         with read.blaming(self.log, [found] if found else []):
             self.connection.execute(f"CREATE OR REPLACE TABLE {table} AS SELECT {self._data()}{weight} FROM ({source})")
-        start = found.commit if found else 0
-        return _Kept(table=table, commit=start, schema_version=self.topic.schema_version)
+        if in_place:
+            keys = ", ".join(quote(name) for name in self.topic.schema.key)
+            self.connection.execute(f"CREATE OR REPLACE TABLE {kept.touched} AS SELECT {keys} FROM {table}")
+        return kept
 
     def _advance(self, kept: _Kept, commit: int) -> None:
-        plan = read.plan(self.log, self.topic, kept.commit, commit)
-        if plan.batches or plan.segments:
-            source, hot_rows = read.scan_sql(self.log, plan, "hot_rows")
-        if generations.spans(plan) and self.topic.kind != "changelog":
-            source = generations.linear_sql(source)
-            if not plan.segments and self.topic.kind != "table" and _only_adds(hot_rows):
-                # DuckDB finds the variable by its name: what every small change of a view costs is this statement.
-                self.connection.execute(
-                    f"INSERT INTO {kept.table} SELECT {self._data()}, {record.WEIGHT} FROM ({source})"
-                )
-            else:
-                self._merge(kept.table, source, hot_rows, plan)
-            kept.churn += plan.rows
-            self._compact(kept)
+        plan = read.plan(self.log, self.topic, kept.commit, commit, whole=True)
+        for part in read.parts(plan, ADVANCE_ROWS_TARGET):
+            self._advance_by(kept, part)
+            kept.commit = part.upto
         kept.commit = commit
 
-    def _merge(self, table: str, source: str, hot: pa.Table, plan: read.Plan) -> None:
+    def _advance_by(self, kept: _Kept, plan: read.Plan) -> None:
+        source, hot_rows = read.scan_sql(self.log, plan, "hot_rows")
+        if generations.spans(plan) and self.topic.kind != "changelog":
+            source = generations.linear_sql(source)
+        if not plan.segments and self.topic.kind != "table" and _only_adds(hot_rows):
+            # DuckDB finds the variable by its name: what every small change of a view costs is this statement.
+            self.connection.execute(f"INSERT INTO {kept.table} SELECT {self._data()}, {record.WEIGHT} FROM ({source})")
+        else:
+            self._merge(kept, source, hot_rows, plan)
+        kept.churn += plan.rows
+        self._compact(kept)
+
+    def _merge(self, kept: _Kept, source: str, hot: pa.Table, plan: read.Plan) -> None:
         """Changes that replace or remove rows, in one transaction: several statements read them."""
+        files: list[Segment | Base] = [*plan.segments, *([kept.base] if kept.base else [])]
+        emptied = False
         self.connection.execute("BEGIN")
         try:
             self.connection.register("hot_rows", hot)
-            with read.blaming(self.log, plan.segments):
-                self._apply(table, source, None if plan.segments else hot)
+            with read.blaming(self.log, files):
+                emptied = self._apply(kept, source, None if plan.segments else hot)
         except BaseException:
             self.connection.execute("ROLLBACK")
             raise
@@ -130,33 +182,39 @@ class CurrentRows:
             self.connection.execute("COMMIT")
         finally:  # a name that stayed would hide the next change's rows
             self.connection.unregister("hot_rows")
+        if emptied:
+            kept.base = None
 
     def _compact(self, kept: _Kept) -> None:
         """Write the table anew once more rows were rewritten than it holds: bounds memory under churn."""
         if kept.churn < CHURN_ROWS_MIN:
             return
-        rows = self.connection.execute(f"SELECT count(*) FROM {kept.table}").fetchone()
-        if rows and kept.churn > rows[0]:
+        rows = self.connection.execute(f"SELECT count(*) FROM {kept.table}").fetchall()
+        if kept.churn > rows[0][0]:
             self.connection.execute(f"CREATE OR REPLACE TABLE {kept.table} AS FROM {kept.table}")
             kept.churn = 0
 
-    def _apply(self, table: str, source: str, hot: pa.Table | None) -> None:
-        """``hot``: the whole source as a table, when no segment takes part; then its flags cost no query."""
-        if self.topic.kind == "table":
-            if hot is None:
-                truncated = self._one(truncated_sql(source))
-                partial = self._one(f"SELECT count(*) > 0 FROM ({source}) WHERE len({record.UNCHANGED}) > 0")
-            else:
-                truncated = bool(pc.any(pc.equal(hot.column(record.OP), "t")).as_py())
-                partial = hot.column(record.UNCHANGED).null_count < hot.num_rows
-            source = self._lifted(source)
-            if partial and self._one(moves.exist_sql(source)):
-                source = moves.complete(self.connection, self.topic.schema, source, f"SELECT * FROM {table}")
-            if truncated:
-                self.connection.execute(f"DELETE FROM {table}")
-            self._apply_keyed(table, source, partial)
+    def _apply(self, kept: _Kept, source: str, hot: pa.Table | None) -> bool:
+        """Whether a truncate among the changes ended every row before them.
+
+        ``hot``: the whole source as a table, when no segment takes part; then its flags cost no query.
+        """
+        if self.topic.kind != "table":
+            self._apply_bag(kept.table, source)
+            return False
+        if hot is None:
+            truncated = self._one(truncated_sql(source))
+            partial = self._one(f"SELECT count(*) > 0 FROM ({source}) WHERE len({record.UNCHANGED}) > 0")
         else:
-            self._apply_bag(table, source)
+            truncated = bool(pc.any(pc.equal(hot.column(record.OP), "t")).as_py())
+            partial = hot.column(record.UNCHANGED).null_count < hot.num_rows
+        source = self._lifted(source)
+        if partial and self._one(moves.exist_sql(source)):
+            source = moves.complete(self.connection, self.topic.schema, source, self._keyed_rows(kept))
+        if truncated:
+            self.connection.execute(f"DELETE FROM {kept.table}")
+        self._apply_keyed(kept, source, partial, emptied=truncated)
+        return truncated
 
     def _data(self) -> str:
         return ", ".join(f"{lift_sql(f.name, f.type)} AS {quote(f.name)}" for f in self.topic.schema.fields)
@@ -165,18 +223,21 @@ class CurrentRows:
         """The changes with data columns as DuckDB types, so that they and the kept rows compare."""
         return f"SELECT {self._data()}, {', '.join(_FOLDED)} FROM ({source})"
 
-    def _apply_keyed(self, table: str, source: str, partial: bool) -> None:
+    def _apply_keyed(self, kept: _Kept, source: str, partial: bool, *, emptied: bool) -> None:
         schema = self.topic.schema
         folded = fold_sql(schema, "table", source, partial=partial)
         self.connection.execute(f"CREATE OR REPLACE TEMP TABLE delta AS {folded}")
-        match = " AND ".join(f"t.{quote(name)} IS NOT DISTINCT FROM d.{quote(name)}" for name in schema.key)
         if partial:
-            self._take_kept(table, match)
-        self.connection.execute(f"DELETE FROM {table} t USING delta d WHERE {match}")
+            self._take_kept(f"SELECT * FROM {kept.table}" if emptied else self._keyed_rows(kept))
+        self.connection.execute(f"DELETE FROM {kept.table} t USING delta d WHERE {self._same_key()}")
         columns = ", ".join(quote(name) for name in schema.names)
-        self.connection.execute(f"INSERT INTO {table} SELECT {columns} FROM delta WHERE NOT {GONE}")
+        self.connection.execute(f"INSERT INTO {kept.table} SELECT {columns} FROM delta WHERE NOT {GONE}")
+        if kept.base and not emptied:
+            keys = ", ".join(quote(name) for name in schema.key)
+            fresh = f"SELECT {keys} FROM delta t ANTI JOIN {kept.touched} d ON {self._same_key()}"
+            self.connection.execute(f"INSERT INTO {kept.touched} {fresh}")
 
-    def _take_kept(self, table: str, match: str) -> None:
+    def _take_kept(self, before: str) -> None:
         """Columns that nobody sent in the range come from the row before."""
         schema = self.topic.schema
         resolved = ", ".join(
@@ -188,8 +249,11 @@ class CurrentRows:
         )
         self.connection.execute(
             f"CREATE OR REPLACE TEMP TABLE delta AS SELECT {resolved}, d.{GONE} FROM delta d"
-            f" LEFT JOIN {table} t ON {match}"
+            f" LEFT JOIN ({before}) t ON {self._same_key()}"
         )
+
+    def _same_key(self) -> str:
+        return " AND ".join(f"t.{quote(name)} IS NOT DISTINCT FROM d.{quote(name)}" for name in self.topic.schema.key)
 
     def _apply_bag(self, table: str, source: str) -> None:
         schema = self.topic.schema
@@ -215,8 +279,7 @@ class CurrentRows:
         self.connection.execute(f"INSERT INTO {table} SELECT * FROM merged WHERE {COUNT} > 0")
 
     def _one(self, sql: str) -> bool:
-        row = self.connection.execute(sql).fetchone()
-        return bool(row and row[0])
+        return bool(self.connection.execute(sql).fetchall()[0][0])
 
 
 def _only_adds(changes: pa.Table) -> bool:

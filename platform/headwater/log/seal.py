@@ -10,19 +10,26 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import groupby
 
 import pyarrow as pa
-from sqlalchemy import Connection, delete, exists, func, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, exists, func, insert, select, update
 
 from headwater.catalog import tables
 from headwater.catalog.records import Batch, Segment, Topic, TopicSettings, to_datetime
 from headwater.config import Settings
-from headwater.log import chain, manifest, read
+from headwater.errors import CorruptFile, FilesExpired
+from headwater.log import chain, manifest, quarantine, read
 from headwater.log.log import Log
-from headwater.log.parquet import ParquetFile
+from headwater.log.parquet import ParquetFile, with_ids
 
 _NO_CHOICE = TopicSettings()
+_SEALED = (
+    (tables.batch.c.topic == bindparam("topic"))
+    & (tables.batch.c.partition == bindparam("partition"))
+    & tables.batch.c.first_offset.between(bindparam("first_offset"), bindparam("last_offset"))
+)
+_DIGESTS = select(tables.batch.c.digest).where(_SEALED)
+_DELETE = delete(tables.batch).where(_SEALED)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +42,7 @@ class Hot:
 
 
 def hot(log: Log) -> Hot:
-    """What is in the hot tier now."""
+    """What is in the hot tier now; damaged batches cannot be sealed and do not count."""
     batch, commit = tables.batch, tables.commit
     query = select(
         func.count(batch.c.commit.distinct()),
@@ -43,7 +50,8 @@ def hot(log: Log) -> Hot:
         func.min(commit.c.time),
     ).join(commit, commit.c.number == batch.c.commit)
     with log.catalog.read() as connection:
-        commits, size, oldest = connection.execute(query).one()
+        sound = quarantine.sound_batches(connection)
+        commits, size, oldest = connection.execute(query.where(sound)).one()
     return Hot(commits=commits, bytes=int(size), oldest_us=oldest or log.clock.now_us())
 
 
@@ -72,26 +80,27 @@ def _hot_by_topic(log: Log) -> dict[int, Hot]:
         .group_by(batch.c.topic)
     )
     with log.catalog.read() as connection:
+        sound = quarantine.sound_batches(connection)
         return {
             topic: Hot(commits=many, bytes=int(size), oldest_us=oldest)
-            for topic, many, size, oldest in connection.execute(query)
+            for topic, many, size, oldest in connection.execute(query.where(sound))
         }
 
 
 def seal(log: Log, settings: Settings, *, tail_s: float = 0.0) -> int:
     """Seal the hot batches of all commits older than ``tail_s`` seconds; returns how many records that were.
 
-    The caller owns ``maintenance``. CorruptFile stops before anything is swapped; StorageError and DiskFull
-    leave everything as it was.
+    The caller owns ``maintenance``. Damaged batches stay where they are, their partition in quarantine; what
+    lies around them is sealed. StorageError and DiskFull leave everything as it was.
     """
     newest = log.newest_commit()
     upto = newest if tail_s == 0 else log.commit_at_time(to_datetime(log.clock.now_us() - int(tail_s * 1e6)))
     sealed = 0
     for topic in _all_topics(log):
-        segments = [s for run in _runs(log, topic, upto) for s in _write(log, topic, run, settings)]
+        segments = _sealed(log, topic, upto, settings)
         if segments:
             with log.catalog.write() as connection:
-                _swap(connection, topic, segments, upto, log.clock.now_us())
+                _swap(connection, segments, upto, log.clock.now_us())
             manifest.write(log, topic)
             sealed += sum(segment.rows for segment in segments)
     with log.catalog.write() as connection:
@@ -115,11 +124,39 @@ def _drop_points(log: Log, ids: set[int]) -> list[int]:
         return [row[0] for row in connection.execute(query)]
 
 
-def _runs(log: Log, topic: Topic, upto: int) -> Iterator[tuple[read.Plan, list[Batch]]]:
-    """Hot batches of one partition and schema version, in offset order."""
-    plan = read.plan(log, topic, 0, upto)
-    for (_, version), batches in groupby(plan.batches, key=lambda b: (b.partition, b.schema_version)):
-        yield read.as_of_version(plan, version), list(batches)
+def _sealed(log: Log, topic: Topic, upto: int, settings: Settings) -> list[Segment]:
+    """The topic's sound batches as durable segment files that nothing names yet."""
+    known = -1
+    while True:
+        plan = read.plan(log, topic, 0, upto, skip_damaged=True)
+        segments: list[Segment] = []
+        try:
+            for run in _runs(plan):
+                segments += _write(log, topic, run, settings)
+        except (CorruptFile, FilesExpired):
+            for segment in segments:
+                log.storage.remove(segment.path)
+            if len(plan.missing) <= known:  # it is in quarantine now, so the next plan is without it
+                raise
+            known = len(plan.missing)
+        else:
+            return segments
+
+
+def _runs(plan: read.Plan) -> Iterator[tuple[read.Plan, list[Batch]]]:
+    """Neighbouring hot batches of one partition and schema version, in offset order."""
+    run: list[Batch] = []
+    for batch in plan.batches:
+        if run and (run[-1].partition, run[-1].schema_version, run[-1].first_offset + run[-1].rows) != (
+            batch.partition,
+            batch.schema_version,
+            batch.first_offset,
+        ):
+            yield read.as_of_version(plan, run[-1].schema_version), run
+            run = []
+        run.append(batch)
+    if run:
+        yield read.as_of_version(plan, run[-1].schema_version), run
 
 
 def _write(log: Log, topic: Topic, run: tuple[read.Plan, list[Batch]], settings: Settings) -> Iterator[Segment]:
@@ -135,7 +172,7 @@ def _write(log: Log, topic: Topic, run: tuple[read.Plan, list[Batch]], settings:
 def _write_segment(log: Log, topic: Topic, plan: read.Plan, part: list[Batch], group: int) -> Segment:
     first, last = part[0], part[-1]
     name = f"data/segments/{topic.id}-{first.partition}-{first.first_offset}-{uuid.uuid4().hex[:12]}.parquet"
-    schema: pa.Schema = plan.target
+    schema: pa.Schema = with_ids(plan.target, plan.topic.schema)
     with ParquetFile(log.storage, name, schema, group) as file:
         for batch in part:
             file.write(read.read_batch(log, plan, batch))
@@ -156,20 +193,14 @@ def _write_segment(log: Log, topic: Topic, plan: read.Plan, part: list[Batch], g
     )
 
 
-def _swap(connection: Connection, topic: Topic, segments: list[Segment], upto: int, now_us: int) -> None:
-    batch = tables.batch
-    sealed = (batch.c.topic == topic.id) & (batch.c.commit <= upto)
-    chain.append(
-        connection,
-        "seal",
-        number=upto,
-        time=now_us,
-        producer="maintenance",
-        removed=connection.execute(select(batch.c.digest).where(sealed)).scalars(),
-        added=[segment.digest for segment in segments],
-    )
+def _swap(connection: Connection, segments: list[Segment], upto: int, now_us: int) -> None:
+    """The segments take the place of exactly the batches that they were written from."""
+    removed = [digest for segment in segments for digest in connection.execute(_DIGESTS, vars(segment)).scalars()]
+    added = [segment.digest for segment in segments]
+    chain.append(connection, "seal", number=upto, time=now_us, producer="maintenance", removed=removed, added=added)
     add_segments(connection, segments, now_us)
-    connection.execute(delete(batch).where(sealed))
+    for segment in segments:
+        connection.execute(_DELETE, vars(segment))
 
 
 def add_segments(connection: Connection, segments: list[Segment], now_us: int) -> None:

@@ -23,6 +23,12 @@ def encode(table: pa.Table) -> tuple[memoryview, str]:
 
 def decode(data: bytes, expected: str, where: str) -> pa.Table:
     """The batch; CorruptFile when its bytes are not the committed ones."""
+    check(data, expected, where)
+    return pa.ipc.open_stream(pa.py_buffer(data)).read_all()
+
+
+def check(data: bytes, expected: str, where: str) -> None:
+    """CorruptFile unless these are the committed bytes."""
     found = digest(data)
     if found != expected:
         raise CorruptFile(
@@ -30,7 +36,6 @@ def decode(data: bytes, expected: str, where: str) -> pa.Table:
             where=where,
             todo="Restore the file from a backup, then run `headwater verify`.",
         )
-    return pa.ipc.open_stream(pa.py_buffer(data)).read_all()
 
 
 def digest(data: bytes | memoryview) -> str:

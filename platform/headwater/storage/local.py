@@ -70,13 +70,19 @@ class Storage:
         found = xxhash.xxh3_128()
         for start in range(0, size, _CHUNK_BYTES):
             found.update(self.read(name, start, min(_CHUNK_BYTES, size - start)))
-        if found.hexdigest() != digest:
+        if found.hexdigest() != digest or self.size(name) != size:
             todo = "Restore the file from a backup, then run `headwater verify`."
             raise CorruptFile("the file has changed since it was committed", where=name, todo=todo)
 
     def size(self, name: str) -> int:
         with named_errors(name, missing=True):
             return self.path(name).stat().st_size
+
+    def holds(self, name: str, size: int) -> bool:
+        """Whether the file is there with exactly this size."""
+        with suppress(FileNotFoundError):
+            return self.path(name).stat().st_size == size
+        return False
 
     def modified_s(self, name: str) -> float:
         """When the file was last written, in seconds since 1970; now for one that is gone."""
@@ -172,16 +178,20 @@ class FileWriter:
             hit("storage.fsync:before")
             os.fsync(self._descriptor)
             hit("storage.fsync:after")
-            os.close(self._descriptor)
-            self._descriptor = -1
+            self._close()
         self.storage.sync_folder(self.storage.path(self.name).parent)
 
     def discard(self) -> None:
         """Close and remove; nothing ever named this file."""
         if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+            with suppress(OSError):  # what could not be written is not wanted any more
+                self._close()
         self.storage.remove(self.name)
+
+    def _close(self) -> None:
+        """Once, whatever the call says: the descriptor is free after it, and soon another file's."""
+        descriptor, self._descriptor = self._descriptor, -1
+        os.close(descriptor)
 
     def __enter__(self) -> FileWriter:
         return self
