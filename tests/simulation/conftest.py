@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from headwater.testing import mutations, shim
+from headwater.testing.recording import Recorded
+from headwater.testing.workloads import WORKLOADS
 
 MEMORY = Path("/dev/shm")
 
@@ -60,3 +62,11 @@ def shimmed(shim_library: Path) -> Iterator[shim.Server]:
     """Processes under the shim."""
     with shim.Server(shim_library) as server:
         yield server
+
+
+@pytest.fixture(scope="module", params=WORKLOADS)
+def recorded(request: pytest.FixtureRequest, shimmed: shim.Server, module_arena: Path, module_seed: int) -> Recorded:
+    """An undisturbed run of each workload; the same one for all tests of a module."""
+    run = Recorded(shimmed, module_arena / request.param, request.param, module_seed)
+    assert run.run() == 0
+    return run

@@ -18,14 +18,6 @@ from headwater.testing.shim import Server
 from headwater.testing.workloads import WORKLOADS
 
 
-@pytest.fixture(scope="module", params=WORKLOADS)
-def recorded(request: pytest.FixtureRequest, shimmed: Server, module_arena: Path, module_seed: int) -> Recorded:
-    """An undisturbed run of each workload; the same one for all tests of this module."""
-    run = Recorded(shimmed, module_arena / request.param, request.param, module_seed)
-    assert run.run() == 0
-    return run
-
-
 def test_the_recording_misses_no_call(recorded: Recorded, seed: int) -> None:
     """What the recorded calls add up to is what the folder really holds."""
     disk = power.Disk(recorded.disk)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -221,6 +222,28 @@ def named_errors(name: str, missing: bool = False) -> Iterator[None]:
             raise DiskFull("the disk is full", where=name, todo=todo) from error
         todo = "The write was abandoned and nothing was published; check the disk, then start again."
         raise StorageError(f"{error.strerror}", where=name, todo=todo) from error
+
+
+def put_durably(target: Path, data: bytes) -> None:
+    """Put a small file that is old or new after any crash, and new once this returns."""
+    draft = target.with_name(f".{target.name}.{os.getpid()}.{threading.get_ident()}")
+    with named_errors(str(target)):
+        with draft.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(target)
+    sync_folder(target.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the folder's entries durable: fsync of a file does not cover its name."""
+    with named_errors(str(folder)):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def refuse_remote(folder: Path) -> None:

@@ -44,6 +44,19 @@ class Recorded:
         )
         return exit_code
 
+    def told(self) -> list[str]:
+        """What the world has heard so far."""
+        told = self.disk / TOLD
+        return told.read_text().split() if told.exists() else []
+
+    def check(self, *, complete: bool) -> None:
+        """The oracle, on a copy: what it does to the lake is in no record."""
+        copy = self.folder / "copy"
+        (self.disk / "lake").mkdir(exist_ok=True)
+        shutil.copytree(self.disk / "lake", copy)
+        check_folder(WORKLOADS[self.name], copy, self.seed, self.told(), complete=complete)
+        shutil.rmtree(copy)
+
     def events(self) -> list[Event]:
         return power.read_trace(self.folder / "trace")
 

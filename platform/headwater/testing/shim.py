@@ -1,7 +1,8 @@
 """Processes whose file calls are written down, or made to fail: ``shim.c`` preloaded, and a server that forks them.
 
 A start of Python with everything imported costs a second; the server pays it once and forks for each job. A job is
-a function named ``module:function``, its arguments, the folder to record, and rules for calls that fail. Linux only.
+a function named ``module:function`` (or ``file.py:function``), its arguments, the folder to record, and rules for
+calls that fail. Linux only.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import ctypes
 import importlib
 import json
 import os
+import runpy
 import subprocess
 import sys
 import traceback
@@ -145,13 +147,13 @@ def _work(job: dict[str, Any], writer: int) -> None:
     """The forked process, from its first to its last instruction."""
     code = 1
     try:
-        module, _, name = job["target"].partition(":")
+        module, _, name = job["target"].rpartition(":")
         trace(job["root"], job["trace"])
         rules(*job["rules"])
         failpoint.follow(job["plan"])
         if job["mutation"]:
             mutations.MUTATIONS[job["mutation"]]()
-        result = getattr(importlib.import_module(module), name)(**job["arguments"])
+        result = _function(module, name)(**job["arguments"])
         os.write(writer, json.dumps(result).encode())
         code = 0
     except BaseException:  # noqa: BLE001 - whatever it was, the parent must hear of it
@@ -159,6 +161,13 @@ def _work(job: dict[str, Any], writer: int) -> None:
     finally:
         sys.stderr.flush()
         os._exit(code)
+
+
+def _function(module: str, name: str) -> Any:
+    """By the module's name, or by its file: tests are no packages."""
+    if not module.endswith(".py"):
+        return getattr(importlib.import_module(module), name)
+    return runpy.run_path(module)[name]
 
 
 if __name__ == "__main__":
