@@ -80,7 +80,9 @@ def _tables(query: str) -> tuple[exp.Table, ...]:
             todo="The lake is read with SELECT; views are created with `view`.",
         )
     tables = statements[0].find_all(exp.Table)
-    return tuple(t for t in tables if isinstance(t.this, exp.Identifier) and (t.db or not _is_cte(t)))
+    # A name of four parts, as a dead letter topic's is, is a Dot.
+    named = (t for t in tables if isinstance(t.this, exp.Identifier | exp.Dot))
+    return tuple(t for t in named if t.db or not _is_cte(t))
 
 
 def _is_cte(table: exp.Table) -> bool:

@@ -11,7 +11,7 @@ from sqlalchemy import func, select
 
 from headwater.catalog import tables
 from headwater.catalog.live import LiveRow
-from headwater.log import Log, generations
+from headwater.log import Log, dead_letters, generations, topic_settings
 
 FRESH_S = 5.0
 """A component that has not beaten for so long counts as stopped."""
@@ -92,6 +92,8 @@ def _views(log: Log, live: Mapping[str, LiveRow]) -> list[dict[str, Any]]:
 
 def _topics(log: Log) -> list[dict[str, Any]]:
     counts = _rows_by_topic(log)
+    with log.catalog.read() as connection:
+        letters = dead_letters.counts(connection)
     return [
         {
             "name": topic.name,
@@ -101,6 +103,9 @@ def _topics(log: Log) -> list[dict[str, Any]]:
             "partitions": topic.partitions,
             "records": counts.get(topic.id, 0),
             "schema_version": topic.schema_version,
+            "owner": topic.owner,
+            "settings": topic_settings.shown(topic.settings),
+            "dead_letters": letters.get(topic.id, {"open": 0, "total": 0}),
         }
         for topic in log.topics()
     ]

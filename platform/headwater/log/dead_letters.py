@@ -16,13 +16,13 @@ from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from sqlalchemy import Connection, bindparam, func, insert, select, update
+from sqlalchemy import Connection, bindparam, case, delete, func, insert, select, update
 
 from headwater import duck, record
 from headwater.catalog import tables
-from headwater.catalog.records import TopicSettings
+from headwater.catalog.records import Topic, TopicSettings
 from headwater.errors import SchemaError
-from headwater.log import topics
+from headwater.log import incidents, topics
 from headwater.log.transaction import Transaction
 from headwater.schema import Schema
 from headwater.types import quote
@@ -95,6 +95,26 @@ def append_again(tx: Transaction, topic: str, letters: pa.Table, ids: Sequence[i
 def name_of(topic: str) -> str:
     """The dead letter topic of a topic."""
     return topic + SUFFIX
+
+
+def expire(connection: Connection, dlq: Topic, now_us: int) -> None:
+    """Forget the letters whose records retention has removed; those that were open are an incident."""
+    letter, partition = tables.dead_letter, tables.partition
+    start = select(partition.c.start_offset).where(partition.c.topic == dlq.id, partition.c.partition == 0)
+    gone = (letter.c.dlq == dlq.id) & (letter.c.offset < start.scalar_subquery())
+    count = connection.execute(select(func.count()).where(gone, letter.c.state == "open")).scalar_one()
+    if count:
+        what = f"{count:,} open dead letters left with the topic's retention, neither redriven nor discarded"
+        incidents.append(connection, "dead_letters", dlq.name, what, now_us)
+    connection.execute(delete(letter).where(gone))
+
+
+def counts(connection: Connection) -> dict[int, dict[str, int]]:
+    """``open`` and ``total`` dead letters by topic id, of topics that have any."""
+    letter = tables.dead_letter
+    is_open = func.sum(case((letter.c.state == "open", 1), else_=0))
+    query = select(letter.c.topic, is_open, func.count()).group_by(letter.c.topic)
+    return {topic: {"open": int(opened), "total": total} for topic, opened, total in connection.execute(query)}
 
 
 def _stage(tx: Transaction, topic: str, letters: pa.Table, ids: Sequence[int] | None) -> None:

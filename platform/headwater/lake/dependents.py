@@ -1,0 +1,25 @@
+"""Who reads a topic: what a drop has to ask."""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection
+
+from headwater.catalog.records import Topic
+from headwater.errors import HeadwaterError, SqlSyntax
+from headwater.lake.resolve import resolve
+from headwater.log import topics, views
+
+
+def views_reading(connection: Connection, topic: Topic) -> list[str]:
+    """Names of the views whose query reads ``topic``; one whose query cannot be parsed may."""
+    known = [*(each for each in topics.read(connection) if each.id != topic.id), topic]
+    return [view.name for view in views.read(connection) if _reads(view.sql, topic, known)]
+
+
+def _reads(query: str, topic: Topic, known: list[Topic]) -> bool:
+    try:
+        return any(reference.topic.id == topic.id for reference in resolve(query, known).references)
+    except SqlSyntax:
+        return True
+    except HeadwaterError:  # it names something that is gone already
+        return False
