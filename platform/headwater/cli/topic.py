@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from headwater.cli.options import JsonOption, ProjectOption
+from headwater.cli.produce import produce
+from headwater.cli.topic_admin import alter, create, drop, repartition
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -18,7 +20,9 @@ if TYPE_CHECKING:
 
     from headwater.log import Log, Topic
 
-topic = typer.Typer(no_args_is_help=True, help="List, describe and follow topics, the named logs of the lake.")
+topic = typer.Typer(no_args_is_help=True, help="Create, describe, fill and follow topics, the named logs of the lake.")
+for command in (create, alter, drop, repartition, produce):
+    topic.command(command.__name__)(command)
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="A topic's full name, or a short one if unique.")]
 TAIL_COMMITS = 1_000
 """`tail -n` looks back at most this many commits at a time: bounded memory on a long history."""
@@ -26,7 +30,7 @@ TAIL_COMMITS = 1_000
 
 @topic.command("list")
 def list_topics(project: ProjectOption = None, as_json: JsonOption = False) -> None:
-    """List topics with kind, partitions, records and how much of them is sealed."""
+    """List topics with kind, partitions, records, how much of them is sealed, open dead letters and settings."""
     found = _topics(project)
     if as_json:
         typer.echo(json.dumps({"topics": found}, indent=2, ensure_ascii=False))
@@ -37,12 +41,27 @@ def list_topics(project: ProjectOption = None, as_json: JsonOption = False) -> N
 
 
 @topic.command("show")
-def show(name: NameArgument, project: ProjectOption = None, as_json: JsonOption = False) -> None:
-    """Show one topic: its columns with their types, key, partitions and records."""
+def show(
+    name: NameArgument,
+    hot_keys: Annotated[int, typer.Option(min=1, max=1000, help="How many of the most frequent keys to name.")] = 5,
+    project: ProjectOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show one topic: columns, key and settings, size and rate, the load of each partition, and hot keys."""
+    from headwater.log import profile
+
     with _log(project) as log:
         found = log.topic(name)
+        loads = profile.partitions(log, found)
+        hot, looked = profile.hot_keys(log, found, hot_keys)
+        rate = profile.rows_per_s(log, found)
     counts = next(each for each in _topics(project) if each["name"] == found.name)
     document = {**counts, "key": list(found.schema.key), "schema_version": found.schema_version}
+    document |= {name: getattr(found, name) for name in ("description", "criticality", "classification")}
+    document |= {"bytes": sum(load.bytes for load in loads), "rows_per_s": rate, "skew": profile.skew(loads)}
+    document["loads"] = [vars(load) for load in loads]
+    document["hot_keys"] = [{**vars(each), "key": [_plain(value) for value in each.key]} for each in hot]
+    document["hot_keys_of"] = looked
     document["columns"] = [
         {"name": each.name, "type": each.type, "nullable": each.nullable, "source_type": each.source_type}
         for each in found.schema.fields
@@ -61,6 +80,8 @@ def show(name: NameArgument, project: ProjectOption = None, as_json: JsonOption 
     shown = console()
     shown.print(table([counts]))
     shown.print(columns)
+    for each in _loads(document):
+        shown.print(each)
 
 
 @topic.command("tail")
@@ -97,12 +118,49 @@ def table(found: list[dict[str, Any]]) -> Table:
     from headwater.service.display import number
 
     shown = Table("topic", "kind", "state", box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for column in ("partitions", "records", "sealed", "bytes"):
+    for column in ("partitions", "records", "sealed", "bytes", "dead"):
         shown.add_column(column, justify="right", no_wrap=True)
+    shown.add_column("settings")
     for each in found:
         figures = (each["partitions"], each["records"], each["sealed"], each["sealed_bytes"])
-        shown.add_row(each["name"], each["kind"], each["state"], *(number(figure) for figure in figures))
+        dead = each["dead_letters"]["open"]
+        settings = ", ".join(f"{name}={value}" for name, value in each["settings"].items())
+        numbers = [number(figure) for figure in figures]
+        shown.add_row(each["name"], each["kind"], each["state"], *numbers, number(dead) if dead else "", settings)
     return shown
+
+
+def _plain(value: Any) -> Any:
+    """A part of a key as JSON holds it: text for what it has no exact form for."""
+    exact = isinstance(value, str | bool | None) or (isinstance(value, int) and abs(value) <= 1 << 53)
+    return value if exact else value.hex() if isinstance(value, bytes) else str(value)
+
+
+def _loads(document: dict[str, Any]) -> Iterator[Any]:
+    """Rate and skew, the partitions' loads, and the hot keys, for a terminal."""
+    from rich.table import Table
+
+    from headwater.service.display import number
+
+    loads = document["loads"]
+    yield f"{number(document['rows_per_s'])} rows/s, skew {document['skew']:.2f} (largest partition / mean)"
+    shown = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for column in ("partition", "records", "bytes", "share"):
+        shown.add_column(column, justify="right")
+    for each in loads:
+        closed = "" if each["is_open"] else " (closed)"
+        share = f"{each['share']:.1%}"
+        shown.add_row(f"{each['partition']}{closed}", number(each["records"]), number(each["bytes"]), share)
+    yield shown
+    if document["hot_keys"]:
+        keys = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+        for column in (", ".join(document["key"]), "records", "share"):
+            keys.add_column(column, justify="left" if column not in ("records", "share") else "right")
+        for each in document["hot_keys"]:
+            text = ", ".join("NULL" if value is None else str(value) for value in each["key"])
+            keys.add_row(text, number(each["records"]), f"{each['share']:.1%}")
+        yield f"most frequent keys of the newest {number(document['hot_keys_of'])} records"
+        yield keys
 
 
 def _log(project: Path | None) -> Log:

@@ -30,6 +30,8 @@ import pyarrow.compute as pc
 from headwater import default, types
 
 Rows = npt.NDArray[np.int64]
+MARK = "\x02"
+"""Before what a file does not write as text; a raw control character, so that no JSON text begins with it."""
 NONE: Rows = np.empty(0, dtype=np.int64)
 REFUSED = (pa.ArrowException, OverflowError, UnicodeError, ValueError, TypeError)
 _STAMP = "TIMESTAMP WITH TIME ZONE"
@@ -56,9 +58,14 @@ _PYTHON: dict[str, tuple[type, ...]] = {
 
 @dataclass(frozen=True)
 class Text:
-    """A column of text that is to be read as the topic's type: what CSV gives. An absent value is NULL."""
+    """A column of text that is to be read as the topic's type: what files give. An absent value is NULL.
+
+    ``marked``: what begins with ``MARK`` was no text in the file but a number or a truth value. Lists of texts are
+    lists already.
+    """
 
     column: pa.ChunkedArray
+    marked: bool = False
 
 
 Given: TypeAlias = Any
@@ -69,7 +76,7 @@ Converted = tuple[pa.Array, Rows]
 def convert(given: Given, kind: str, zone: str) -> Converted:
     """The column as ``kind`` (a canonical DuckDB type, or MAP for headers), and the rows that do not fit."""
     if isinstance(given, Text):
-        return _of_text(_one(given.column), kind, zone)
+        return _of_text(_one(given.column), kind, zone, given.marked)
     if isinstance(given, list):
         return _of_values(given, kind, zone)
     return _of_arrow(_one(given), kind, zone)
@@ -339,12 +346,16 @@ def _narrow(part: pa.Array, target: pa.DataType) -> pa.Array:
 # ---- text
 
 
-def _of_text(array: pa.Array, kind: str, zone: str) -> Converted:
+def _of_text(array: pa.Array, kind: str, zone: str, marked: bool) -> Converted:
     """Text as DuckDB reads it as the type, but exactly; bytes are hexadecimal, as the command line writes them."""
-    text, bad = _of_arrow(array, "VARCHAR", zone)
     if kind.endswith("[]"):
-        found, worse = _lists_of_text(text, kind, zone)
-        return found, np.union1d(bad, worse)
+        return _lists_of_text(array, kind, zone, marked)
+    text, bad = _of_arrow(array, "VARCHAR", zone)
+    if marked and kind not in ("JSON", "MAP"):
+        bare = pc.starts_with(text, MARK)
+        if kind == "VARCHAR":
+            bad = np.union1d(bad, np.flatnonzero(bare.fill_null(False).to_numpy(zero_copy_only=False)))
+        text = pc.if_else(bare, pc.utf8_slice_codeunits(text, 1), text)
     match kind:
         case "VARCHAR":
             return text, bad
@@ -361,12 +372,15 @@ def _of_text(array: pa.Array, kind: str, zone: str) -> Converted:
     return found.cast(file_type(kind)), np.union1d(bad, _lost(text, found))
 
 
-def _lists_of_text(text: pa.Array, kind: str, zone: str) -> Converted:
-    split = _ask("SELECT TRY_CAST(v AS VARCHAR[]) AS v FROM given", text)
+def _lists_of_text(array: pa.Array, kind: str, zone: str, marked: bool) -> Converted:
+    text, bad, split = array, NONE, array
+    if not _is_list(array.type):
+        text, bad = _of_arrow(array, "VARCHAR", zone)
+        split = _ask("SELECT TRY_CAST(v AS VARCHAR[]) AS v FROM given", text)
     lengths = pc.fill_null(pc.list_value_length(split), 0).to_numpy(zero_copy_only=False).astype(np.int64)
-    child, worse = _of_text(split.flatten(), kind[:-2], zone)
-    array, bad = _lists(child, worse, lengths, split.is_null().to_numpy(zero_copy_only=False))
-    return array, np.union1d(bad, _lost(text, split))
+    child, worse = _of_text(split.flatten(), kind[:-2], zone, marked)
+    array, more = _lists(child, worse, lengths, split.is_null().to_numpy(zero_copy_only=False))
+    return array, np.unique(np.concatenate([bad, more, _lost(text, split)]))
 
 
 def _exact(kind: str) -> str:

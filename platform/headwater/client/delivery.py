@@ -63,6 +63,13 @@ class Delivery:
             self.seen = self.seen or self._future.done()
         return receipt
 
+    def wait(self) -> HeadwaterError | None:
+        """Wait until it is settled; what it failed with, which counts as seen, or None."""
+        self._hurry()
+        failure = self._future.exception()
+        self.seen = True
+        return failure if isinstance(failure, HeadwaterError) else None
+
     def error(self) -> HeadwaterError | None:
         """What a finished delivery failed with; None for success, and as long as it is under way."""
         failure = self._future.exception() if self._future.done() else None

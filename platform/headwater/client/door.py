@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from headwater import default, record
 from headwater.catalog.records import Topic
-from headwater.client.convert import Rows, convert, file_type
+from headwater.client.convert import MARK, Rows, convert, file_type
 from headwater.client.frames import Frame
 from headwater.errors import InvalidRecords, UsageError
 from headwater.schema import Field, Schema
@@ -79,10 +79,10 @@ class Checked:
 
     def good(self) -> pa.Table:
         """The rows that may."""
-        if not len(self.bad):
+        if not len(self.bad) and not len(self.frame.skipped):
             return self.table
         keep = np.ones(self.table.num_rows, dtype=bool)
-        keep[self.bad] = False
+        keep[self.bad] = keep[self.frame.skipped] = False
         return self.table.filter(pa.array(keep))
 
     def refuse(self) -> None:
@@ -141,7 +141,9 @@ class Checked:
             value = given[row] if isinstance(given, list) else getattr(given, "column", given)[row].as_py()
         except (UnicodeError, ValueError, OverflowError):  # what is wrong with the value is that it has no form
             return "the value"
-        text = "" if value is None else repr(value)
+        if isinstance(value, bytes) and not isinstance(given, list):
+            value = value.decode(errors="backslashreplace")
+        text = "" if value is None else repr(value).replace(repr(MARK)[1:-1], "")
         return text if len(text) <= VALUE_MAX else text[: VALUE_MAX - 1] + "…"
 
 
@@ -175,7 +177,12 @@ def check(frame: Frame, topic: Topic, zone: str) -> Checked:
         table = table.append_column(record.OP, pa.repeat("c", frame.rows))
     faults += _empty(table, topic, faults)
     faults += _too_large(table, topic.settings.record_bytes_max)
-    return Checked(topic=topic, frame=frame, table=table, faults=[fault for fault in faults if len(fault.rows)])
+    whole = [_Fault(field=field, rows=rows, reason=reason) for field, rows, reason in frame.broken]
+    told = np.unique(np.concatenate([frame.skipped, *(fault.rows for fault in whole)]))
+    if len(told):  # no use in looking for columns there
+        faults = [replace(fault, rows=np.setdiff1d(fault.rows, told)) for fault in faults]
+    found = [fault for fault in (*whole, *faults) if len(fault.rows)]
+    return Checked(topic=topic, frame=frame, table=table, faults=found)
 
 
 def at_version(frame: Frame, topic: Topic, versions: dict[int, Schema], version: int) -> Frame:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from headwater import default
-from headwater.client.convert import Given, Rows
+from headwater.client.convert import NONE, Given, Rows
 from headwater.errors import UsageError
 from headwater.schema import Schema
 
@@ -32,6 +32,10 @@ class Frame:
     holding: Callable[[str], Rows]
     """Rows that bring this column at all."""
     originals: Callable[[Rows], list[Original]]
+    broken: Sequence[tuple[str, Rows, str]] = ()
+    """What is wrong with rows as a whole: where, which rows, and why."""
+    skipped: Rows = field(default_factory=lambda: NONE)
+    """Rows that are none, such as blank lines; they only count."""
     unit: str = "row"
     first: int = 0
 
