@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from headwater import failpoint
-from headwater.testing import workload
+from headwater.testing import keeping, workload
 from headwater.testing.workload import Workload
 
-WORKLOADS: dict[str, Workload] = {"capture": workload.CAPTURE}
+WORKLOADS: dict[str, Workload] = {"capture": workload.CAPTURE, "keep": keeping.KEEPING}
 
 
 def run(name: str, folder: str, acknowledged: str, seed: int, again: bool = False, plan: str = "") -> None:
