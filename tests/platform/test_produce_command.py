@@ -219,9 +219,9 @@ def test_what_came_before_a_refusal_stays_and_is_told(run: Run, project: Path, t
 def test_bad_rows_as_dead_letters_keep_their_bytes(run: Run, project: Path) -> None:
     text = b'id,name\n1,a\nx,"b\n"\n2,c,d\n3,\xff\n4,e\n'
     done = run("--format", "csv", "--on-error", "dead-letter", stdin=text)
-    assert (done.code, done.out) == (0, "2 rows to events in 1 batches, 3 dead letters.\n")
-    lines = b'{"id":5}\n{"id":\n{"id":"y", "name": 7}\n'
-    assert run("--format", "jsonl", "--on-error", "dead-letter", stdin=lines).code == 0
+    assert (done.code, done.out) == (0, "2 rows to events in 1 batch, 3 dead letters.\n")
+    lines = b'{"id":5}\n{"id":\n{"id":"y", "name": 7}\n{}'
+    assert run("--format", "jsonl", "--on-error", "dead-letter", "--key", "region=eu", stdin=lines).code == 0
     assert sorted(row["id"] for row in _rows(project)) == [1, 4, 5]
     letters = [(each["original"], each["format"], each["error_field"]) for each in _rows(project, "events.dlq")]
     assert letters == [
@@ -229,7 +229,8 @@ def test_bad_rows_as_dead_letters_keep_their_bytes(run: Run, project: Path) -> N
         (b"2,c,d", "csv", "the row"),
         (b'"3","\xff"', "csv", "name"),
         (b'{"id":', "text", "the line"),
-        (b'{"id":"y", "name": 7}', "json", "id"),
+        (b'{"id":"y", "name": 7, "region": "eu"}', "json", "id"),
+        (b'{"region": "eu"}', "json", "id"),
     ]
 
 
@@ -242,7 +243,7 @@ def test_a_name_is_resumed_only_when_asked_and_with_the_same_file(run: Run, proj
     assert done.code == 2
     assert "3 batches are stored under this name" in done.err
     done = run(*args, "--resume")
-    assert (done.code, done.out) == (0, "0 rows to events in 0 batches, 3 batches were there already.\n")
+    assert (done.code, done.out) == (0, "0 rows to events in 0 batches, 3 batches there already.\n")
     path.write_text("id\n" + "\n".join(map(str, range(1000, 1025))))
     assert "batch 2 of producer:load holds" in run(*args, "--resume").err
     path.write_text("id\n1\n")
@@ -273,7 +274,7 @@ def test_a_terminal_sees_a_bar(project: Path, tmp_path: Path) -> None:
     screen, terminal = pty.openpty()
     try:
         ended = subprocess.run(command, stdout=subprocess.PIPE, stderr=terminal, timeout=60, check=False)
-        assert (ended.returncode, ended.stdout) == (0, b"2 rows to events in 1 batches.\n")
+        assert (ended.returncode, ended.stdout) == (0, b"2 rows to events in 1 batch.\n")
         assert b"producing" in os.read(screen, 65_536)
     finally:
         os.close(terminal)

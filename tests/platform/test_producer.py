@@ -352,6 +352,19 @@ def test_tombstones_of_a_compacted_topic_need_no_values(log: Log) -> None:
             producer.send("all", [{"k": 1, "v": "a"}, {"k": 1, "v": None}])
 
 
+def test_originals_keep_what_was_given_beside_the_row(events: Log) -> None:
+    at = {"event_at": NOON_UTC, "headers": {"k": "v"}}
+    with Producer(events, on_error="dead_letter") as producer:
+        producer.send("plain", {"n": "x"}, event_id="e1", **at)  # type: ignore[arg-type]
+        producer.send("plain", pa.table({"n": ["x"]}), event_id=["e2"], **at)  # type: ignore[arg-type]
+    one, two = _read(events, "plain.dlq")
+    assert one["original"] == b'{"n": "x", "_event_id": "e1", "_event_at": "2026-03-01 12:00:00.123456+00:00"}'
+    assert pa.ipc.open_stream(two["original"]).read_all().to_pylist() == [
+        {"n": "x", "_event_id": "e2", "_event_at": NOON_UTC}
+    ]
+    assert ("k", "v") in two["_headers"]
+
+
 def test_bad_rows_go_to_the_dead_letters_in_the_commit_of_the_good_ones(events: Log) -> None:
     rows = [GOOD, {"id": "x", "name": "b"}, {"id": 3, "name": "c", "zz": 1}, {"id": 4, "name": "d"}]
     with Producer(events, on_error="dead_letter") as producer:

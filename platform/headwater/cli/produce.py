@@ -211,11 +211,15 @@ def _report(done: Produced, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(asdict(done)))
         return
-    parts = [f"{done.rows:,} rows to {done.topic} in {done.batches:,} batches"]
+    parts = [f"{_count(done.rows, 'row')} to {done.topic} in {_count(done.batches, 'batch', 'batches')}"]
     if done.repeated:
-        parts.append(f"{done.repeated:,} batches were there already")
+        parts.append(f"{_count(done.repeated, 'batch', 'batches')} there already")
     if done.duplicates:
-        parts.append(f"{done.duplicates:,} duplicates dropped")
+        parts.append(f"{_count(done.duplicates, 'duplicate')} dropped")
     if done.dead_letters:
-        parts.append(f"{done.dead_letters:,} dead letters")
+        parts.append(_count(done.dead_letters, "dead letter"))
     typer.echo(", ".join(parts) + ".")
+
+
+def _count(number: int, one: str, many: str = "") -> str:
+    return f"{number:,} {one if number == 1 else many or one + 's'}"

@@ -204,13 +204,13 @@ def _as_object(row: dict[str, bytes | None]) -> Original:
 def _json_lines(stream: IO[bytes], topic: Topic, rows: int) -> Iterator[Frame]:
     # No JSON line holds the separator, a raw control character: every line is one value of one column.
     for first, piece in _cut(_blocks(stream, ["v"], delimiter="\x01", torn=None), rows):
-        yield _parsed(piece, topic, first)
+        yield of_json(pa.concat_arrays(piece.column("v").chunks), topic, first)
 
 
-def _parsed(piece: pa.Table, topic: Topic, first: int) -> Frame:
+def of_json(lines: pa.Array, topic: Topic, first: int = 1) -> Frame:
+    """JSON objects, one a line (bytes), as columns of the topic: numbers with all their digits, text as text."""
     kinds = {field.name: field.declared_type for field in topic.schema.fields} | door.METADATA[topic.kind]
-    lines = piece.column("v").combine_chunks()
-    text = _valid_text(lines)
+    text = convert(pa.chunked_array([lines]), "VARCHAR", "UTC")[0]  # NULL where it is not UTF-8
     connection = default.connection()
     connection.register("lines", pa.table({"v": text, "line": pa.array(np.arange(len(text)))}))
     try:
@@ -239,11 +239,6 @@ def _parsed(piece: pa.Table, topic: Topic, first: int) -> Frame:
         first=first,
     )
     return replace(frame, skipped=np.flatnonzero(blank))
-
-
-def _valid_text(lines: pa.Array) -> pa.Array:
-    """The lines as text; NULL where the bytes are not UTF-8."""
-    return convert(pa.chunked_array([lines]), "VARCHAR", "UTC")[0]
 
 
 _TOKENS = r"""("(?:[^"\\]|\\.)*")|(-?[0-9][-+.0-9eE]*|true|false)"""

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from headwater import default
-from headwater.client.convert import NONE, Given, Rows
+from headwater.client.convert import NONE, Given, Rows, Text
 from headwater.errors import UsageError
 from headwater.schema import Schema
 
@@ -40,8 +40,13 @@ class Frame:
     first: int = 0
 
     def with_columns(self, more: Mapping[str, Given]) -> Frame:
-        """The same rows with these columns too; a row's original stays what it was."""
-        return replace(self, columns={**self.columns, **more})
+        """The same rows with these columns too; an original gets them as well, for it may be sent again."""
+
+        def originals(rows: Rows) -> list[Original]:
+            taken = [{name: _at(given, int(row)) for name, given in more.items()} for row in rows]
+            return [_beside(*pair) for pair in zip(self.originals(rows), taken, strict=True)]
+
+        return replace(self, columns={**self.columns, **more}, originals=originals)
 
 
 def of(data: Any, schema: Schema) -> Frame:
@@ -123,6 +128,29 @@ def _of_pandas(data: Any) -> Frame:
         holding=lambda _: np.arange(len(data)),
         originals=lambda rows: [_as_json(row) for row in _without_nan(data.iloc[rows]).to_dict("records")],
     )
+
+
+def _at(given: Given, row: int) -> Any:
+    """One value of a column; None for headers, which a letter keeps by themselves."""
+    if isinstance(given, list):
+        return given[row]
+    return given.column[row].as_py() if isinstance(given, Text) else None
+
+
+def _beside(original: Original, more: Mapping[str, Any]) -> Original:
+    """A row as it came with values that were given beside it."""
+    data, form = original
+    given = {name: value for name, value in more.items() if value is not None}
+    if form == "arrow" and given:
+        table = pa.ipc.open_stream(data).read_all()
+        for name, value in given.items():
+            table = table.append_column(name, pa.array([value]))
+        return _one_row(table, 0)
+    if form == "json" and given:
+        added = json.dumps(given, ensure_ascii=False, default=str).encode()[1:]
+        head = data.rstrip().removesuffix(b"}").rstrip()
+        return head + (added if head.endswith(b"{") else b", " + added), form
+    return original
 
 
 def _without_nan(data: Any) -> Any:
