@@ -1,4 +1,4 @@
-"""Heartbeats and display figures: who runs, since when, how fast. Never a source of truth.
+"""Heartbeats, leases and display figures: who runs, since when, how fast. Never a source of truth.
 
 A second SQLite file with ``synchronous=OFF``: it may be lost or torn by a power cut, and is then made anew.
 """
@@ -22,6 +22,9 @@ FILE = "live.sqlite"
 _TORN = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 """What a power cut leaves. Anything else, a lock above all, is no reason to remove a file that others write."""
 Stat = int | float | str | bool | None
+
+LEASE_KEPT_S = 86_400.0
+"""A lease that ended so long ago is forgotten: bounds the table, whatever died without a word."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,10 +68,53 @@ class Live:
             for name, pid, started, beat_at, stats in rows
         }
 
+    def hold(self, name: str, commit: int, began_us: int, until_us: int) -> None:
+        """Make or renew what a reader holds (see ``log.leases``)."""
+        with self._connection() as connection:
+            connection.execute("INSERT OR REPLACE INTO reader VALUES (?, ?, ?, ?)", (name, commit, began_us, until_us))
+
+    def release(self, name: str) -> None:
+        """End it; one that is gone is fine."""
+        with self._connection() as connection:
+            connection.execute("DELETE FROM reader WHERE name = ?", (name,))
+
+    def held(self, now_us: int) -> list[tuple[int, int]]:
+        """Commit and beginning of all that readers hold; what has run out is removed."""
+        with self._connection() as connection:
+            connection.execute("DELETE FROM reader WHERE until <= ?", (now_us,))
+            return connection.execute("SELECT commit_number, began FROM reader").fetchall()
+
     def forget(self, component: str) -> None:
         """Remove a component that is gone for good."""
         with self._connection() as connection:
             connection.execute("DELETE FROM live WHERE component = ?", (component,))
+
+    # ---- leases: what is held as long as its holder says so
+
+    def renew(self, scope: str, name: str, seconds: float) -> None:
+        """Hold ``name`` in ``scope`` for so long from now.
+
+        Times are the machine's monotonic clock, which no step of the wall clock moves; one that was left by
+        an earlier boot is told by an end that lies further ahead than its length.
+        """
+        now = time.monotonic()
+        with self._connection() as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            row = (scope, name, now + seconds, seconds)
+            connection.execute("INSERT OR REPLACE INTO lease VALUES (?, ?, ?, ?)", row)
+            outside = (now - LEASE_KEPT_S, now)
+            connection.execute("DELETE FROM lease WHERE ends < ? OR ends - seconds > ?", outside)
+
+    def leases(self, scope: str) -> dict[str, float]:
+        """The names held in ``scope``, with the seconds that each has left."""
+        now = time.monotonic()
+        rows = self._connection().execute("SELECT name, ends, seconds FROM lease WHERE scope = ?", (scope,))
+        return {name: ends - now for name, ends, seconds in rows if now < ends <= now + seconds}
+
+    def end_lease(self, scope: str, name: str) -> None:
+        """Let go at once."""
+        with self._connection() as connection:
+            connection.execute("DELETE FROM lease WHERE scope = ? AND name = ?", (scope, name))
 
     def _connection(self) -> sqlite3.Connection:
         connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
@@ -105,5 +151,13 @@ def _open(path: Path) -> sqlite3.Connection:
     connection.execute(
         "CREATE TABLE IF NOT EXISTS live"
         " (component TEXT PRIMARY KEY, pid INTEGER, started REAL, beat_at REAL, stats TEXT) WITHOUT ROWID"
+    )
+    connection.execute(
+        "CREATE TABLE IF NOT EXISTS reader"
+        " (name TEXT PRIMARY KEY, commit_number INTEGER, began INTEGER, until INTEGER) WITHOUT ROWID"
+    )
+    connection.execute(
+        "CREATE TABLE IF NOT EXISTS lease"
+        " (scope TEXT, name TEXT, ends REAL, seconds REAL, PRIMARY KEY (scope, name)) WITHOUT ROWID"
     )
     return connection

@@ -92,6 +92,18 @@ class Log:
             newest = self._look()
         return newest
 
+    def catalog_version(self) -> int:
+        """A number that changes with every transaction on the catalog, this process's included; one pragma."""
+        self._look()
+        return self._seen[0]
+
+    def wait_change(self, version: int, timeout: float) -> None:
+        """Return as soon as ``catalog_version`` is not ``version``, or after ``timeout`` seconds."""
+        deadline = time.monotonic() + timeout
+        while self.catalog_version() == version and (left := deadline - time.monotonic()) > 0:
+            with self._arrived:
+                self._arrived.wait(min(POLL_S, left))
+
     def published(self, number: int) -> None:
         """Wake this process's waiters; a transaction calls it."""
         with self._look_lock:

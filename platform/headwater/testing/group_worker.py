@@ -1,9 +1,8 @@
-"""A group's member as a process of its own, for tests that kill and stop it: it writes down what it was handed.
+"""Members of a group as processes of their own, for tests that kill and stop them.
 
-    python -m headwater.testing.group_worker LAKE TOPIC GROUP JOURNAL LEASE_S [BATCH_ROWS]
-
-One JSON line for each batch, written before the commit; then one for what came of the commit. Lines survive
-SIGKILL. SIGTERM lets the member leave. ``failpoint`` plans apply from the environment.
+``read`` writes down what it was handed, ``copy`` copies it to another topic exactly once. One JSON line for each
+batch, written before the commit; then one for what came of the commit. Lines survive SIGKILL. SIGTERM lets the
+member leave.
 """
 
 from __future__ import annotations
@@ -11,17 +10,17 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
+from headwater import failpoint
 from headwater.client.consumer import Consumer
 from headwater.errors import FencedMember
 from headwater.log import open_log
 
 
-def run(lake: Path, topic: str, group: str, journal: Path, lease_s: float, batch_rows: int = 50) -> None:
+def read(lake: Path, topic: str, group: str, journal: Path, lease_s: float, batch_rows: int = 50) -> None:
     """Read until SIGTERM."""
     going = True
 
@@ -37,6 +36,7 @@ def run(lake: Path, topic: str, group: str, journal: Path, lease_s: float, batch
 
     with open_log(lake) as log:
         consumer = Consumer(log, topic, group, batch_rows=batch_rows, auto_commit=False, lease_s=lease_s)
+        say(what="began")
         while going:
             batch = consumer.poll(timeout=0.1)
             if batch is None:
@@ -52,6 +52,15 @@ def run(lake: Path, topic: str, group: str, journal: Path, lease_s: float, batch
         say(what="left")
 
 
-if __name__ == "__main__":
-    lake, topic, group, journal, *figures = sys.argv[1:]
-    run(Path(lake), topic, group, Path(journal), float(figures[0]), *(int(each) for each in figures[1:]))
+def copy(lake: Path, topic: str, target: str, group: str, plan: str) -> None:
+    """Append every ``id`` of a topic to another one, up to its end; ``plan`` says where to die (``failpoint``)."""
+    failpoint.follow(plan)
+    with (
+        open_log(lake) as log,
+        Consumer(log, topic, group, batch_rows=7, stop="latest", auto_commit=False, lease_s=0.3) as consumer,
+    ):
+        while not consumer.finished:
+            batch = consumer.poll(timeout=0.1)
+            if batch is not None:
+                with consumer.transaction() as tx:
+                    tx.append(target, batch.arrow().select(["id"]))
