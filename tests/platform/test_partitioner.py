@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import random
+import re
 import struct
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
+from headwater import duck
 from headwater.log.partitioner import hashes, partition_of
-from headwater.types import arrow_type
+from headwater.types import arrow_type, lower_sql
 
 KAFKA = {
     "21": -973932308,
@@ -126,6 +129,26 @@ def test_many_keys_of_all_lengths_in_one_column(seed: int) -> None:
     assert hashes([pa.chunked_array([wide])]).tolist()[::997] == [murmur2(struct.pack(">q", n)) for n in wide[::997]]
     spread = np.bincount(partition_of([pa.chunked_array([wide])], 16))
     assert spread.min() > 0.9 * len(wide) / 16
+
+
+def test_the_published_vectors_are_true() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "topics.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(.+?)` \| `(.+?)` \| `?([0-9a-f]*)`? \| (-?\d+) \| (\d+) \|$", page, re.MULTILINE)
+    assert len(rows) > 20
+    for kinds, key, canonical, expected, of_12 in rows:
+        composite = "," in kinds and "(" not in kinds
+        columns = zip(kinds.split(", "), key.split(", "), strict=True) if composite else [(kinds, key)]
+        keys = [_typed(kind, text) for kind, text in columns]
+        assert murmur2(bytes.fromhex(canonical)) == int(hashes(keys)[0]) == int(expected) % 2**32, key
+        assert partition_of(keys, 12).tolist() == [int(of_12)]
+
+
+def _typed(kind: str, text: str) -> pa.ChunkedArray:
+    """A key as DuckDB reads it and as files hold it."""
+    with duck.connect(for_files=True) as connection:
+        value = connection.sql("SELECT CAST(nullif($text, 'NULL') AS " + kind + ") AS v", params={"text": text})
+        lowered = value.project(f"{lower_sql('v', kind)} AS v").to_arrow_table()["v"]
+    return lowered.cast(arrow_type(kind))
 
 
 def test_no_keys_at_all() -> None:

@@ -21,6 +21,7 @@ from headwater import duck, record
 from headwater import position as positions
 from headwater.catalog.records import Step, Topic, View
 from headwater.client.buffer import OnFull
+from headwater.client.letters import DeadLetters
 from headwater.client.producer import BLOCK_S, BUFFER_BYTES, LINGER_MS, Durability, OnError, Producer
 from headwater.config import MIB, Settings
 from headwater.errors import (
@@ -34,12 +35,15 @@ from headwater.errors import (
     UnknownColumn,
 )
 from headwater.lake import history
+from headwater.lake.dependents import views_reading
 from headwater.lake.resolve import Reference, Resolved, resolve
 from headwater.lake.result import Result, fetch
 from headwater.lake.watch import Watch
-from headwater.log import Log, base, generations, leases, open_log, quarantine, read, retention, tags
+from headwater.log import Log, administration, base, generations, leases, open_log, quarantine, read, retention, tags
 from headwater.log.names import near
+from headwater.log.repartition import repartition
 from headwater.log.rows import CurrentRows, records_sql
+from headwater.log.topic_settings import Value
 from headwater.schema import Schema
 from headwater.types import quote
 
@@ -320,6 +324,30 @@ class Lake:
         """Forget a tag; NameNotFound."""
         tags.drop(self.log, name)
 
+    def create_topic(self, name: str, columns: Mapping[str, str] | Schema, **options: Any) -> Topic:
+        """Create a topic for producers: ``create_topic("shop.events.clicks", {"user": "BIGINT"}, retention="7d")``.
+
+        ``options``: key, partitions, kind, and what ``alter_topic`` takes. UsageError, DuplicateName.
+        """
+        return administration.create(self.log, name, columns, **options)
+
+    def alter_topic(self, name: str, **options: Value) -> Topic:
+        """Change a topic's settings (retention, cleanup, ...), description, owner, criticality, classification."""
+        return administration.alter(self.log, name, **options)
+
+    def drop_topic(self, name: str) -> None:
+        """Drop a topic; UsageError when views read it, or dead letters of it are open. Older positions read it."""
+        administration.drop(self.log, name, views_reading)
+
+    def repartition(self, name: str, partitions: int) -> None:
+        """Give a topic another number of partitions; records stay where they are (see ``log.repartition``)."""
+        repartition(self.log, name, partitions)
+
+    @property
+    def dlq(self) -> DeadLetters:
+        """The dead letters: list, show, redrive, discard."""
+        return DeadLetters(self.log)
+
     def topics(self) -> list[Topic]:
         """Every topic at this lake's position."""
         return self.log.topics(self._pinned_commit())
@@ -456,16 +484,17 @@ def _is_unique(topic: Topic, topics: Sequence[Topic]) -> bool:
 
 def _copy_table(own: duckdb.DuckDBPyConnection, name: str, rows: pa.RecordBatchReader, *, short: bool) -> None:
     """Create ``source.namespace.table`` (or ``views.name``) and, for a unique last part, a view of it."""
-    *place, last = name.split(".")
+    *place, last = name.split(".", 2)  # shop.public."orders.dlq"
     if len(place) == 2:
         own.execute(f"ATTACH IF NOT EXISTS ':memory:' AS {quote(place[0])}")
     if place:
         own.execute(f"CREATE SCHEMA IF NOT EXISTS {'.'.join(quote(part) for part in place)}")
     own.register("copied", rows)
-    own.execute(f"CREATE TABLE {_quoted(name)} AS FROM copied")
+    table = ".".join(quote(part) for part in (*place, last))
+    own.execute(f"CREATE TABLE {table} AS FROM copied")
     own.unregister("copied")
     if short:
-        own.execute(f"CREATE VIEW {quote(last)} AS FROM {_quoted(name)}")
+        own.execute(f"CREATE VIEW {quote(last)} AS FROM {table}")
 
 
 def _quoted(full_name: str) -> str:
