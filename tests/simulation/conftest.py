@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from headwater.log import Log, open_log
 from headwater.testing import mutations, shim
 from headwater.testing.recording import Recorded
 from headwater.testing.workloads import WORKLOADS
@@ -70,3 +71,9 @@ def recorded(request: pytest.FixtureRequest, shimmed: shim.Server, module_arena:
     run = Recorded(shimmed, module_arena / request.param, request.param, module_seed)
     assert run.run() == 0
     return run
+
+
+@pytest.fixture
+def log(arena: Path) -> Iterator[Log]:
+    with open_log(arena / "lake", create=True) as opened:
+        yield opened

@@ -62,7 +62,7 @@ def file_of(folder: Path, kind: str, topic: str = TOPIC) -> Path:
     table = {"hot": "batch", "segment": "segment", "base": "base"}[kind]
     with open_log(folder) as log, log.catalog.read() as connection:
         query = f"SELECT f.path FROM file f JOIN {table} x ON x.file = f.id WHERE x.topic = ? ORDER BY f.id DESC"
-        return folder / connection.exec_driver_sql(query, (log.topic(topic).id,)).scalars().all()[0]
+        return folder / str(connection.exec_driver_sql(query, (log.topic(topic).id,)).scalars().all()[0])
 
 
 def flipped(path: Path, place: int, bit: int) -> Iterator[None]:

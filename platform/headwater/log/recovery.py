@@ -67,11 +67,19 @@ def check_hot(log: Log, budget_bytes: int = CHECK_BYTES_MAX) -> int:
 
 
 def remove_orphans(log: Log, grace_s: float = ORPHAN_GRACE_S) -> int:
-    """Unlink data files that the catalog does not know and that are older than the grace; returns how many."""
-    found = orphans(log, grace_s)
-    for name in found:
-        log.storage.remove(name)
-    return len(found)
+    """Unlink data files that the catalog does not know and that are older than the grace; returns how many.
+
+    At most ``REMOVED_AT_ONCE`` of them, and as the one writer: a file that a commit is about to name is named
+    before or gone before, never gone after.
+    """
+    old = orphans(log, grace_s)[:REMOVED_AT_ONCE]
+    if not old:
+        return 0
+    with log.catalog.write() as connection:
+        named = set(connection.execute(select(tables.file.c.path).where(tables.file.c.path.in_(old))).scalars())
+        for name in set(old) - named:
+            log.storage.remove(name)
+    return len(old) - len(named)
 
 
 def orphans(log: Log, grace_s: float = ORPHAN_GRACE_S) -> list[str]:

@@ -308,6 +308,8 @@ class Transaction:
     def _insert_batches(self, connection: Connection, number: int, time: int) -> None:
         if not self._staged:
             return
+        for writer in self._files:  # orphans are removed under the same lock, so this stays true until COMMIT
+            self.log.storage.require(writer.name, writer.length)
         files = [
             _INSERT_FILE.run(
                 connection, {"path": writer.name, "kind": "hot", "bytes": writer.length, "created": time}

@@ -85,6 +85,12 @@ class Storage:
             return self.path(name).stat().st_size == size
         return False
 
+    def require(self, name: str, size: int) -> None:
+        """StorageError unless the file is there with exactly this size: what is named must exist."""
+        if not self.holds(name, size):
+            todo = "Nothing was published; do it again. Who removes files of a lake, or set the clock forward?"
+            raise StorageError("a file was removed before it was published", where=name, todo=todo)
+
     def modified_s(self, name: str) -> float:
         """When the file was last written, in seconds since 1970; now for one that is gone."""
         with suppress(FileNotFoundError):
