@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import suppress
 
+from headwater.catalog import published
 from headwater.config import Settings
 from headwater.errors import CorruptFile, OwnedElsewhere
-from headwater.log import archive, base, budget, chain_witness, compaction, merge, patrol, recovery, retention, seal
+from headwater.log import (
+    archive,
+    base,
+    budget,
+    chain_witness,
+    compaction,
+    merge,
+    patrol,
+    recovery,
+    retention,
+    seal,
+    witness,
+)
 from headwater.log.log import Log
 from headwater.ownership import own
 
 OWNER = "maintenance"
+PUBLISH_S = 10.0
+"""How stale a reader may be that may not write the folder."""
+PUBLISH_SHARE = 0.02
+"""... and more when copying the catalog would take a larger share of the time than this."""
 TAIL_S = 3.0
 """Commits younger than this stay hot: the pipeline and watching readers take them next, and hot is quicker."""
 
@@ -36,6 +54,7 @@ def run_once(log: Log, settings: Settings, *, force: bool = False) -> dict[str, 
                     base.write(log, topic, log.newest_commit(), settings)
                     done["bases"] += 1
             done["removed"] = recovery.remove_retired(log, settings.file_grace_s)
+            witness.write(log.catalog)
     except OwnedElsewhere:
         return done
     return done
@@ -66,6 +85,27 @@ def compact(log: Log, settings: Settings, *, force: bool = False) -> int:
     """Compact every topic that asks for it; returns how many records went. The caller owns ``maintenance``."""
     upto = retention.readable(log, settings).floor
     return sum(compaction.compact(log, topic, upto, settings, force=force) for topic in log.topics(hidden=True))
+
+
+class Publisher:
+    """Publishes the catalog for readers that may not write: when it changed, every ``PUBLISH_S`` at most."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self._version = -1
+        self._next = 0.0
+
+    def publish(self, *, now: bool = False) -> bool:
+        """Whether a new copy was made. ``now``: files were rewritten, so do not wait."""
+        began = time.monotonic()
+        version = self._log.catalog_version()
+        if version == self._version or (began < self._next and not now):
+            return False
+        published.publish(self._log.folder, self._log.newest_commit())
+        self._version = version
+        ended = time.monotonic()
+        self._next = ended + max(PUBLISH_S, (ended - began) / PUBLISH_SHARE)
+        return True
 
 
 def start(log: Log) -> dict[str, int]:

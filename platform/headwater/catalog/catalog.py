@@ -41,10 +41,15 @@ class Catalog:
         with self.read() as connection:
             migrations.require_current(connection, str(path))
 
+    @property
+    def path(self) -> Path:
+        """The SQLite file."""
+        return self.folder / FILE
+
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """A consistent read transaction; keep it to milliseconds (an open one keeps the WAL from shrinking)."""
-        with _as_catalog_error(self.folder), self._engine.connect() as connection:
+        with as_catalog_error(self.folder), self._engine.connect() as connection:
             connection.exec_driver_sql("BEGIN")
             try:
                 yield connection
@@ -58,7 +63,7 @@ class Catalog:
         When this returns, the transaction is durable. When it raises from COMMIT itself the outcome is
         unknown to the caller, who re-reads its producer's position.
         """
-        with _as_catalog_error(self.folder), queued(self._lock), self._engine.connect() as connection:
+        with as_catalog_error(self.folder), queued(self._lock), self._engine.connect() as connection:
             connection.exec_driver_sql("BEGIN IMMEDIATE")
             try:
                 yield connection
@@ -123,7 +128,8 @@ def _engine(path: Path) -> Engine:
 
 
 @contextmanager
-def _as_catalog_error(folder: Path) -> Iterator[None]:
+def as_catalog_error(folder: Path) -> Iterator[None]:
+    """SQLite's errors as ours, with what to do."""
     try:
         yield
     except HeadwaterError:

@@ -101,7 +101,8 @@ def _kept(log: Log, topic: Topic, segments: Sequence[Segment], settings: Setting
     void = " AND ".join(f"{name} IS NULL" for name in others) or "false"
     cut = to_datetime(log.clock.now_us() - int(topic.settings.delete_retention_s * 1e6))
     sql = (
-        f"SELECT max({record.OFFSET}) AS place, arg_max({void} AND {record.INGESTED_AT} < $cut, {record.OFFSET}) AS gone"
+        f"SELECT max({record.OFFSET}) AS place,"
+        f" arg_max({void} AND {record.INGESTED_AT} < $cut, {record.OFFSET}) AS gone"
         f" FROM ({source}) GROUP BY {keys}"
     )
     limit = f"{settings.maintenance_memory_bytes_max // MIB}MiB"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 import time
@@ -13,16 +14,17 @@ from types import TracebackType
 from typing import Any
 
 import pyarrow as pa
-from sqlalchemy import Connection, bindparam, select, update
+from sqlalchemy import Connection, bindparam, func, select, update
 from sqlalchemy.dialects.sqlite import insert
 
 from headwater.catalog import tables
 from headwater.catalog.catalog import FILE, Catalog, new_incarnation, put_setting
 from headwater.catalog.live import Live
+from headwater.catalog.published import PublishedCatalog, SilentLive
 from headwater.catalog.records import MAX_COMMIT, CommitInfo, ProducerState, Step, Topic, View, to_datetime, to_micros
 from headwater.clock import Clock, SystemClock
-from headwater.errors import NameNotFound, NotYet
-from headwater.log import archive, names, read, topics, views
+from headwater.errors import Expired, NameNotFound, NotYet
+from headwater.log import archive, names, read, topics, views, witness
 from headwater.log.fold import fold_sql
 from headwater.log.transaction import Transaction
 from headwater.storage import Storage
@@ -48,23 +50,33 @@ _COMMITS = (
 )
 
 
-def open_log(folder: Path, *, create: bool = False, clock: Clock | None = None) -> Log:
-    """The log in ``folder``. With ``create``, an empty one is made where there is none."""
-    return Log(folder, create=create, clock=clock or SystemClock())
+def open_log(folder: Path, *, create: bool = False, clock: Clock | None = None, read_only: bool | None = None) -> Log:
+    """The log in ``folder``. With ``create``, an empty one is made where there is none.
+
+    ``read_only`` reads the newest published catalog copy and follows it, some seconds stale; the default is to
+    do so where this process may not write the folder. CatalogError when the catalog is older than the folder.
+    """
+    if read_only is None:
+        read_only = not create and (folder / FILE).exists() and not os.access(folder, os.W_OK)
+    return Log(folder, create=create, clock=clock or SystemClock(), read_only=read_only)
 
 
 class Log:
     """Thread-safe; any number of processes may hold the same folder open. A context manager."""
 
-    def __init__(self, folder: Path, *, create: bool, clock: Clock) -> None:
+    def __init__(self, folder: Path, *, create: bool, clock: Clock, read_only: bool = False) -> None:
         self.folder = folder
+        self.read_only = read_only
         self.clock = clock
         self.storage = Storage(folder)
         if create:
             refuse_remote(folder)
             self.storage.make_folder("", *FOLDERS)
-        self.catalog = Catalog(folder, create=create)
-        self.live = Live(folder, clock)
+        self.catalog = PublishedCatalog(folder) if read_only else Catalog(folder, create=create)
+        if not read_only:
+            witness.require_newer(self.catalog)
+        self.live = SilentLive(folder, clock) if read_only else Live(folder, clock)
+        self._wrote = False
         self._newest = 0
         self._arrived = threading.Condition()
         self._look_lock = threading.Lock()
@@ -106,19 +118,22 @@ class Log:
 
     def published(self, number: int) -> None:
         """Wake this process's waiters; a transaction calls it."""
+        self._wrote = True
         with self._look_lock:
             self._newest = max(self._newest, number)
         with self._arrived:
             self._arrived.notify_all()
 
     def commit_info(self, number: int) -> CommitInfo:
-        """NotYet when there is no such commit."""
+        """NotYet when there is no such commit yet, Expired when retention has removed it."""
         with self.catalog.read() as connection:
             row = connection.execute(select(tables.commit).where(tables.commit.c.number == number)).one_or_none()
         if row is None:
             archived = archive.commits(self, number - 1, number, 1)
             if archived:
                 return archived[0]
+            if 0 < number <= self.newest_commit():
+                raise Expired(f"commit {number} is beyond what is kept", todo="Read a later position.")
             raise NotYet(f"there is no commit {number}", todo=f"The newest is {self.newest_commit()}.")
         return _commit_info(row)
 
@@ -310,6 +325,8 @@ class Log:
             if self._looker is not None:
                 self._looker.close()
                 self._looker = None
+        if self._wrote and self.folder.is_dir():
+            witness.write(self.catalog)
         self.catalog.close()
 
     def __enter__(self) -> Log:
@@ -344,6 +361,11 @@ class Log:
 
     def _look(self) -> int:
         """The newest commit, at the price of one pragma when no other process has written."""
+        if self.read_only:
+            with self.catalog.read() as connection:
+                self._newest = connection.execute(select(func.max(tables.commit.c.number))).scalar_one() or 0
+            self._seen = (self._newest, self._newest)
+            return self._newest
         with self._look_lock:
             if self._looker is None:
                 path = self.folder / FILE

@@ -14,7 +14,7 @@ from headwater import logs
 from headwater.config import Project
 from headwater.errors import HeadwaterError, Retryable
 from headwater.log import open_log
-from headwater.maintenance import OWNER, housekeep, run_once, start
+from headwater.maintenance import OWNER, Publisher, housekeep, run_once, start
 from headwater.service.signals import stop_signals
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ def run(project: Project) -> None:
     with stop_signals() as stop, open_log(project.lake_dir, create=True) as log, _Beat(log) as beat:
         log_lines.info("ready; removed %d files of writers that died", start(log)["orphans"])
         keeps_house = 0.0
+        publisher = Publisher(log)
         while not stop.is_set():
             began = time.monotonic()
             try:
@@ -42,6 +43,7 @@ def run(project: Project) -> None:
                 if began >= keeps_house:
                     done |= housekeep(log, project.settings)
                     keeps_house = began + project.settings.housekeeping_s
+                publisher.publish(now=done["sealed"] > 0)
                 beat.says(state="running", error=None)
             except HeadwaterError as error:
                 beat.says(state="error", error=str(error))
