@@ -66,6 +66,19 @@ def _normal(text: str, old: str, new: str) -> str:
     return str(found)
 
 
+def spelled(scalar: pa.Scalar, duckdb_type: str) -> str:
+    """The text of a file value: the way back from ``value``."""
+    kind = types.canonical(duckdb_type)
+    table = pa.table({"v": pa.repeat(scalar, 1)})
+    own = connection()
+    own.register("spelled", table)
+    try:
+        [(found,)] = own.execute(f"SELECT CAST({types.lift_sql('v', kind)} AS VARCHAR) FROM spelled").fetchall()
+    finally:
+        own.unregister("spelled")
+    return str(found)
+
+
 def column(field: Field, text: str | None, rows: int) -> pa.Array:
     """``rows`` times what ``text`` stands for; NULL without one."""
     kind = types.arrow_type(field.type)

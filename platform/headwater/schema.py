@@ -20,7 +20,7 @@ class Field:
     """One column. ``type`` is a canonical DuckDB type text, ``source_type`` what the source calls it.
 
     Defaults are texts (see ``headwater.default``). Nullable is not optional: a column that may be NULL must
-    still be given, unless it has a default, and that may be NULL only where ``null_default`` says so.
+    still be given, unless it has a default, and that is NULL only where it is said.
     """
 
     id: int
@@ -33,8 +33,10 @@ class Field:
     """What records older than the column read; never changes, for it would change what they say."""
     write_default: str | None = None
     """What a record is given whose producer leaves the column out."""
+    null_initial: bool = False
+    """Older records read NULL, and that was said; without it they do too, but nobody may rely on it."""
     null_default: bool = False
-    """NULL is the default wherever the two above are None."""
+    """NULL is what a record is given whose producer leaves the column out."""
     write_type: str = ""
     """The narrower type that producers must keep to, where older records need the wider ``type``; else empty."""
 
@@ -51,7 +53,7 @@ class Field:
     @property
     def fills_older(self) -> bool:
         """Whether it is declared what records older than the column read."""
-        return self.null_default or self.initial_default is not None
+        return self.null_initial or self.initial_default is not None
 
 
 @dataclass(frozen=True, kw_only=True)

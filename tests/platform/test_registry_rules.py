@@ -47,7 +47,7 @@ GOLDEN: dict[str, tuple[Schema, str, str, str]] = {
     "nothing": (V1, "", "", ""),
     "add with a default": (
         plus(Field(id=9, name="x", type="INTEGER", initial_default="0", write_default="0")), "", "", ""),
-    "add with NULL as its default": (plus(Field(id=9, name="x", type="INTEGER", null_default=True)), "", "", ""),
+    "add with NULL as its default": (plus(Field(id=9, name="x", type="INTEGER", null_initial=True)), "", "", ""),
     "add nullable, no default": (plus(Field(id=9, name="x", type="INTEGER")), "ADDED_WITHOUT_DEFAULT", "", ""),
     "add required, no default": (
         plus(Field(id=9, name="x", type="INTEGER", nullable=False)), "REQUIRED_WITHOUT_DEFAULT", "", ""),
@@ -66,7 +66,7 @@ GOLDEN: dict[str, tuple[Schema, str, str, str]] = {
             replace(f, name={"n": "price", "price": "n"}.get(f.name, f.name)) for f in V1.fields)),
         "NAME_REUSED", "NAME_REUSED", ""),
     "the name of another field, gone": (
-        replace(V1, fields=(*without("n").fields, Field(id=9, name="N", type="INTEGER", null_default=True))),
+        replace(V1, fields=(*without("n").fields, Field(id=9, name="N", type="INTEGER", null_initial=True))),
         "NAME_REUSED", "NAME_REUSED REMOVED_WITHOUT_DEFAULT", ""),
     "int to bigint": (with_field("n", type="BIGINT"), "", "TYPE_WIDENED", ""),
     "int to smallint": (with_field("n", type="SMALLINT"), "TYPE_NARROWED", "", ""),
@@ -149,7 +149,7 @@ def test_what_the_partitioner_hashes_alike_is_what_keys_may_become() -> None:
 
 def test_transitive_modes_look_at_every_version_and_the_others_at_the_latest() -> None:
     v2 = without("n")
-    v3 = replace(V1, fields=(*v2.fields, Field(id=9, name="n", type="VARCHAR", null_default=True)))
+    v3 = replace(V1, fields=(*v2.fields, Field(id=9, name="n", type="VARCHAR", null_initial=True)))
     assert check(v3, {1: V1, 2: v2}, "BACKWARD") == []
     (found,) = check(v3, {1: V1, 2: v2}, "BACKWARD_TRANSITIVE")
     assert (found.rule, found.field, found.old, found.new) == ("NAME_REUSED", "n", 1, 3)

@@ -47,17 +47,18 @@ def assign(proposal: Proposal, versions: Mapping[int, Schema], *, replaces: bool
     newest = versions[max(versions)] if versions else Schema(fields=())
     fresh = max((each.id for schema in versions.values() for each in schema.fields), default=0) + 1
     fields: list[Field] = []
-    for proposed in proposal.fields:
-        old = _old(proposed, proposal, newest)
-        kind = types.canonical(proposed.type)
+    for given in proposal.fields:
+        old = _old(given, proposal, newest)
+        kind = types.canonical(given.declared_type)
+        proposed = replace(given, type=kind, write_type="")
         if old is None or (replaces and not promotion.related(old.declared_type, kind)):
-            fields.append(replace(proposed, id=fresh, type=kind, initial_default=proposed.write_default))
+            fields.append(_fresh(proposed, fresh))
             fresh += 1
         else:
             kept = old.initial_default
             if kept is not None and promotion.related(old.type, kind):
                 kept = default.promoted(kept, old.type, kind)
-            fields.append(replace(proposed, id=old.id, type=kind, initial_default=kept))
+            fields.append(replace(proposed, id=old.id, initial_default=kept, null_initial=old.null_initial))
     _refuse_twins(fields)
     if proposal.key is None:
         key = tuple(each.name for name in newest.key for each in fields if each.id == newest.field(name).id)
@@ -73,7 +74,8 @@ def assign(proposal: Proposal, versions: Mapping[int, Schema], *, replaces: bool
 def settle(schema: Schema, versions: Mapping[int, Schema]) -> Schema:
     """The version as it is kept: a type narrower than an older version's is what producers write, not what is read.
 
-    All records of a topic, the oldest too, are read in the shape of the newest version.
+    All records of a topic, the oldest too, are read in the shape of the newest version. A new field whose default for
+    older records is not said has the one that new records are given.
     """
     return replace(schema, fields=tuple(_settled(each, versions) for each in schema.fields))
 
@@ -81,12 +83,19 @@ def settle(schema: Schema, versions: Mapping[int, Schema]) -> Schema:
 def _settled(proposed: Field, versions: Mapping[int, Schema]) -> Field:
     declared = proposed.declared_type
     before = [old.declared_type for version in versions.values() if (old := version.by_id(proposed.id))]
+    if not before and not proposed.fills_older:
+        proposed = _fresh(proposed, proposed.id)
     if not all(promotion.related(declared, each) for each in before):
         return replace(proposed, type=declared, write_type="")
     wide = promotion.widest([*before, declared])
     if wide == declared:
         return replace(proposed, type=declared, write_type="")
     return replace(proposed, type=wide, write_type=declared)
+
+
+def _fresh(proposed: Field, field_id: int) -> Field:
+    """A new field: what new records are given is what older ones read."""
+    return replace(proposed, id=field_id, initial_default=proposed.write_default, null_initial=proposed.null_default)
 
 
 def _old(proposed: Field, proposal: Proposal, newest: Schema) -> Field | None:

@@ -157,10 +157,10 @@ def _numbers(samples: Sequence[Any]) -> list[Any]:
 
 def _has_default(field: Field, *, older: bool) -> bool:
     if not older:
-        return field.write_default is not None or field.initial_default is not None or field.null_default
+        return bool(field.optional or field.fills_older)
     if not field.nullable:
         return field.initial_default is not None and field.write_default is not None
-    return field.initial_default is not None or field.null_default
+    return field.initial_default is not None or field.null_initial
 
 
 def _reuses_a_name(new: Schema, old: Schema) -> bool:
