@@ -32,6 +32,7 @@ from headwater.errors import (
     NotDelivered,
     OffsetConflict,
     ProducerConflict,
+    ProducerError,
     UsageError,
 )
 from headwater.log import Log, seal
@@ -677,6 +678,17 @@ def test_closing_a_lake_closes_its_producers(events: Log) -> None:
     assert _numbers(events) == [1]
     with pytest.raises(UsageError, match="is closed"):
         producer.send("plain", {"n": 2})
+
+
+def test_a_defect_ends_the_producer_and_leaves_nobody_waiting(events: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    producer = Producer(events)
+    with monkeypatch.context() as broken:
+        broken.setattr("headwater.client.publish.Publisher._part", lambda *_: 1 / 0)
+        with pytest.raises(ProducerError, match="ZeroDivisionError"):
+            producer.send("plain", {"n": 1}).result(10)
+    with pytest.raises(ProducerError, match="ZeroDivisionError"):
+        producer.send("plain", {"n": 2})
+    producer.close()
 
 
 def test_options_are_checked(events: Log) -> None:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,14 +24,27 @@ from sqlalchemy import Connection
 from headwater import Producer
 from headwater.client import events as event_ids
 from headwater.client import sequence
+from headwater.client.consumer import Consumer
 from headwater.client.producer import RELAXED_AGE_MS
+from headwater.client.publish import Publisher
 from headwater.config import Settings
-from headwater.errors import BufferFull, CatalogError, Fenced, OffsetConflict, ProducerConflict, StorageError
-from headwater.log import Log, open_log, seal
+from headwater.errors import (
+    BufferFull,
+    CatalogError,
+    Fenced,
+    FencedMember,
+    NameNotFound,
+    OffsetConflict,
+    ProducerConflict,
+    StorageError,
+)
+from headwater.log import Log, Transaction, open_log, seal
+from headwater.log.repartition import repartition
 from headwater.log.verify import verify
 from headwater.testing import producing
 from headwater.testing.faults import FaultyStorage
 from headwater.testing.producing import LEFT, RIGHT
+from headwater.testing.writer import Writer
 
 COUNT = 6
 FORKS = multiprocessing.get_context("forkserver")
@@ -349,6 +363,88 @@ def test_a_window_is_bounded(lake: Log, monkeypatch: pytest.MonkeyPatch) -> None
         with pytest.raises(BufferFull, match="dedupe window"):
             producer.send(RIGHT, {"n": 10}, event_id="10").result()
         assert producer.send(RIGHT, {"n": 10}, event_id="9").result().duplicates == 1
+
+
+# ---- beside consumers, other threads and administration
+
+
+def test_read_process_write_is_one_commit(lake: Log) -> None:
+    with Producer(lake) as producer, Consumer(lake, RIGHT, "doubling", auto_commit=False) as consumer:
+        producer.send(RIGHT, [{"n": n} for n in range(10)]).result()
+        for attempt in range(2):
+            batch = consumer.poll(10)
+            assert batch is not None
+            assert batch.table.column("n").to_pylist() == list(range(10)), "an aborted transaction moved the group on"
+            with producer.transaction() as writing:
+                writing.send(LEFT, [{"n": n, "part": 2 * n} for n in batch.table.column("n").to_pylist()])
+                writing.commit_offsets(consumer)
+                if attempt == 0:
+                    writing.abort()
+        assert consumer.poll(0) is None
+    assert sorted(_numbers(lake, LEFT)) == list(range(10))
+    with Consumer(lake, RIGHT, "doubling") as consumer:
+        assert consumer.poll(0.1) is None
+
+
+def test_a_fenced_consumer_does_not_break_the_producer(lake: Log) -> None:
+    with Producer(lake) as producer, Consumer(lake, RIGHT, "g", auto_commit=False) as consumer:
+        producer.send(RIGHT, {"n": 1}).result()
+        assert consumer.poll(10) is not None
+        with producer.transaction() as tx:
+            tx.send(LEFT, {"n": 1, "part": 0})
+            tx.commit_offsets(consumer)
+            with lake.catalog.write() as connection:
+                connection.exec_driver_sql("UPDATE assignment SET owner = 'another', generation = generation + 1")
+            with pytest.raises(FencedMember):
+                tx.commit()
+        assert _numbers(lake, LEFT) == []
+        producer.send(LEFT, {"n": 2, "part": 0})
+    assert _numbers(lake, LEFT) == [2]
+
+
+def test_threads_share_a_producer_and_each_keeps_its_order(lake: Log) -> None:
+    with Producer(lake) as producer:
+
+        def send(me: int) -> None:
+            for n in range(50):
+                producer.send(RIGHT, {"n": me * 1000 + n})
+
+        threads = [threading.Thread(target=send, args=(me,)) for me in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    numbers = _numbers(lake, RIGHT)
+    assert len(numbers) == 200
+    for me in range(4):
+        assert [n % 1000 for n in numbers if n // 1000 == me] == list(range(50))
+
+
+def test_a_topic_repartitioned_or_dropped_under_a_producer(lake: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    changed: list[str] = []
+    stage = Publisher._stage
+
+    with Producer(lake) as producer:
+
+        def staging(publisher: Publisher, tx: Transaction, part: Any) -> None:
+            """The topic changes after the rows were made for its partitions."""
+            stage(publisher, tx, part)
+            if not changed:
+                changed.append(LEFT)
+                repartition(lake, LEFT, 3)
+
+        monkeypatch.setattr(Publisher, "_stage", staging)
+        receipt = producer.send(LEFT, [{"n": n, "part": 0} for n in range(20)]).result()
+        assert set(receipt.offsets) == {2, 3, 4}
+    with Producer(lake, linger_ms=60_000) as producer:
+        accepted = producer.send(RIGHT, {"n": 1})
+        with Writer(lake, "system:other").transaction() as tx:
+            tx.drop_topic(RIGHT)
+            tx.commit()
+        with pytest.raises(NameNotFound):
+            accepted.result()
+        producer.send(LEFT, {"n": 20, "part": 0})
+    assert sorted(_numbers(lake, LEFT)) == list(range(21))
 
 
 # ---- relaxed, and the end of the interpreter

@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from headwater.catalog.records import Topic
 from headwater.client.delivery import Delivery
-from headwater.errors import BufferFull
+from headwater.errors import BufferFull, UsageError
 from headwater.log import Transaction
 
 OnFull = Literal["block", "raise"]
@@ -108,8 +108,11 @@ class Buffer:
             self._changed.notify_all()
 
     def put(self, parcel: Parcel) -> None:
-        """Queue a parcel whose bytes are reserved."""
+        """Queue a parcel whose bytes are reserved; UsageError, and they are free again, once the buffer is closed."""
         with self._changed:
+            if self._closed:
+                self.held -= parcel.bytes
+                raise UsageError("the producer was closed meanwhile", todo="Open another one.")
             self._parcels.append(parcel)
             self._waiting += parcel.bytes
             if len(self._parcels) == 1 or parcel.alone or self._waiting >= self._due_bytes:

@@ -33,6 +33,7 @@ from headwater.errors import (
     NotDelivered,
     OffsetConflict,
     PositionConflict,
+    ProducerError,
     TopicChanged,
 )
 from headwater.failpoint import hit
@@ -47,7 +48,9 @@ BACKOFF_S = 0.05
 
 _NEXT = Prepared(
     select(tables.partition.c.next_offset).where(
-        tables.partition.c.topic == bindparam("in_topic"), tables.partition.c.partition == bindparam("in_partition")
+        tables.partition.c.topic == bindparam("in_topic"),
+        tables.partition.c.partition == bindparam("in_partition"),
+        tables.partition.c.closed.is_(None),
     )
 )
 
@@ -109,11 +112,12 @@ class Publisher:
             self._attempt(parcels, sends, batch)
         except HeadwaterError as error:
             self._fail(sends, error)
-        except Exception as error:
-            self._fail(sends, error)
-            raise
+        except Exception as error:  # noqa: BLE001 -- the sending thread must not die with callers waiting for it
+            self.broken = ProducerError(f"a defect in headwater ended the producer: {type(error).__name__}: {error}")
+            self.broken.__cause__ = error
+            self._fail(sends, self.broken)
 
-    def _fail(self, sends: Sequence[Send], error: Exception) -> None:
+    def _fail(self, sends: Sequence[Send], error: HeadwaterError) -> None:
         for send in sends:
             if not send.delivery.settled:
                 send.delivery.fail(error)
@@ -351,8 +355,9 @@ def _expecting(topic: Topic, partition: int, offset: int) -> Callable[[Connectio
         row = _NEXT.run(connection, place).one_or_none()
         actual = -1 if row is None else int(row.next_offset)
         if actual != offset:
+            now = f"ends at offset {actual}, not at {offset}" if row else "takes no records (any more)"
             raise OffsetConflict(
-                f"partition {partition} ends at offset {actual}, not at {offset}",
+                f"partition {partition} {now}",
                 partition=partition,
                 expected=offset,
                 actual=actual,

@@ -451,10 +451,11 @@ class Lake:
         if self._lease is not None:
             self._lease.close()
             return
-        for producer in list(self._memory.producers):
-            producer.close()
-        self._memory.duck.close()
-        self.log.close()
+        with ExitStack() as stack:  # one that fails must not keep the others open
+            stack.callback(self.log.close)
+            stack.callback(self._memory.duck.close)
+            for producer in list(self._memory.producers):
+                stack.callback(producer.close)
 
     def __enter__(self) -> Lake:
         return self
