@@ -304,7 +304,7 @@ def test_a_waiting_consumer_wakes_for_a_commit(log: Log, writer: Writer, topic: 
 # ---- exactly once
 
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["headwater.testing.group_worker"])
+FORKS.set_forkserver_preload(["headwater.testing.group_worker", "pandas"])  # pyarrow imports pandas at its first array
 
 
 def work(folder: Path, failpoints: str) -> int | None:

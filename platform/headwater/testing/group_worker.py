@@ -36,9 +36,12 @@ def read(lake: Path, topic: str, group: str, journal: Path, lease_s: float, batc
 
     with open_log(lake) as log:
         consumer = Consumer(log, topic, group, batch_rows=batch_rows, auto_commit=False, lease_s=lease_s)
-        say(what="began")
+        began = False
         while going:
             batch = consumer.poll(timeout=0.1)
+            if not began:
+                say(what="began")
+                began = True
             if batch is None:
                 continue
             place = {"partition": batch.partition, "generation": batch.generation}
