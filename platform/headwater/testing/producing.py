@@ -83,6 +83,14 @@ def relaxed(folder: Path, pipe: Connection) -> None:
             number += 1
 
 
+def command(args: list[str], plan: str) -> None:
+    """The command line with these arguments, to its end or its death."""
+    failpoint.follow(plan)
+    from headwater.cli.main import main  # only here: the core does not know its commands
+
+    main(args)
+
+
 def _acknowledge(path: Path, number: int) -> None:
     failpoint.hit("acknowledge:before")
     with path.open("a", encoding="utf-8") as file:
