@@ -162,7 +162,7 @@ def _numbered(producer: Producer, named: bool, resume: bool) -> int | None:
 def _with_keys(frame: Frame, keys: list[str]) -> Frame:
     import pyarrow as pa
 
-    from headwater.client.convert import Text
+    from headwater.client.text import Text
     from headwater.errors import UsageError
 
     more = {}

@@ -19,8 +19,10 @@ import pyarrow.compute as pc
 
 from headwater import default, record
 from headwater.catalog.records import Topic
-from headwater.client.convert import MARK, Rows, convert, file_type
+from headwater.client.columns import Rows, file_type
+from headwater.client.convert import convert
 from headwater.client.frames import Frame
+from headwater.client.text import MARK
 from headwater.errors import InvalidRecords, UsageError
 from headwater.schema import Field, Schema
 

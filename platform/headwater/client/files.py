@@ -23,8 +23,10 @@ import pyarrow.compute as pc
 from headwater import default
 from headwater.catalog.records import Topic
 from headwater.client import door
-from headwater.client.convert import MARK, Rows, Text, convert
+from headwater.client.columns import Rows
+from headwater.client.convert import convert
 from headwater.client.frames import Frame, Original, of_table
+from headwater.client.text import MARK, Text
 from headwater.errors import InvalidRecords, UsageError
 from headwater.types import quote
 

@@ -15,7 +15,9 @@ import numpy as np
 import pyarrow as pa
 
 from headwater import default
-from headwater.client.convert import NONE, Given, Rows, Text
+from headwater.client.columns import NONE, Rows
+from headwater.client.convert import Given
+from headwater.client.text import Text
 from headwater.errors import UsageError
 from headwater.schema import Schema
 

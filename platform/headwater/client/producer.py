@@ -12,31 +12,30 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
-import re
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
-import pyarrow as pa
-
-from headwater import logs, record
+from headwater import logs
 from headwater.catalog.records import Topic
 from headwater.client import door, frames
+from headwater.client.beside import Beside
 from headwater.client.buffer import Buffer, OnFull, Parcel, Send
 from headwater.client.delivery import Delivery, Receipt
 from headwater.client.publish import Publisher
 from headwater.client.sequence import open_identity
+from headwater.client.transaction import ProducerTransaction
 from headwater.config import Settings
-from headwater.errors import BufferFull, HeadwaterError, NotDelivered, UsageError
-from headwater.log import Log, Transaction, offsets
+from headwater.errors import HeadwaterError, NotDelivered, UsageError
+from headwater.log import Log
 
 if TYPE_CHECKING:
-    from headwater.client.consumer import Consumer
+    pass
 
 Durability = Literal["fsync", "relaxed"]
 OnError = Literal["raise", "dead_letter"]
@@ -59,7 +58,6 @@ EXIT_S = 10.0
 FAILURES_MAX = 100
 """Failed deliveries that nobody has looked at and ``flush`` can raise; more are only counted."""
 
-_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _open: weakref.WeakSet[Producer] = weakref.WeakSet()
 
 
@@ -174,7 +172,7 @@ class Producer:
         expect = self._expected(topic, expect_offset)
         self._require_open()
         self._require_sequence(sequence)
-        given = _Given(event_id=event_id, event_at=event_at, headers=headers, traceparent=traceparent)
+        given = Beside(event_id=event_id, event_at=event_at, headers=headers, traceparent=traceparent)
         send = self._checked(topic, rows, given, schema_version, expect)
         if not send.table.num_rows and send.letters is None:
             send.delivery.succeed(Receipt(commit=None, rows=0))
@@ -262,7 +260,7 @@ class Producer:
     # ---- accepting
 
     def _checked(
-        self, name: str, rows: Any, given: _Given, schema_version: int | None, expect: Mapping[int, int]
+        self, name: str, rows: Any, given: Beside, schema_version: int | None, expect: Mapping[int, int]
     ) -> Send:
         topic = self._topic(name)
         door.require_producible(topic)
@@ -344,156 +342,6 @@ class Producer:
                 self._failures += 1
                 if len(self._failed) < FAILURES_MAX:
                     self._failed.append(send.delivery)
-
-
-class ProducerTransaction:
-    """Sends that become visible together; made by ``Producer.transaction``. Not thread-safe."""
-
-    def __init__(self, producer: Producer, deadline: float) -> None:
-        self._producer = producer
-        self._parcel = Parcel(sends=[], alone=True, deadline=deadline)
-        self._reserved = 0
-        self._after: list[Callable[[], None]] = []
-        self._undo: list[Callable[[], None]] = []
-        self._ended = False
-        self.commit_number: int | None = None
-        """The commit that published it, once the block is left."""
-
-    def send(
-        self,
-        topic: str,
-        rows: Any,
-        *,
-        event_id: str | Sequence[str | None] | None = None,
-        event_at: datetime | Sequence[datetime | None] | None = None,
-        headers: Mapping[str, str] | None = None,
-        traceparent: str | None = None,
-        expect_offset: int | Mapping[int, int] | None = None,
-        schema_version: int | None = None,
-    ) -> Delivery:
-        """As ``Producer.send``; the delivery is done once the transaction is."""
-        self._require_running()
-        producer = self._producer
-        given = _Given(event_id=event_id, event_at=event_at, headers=headers, traceparent=traceparent)
-        expect = producer._expected(topic, expect_offset)
-        send = producer._checked(topic, rows, given, schema_version, expect)
-        send.delivery = Delivery(producer._buffer.hurry)  # never acknowledged before the commit
-        if self._reserved + send.bytes > producer._buffer.bytes_max:
-            raise BufferFull(
-                f"the transaction holds more than the buffer's {producer._buffer.bytes_max:,} bytes",
-                todo="Commit less at once, or open the producer with a larger buffer_bytes.",
-            )
-        producer._buffer.reserve(send.bytes)
-        self._reserved += send.bytes
-        self._parcel.sends.append(send)
-        return send.delivery
-
-    def commit_offsets(self, consumer: Consumer, metadata: str = "") -> None:
-        """Store in the same commit that the consumer's group has finished what was handed out so far.
-
-        That is read-process-write exactly once. When the transaction does not commit, the consumer goes back to what
-        its group has stored. A member that lost a partition makes the commit raise FencedMember.
-        """
-        self._require_running()
-        progress = consumer.progress(metadata)
-        self._parcel.staged.append(lambda tx: offsets.stage(tx, progress))
-        self._after.append(lambda: consumer._stored(progress))
-        self._undo.append(consumer.rewind)
-
-    def stage(self, act: Callable[[Transaction], None]) -> None:
-        """Have ``act`` add to the log transaction of this commit; it may be called again when the commit is retried."""
-        self._require_running()
-        self._parcel.staged.append(act)
-
-    def abort(self) -> None:
-        """Nothing of it becomes visible; later sends of the block are refused."""
-        if self._ended:
-            return
-        self._ended = True
-        self._producer._buffer.release(self._reserved)
-        error = NotDelivered("the transaction was aborted", where=self._producer.name)
-        for send in self._parcel.sends:
-            send.delivery.seen = True
-            send.delivery.fail(error)
-        for undo in self._undo:
-            undo()
-
-    def commit(self) -> None:
-        """Publish now; leaving the block does it as well. Raises what the commit failed with, nothing being visible."""
-        if self._ended:
-            return
-        assert self._parcel.deadline is not None
-        if time.monotonic() > self._parcel.deadline:
-            self.abort()
-            raise NotDelivered("the transaction ran out of time, and nothing of it is visible", todo="Begin it again.")
-        if not any(send.table.num_rows or send.letters is not None for send in self._parcel.sends) and not (
-            self._parcel.staged
-        ):
-            self.abort()
-            return
-        self._ended = True
-        marker = self._marker()
-        self._producer._queue(self._parcel)
-        try:
-            self.commit_number = marker.result().commit
-        except BaseException:
-            for send in self._parcel.sends:
-                send.delivery.seen = True
-            for undo in self._undo:
-                undo()
-            raise
-        for after in self._after:
-            after()
-
-    def _marker(self) -> Delivery:
-        """The delivery that stands for all of them: they have one fate."""
-        if not self._parcel.sends:
-            raise UsageError(
-                "a producer's transaction commits offsets with records", todo="Use Consumer.commit without any."
-            )
-        return self._parcel.sends[-1].delivery
-
-    def _require_running(self) -> None:
-        if self._ended:
-            raise UsageError("the transaction has ended", where=self._producer.name)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Given:
-    """What ``send`` is told beside the rows, as the metadata columns that it stands for."""
-
-    event_id: str | Sequence[str | None] | None
-    event_at: datetime | Sequence[datetime | None] | None
-    headers: Mapping[str, str] | None
-    traceparent: str | None
-
-    def on(self, frame: frames.Frame, topic: Topic) -> frames.Frame:
-        more: dict[str, Any] = {}
-        if self.event_id is not None:
-            ids = [self.event_id] if isinstance(self.event_id, str) else list(self.event_id)
-            more[record.EVENT_ID] = _as_many(ids, frame.rows, "event_id")
-        if self.event_at is not None:
-            one = isinstance(self.event_at, datetime)
-            times = [self.event_at] * frame.rows if one else list(self.event_at)  # type: ignore[arg-type]
-            more[record.EVENT_AT] = _as_many(times, frame.rows, "event_at")
-        headers = dict(self.headers or {})
-        if self.traceparent is not None:
-            if not _TRACEPARENT.fullmatch(self.traceparent):
-                raise UsageError(f"{self.traceparent!r} is no W3C traceparent", todo="It looks like 00-<32>-<16>-01.")
-            headers["traceparent"] = self.traceparent
-        if headers:
-            array = pa.array([headers], record.EXPLICIT[record.HEADERS])
-            more[record.HEADERS] = pa.chunked_array([pa.repeat(array[0], frame.rows)])
-        twice = sorted(more.keys() & frame.columns.keys())
-        if twice:
-            raise UsageError(f"{twice[0]} is both a column of the rows and an argument", where=topic.name)
-        return frame.with_columns(more) if more else frame
-
-
-def _as_many(values: list[Any], rows: int, what: str) -> list[Any]:
-    if len(values) != rows:
-        raise UsageError(f"{len(values)} values of {what} for {rows} rows", todo="Give one for each row.")
-    return values
 
 
 def _require(name: str, value: str, known: Sequence[str]) -> None:

@@ -15,7 +15,6 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import xxhash
 from sqlalchemy import Connection, bindparam, select
 
 from headwater import record
@@ -305,7 +304,7 @@ class Publisher:
         rows = sum(send.table.num_rows for send in sends)
         if given is None:
             return sequence.Batch(sequence=self.next, rows=rows, digest=uuid.uuid4().hex)
-        return sequence.Batch(sequence=given, rows=rows, digest=_digest(sends))
+        return sequence.Batch(sequence=given, rows=rows, digest=sequence.digest_of(_contents(sends)))
 
     def _reopen(self) -> bool:
         """A producer without a name whose row was forgotten takes another name: nobody else ever had its own."""
@@ -349,6 +348,14 @@ def _letters(parts: Sequence[_Part]) -> Iterator[tuple[str, pa.Table]]:
             yield part.topic.name, pa.concat_tables(letters, promote_options="default")
 
 
+def _contents(sends: Sequence[Send]) -> Iterator[tuple[str, pa.Table]]:
+    """What a batch is recognised by: its rows, and the bytes of those that were refused."""
+    for send in sends:
+        yield send.topic.name, send.table
+        if send.letters is not None:
+            yield send.topic.name, send.letters.select(["original"])
+
+
 def _expecting(topic: Topic, partition: int, offset: int) -> Callable[[Connection, CommitInfo], None]:
     def act(connection: Connection, _: CommitInfo) -> None:
         place = {"in_topic": topic.id, "in_partition": partition}
@@ -374,34 +381,3 @@ def _before(deadline: float) -> Callable[[Connection, CommitInfo], None]:
             raise NotDelivered("the transaction ran out of time, and nothing of it is visible", todo="Begin it again.")
 
     return act
-
-
-def _digest(sends: Sequence[Send]) -> str:
-    """xxh3-128 of what was sent, whatever it was cut into in memory: equal values have equal bytes once taken anew."""
-    found = xxhash.xxh3_128()
-    for send in sends:
-        letters = [] if send.letters is None else [send.letters.select(["original"])]
-        for table in (send.table.select(sorted(send.table.column_names)), *letters):
-            found.update(send.topic.name.encode())
-            with pa.ipc.new_stream(pa.PythonFile(_Hashing(found), "w"), table.schema) as stream:
-                stream.write_table(table.take(pa.array(np.arange(table.num_rows))).combine_chunks())
-    return found.hexdigest()
-
-
-class _Hashing:
-    """A file that only hashes what is written to it."""
-
-    closed = False
-
-    def __init__(self, found: xxhash.xxh3_128) -> None:
-        self._found = found
-
-    def write(self, data: bytes) -> int:
-        self._found.update(data)
-        return len(data)
-
-    def flush(self) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
