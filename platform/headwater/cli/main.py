@@ -36,6 +36,7 @@ BUILT_IN = {
     "status": "headwater.cli.status:status",
     "sql": "headwater.cli.sql:sql",
     "topic": "headwater.cli.topic:topic",
+    "schema": "headwater.cli.schema:schema",
     "dlq": "headwater.cli.dlq:dlq",
     "verify": "headwater.cli.verify:verify",
     "seal": "headwater.cli.seal:seal",

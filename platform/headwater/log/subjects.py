@@ -63,6 +63,11 @@ def versions(log: Log, topic: Topic) -> list[Version]:
     ]
 
 
+def mode(topic: Topic) -> Compatibility | None:
+    """The compatibility that new versions are held to; None where the topic's source or view decides."""
+    return topic.settings.compatibility if topics.is_checked(topic.source, topic.kind) else None
+
+
 def version(log: Log, topic: Topic, number: int) -> Version:
     """The version of this number; NameNotFound when there is none."""
     found = versions(log, topic)
@@ -73,17 +78,25 @@ def version(log: Log, topic: Topic, number: int) -> Version:
 
 
 def propose(log: Log, topic: Topic, proposal: Proposal) -> Answer:
-    """What would become of ``proposal`` now; nothing is changed. UsageError when it contradicts itself."""
+    """What would become of ``proposal`` now; nothing is changed.
+
+    UsageError when it contradicts itself, SchemaError for a topic whose source or view decides.
+    """
+    if not topics.is_checked(topic.source, topic.kind):
+        owner = f"source {topic.source}" if topic.source else "its view"
+        raise SchemaError(
+            f"the schema of {topic.name} follows {owner}", todo="Change it there; the topic takes it over."
+        )
     known: dict[int, Schema] = log.schemas(topic)
-    mode = topic.settings.compatibility
-    schema = assign(proposal, known, replaces=mode == "NONE")
+    kept = topic.settings.compatibility
+    schema = assign(proposal, known, replaces=kept == "NONE")
     same = schema == known[max(known)]
     return Answer(
         topic=topic,
-        mode=mode,
+        mode=kept,
         schema=schema,
         changes=() if same else tuple(diff(known[max(known)], schema)),
-        violations=() if same else tuple(check(schema, known, mode)),
+        violations=() if same else tuple(check(schema, known, kept)),
     )
 
 
@@ -91,13 +104,8 @@ def register(log: Log, topic: Topic, proposal: Proposal) -> Version:
     """Make ``proposal`` the topic's schema; what is in force already is no new version.
 
     IncompatibleSchema when the topic's compatibility refuses it, SchemaConflict when another version was
-    registered at the same time, SchemaError for a topic whose source decides.
+    registered at the same time, and what ``propose`` raises.
     """
-    if not topics.is_checked(topic.source, topic.kind):
-        owner = f"source {topic.source}" if topic.source else "its view"
-        raise SchemaError(
-            f"the schema of {topic.name} follows {owner}", todo="Change it there; the topic takes it over."
-        )
     schema = propose(log, topic, proposal).schema
     with log.transaction(PRODUCER, _epoch(log)) as tx:
         tx.add_schema(topic.name, schema)

@@ -13,6 +13,7 @@ The own form is what people write by hand::
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -33,9 +34,11 @@ _PROPERTIES = frozenset({"id", "name", "type", "nullable", "default", "descripti
 def load(path: Path) -> Proposal:
     """The proposal in a JSON file of any of the three forms; UsageError or SchemaError says what is wrong."""
     try:
-        if path.stat().st_size > BYTES_MAX:
+        with sys.stdin.buffer if str(path) == "-" else path.open("rb") as file:
+            text = file.read(BYTES_MAX + 1)
+        if len(text) > BYTES_MAX:
             raise UsageError(f"{path} is larger than {BYTES_MAX} bytes", todo="Give a schema, not data.")
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = json.loads(text)
     except (OSError, ValueError) as error:
         raise UsageError(f"no schema can be read from {path}: {error}", todo="Give a JSON file.") from error
     if not isinstance(document, dict):
