@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -74,7 +75,9 @@ def test_a_restored_backup_answers_as_the_lake_did(log: Log, tmp_path: Path, see
     assert (done.manifest.position, done.manifest.incarnation) == (log.newest_commit(), log.incarnation)
     assert said[-1][0] == said[-1][1] == sum(file.bytes for file in done.manifest.files)
     add(log, 1000)
-    restore(tmp_path / "backup", tmp_path / "new" / "lake")
+    with contextlib.chdir(tmp_path):  # folders as people give them
+        assert backup(log, Path("relative")).manifest.position == log.newest_commit()
+        restore(Path("backup"), Path("new") / "lake")
     assert rows(tmp_path / "new" / "lake") == expected
     with open_log(tmp_path / "new" / "lake") as restored:
         assert verify.verify(restored, deep=True).findings == ()

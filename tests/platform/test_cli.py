@@ -354,11 +354,35 @@ def test_seal_then_verify_then_a_changed_byte(headwater: Runner, project: Path, 
     data = bytearray(segment.read_bytes())
     data[len(data) // 2] ^= 0xFF
     segment.write_bytes(data)
+    assert headwater("verify", cwd=copied).returncode == 0  # without --deep only sizes are compared
     broken = headwater("verify", "--deep", "--json", cwd=copied)
     assert broken.returncode == 1
     (finding, *_) = json.loads(broken.stdout)["findings"]
     assert segment.name in finding["where"]
-    assert headwater("verify", cwd=copied).returncode == 0  # without --deep only sizes are compared
+    assert headwater("verify", cwd=copied).returncode == 1  # what is known to be damaged is looked at again
+
+    data[len(data) // 2] ^= 0xFF
+    segment.write_bytes(data)
+    mended = headwater("verify", "--chain", "--json", cwd=copied)
+    assert (mended.returncode, json.loads(mended.stdout)["released"]) == (0, 1)
+    assert json.loads(mended.stdout)["chain"]["entries"] > 1
+
+
+def test_backup_then_restore_into_another_project(headwater: Runner, project: Path, tmp_path: Path) -> None:
+    first, again = (headwater("backup", str(tmp_path / "kept"), "--json", cwd=project) for _ in range(2))
+    assert first.returncode == 0, first.stderr
+    made = json.loads(first.stdout)
+    assert made["copied_bytes"] > 0 == json.loads(again.stdout)["copied_bytes"]
+    assert headwater("init", str(tmp_path / "other"), cwd=tmp_path).returncode == 0
+    done = headwater("restore", str(tmp_path / "kept"), "--to", str(tmp_path / "other"), "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["position"] == made["position"]
+    query = ("sql", "SELECT * FROM orders ORDER BY id", "--format", "csv")
+    assert headwater(*query, cwd=tmp_path / "other").stdout == headwater(*query, cwd=project).stdout != ""
+    assert headwater("verify", "--deep", "--chain", cwd=tmp_path / "other").returncode == 0
+    refused = headwater("restore", str(tmp_path / "kept"), "--to", str(tmp_path / "other"), cwd=tmp_path)
+    assert (refused.returncode, "not empty" in refused.stderr) == (2, True)
+    assert headwater("restore", cwd=project).returncode == 2
 
 
 # ---- init

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from headwater.cli.options import JsonOption, ProjectOption
+from headwater.cli.progress import bytes_bar
+
+if TYPE_CHECKING:
+    from headwater.log.verify import Report
 
 FINDINGS_SHOWN = 20
 """In text; --json has all of them."""
@@ -15,31 +19,60 @@ FINDINGS_SHOWN = 20
 
 def verify(
     project: ProjectOption = None,
-    deep: Annotated[bool, typer.Option("--deep", help="Also read every byte of every live file.")] = False,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Also read every byte of every live file, and fold every base again.")
+    ] = False,
+    chain: Annotated[
+        bool, typer.Option("--chain", help="Also recompute the hash chain, and compare it with `chain_witness`.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Check that commits and offsets have no gap and every file is there; with --deep, that no byte changed.
 
-    Exits 1 when anything is wrong. Runs beside everything else.
+    Partitions with damaged records are put in quarantine, and leave it once their bytes are right again. Exits 1
+    when anything is wrong. Runs beside everything else.
     """
     from headwater.config import load
-    from headwater.log import open_log
+    from headwater.log import chain_witness, open_log, proof
     from headwater.log.verify import verify as check
 
-    with open_log(load(project).lake_dir) as log:
-        report = check(log, deep=deep)
-    facts = {"commits": report.commits, "files": report.files, "records": report.records, "bytes": report.bytes}
+    found = load(project)
+    with open_log(found.lake_dir) as log:
+        with bytes_bar("verifying") as progress:
+            report = check(log, deep=deep, on_progress=progress)
+        proved = proof.prove(log, chain_witness.read(found.settings.chain_witness)) if chain else None
+    findings = [{"what": each.what, "where": each.where} for each in report.findings]
+    if proved is not None:
+        findings += [{"what": what, "where": "chain"} for what in proved.findings]
     if as_json:
-        findings = [{"what": each.what, "where": each.where} for each in report.findings]
-        typer.echo(json.dumps({"ok": not findings, "deep": deep, **facts, "findings": findings}, indent=2))
+        facts: dict[str, Any] = {"ok": not findings, "deep": deep, **_facts(report), "findings": findings}
+        if proved is not None:
+            facts["chain"] = {"entries": proved.entries, "root": proved.root}
+        typer.echo(json.dumps(facts, indent=2))
     else:
-        shape = " and every byte" if deep else ""
-        typer.echo(
-            f"checked {report.commits:,} commits, {report.records:,} records, {report.files:,} files"
-            f" ({report.bytes:,} bytes){shape}: {len(report.findings) or 'no'} findings"
-        )
-        for each in report.findings[:FINDINGS_SHOWN]:
-            typer.echo(f"{each.where}: {each.what}")
-        if len(report.findings) > FINDINGS_SHOWN:
-            typer.echo(f"... and {len(report.findings) - FINDINGS_SHOWN:,} more: --json has all of them")
-    raise typer.Exit(1 if report.findings else 0)
+        typer.echo(_summary(report, len(findings), deep))
+        if proved is not None:
+            typer.echo(f"chain of {proved.entries:,} entries, root {proved.root}")
+        for each in findings[:FINDINGS_SHOWN]:
+            typer.echo(f"{each['where']}: {each['what']}")
+        if len(findings) > FINDINGS_SHOWN:
+            typer.echo(f"... and {len(findings) - FINDINGS_SHOWN:,} more: --json has all of them")
+    raise typer.Exit(1 if findings else 0)
+
+
+def _facts(report: Report) -> dict[str, int]:
+    return {
+        "commits": report.commits,
+        "files": report.files,
+        "records": report.records,
+        "bytes": report.bytes,
+        "released": report.released,
+    }
+
+
+def _summary(report: Report, findings: int, deep: bool) -> str:
+    released = f"; {report.released} damaged parts are right again" if report.released else ""
+    return (
+        f"checked {report.commits:,} commits, {report.records:,} records, {report.files:,} files"
+        f" ({report.bytes:,} bytes){' and every byte' if deep else ''}: {findings or 'no'} findings{released}"
+    )

@@ -11,7 +11,7 @@ from sqlalchemy import func, select
 
 from headwater.catalog import tables
 from headwater.catalog.live import LiveRow
-from headwater.log import Log, dead_letters, generations, topic_settings
+from headwater.log import Log, dead_letters, generations, incidents, quarantine, topic_settings
 
 FRESH_S = 5.0
 """A component that has not beaten for so long counts as stopped."""
@@ -30,6 +30,11 @@ def status(log: Log) -> dict[str, Any]:
         "sources": _sources(log, live),
         "views": _views(log, live),
         "topics": _topics(log),
+        "quarantine": _quarantine(log),
+        "incidents": [
+            {"time": each.time.isoformat(), "kind": each.kind, "subject": each.subject, "what": each.what}
+            for each in incidents.newest(log)
+        ],
     }
 
 
@@ -109,6 +114,14 @@ def _topics(log: Log) -> list[dict[str, Any]]:
         }
         for topic in log.topics()
     ]
+
+
+def _quarantine(log: Log) -> list[dict[str, Any]]:
+    """The damaged parts that reads are refused by, by topic and partition."""
+    names = {topic.id: topic.name for topic in log.topics(hidden=True)}
+    with log.catalog.read() as connection:
+        damaged = quarantine.everything(connection)
+    return [{**vars(each), "topic": names.get(each.topic, str(each.topic))} for each in damaged]
 
 
 def _rows_by_topic(log: Log) -> dict[int, int]:

@@ -80,6 +80,7 @@ def backup(log: Log, target: Path, *, damaged: bool = False, on_progress: Progre
     Writers and readers go on. CorruptFile when a file's bytes are not the committed ones, unless ``damaged``:
     then it is copied as it is and listed. DiskFull, StorageError: the earlier backup is still whole.
     """
+    target = target.resolve()
     _require_place(log, target)
     with named_errors(str(target)):
         target.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
 """A topic's manifest: its live segments by name, for engines that read without the catalog.
 
-A glob would count merged or retired files twice; the manifest is the list as of the newest seal. It is a
-convenience written after the fact: the catalog stays the truth.
+A glob would count merged or retired files twice; the manifest is the list as of the newest change of segments. It
+is a convenience written after the fact: the catalog stays the truth. docs/files.md tells how to read by it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,11 @@ from sqlalchemy import select
 
 from headwater.catalog import tables
 from headwater.catalog.records import Topic
+from headwater.log import topics
 from headwater.log.log import Log
+
+FORMAT = 1
+"""Of the manifest; raised when a field changes its meaning, never when one is added."""
 
 
 def path(log: Log, topic: Topic) -> Path:
@@ -39,12 +43,19 @@ def write(log: Log, topic: Topic) -> None:
     )
     with log.catalog.read() as connection:
         segments = [dict(row._mapping) for row in connection.execute(query)]
+        schemas = topics.schemas(connection, topic.id)
     body = {
+        "format": FORMAT,
         "topic": topic.name,
         "id": topic.id,
         "kind": topic.kind,
+        "key": list(topic.schema.key),
         "rows": sum(found["rows"] for found in segments),
         "last_commit": max((found["last_commit"] for found in segments), default=0),
+        "schemas": {
+            str(version): [{"id": field.id, "name": field.name, "type": field.type} for field in schema.fields]
+            for version, schema in sorted(schemas.items())
+        },
         "segments": segments,
     }
     log.storage.replace(f"manifests/{topic.name}.json", json.dumps(body, indent=1).encode())

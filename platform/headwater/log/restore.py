@@ -30,7 +30,7 @@ def restore(source: Path, lake: Path, *, on_progress: Progress | None = None) ->
     bytes are not the ones that its manifest names (files that were damaged when they were backed up are not
     meant: they are restored as they are, in quarantine).
     """
-    manifest = read_manifest(source)
+    manifest, lake = read_manifest(source), lake.resolve()
     if lake.exists() and (not lake.is_dir() or any(lake.iterdir())):
         raise UsageError(f"{lake} is not empty", todo="Restore into a new project, or move that folder away first.")
     draft = lake.with_name(f".{lake.name}.restoring-{uuid.uuid4().hex[:8]}")

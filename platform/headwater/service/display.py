@@ -62,10 +62,22 @@ def render(document: Mapping[str, Any], health: Mapping[str, Any] | None = None)
     parts: list[RenderableType] = [head, _sources(document["sources"])]
     if document["views"]:
         parts.append(_views(document["views"]))
+    if document.get("quarantine"):
+        parts.append(_quarantine(document["quarantine"]))
     troubled = [each for each in (health or {}).get("components", []) if not each["ok"] or each["restarts"]]
     if troubled:
         parts.append(_components(troubled))
     return Group(*parts)
+
+
+def _quarantine(found: list[dict[str, Any]]) -> Table:
+    table = _table("in quarantine", "partition", "offsets", "file", "why")
+    for each in found:
+        offsets = f"{each['first_offset']} to {each['last_offset']}"
+        table.add_row(
+            Text(each["topic"], style="bold red"), str(each["partition"]), offsets, each["path"], each["what"]
+        )
+    return table
 
 
 def _sources(found: list[dict[str, Any]]) -> Table:

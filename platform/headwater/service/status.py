@@ -49,6 +49,8 @@ def collect(log: Log, project: Project) -> dict[str, Any]:
         "sources": _sources(document["sources"], project, live),
         "views": _views(log, document["views"], step.input_commit if step else 0, live),
         "topics": _topics(log, document["topics"]),
+        "quarantine": document["quarantine"],
+        "incidents": document["incidents"],
         "components": components(live),
         "http": _address(live.get(UP)),
     }
