@@ -26,7 +26,7 @@ from headwater import record
 from headwater.catalog import tables
 from headwater.catalog.records import Topic, to_datetime
 from headwater.client import door, files, frames
-from headwater.client.convert import Rows
+from headwater.client.columns import Rows
 from headwater.client.frames import Frame
 from headwater.errors import InvalidRecords, NameNotFound, TopicChanged, UsageError
 from headwater.log import dead_letters, scan

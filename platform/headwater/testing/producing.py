@@ -11,15 +11,16 @@ import random
 import time
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
 from headwater import failpoint
-from headwater.catalog.records import TopicSettings
+from headwater.catalog.records import Kind, TopicSettings
 from headwater.client.producer import Producer
 from headwater.errors import Fenced
 from headwater.log import Log, open_log
-from headwater.schema import Schema
+from headwater.schema import Field, Schema
 
 LEFT, RIGHT = "left", "right"
 NAME = "load"
@@ -27,12 +28,34 @@ FENCED = 7
 """Exit code of a process that learnt that another one took its name over."""
 
 
+EVENTS = Schema(
+    fields=(
+        Field(id=1, name="id", type="BIGINT", nullable=False),
+        Field(id=2, name="name", type="VARCHAR", nullable=False),
+        Field(id=3, name="amount", type="DECIMAL(12,2)"),
+        Field(id=4, name="kind", type="VARCHAR", nullable=False, write_default="web"),
+    ),
+    key=("id",),
+)
+
+
+def make_topic(log: Log, name: str, schema: Schema, kind: Kind = "event", partitions: int = 1, **settings: Any) -> None:
+    """A topic for producers, in a commit of its own."""
+    with log.transaction("system:test", log.raise_epoch("system:test")) as tx:
+        tx.create_topic(name, kind, schema, partitions=partitions, settings=TopicSettings(**settings))
+        tx.commit()
+
+
+def read(log: Log, topic: str, *columns: str) -> list[dict[str, Any]]:
+    """Every record of a topic, or these columns of them, by partition and offset."""
+    found: list[dict[str, Any]] = log.read_changes(topic, 0, log.newest_commit(), columns or None).to_pylist()
+    return found
+
+
 def create(log: Log) -> None:
     """The two topics: keyed rows over two partitions, and events that are dropped when they come again."""
-    with log.transaction("system:test", log.raise_epoch("system:test")) as tx:
-        tx.create_topic(LEFT, "event", Schema.of({"n": "BIGINT", "part": "BIGINT"}, key=["n"]), partitions=2)
-        tx.create_topic(RIGHT, "event", Schema.of({"n": "BIGINT"}), settings=TopicSettings(dedupe_s=3600))
-        tx.commit()
+    make_topic(log, LEFT, Schema.of({"n": "BIGINT", "part": "BIGINT"}, key=["n"]), partitions=2)
+    make_topic(log, RIGHT, Schema.of({"n": "BIGINT"}), dedupe_s=3600)
 
 
 def run(folder: Path, acknowledged: Path, count: int, plan: str = "") -> None:
