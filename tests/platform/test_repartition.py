@@ -110,15 +110,42 @@ def test_history_is_that_of_a_topic_that_was_never_repartitioned(
     assert found[0] == found[1]
 
 
-def test_an_insert_only_table_is_emptied_in_closed_partitions_too(log: Log, writer: Writer) -> None:
-    writer.create(TOPIC, "insert_only", Schema.of({"n": "BIGINT"}), partitions=2)
-    rows = pa.table({"n": [1, 2, 3], "_op": ["c", "c", "c"]})
-    writer.write(TOPIC, rows)
+@pytest.mark.parametrize("kind", ["table", "multiset", "insert_only"])
+def test_a_truncate_empties_the_closed_partitions_too(log: Log, writer: Writer, kind: Any) -> None:
+    writer.create(TOPIC, kind, Schema.of({"n": "BIGINT"}, key=["n"] if kind == "table" else []), partitions=2)
+
+    def change(*rows: tuple[int | None, str]) -> pa.Table:
+        table = pa.table({"n": pa.array([n for n, _ in rows], pa.int64()), "_op": [op for _, op in rows]})
+        weights = pa.array([0 if op == "t" else 1 for _, op in rows])
+        return table.append_column("_weight", weights) if kind == "multiset" else table
+
+    writer.write(TOPIC, change((1, "c"), (2, "c"), (3, "c")))
     repartition(log, TOPIC, 3)
-    both = pa.table({"n": pa.array([4, None, 5]), "_op": ["c", "t", "c"]})
-    writer.write(TOPIC, both)
+    writer.write(TOPIC, change((4, "c"), (None, "t"), (5, "c")))
     with open_lake(log.folder) as lake:
         assert lake.sql("SELECT n FROM t").fetchall() == [(5,)]
+    repartition(log, TOPIC, 1)
+    writer.write(TOPIC, change((6, "c")))
+    with open_lake(log.folder) as lake:
+        assert sorted(lake.sql("SELECT n FROM t").fetchall()) == [(5,), (6,)]
+
+
+def test_a_key_that_changed_takes_its_values_from_a_closed_partition(log: Log, writer: Writer) -> None:
+    schema = Schema.of({"k": "BIGINT", "v": "VARCHAR"}, key=["k"])
+    writer.create(TOPIC, "table", schema, partitions=2)
+
+    def change(*rows: tuple[int, str | None, str, list[str] | None]) -> pa.Table:
+        keys, values, ops, unsent = (list(column) for column in zip(*rows, strict=True))
+        more = {"_unchanged": pa.array(unsent, pa.list_(pa.string())), "_lsn": [9] * len(rows), "_seq": [1] * len(rows)}
+        return pa.table({"k": keys, "v": pa.array(values, pa.string()), "_op": ops, **more})
+
+    writer.write(TOPIC, change((1, "long", "c", None)))
+    for count in (3, 5):
+        repartition(log, TOPIC, count)
+    writer.write(TOPIC, change((1, None, "d", None), (2, None, "c", ["v"])))
+    with open_lake(log.folder) as lake:
+        assert lake.sql("FROM t").fetchall() == [(2, "long")]
+        assert lake.sql("SELECT k, v FROM history.t ORDER BY k").fetchall() == [(1, "long"), (2, "long")]
 
 
 def test_offsets_of_a_new_generation_begin_above_all_old_ones(log: Log, writer: Writer) -> None:
