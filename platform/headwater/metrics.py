@@ -61,6 +61,18 @@ COMPONENT_RESTARTS = "headwater_component_restarts_total"
 COMPONENT_ERRORS = "headwater_component_errors_total"
 BEAT_AGE_SECONDS = "headwater_component_beat_age_seconds"
 TOPICS = "headwater_topics"
+GROUP_LAG_SECONDS = "headwater_consumergroup_lag_seconds"
+GROUP_STATUS = "headwater_consumergroup_status"
+
+# As kafka_exporter calls them, so that dashboards and alerts made for it work unchanged.
+KAFKA_PARTITIONS = "kafka_topic_partitions"
+KAFKA_PARTITION_OFFSET = "kafka_topic_partition_current_offset"
+KAFKA_PARTITION_OLDEST = "kafka_topic_partition_oldest_offset"
+KAFKA_GROUP_OFFSET = "kafka_consumergroup_current_offset"
+KAFKA_GROUP_OFFSET_SUM = "kafka_consumergroup_current_offset_sum"
+KAFKA_GROUP_LAG = "kafka_consumergroup_lag"
+KAFKA_GROUP_LAG_SUM = "kafka_consumergroup_lag_sum"
+KAFKA_GROUP_MEMBERS = "kafka_consumergroup_members"
 
 HELP = {
     POSITION: "Newest commit of the lake.",
@@ -81,4 +93,14 @@ HELP = {
     COMPONENT_ERRORS: "Error lines of the component since `up` started.",
     BEAT_AGE_SECONDS: "Seconds since the component's last heartbeat.",
     TOPICS: "Topics of the lake.",
+    GROUP_LAG_SECONDS: "Age of the oldest record that the group has not finished.",
+    GROUP_STATUS: "What the group's commits say: 0 OK, 1 WARN, 2 STALL, 3 STOP, 4 REWIND.",
+    KAFKA_PARTITIONS: "Open partitions of the topic.",
+    KAFKA_PARTITION_OFFSET: "Offset of the partition's next record.",
+    KAFKA_PARTITION_OLDEST: "First offset of the partition that is kept.",
+    KAFKA_GROUP_OFFSET: "First offset of the partition that the group has not finished.",
+    KAFKA_GROUP_OFFSET_SUM: "The same, summed over the topic's partitions.",
+    KAFKA_GROUP_LAG: "Records of the partition that the group has not finished.",
+    KAFKA_GROUP_LAG_SUM: "The same, summed over the topic's partitions.",
+    KAFKA_GROUP_MEMBERS: "Members of the group whose lease runs.",
 }

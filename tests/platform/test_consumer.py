@@ -20,7 +20,8 @@ import pytest
 from sqlalchemy import select, update
 
 from headwater.catalog import tables
-from headwater.client.consumer import Batch, Consumer
+from headwater.client.batch import Batch
+from headwater.client.consumer import Consumer
 from headwater.client.group import scope
 from headwater.config import Settings
 from headwater.errors import CorruptFile, Expired, FencedMember, UsageError

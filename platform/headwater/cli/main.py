@@ -36,6 +36,8 @@ BUILT_IN = {
     "status": "headwater.cli.status:status",
     "sql": "headwater.cli.sql:sql",
     "topic": "headwater.cli.topic:topic",
+    "schema": "headwater.cli.schema:schema",
+    "group": "headwater.cli.group:group",
     "dlq": "headwater.cli.dlq:dlq",
     "verify": "headwater.cli.verify:verify",
     "backup": "headwater.cli.backup:backup",

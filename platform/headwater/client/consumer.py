@@ -11,86 +11,30 @@ A record is handed out at least once: what was handed out and not committed come
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import pyarrow as pa
-from sqlalchemy import Connection
 
 from headwater import logs, record
+from headwater.client.batch import Batch
 from headwater.client.group import Share, let_go, producer_name
 from headwater.client.locate import Where, locate
 from headwater.client.member import LEASE_S, MAX_POLL_S, Member
+from headwater.client.turns import Turn, Turns
 from headwater.errors import Expired, FencedMember, HeadwaterError, UsageError
 from headwater.log import Log, Topic, Transaction, offsets, scan
 from headwater.log.offsets import PartitionState, Place, Progress
-
-if TYPE_CHECKING:
-    import polars as pl
 
 BATCH_ROWS = 10_000
 """Records in a batch at most: large enough for columnar work, small enough to be a unit of retry."""
 AUTO_COMMIT_S = 1.0
 """How often a consumer stores what it has finished: what is read again after a death, against a commit's fsync."""
-TURNS_MAX = 8
-"""Partitions read from at the same time: bounds the decoded batches and row groups in memory."""
-TURN_ROWS = 1_000_000
-"""After so many records of one partition another one has its turn."""
-PLAN_S = 60.0
-"""A plan older than this is made anew: the files it names stay for ``file_grace_s`` only."""
 LOOK_S = 0.05
 """While there is something to hand out, the catalog is looked at this often: each commit of anyone changes it."""
 WAIT_S = 0.25
 """The longest wait without a look at the own group's leases and the due commit."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Batch:
-    """Records of one partition in offset order. ``first`` and ``last``: the offsets of the first and last one.
-
-    Columns: the topic's own, then its metadata columns, then ``_offset``, ``_partition``, ``_commit`` and
-    ``_ingested_at``. Offsets in between may be missing where the topic is compacted.
-    """
-
-    topic: str
-    partition: int
-    first: int
-    last: int
-    table: pa.Table
-    generation: int = 0
-    """In which generation of the group the member got the partition; 0 without a group."""
-
-    def arrow(self) -> pa.Table:
-        return self.table
-
-    def pl(self) -> pl.DataFrame:
-        import polars as pl
-
-        frame = pl.from_arrow(self.table)
-        assert isinstance(frame, pl.DataFrame)
-        return frame
-
-    def rows(self) -> list[dict[str, Any]]:
-        """The records as dicts: for the edges, not for speed."""
-        found: list[dict[str, Any]] = self.table.to_pylist()
-        return found
-
-    def __len__(self) -> int:
-        return int(self.table.num_rows)
-
-
-@dataclass(kw_only=True)
-class _Turn:
-    """A partition that is being read."""
-
-    topic: Topic
-    place: Place
-    pieces: Iterator[scan.Piece]
-    born: float = field(default_factory=time.monotonic)
-    rows: int = 0
 
 
 class Consumer:
@@ -136,7 +80,7 @@ class Consumer:
         self._owned: dict[Place, int] = {}
         self._states: dict[Place, PartitionState] = {}
         self._paused: set[Place] = set()
-        self._turns: deque[_Turn] = deque()
+        self._turns = Turns(log, self._rows, self._columns)
         self._version = -1
         self._looked_at = self._stored_at = self._allowed_at = time.monotonic()
         self._closed = False
@@ -204,6 +148,13 @@ class Consumer:
         places = self._stops if self._member is None else self._owned
         return all(self._position(place) >= self._end(place) for place in places)
 
+    def remaining(self) -> int:
+        """Offsets from where it is to ``stop``, over all partitions; 0 without a stop."""
+        if not self._states:
+            self._refresh()
+        places = self._stops or {}
+        return sum(max(0, self._end(place) - self._position(place)) for place in places if place in self._states)
+
     # ---- where it is
 
     def position(self) -> dict[tuple[str, int], int]:
@@ -237,13 +188,13 @@ class Consumer:
             self._positions[place] = to
         else:
             self._positions[place] = locate(self.log, [self._topics[place[0]]], to)[place]
-        self._drop_turns({place})
+        self._turns.drop({place})
 
     def pause(self, topic: str, partition: int) -> None:
         """Hand out nothing of this partition; it stays this consumer's."""
         place = self._place(topic, partition)
         self._paused.add(place)
-        self._drop_turns({place})
+        self._turns.drop({place})
 
     def resume(self, topic: str, partition: int) -> None:
         self._paused.discard(self._place(topic, partition))
@@ -308,7 +259,7 @@ class Consumer:
         for place in self._owned:
             if place in stored:
                 self._committed[place] = self._positions[place] = stored[place].offset
-        self._drop_turns(set(self._owned))
+        self._turns.drop(set(self._owned))
 
     def process(
         self,
@@ -339,7 +290,7 @@ class Consumer:
         if self._closed:
             return
         self._closed = True
-        self._drop_turns(set(self._positions))
+        self._turns.drop(set(self._positions))
         if self._member is not None and self._member.joined:
             try:
                 if self.auto_commit if commit is None else commit:
@@ -426,7 +377,7 @@ class Consumer:
         self._lose(set(share.asked))
 
     def _lose(self, places: set[Place]) -> None:
-        self._drop_turns(places)
+        self._turns.drop(places)
         for place in places:
             self._owned.pop(place, None)
             self._positions.pop(place, None)
@@ -454,15 +405,18 @@ class Consumer:
     # ---- the pieces
 
     def _next(self) -> Batch | None:
-        """The next batch of the partitions in turn."""
+        """The next batch of the partitions in turn. A damaged file stops its partition."""
         self._fill()
         while self._turns:
-            turn = self._turns.popleft()
-            piece = self._piece(turn)
+            turn = self._turns.take()
+            try:
+                piece = turn.next()
+            except HeadwaterError:
+                self._paused.add(turn.place)
+                raise
             if piece is not None:
-                self._turns.append(turn)
+                self._turns.put_back(turn)
                 self._positions[turn.place] = piece.upto
-                turn.rows += piece.table.num_rows
                 if piece.table.num_rows:
                     return self._batch(turn, piece.table)
             else:
@@ -478,17 +432,7 @@ class Consumer:
         self._owned = owned if changed else self._owned
         return changed
 
-    def _piece(self, turn: _Turn) -> scan.Piece | None:
-        """None at the turn's end. A damaged file stops its partition."""
-        if turn.rows >= TURN_ROWS or time.monotonic() - turn.born > PLAN_S:
-            return None
-        try:
-            return next(turn.pieces, None)
-        except HeadwaterError:
-            self._paused.add(turn.place)
-            raise
-
-    def _batch(self, turn: _Turn, table: pa.Table) -> Batch:
+    def _batch(self, turn: Turn, table: pa.Table) -> Batch:
         if self._rate is not None:
             self._allowed_at = max(self._allowed_at, time.monotonic() - 1.0) + table.num_rows / self._rate
         places = table.column(record.OFFSET)
@@ -502,14 +446,10 @@ class Consumer:
         )
 
     def _fill(self) -> None:
-        """Begin reading partitions that have something, up to ``TURNS_MAX`` at once; one transaction for all."""
-        reading = {turn.place for turn in self._turns}
-        wanted = [
-            place
-            for place in self._owned
-            if place not in reading and place not in self._paused and self._position(place) < self._end(place)
-        ]
-        chosen = wanted[: max(0, TURNS_MAX - len(reading))]
+        """Begin reading partitions that have something, as many as may be read at once; one transaction for all."""
+        reading = self._turns.places | self._paused
+        wanted = [p for p in self._owned if p not in reading and self._position(p) < self._end(p)]
+        chosen = wanted[: self._turns.free]
         if not chosen:
             return
         topics = dict.fromkeys(topic for topic, _ in chosen)
@@ -517,19 +457,14 @@ class Consumer:
             self._states |= {state.place: state for state in offsets.states(connection, topics)}
             for place in chosen:  # as this transaction sees it: what retention took since then is no gap
                 self._check_expired(place)
+                self._owned[place] = self._owned.pop(place)  # last in the order of who is next
             for number in topics:
-                self._begin(connection, self._topics[number], [place for place in chosen if place[0] == number])
-
-    def _begin(self, connection: Connection, topic: Topic, places: Sequence[Place]) -> None:
-        spans = [scan.Span(partition=place[1], low=self._position(place), high=self._end(place)) for place in places]
-        for plan in scan.plan(connection, topic, spans):
-            place = (topic.id, plan.span.partition)
-            self._owned[place] = self._owned.pop(place)  # last in the order of who is next
-            pieces = scan.pieces(self.log, plan, self._rows, self._columns)
-            self._turns.append(_Turn(topic=topic, place=place, pieces=pieces))
-
-    def _drop_turns(self, places: set[Place]) -> None:
-        self._turns = deque(turn for turn in self._turns if turn.place not in places)
+                spans = [
+                    scan.Span(partition=place[1], low=self._position(place), high=self._end(place))
+                    for place in chosen
+                    if place[0] == number
+                ]
+                self._turns.begin(connection, self._topics[number], spans)
 
     def _position(self, place: Place) -> int:
         if place not in self._positions:  # a partition that came after the consumer: read from its start
@@ -549,7 +484,7 @@ class Consumer:
         name, number = self._named(place)
         what = f"offsets {position} to {state.start_offset - 1} of partition {number} are no longer kept"
         self._positions[place] = state.start_offset
-        self._drop_turns({place})
+        self._turns.drop({place})
         if self._on_expired == "error":
             raise Expired(what, where=name, todo="Poll again to go on at the earliest record.")
         logs.logger().warning("%s: %s; the consumer goes on at the earliest", name, what)

@@ -187,13 +187,15 @@ def reset(log: Log, group: str, moved: Mapping[Place, int]) -> None:
 
 
 def forget(log: Log, group: str) -> None:
-    """Remove a group with its offsets. UsageError while it has members."""
+    """Remove a group with its offsets. UsageError while it has members.
+
+    Its producer's name stays: commits name it, and an epoch that was once raised is never forgotten.
+    """
     with log.catalog.write() as connection:
         _require_idle(connection, log, group, "deleted")
         for table in (_member, _assignment, tables.group_offset, tables.group_commit):
             connection.execute(delete(table).where(table.c.group == group))
         connection.execute(delete(_group).where(_group.c.name == group))
-        connection.execute(delete(tables.producer).where(tables.producer.c.name == producer_name(group)))
 
 
 def _require_idle(connection: Connection, log: Log, group: str, what: str) -> None:

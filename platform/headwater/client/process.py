@@ -17,7 +17,8 @@ from typing import Any
 import pyarrow as pa
 
 from headwater import logs, record
-from headwater.client.consumer import Batch, Consumer
+from headwater.client.batch import Batch
+from headwater.client.consumer import Consumer
 from headwater.log import dead_letters
 from headwater.storage import hot
 

@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import duckdb
 import pyarrow as pa
@@ -21,8 +21,12 @@ from headwater import duck, record
 from headwater import position as positions
 from headwater.catalog.records import Step, Topic, View
 from headwater.client.buffer import OnFull
+from headwater.client.consumer import Consumer
 from headwater.client.letters import DeadLetters
+from headwater.client.options import ConsumerOptions, ReadOptions
 from headwater.client.producer import BLOCK_S, BUFFER_BYTES, LINGER_MS, Durability, OnError, Producer
+from headwater.client.replay import Replay
+from headwater.client.report import GroupReport, groups
 from headwater.config import MIB, Settings
 from headwater.errors import (
     CorruptFile,
@@ -399,6 +403,25 @@ class Lake:
         return own
 
     def producer(
+    def consumer(
+        self, topics: str | Sequence[str], group: str | None = None, **options: Unpack[ConsumerOptions]
+    ) -> Consumer:
+        """Read topics as records come: a context manager and an iterator of batches (see ``headwater.Consumer``).
+
+        Consumers of one ``group`` share the partitions and go on where the group has committed; without one, all
+        are read and nothing is stored. Options: ``start``, ``stop``, ``batch_rows``, ``columns``, ``rate``,
+        ``auto_commit``, ``on_expired``, ``lease_s``, ``max_poll_s`` (see ``client.options``).
+        """
+        return Consumer(self.log, topics, group, **options)
+
+    def groups(self) -> list[GroupReport]:
+        """Every consumer group: its offsets, lag in records and seconds, members, and what its commits say."""
+        return groups(self.log)
+
+    def replay_topic(self, topics: str | Sequence[str], **options: Unpack[ReadOptions]) -> Replay:
+        """Read a stretch of topics again, apart from every group: batches, at a ``rate``, with ``progress``."""
+        return Replay(self.log, topics, **options)
+
         self,
         id: str | None = None,  # noqa: A002 -- what people write
         *,

@@ -11,14 +11,15 @@ from sqlalchemy import func, select
 
 from headwater.catalog import tables
 from headwater.catalog.live import LiveRow
-from headwater.log import Log, dead_letters, generations, incidents, quarantine, topic_settings
+from headwater.client import report
+from headwater.log import Log, dead_letters, generations, incidents, offsets, quarantine, topic_settings
 
 FRESH_S = 5.0
 """A component that has not beaten for so long counts as stopped."""
 
 
 def status(log: Log) -> dict[str, Any]:
-    """``position``, ``sources``, ``views`` and ``topics`` of a lake, as plain JSON values.
+    """``position``, ``sources``, ``views``, ``topics``, ``partitions`` and ``groups`` of a lake, as plain JSON values.
 
     Figures come from the components' last heartbeats (``age_s`` says how old) and from the catalog; a source
     or view without a running component keeps its last known position and is ``stopped``.
@@ -35,7 +36,40 @@ def status(log: Log) -> dict[str, Any]:
             {"time": each.time.isoformat(), "kind": each.kind, "subject": each.subject, "what": each.what}
             for each in incidents.newest(log)
         ],
+        "partitions": _partitions(log),
+        "groups": [group_document(each) for each in report.groups(log)],
     }
+
+
+def group_document(found: report.GroupReport) -> dict[str, Any]:
+    """A consumer group as plain JSON values; also what `headwater group show --json` prints."""
+    return {
+        "name": found.name,
+        "state": found.state,
+        "status": found.status.name,
+        "generation": found.generation,
+        "members": list(found.members),
+        "lag_rows": found.lag_rows,
+        "lag_s": found.lag_s,
+        "partitions": [{**vars(each), "status": each.status.name} for each in found.partitions],
+    }
+
+
+def _partitions(log: Log) -> list[dict[str, Any]]:
+    """Where the open partitions of every topic begin and end: the first offset kept, the next one to come."""
+    names = {topic.id: topic.name for topic in log.topics()}
+    with log.catalog.read() as connection:
+        states = offsets.states(connection, names)
+    return [
+        {
+            "topic": names[state.topic],
+            "partition": state.partition,
+            "oldest_offset": state.start_offset,
+            "current_offset": state.next_offset,
+        }
+        for state in states
+        if state.closed is None
+    ]
 
 
 def _sources(log: Log, live: Mapping[str, LiveRow]) -> list[dict[str, Any]]:

@@ -170,7 +170,7 @@ def _record(connection: Connection, group: str, offsets: Mapping[Place, int], no
         time = max(now_us, before[-1].time + 1) if before else now_us
         if len(before) > 1 and before[-1].time - before[-2].time < DISTANCE_US:
             cut.append({**key, "of_time": before.pop().time})
-        cut += [{**key, "of_time": each.time} for each in before[: len(before) - WINDOW + 1]]
+        cut += [{**key, "of_time": each.time} for each in before[: max(0, len(before) - WINDOW + 1)]]
         row = {"group": group, "topic": topic, "partition": partition, "time": time, "offset": offset}
         added.append({**row, "lag": lag(ends[place], offset) if place in ends else 0})
     if cut:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import json
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -18,6 +19,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from headwater import metrics
+from headwater.client.evaluation import Status
 from headwater.errors import ConfigError, HeadwaterError
 
 HOST = "127.0.0.1"
@@ -105,6 +107,8 @@ class StatusCollector(Collector):
             status["components"],
         )
         yield _gauge(metrics.TOPICS, (), [((), len(status["topics"]))])
+        yield from _partitions(status["partitions"])
+        yield from _groups(status["groups"])
         yield from self._components(self._health()["components"])
 
     def _sources(self, found: Sequence[Mapping[str, Any]]) -> Iterator[Metric]:
@@ -131,6 +135,37 @@ class StatusCollector(Collector):
         yield _gauge(metrics.COMPONENT_UP, ("component",), up)
         counted = {metrics.COMPONENT_RESTARTS: "restarts", metrics.COMPONENT_ERRORS: "errors"}
         yield from _counters(("component",), counted, found)
+
+
+def _partitions(found: Sequence[Mapping[str, Any]]) -> Iterator[Metric]:
+    counts = Counter(each["topic"] for each in found)
+    yield _gauge(metrics.KAFKA_PARTITIONS, ("topic",), [((topic,), count) for topic, count in counts.items()])
+    for name, key in (
+        (metrics.KAFKA_PARTITION_OFFSET, "current_offset"),
+        (metrics.KAFKA_PARTITION_OLDEST, "oldest_offset"),
+    ):
+        values = [((each["topic"], str(each["partition"])), float(each[key])) for each in found]
+        yield _gauge(name, ("topic", "partition"), values)
+
+
+def _groups(found: Sequence[Mapping[str, Any]]) -> Iterator[Metric]:
+    for name, total, key in (
+        (metrics.KAFKA_GROUP_OFFSET, metrics.KAFKA_GROUP_OFFSET_SUM, "offset"),
+        (metrics.KAFKA_GROUP_LAG, metrics.KAFKA_GROUP_LAG_SUM, "lag_rows"),
+    ):
+        sums: dict[tuple[str, str], float] = {}
+        values = []
+        for group in found:
+            for each in group["partitions"]:
+                values.append(((group["name"], each["topic"], str(each["partition"])), float(each[key])))
+                place = (group["name"], each["topic"])
+                sums[place] = sums.get(place, 0.0) + each[key]
+        yield _gauge(name, ("consumergroup", "topic", "partition"), values)
+        yield _gauge(total, ("consumergroup", "topic"), list(sums.items()))
+    by_group = ("consumergroup",)
+    yield _gauge(metrics.KAFKA_GROUP_MEMBERS, by_group, [((g["name"],), float(len(g["members"]))) for g in found])
+    yield _gauge(metrics.GROUP_LAG_SECONDS, by_group, [((g["name"],), g["lag_s"]) for g in found])
+    yield _gauge(metrics.GROUP_STATUS, by_group, [((g["name"],), float(Status[g["status"]])) for g in found])
 
 
 def _gauge(name: str, labels: tuple[str, ...], values: Sequence[tuple[Sequence[str], float]]) -> Metric:

@@ -33,8 +33,9 @@ def collect(log: Log, project: Project) -> dict[str, Any]:
     """The state of a project now. Reads the catalog briefly, never waits for a writer.
 
     ``position`` (newest commit), ``position_time``, ``input_position`` (newest commit the views hold),
-    ``sources``, ``views``, ``topics``, ``components``, ``http`` (address of /healthz and /metrics while ``up``
-    runs), ``project``, ``lake``. Times are UTC ISO texts; durations, sizes and ages say their unit.
+    ``sources``, ``views``, ``topics``, ``partitions``, ``groups``, ``components``, ``http`` (address of /healthz
+    and /metrics while ``up`` runs), ``project``, ``lake``. Times are UTC ISO texts; durations, sizes and ages say
+    their unit.
     """
     live = log.live.read()
     document = lake_status(log)
@@ -51,6 +52,8 @@ def collect(log: Log, project: Project) -> dict[str, Any]:
         "topics": _topics(log, document["topics"]),
         "quarantine": document["quarantine"],
         "incidents": document["incidents"],
+        "partitions": document["partitions"],
+        "groups": document["groups"],
         "components": components(live),
         "http": _address(live.get(UP)),
     }
