@@ -282,7 +282,7 @@ def test_a_forgotten_name_begins_anew_and_fences_who_held_it(lake: Log, clock: _
         assert (new.next_sequence, lake.producer("producer:load").epoch) == (0, 3)
         with pytest.raises(ProducerConflict, match="its record has expired"):
             new.send(LEFT, {"n": 2, "part": 0}, sequence=1).result()
-    assert lake.producer("system:test").epoch == 1, "only producers of clients are forgotten"
+    assert lake.producer("system:test").epoch > 0, "only producers of clients are forgotten"
 
 
 # ---- event ids
