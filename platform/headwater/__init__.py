@@ -19,12 +19,16 @@ from typing import TYPE_CHECKING, Any
 from headwater.errors import HeadwaterError
 
 if TYPE_CHECKING:
+    from headwater.client.batch import Batch
+    from headwater.client.consumer import Consumer
     from headwater.client.delivery import Delivery, Receipt
     from headwater.client.producer import Producer
     from headwater.lake import Lake, Result, Watch
     from headwater.lake import open_lake as open  # noqa: A004  hw.open is what people type
 
 __all__ = [
+    "Batch",
+    "Consumer",
     "Delivery",
     "HeadwaterError",
     "Lake",
@@ -39,6 +43,8 @@ __all__ = [
 
 _LAZY = {
     "open": ("headwater.lake", "open_lake"),
+    "Batch": ("headwater.client.batch", "Batch"),
+    "Consumer": ("headwater.client.consumer", "Consumer"),
     "Delivery": ("headwater.client.delivery", "Delivery"),
     "Lake": ("headwater.lake", "Lake"),
     "Producer": ("headwater.client.producer", "Producer"),

@@ -1,0 +1,107 @@
+"""The writers' queue and who is stopped in it: passed by while waiting, killed when inside."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import psutil
+import pytest
+
+from headwater.catalog.queue_lock import KILL_S, PASS_S, queued
+
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["headwater.catalog.queue_lock"])
+WAIT_S = 30.0
+
+
+def enter(path: Path, pipe: Connection) -> None:
+    """A writer: tells when it waits and when it is inside, and stays until it is told to go."""
+    pipe.send("waits")
+    with queued(path):
+        pipe.send("inside")
+        pipe.recv()
+
+
+class Rival:
+    """A writer in another process."""
+
+    def __init__(self, path: Path) -> None:
+        self.pipe, other = FORKS.Pipe()
+        self.process: BaseProcess = FORKS.Process(target=enter, args=(path, other), daemon=True)
+        self.process.start()
+        assert self.pipe.recv() == "waits"
+
+    def send(self, kind: signal.Signals) -> None:
+        assert self.process.pid is not None
+        os.kill(self.process.pid, kind)
+        stopped = psutil.Process(self.process.pid).status
+        until(lambda: (stopped() == psutil.STATUS_STOPPED) == (kind == signal.SIGSTOP))
+
+
+def until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + WAIT_S
+    while not holds():
+        assert time.monotonic() < deadline
+        os.sched_yield()
+
+
+def tickets(path: Path) -> int:
+    return int.from_bytes(path.read_bytes()[:8], "little")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "lock"
+
+
+def test_a_stopped_waiter_is_passed_by_and_enters_when_it_wakes(path: Path) -> None:
+    with queued(path):
+        rival = Rival(path)
+        until(lambda: tickets(path) == 2)
+        rival.send(signal.SIGSTOP)
+    begin = time.monotonic()
+    with queued(path):
+        assert time.monotonic() - begin > PASS_S, "it had its turn until it was seen to be stopped"
+    rival.send(signal.SIGCONT)
+    assert rival.pipe.recv() == "inside"
+    rival.pipe.send("go")
+    rival.process.join(WAIT_S)
+    assert rival.process.exitcode == 0
+
+
+def test_who_is_stopped_inside_is_killed(path: Path) -> None:
+    rival = Rival(path)
+    assert rival.pipe.recv() == "inside"
+    rival.send(signal.SIGSTOP)
+    begin = time.monotonic()
+    with queued(path):
+        assert time.monotonic() - begin > KILL_S
+    rival.process.join(WAIT_S)
+    assert rival.process.exitcode == -signal.SIGKILL
+
+
+def test_who_is_slow_is_waited_for(path: Path) -> None:
+    rival = Rival(path)
+    assert rival.pipe.recv() == "inside"
+    entered = threading.Event()
+
+    def come() -> None:
+        with queued(path):
+            entered.set()
+
+    waiting = threading.Thread(target=come)
+    waiting.start()
+    assert not entered.wait(KILL_S + 0.5)
+    rival.pipe.send("go")
+    waiting.join(WAIT_S)
+    assert entered.is_set()
+    rival.process.join(WAIT_S)
+    assert rival.process.exitcode == 0
