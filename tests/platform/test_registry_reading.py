@@ -16,7 +16,7 @@ from headwater import default, types
 from headwater.catalog.records import TopicSettings
 from headwater.config import Settings
 from headwater.lake import open_lake
-from headwater.log import Log, seal, subjects
+from headwater.log import Log, base, seal, subjects
 from headwater.registry import MODES, Mode, Proposal
 from headwater.schema import Field, Schema
 from headwater.testing import evolutions
@@ -220,6 +220,44 @@ def test_metadata_by_column_name_follows_the_field(log: Log, writer: Writer, sea
     assert rows[1]["_before"] == {"id": None, "gone": None, "n": 1, "extra": None}
     assert rows[1]["_unchanged"] == ["gone"]
     assert rows[1]["_raw"] == [("n", "2.0")]
+
+
+def test_current_rows_fold_over_versions_and_an_older_base(log: Log) -> None:
+    """A base of version 1, sealed and hot changes of versions 1 to 3: one row a key, in the newest shape."""
+    writer = Writer(log, "producer:test")
+    v1 = Schema.of({"id": "INTEGER", "n": "INTEGER", "gone": "VARCHAR"}, key=["id"])
+    with writer.transaction() as tx:
+        tx.create_topic(TOPIC, "table", v1, settings=TopicSettings(compatibility="BACKWARD"))
+        tx.commit()
+
+    def write(op: str, row_id: int, kind: pa.DataType, **values: Any) -> None:
+        columns = {name: pa.array([value], kind if name == "n" else None) for name, value in values.items()}
+        writer.write(TOPIC, pa.table({"id": pa.array([row_id], kind), **columns, "_op": [op]}))
+
+    for row_id in (1, 2, 3):
+        write("c", row_id, pa.int32(), n=row_id, gone="x")
+    base.write(log, log.topic(TOPIC), log.newest_commit(), Settings())
+    write("u", 2, pa.int32(), n=20, gone="y")
+    register(log, column("id", "BIGINT"), column("m", "BIGINT"), column("day", "DATE", write_default="2024-02-29"),
+             name=TOPIC, m="n")  # fmt: skip
+    seal.seal(log, Settings())
+    writer.write(TOPIC, pa.table({"id": [2**40], "m": [4], "day": pa.array([0], pa.date32()), "_op": ["c"]}))
+    register(log, column("m", "BIGINT"), column("id", "BIGINT"), column("day", "TIMESTAMP"),
+             column("gone", "INTEGER", null_default=True), name=TOPIC)  # fmt: skip
+    moment = pa.array([naive("2024-01-01 12:00:00")], pa.timestamp("us"))
+    writer.write(
+        TOPIC, pa.table({"m": [30], "id": [3], "day": moment, "gone": pa.array([9], pa.int32()), "_op": ["u"]})
+    )
+    leap = naive("2024-02-29")
+    for read in both_tiers(log):
+        assert read("SELECT * FROM t ORDER BY id") == [
+            (1, 1, leap, None), (20, 2, leap, None), (30, 3, naive("2024-01-01 12:00:00"), 9),
+            (4, 2**40, naive("1970-01-01"), None),
+        ]  # fmt: skip
+        assert read("SELECT count(*), sum(m) FROM history.t") == [(6, 1 + 2 + 3 + 20 + 4 + 30)]
+    base.write(log, log.topic(TOPIC), log.newest_commit(), Settings())
+    with open_lake(log.folder) as lake:
+        assert lake.sql("SELECT sum(m) FROM t").scalar() == 55
 
 
 def test_two_versions_in_one_transaction_each_keep_their_records(log: Log, writer: Writer) -> None:
