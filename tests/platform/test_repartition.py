@@ -128,6 +128,10 @@ def test_a_truncate_empties_the_closed_partitions_too(log: Log, writer: Writer, 
     writer.write(TOPIC, change((6, "c")))
     with open_lake(log.folder) as lake:
         assert sorted(lake.sql("SELECT n FROM t").fetchall()) == [(5,), (6,)]
+    if kind != "insert_only":
+        for commit in (2, log.newest_commit()):  # of the first generation, and of the last: one fold between them
+            base.write(log, log.topic(TOPIC, commit), commit, LIMITS)
+        assert verify(log, deep=True).findings == ()
 
 
 def test_a_key_that_changed_takes_its_values_from_a_closed_partition(log: Log, writer: Writer) -> None:

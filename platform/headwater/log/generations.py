@@ -26,10 +26,9 @@ STORED_OFFSET: Final = "_stored_offset"
 
 
 def spans(plan: Plan) -> bool:
-    """Whether a plan may hold records of more than one generation."""
-    first = plan.topic.first_partition
-    parts = [each.partition for each in plan.batches] + [each.partition for each in plan.segments]
-    return first > 0 and min(parts, default=first) < first
+    """Whether a plan may hold records of more than one generation, whichever one its topic was read at."""
+    places = [each.partition for each in plan.batches] + [each.partition for each in plan.segments]
+    return any(place not in plan.topic.open_partitions for place in places)
 
 
 def linear_sql(source: str) -> str:
