@@ -15,7 +15,7 @@ from headwater.catalog import tables
 from headwater.config import Settings
 from headwater.errors import CorruptFile, FilesExpired
 from headwater.lake import Lake, open_lake
-from headwater.log import Log, base, incidents, patrol, quarantine, read, recovery, seal
+from headwater.log import Log, base, incidents, patrol, quarantine, read, recovery, scan, seal
 from headwater.log.verify import verify
 from headwater.schema import Schema
 from headwater.testing.writer import Writer
@@ -171,16 +171,23 @@ def test_rows_of_a_table_are_never_given_without_all_their_records(full: Log) ->
         assert len(lake.sql(f'SELECT * FROM log."{TABLE}"', damaged="skip").missing) == 1
 
 
-def test_writing_and_sealing_go_on_around_the_damage(full: Log, writer: Writer) -> None:
-    path, whole = damage(full, EVENTS)
-    lost = batch_rows(full)
-    writer = Writer(full)
-    write(writer, EVENTS, 40)
-    assert seal.seal(full, Settings()) == 140 - lost
+def hot_rows(log: Log, partition: int) -> int:
+    query = "SELECT coalesce(sum(rows), 0) FROM batch WHERE topic = ? AND partition = ?"
+    with log.catalog.read() as connection:
+        return int(connection.exec_driver_sql(query, (log.topic(EVENTS).id, partition)).scalar_one())
+
+
+def test_writing_goes_on_and_sealing_stops_before_the_damage(full: Log) -> None:
+    write(Writer(full), EVENTS, 40)
+    path, whole = damage(full, EVENTS, first=batch_rows(full))  # the second batch
+    before, held = batch_rows(full), hot_rows(full, 1)
+    assert seal.seal(full, Settings()) == 140 - (held - before)
+    assert hot_rows(full, 1) == held - before, "segments stand before hot batches"
     assert seal.hot(full).commits == 0, "nothing that could be sealed is waiting"
     assert not seal.is_due(full, Settings(seal_age_s=1e-6))
-    write(writer, EVENTS, 60)
-    assert seal.seal(full, Settings()) == 20
+    write(Writer(full), EVENTS, 60)
+    lost = hot_rows(full, 1)
+    assert seal.seal(full, Settings()) == 20 - (lost - (held - before))
     assert [finding.where for finding in verify(full, deep=True).findings] == [str(path.relative_to(full.folder))]
     path.write_bytes(whole)
     report = verify(full)
@@ -190,6 +197,7 @@ def test_writing_and_sealing_go_on_around_the_damage(full: Log, writer: Writer) 
     with open_lake(full.folder) as lake:
         assert lake.sql("SELECT count(DISTINCT id) FROM events").scalar() == 80
     assert seal.seal(full, Settings()) == lost
+    assert hot_rows(full, 1) == 0
     assert verify(full, deep=True).findings == ()
 
 
@@ -238,6 +246,32 @@ def test_a_file_that_left_the_lake_while_it_was_read_is_no_damage(full: Log) -> 
     with pytest.raises(FilesExpired):
         read.hot_table(full, plan)
     assert in_quarantine(full) == set()
+
+
+@pytest.mark.parametrize("sealed", [False, True])
+def test_a_consumer_gets_what_stands_before_the_damage_and_stops_there(full: Log, sealed: bool) -> None:
+    """It must never pass damaged records by: what it commits then would say that they were read."""
+    if sealed:
+        seal.seal(full, Settings())
+    write(Writer(full), EVENTS, 40)
+    first = hot_first(full)
+    damage(full, EVENTS, first=first)
+    write(Writer(full), EVENTS, 60)
+    by_reader(full)
+    seal.seal(full, Settings())
+    with full.catalog.read() as connection:
+        [plan] = scan.plan(connection, full.topic(EVENTS), [scan.Span(partition=1, low=0, high=2**40)])
+    seen: list[scan.Piece] = []
+    with pytest.raises(CorruptFile) as raised:
+        seen.extend(scan.pieces(full, plan, 7))
+    assert sum(piece.table.num_rows for piece in seen) == first
+    assert (seen[-1].upto, raised.value.facts["first_offset"]) == (first, first)
+
+
+def hot_first(log: Log) -> int:
+    query = "SELECT max(first_offset) FROM batch WHERE topic = ? AND partition = 1"
+    with log.catalog.read() as connection:
+        return int(connection.exec_driver_sql(query, (log.topic(EVENTS).id,)).scalar_one())
 
 
 def test_views_over_other_topics_go_on(full: Log) -> None:

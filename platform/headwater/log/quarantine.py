@@ -5,7 +5,9 @@ in the catalog. From then on
 
     a read that needs the damaged records      CorruptFile with file, topic, partition and offsets
     a read that does not need them             an answer, as before
-    sealing, merging, compacting               leave the damaged part alone and do the rest
+    sealing                                    stops before the damage in that partition, for segments stand
+                                               before hot batches, and does the rest
+    merging, compacting                        leave the partition alone and do the rest
     appending                                  goes on: new records have new files
 
 ``verify`` ends the quarantine when the bytes are right again (a file restored from a backup), or when retention
@@ -42,7 +44,10 @@ _MARKED = Prepared(
 
 @dataclass(frozen=True, kw_only=True)
 class Damage:
-    """Records that cannot be read: the offsets that the damaged part holds, both ends included."""
+    """Records that cannot be read: the offsets that the damaged part holds, both ends included.
+
+    ``hot``: the part is a hot batch.
+    """
 
     topic: int
     partition: int
@@ -50,6 +55,7 @@ class Damage:
     last_offset: int
     path: str
     what: str
+    hot: bool = False
 
     def __str__(self) -> str:
         return f"{self.path}: {self.what} (offsets {self.first_offset} to {self.last_offset})"
@@ -74,16 +80,19 @@ def partitions(log: Log) -> set[tuple[int, int]]:
         return {(each.topic, each.partition) for each in everything(connection)}
 
 
-def sound_batches(connection: Connection) -> ColumnElement[bool]:
-    """A condition on ``batch`` that leaves damaged ones out."""
+def sealable(connection: Connection) -> ColumnElement[bool]:
+    """A condition on ``batch``: it does not lie at or behind a damaged one in its partition."""
     batch = tables.batch
-    damaged = [
+    behind = [
         and_(
-            batch.c.topic == each.topic, batch.c.partition == each.partition, batch.c.first_offset == each.first_offset
+            batch.c.topic == each.topic,
+            batch.c.partition == each.partition,
+            batch.c.first_offset >= each.first_offset,
         )
         for each in everything(connection)
+        if each.hot
     ]
-    return ~or_(*damaged) if damaged else true()
+    return ~or_(*behind) if behind else true()
 
 
 def hit(part: Batch | Segment, damaged: Iterable[Damage]) -> Damage | None:
@@ -123,6 +132,7 @@ def report(log: Log, part: Batch | Segment | Base, error: CorruptFile) -> Headwa
         last_offset=part.first_offset + part.rows - 1 if isinstance(part, Batch) else part.last_offset,
         path=part.path,
         what=error.what,
+        hot=isinstance(part, Batch),
     )
     with suppress(CatalogError, DiskFull, OSError), log.catalog.write() as connection:
         _mark(connection, name, part, damage, log.clock.now_us())

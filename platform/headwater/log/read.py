@@ -64,7 +64,7 @@ class Plan:
     segments: tuple[Segment, ...]
     schemas: dict[int, Schema]
     missing: tuple[quarantine.Damage, ...] = ()
-    """What was left out because it is damaged; only for those who asked for that."""
+    """What was left out because it is damaged, for those who asked for that; in a scan, what stops it."""
 
     @property
     def rows(self) -> int:

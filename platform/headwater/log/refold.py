@@ -37,10 +37,13 @@ def check(log: Log, broken: Collection[Part]) -> Iterator[tuple[str, str]]:
     with log.catalog.read() as connection:
         found = [each for each in parts.bases(connection) if each not in broken]
     for _, group in groupby(found, key=lambda each: (each.topic, each.schema_version)):
+        bases = list(group)
         try:
-            yield from _check_topic(log, list(group))
+            yield from _check_topic(log, bases)
         except (CorruptFile, FilesExpired):
             continue
+        except duckdb.Error as error:  # files with other columns than the catalog says, for example
+            yield f"its records cannot be folded: {str(error).splitlines()[0]}", bases[0].path
 
 
 def _check_topic(log: Log, bases: list[Base]) -> Iterator[tuple[str, str]]:

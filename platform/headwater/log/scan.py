@@ -24,7 +24,8 @@ from headwater import record
 from headwater.catalog import tables
 from headwater.catalog.prepared import Prepared
 from headwater.catalog.records import Batch, Segment, Topic
-from headwater.log import evolve, read, topics
+from headwater.errors import CorruptFile
+from headwater.log import evolve, quarantine, read, topics
 
 if TYPE_CHECKING:
     from headwater.log.log import Log
@@ -94,10 +95,20 @@ def plan(connection: Connection, topic: Topic, spans: Sequence[Span]) -> list[Sc
     versions |= {part.schema_version for _, batches in found for part in batches}
     schemas = topics.schemas(connection, topic.id) if versions - {topic.schema_version} else {}
     schemas[topic.schema_version] = topic.schema
+    newest = max(versions, default=0)
+    if newest > topic.schema_version:  # it changed after the caller had looked: no new column is left out
+        topic = replace(topic, schema=schemas[newest], schema_version=newest)
+    damaged = tuple(quarantine.of(connection, topic.id))
     plans = []
     for span, (segments, batches) in zip(spans, found, strict=True):
         chosen = read.Plan(
-            topic=topic, after=0, upto=0, batches=tuple(batches), segments=tuple(segments), schemas=schemas
+            topic=topic,
+            after=0,
+            upto=0,
+            batches=tuple(batches),
+            segments=tuple(segments),
+            schemas=schemas,
+            missing=damaged,
         )
         plans.append(ScanPlan(plan=chosen, span=span, upto=_reach(span, segments, batches)))
     return plans
@@ -130,6 +141,7 @@ def pieces(log: Log, scan: ScanPlan, rows: int, columns: Sequence[str] | None = 
     wanted = target if columns is None else pa.schema([target.field(name) for name in columns])
     span = replace(scan.span, high=min(scan.span.high, scan.upto))
     for segment in scan.plan.segments:
+        quarantine.refuse(scan.plan.topic.name, (segment,), scan.plan.missing)
         with _blaming(log, segment):
             for table in _segment_tables(log, scan.plan, segment, span, rows):
                 yield from _cut(table, span, rows, wanted)
@@ -174,7 +186,14 @@ def _hot_tables(log: Log, found: read.Plan, span: Span, rows: int) -> Iterator[p
     pending: list[pa.Table] = []
     count = 0
     for batch in found.batches:
-        pending.append(read.read_batch(log, found, batch))
+        try:
+            quarantine.refuse(found.topic.name, (batch,), found.missing)
+            table = read.read_batch(log, found, batch)
+        except CorruptFile:
+            if pending:  # what stands before the damage is whole
+                yield pa.concat_tables(pending)
+            raise
+        pending.append(table)
         count += min(batch.rows, batch.first_offset + batch.rows - span.low)
         if count >= rows:
             yield pa.concat_tables(pending)

@@ -42,7 +42,7 @@ class Hot:
 
 
 def hot(log: Log) -> Hot:
-    """What is in the hot tier now; damaged batches cannot be sealed and do not count."""
+    """What is in the hot tier now; what cannot be sealed because of damage does not count."""
     batch, commit = tables.batch, tables.commit
     query = select(
         func.count(batch.c.commit.distinct()),
@@ -50,7 +50,7 @@ def hot(log: Log) -> Hot:
         func.min(commit.c.time),
     ).join(commit, commit.c.number == batch.c.commit)
     with log.catalog.read() as connection:
-        sound = quarantine.sound_batches(connection)
+        sound = quarantine.sealable(connection)
         commits, size, oldest = connection.execute(query.where(sound)).one()
     return Hot(commits=commits, bytes=int(size), oldest_us=oldest or log.clock.now_us())
 
@@ -80,7 +80,7 @@ def _hot_by_topic(log: Log) -> dict[int, Hot]:
         .group_by(batch.c.topic)
     )
     with log.catalog.read() as connection:
-        sound = quarantine.sound_batches(connection)
+        sound = quarantine.sealable(connection)
         return {
             topic: Hot(commits=many, bytes=int(size), oldest_us=oldest)
             for topic, many, size, oldest in connection.execute(query.where(sound))
@@ -90,8 +90,8 @@ def _hot_by_topic(log: Log) -> dict[int, Hot]:
 def seal(log: Log, settings: Settings, *, tail_s: float = 0.0) -> int:
     """Seal the hot batches of all commits older than ``tail_s`` seconds; returns how many records that were.
 
-    The caller owns ``maintenance``. Damaged batches stay where they are, their partition in quarantine; what
-    lies around them is sealed. StorageError and DiskFull leave everything as it was.
+    The caller owns ``maintenance``. A damaged batch stays where it is with all behind it, its partition in
+    quarantine; the rest is sealed. StorageError and DiskFull leave everything as it was.
     """
     newest = log.newest_commit()
     upto = newest if tail_s == 0 else log.commit_at_time(to_datetime(log.clock.now_us() - int(tail_s * 1e6)))
@@ -125,7 +125,7 @@ def _drop_points(log: Log, ids: set[int]) -> list[int]:
 
 
 def _sealed(log: Log, topic: Topic, upto: int, settings: Settings) -> list[Segment]:
-    """The topic's sound batches as durable segment files that nothing names yet."""
+    """The batches of each partition, up to the first damaged one, as durable files that nothing names yet."""
     known = -1
     while True:
         plan = read.plan(log, topic, 0, upto, skip_damaged=True)
@@ -146,7 +146,11 @@ def _sealed(log: Log, topic: Topic, upto: int, settings: Settings) -> list[Segme
 def _runs(plan: read.Plan) -> Iterator[tuple[read.Plan, list[Batch]]]:
     """Neighbouring hot batches of one partition and schema version, in offset order."""
     run: list[Batch] = []
+    damaged = [each for each in plan.missing if each.hot]
+    ends = {each.partition: min(d.first_offset for d in damaged if d.partition == each.partition) for each in damaged}
     for batch in plan.batches:
+        if batch.first_offset > ends.get(batch.partition, batch.first_offset):
+            continue
         if run and (run[-1].partition, run[-1].schema_version, run[-1].first_offset + run[-1].rows) != (
             batch.partition,
             batch.schema_version,
