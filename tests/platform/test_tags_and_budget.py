@@ -18,7 +18,7 @@ from headwater.catalog.records import to_micros
 from headwater.config import Settings
 from headwater.errors import DiskLow, DuplicateName, NameNotFound, NotYet, UsageError
 from headwater.lake import Lake, open_lake
-from headwater.log import Log, budget, incidents, leases, open_log, recovery, seal, tags
+from headwater.log import Log, incidents, leases, open_log, recovery, seal, tags
 from headwater.maintenance import OWNER, housekeep
 from headwater.ownership import own
 from headwater.schema import Schema
@@ -130,7 +130,7 @@ def test_writes_are_refused_above_the_budget_and_reading_goes_on(filled: Lake) -
 def test_writes_are_refused_below_the_low_water(filled: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     found = os.statvfs(filled.log.folder)
     full = os.statvfs_result([*found[:4], 10, *found[5:]])
-    monkeypatch.setattr(budget.os, "statvfs", lambda _: full)
+    monkeypatch.setattr(os, "statvfs", lambda _: full)
     with pytest.raises(DiskLow, match="are free"):
         Writer(filled.log).write("shop.public.t", pa.table({"id": [9], "_op": ["c"]}))
     assert filled.sql("SELECT count(*) FROM t").scalar() == 3
