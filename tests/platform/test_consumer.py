@@ -20,6 +20,7 @@ import pytest
 from sqlalchemy import select, update
 
 from headwater.catalog import tables
+from headwater.client import turns
 from headwater.client.batch import Batch
 from headwater.client.consumer import Consumer
 from headwater.client.group import scope
@@ -83,6 +84,38 @@ def test_all_partitions_are_read_in_turn(log: Log, writer: Writer, topic: str) -
     writer.write(topic, rows(0, 4000))
     found = consumer(log, batch_rows=100)
     assert {found.poll().partition for _ in range(4)} == {0, 1, 2, 3}  # type: ignore[union-attr]
+
+
+def test_no_partition_waits_for_ever_behind_those_with_a_backlog(
+    log: Log, writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turns, "TURN_S", 0.0)
+    writer.create(TOPIC, "event", SCHEMA, partitions=20)
+    for start in range(0, 20_000, 2000):
+        writer.write(TOPIC, rows(start, 2000))
+    found = consumer(log, "etl", batch_rows=100)
+    served = set()
+    for _ in range(60):
+        batch = found.poll()
+        assert batch is not None
+        served.add(batch.partition)
+        writer.write(TOPIC, rows(0, 20))
+        found._looked_at = found._full_look_at = -FAR_S  # as if time had passed: it looks at the catalog again
+    assert served == set(range(20))
+    found.close()
+
+
+def test_a_column_that_comes_between_two_looks_is_not_left_out(log: Log, writer: Writer, topic: str) -> None:
+    found = consumer(log, "etl")
+    found.poll()
+    fields = (*log.topic(topic).schema.fields, Field(id=3, name="extra", type="BIGINT"))
+    with writer.transaction() as tx:
+        tx.add_schema(topic, replace(log.topic(topic).schema, fields=fields))
+        tx.append(topic, rows(0, 8).append_column("extra", pa.array(range(8))))
+        tx.commit()
+    found._full_look_at = time.monotonic() + FAR_S
+    assert sorted(n for batch in drain(found) for n in batch.arrow().column("extra").to_pylist()) == list(range(8))
+    found.close()
 
 
 def test_positions_offsets_and_times_as_starts_and_stops(log: Log, writer: Writer, topic: str) -> None:

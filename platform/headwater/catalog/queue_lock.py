@@ -21,6 +21,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from headwater.storage.local import named_errors
+
 PASS_S = 0.1
 """After a wait as long as this, who is stopped is passed by: longer than nearly every transaction."""
 KILL_S = 1.0
@@ -36,17 +38,22 @@ _LOCK = "hhqqi4x"
 
 @contextmanager
 def queued(path: Path) -> Iterator[None]:
-    """Hold the lock at ``path`` for the block; waits without limit, in order of arrival."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    """Hold the lock at ``path`` for the block; waits without limit, in order of arrival.
+
+    DiskFull when the file has no room for who comes, StorageError when it cannot be opened.
+    """
+    with named_errors(str(path)):
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
-        _lock(descriptor, _COUNTER)
-        ticket = int.from_bytes(os.pread(descriptor, 8, 0).ljust(8, b"\0"), "little")
-        os.pwrite(descriptor, (ticket + 1).to_bytes(8, "little"), 0)
-        _write_holder(descriptor, ticket, os.getpid())
-        _lock(descriptor, ticket + 1)
-        fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _request(fcntl.F_UNLCK, _COUNTER, 1))
-        _wait(descriptor, path, ticket)
-        _write_holder(descriptor, ticket, -os.getpid())
+        with named_errors(str(path)):
+            _lock(descriptor, _COUNTER)
+            ticket = int.from_bytes(os.pread(descriptor, 8, 0).ljust(8, b"\0"), "little")
+            os.pwrite(descriptor, (ticket + 1).to_bytes(8, "little"), 0)
+            _write_holder(descriptor, ticket, os.getpid())
+            _lock(descriptor, ticket + 1)
+            fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _request(fcntl.F_UNLCK, _COUNTER, 1))
+            _wait(descriptor, path, ticket)
+            _write_holder(descriptor, ticket, -os.getpid())
         yield
     finally:
         os.close(descriptor)  # drops every lock of this descriptor
@@ -55,13 +62,16 @@ def queued(path: Path) -> Iterator[None]:
 def _wait(descriptor: int, path: Path, ticket: int) -> None:
     """Until nobody who came before is there, apart from those who are stopped."""
     begin = time.monotonic()
+    look_at = begin + PASS_S
     passed: set[int] = set()
     while (found := _before(descriptor, ticket, passed)) is not None:
-        waited = time.monotonic() - begin
-        if waited > PASS_S and _is_stopped(descriptor, path, found, kill=waited > KILL_S):
-            passed.add(found)
-        else:
-            time.sleep(min(_LOOK_S[1], max(_LOOK_S[0], waited / 4)))
+        now = time.monotonic()
+        if now > look_at:
+            look_at = now + PASS_S / 4
+            if _is_stopped(descriptor, path, found, kill=now - begin > KILL_S):
+                passed.add(found)
+                look_at = now
+        time.sleep(min(_LOOK_S[1], max(_LOOK_S[0], (now - begin) / 4)))
 
 
 def _before(descriptor: int, ticket: int, passed: set[int]) -> int | None:

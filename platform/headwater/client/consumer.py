@@ -18,6 +18,7 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from headwater import logs, record
+from headwater.client import group as groups
 from headwater.client.batch import Batch
 from headwater.client.group import Share, let_go, producer_name
 from headwater.client.locate import Where, locate
@@ -82,7 +83,8 @@ class Consumer:
         self._paused: set[Place] = set()
         self._turns = Turns(log, self._rows, self._columns)
         self._version = -1
-        self._looked_at = self._stored_at = self._allowed_at = time.monotonic()
+        self._generation = -1
+        self._full_look_at = self._looked_at = self._stored_at = self._allowed_at = time.monotonic()
         self._closed = False
         self._stops = None if stop is None else locate(log, list(found.values()), stop)
         self._member: Member | None = None
@@ -318,6 +320,8 @@ class Consumer:
                 return
             if self._turns and time.monotonic() - self._looked_at < LOOK_S:
                 return
+            if self._glance(version):
+                return
             share = self._look(version)
             if member is None:
                 return
@@ -332,6 +336,27 @@ class Consumer:
             else:
                 return
 
+    def _glance(self, version: int) -> bool:
+        """Where the partitions end now: all there is to learn while the group's generation stays the same.
+
+        Two statements: every commit in the lake wakes every consumer that waits. Once in ``WAIT_S`` it looks properly.
+        """
+        member = self._member
+        if member is None or member.lapsed or time.monotonic() - self._full_look_at > WAIT_S:
+            return False
+        if any(self._states[place].closed is not None for place in self._owned):
+            return False  # the next generation may begin
+        with self.log.catalog.read() as connection:
+            if groups.generation(connection, member.group) != self._generation:
+                return False
+            found = offsets.states(connection, self._topics)
+        self._version = version
+        self._looked_at = time.monotonic()
+        self._states = {state.place: state for state in found}
+        for place in self._owned:
+            self._check_expired(place)
+        return True
+
     def _look(self, version: int) -> Share | None:
         """One read transaction: own partitions, their ends, and the stored offsets of those that are new."""
         self._topics = self._current_topics()
@@ -345,13 +370,15 @@ class Consumer:
                 owned = dict(share.owned) if share else {}
                 stored = offsets.stored(connection, self._member.group)
         self._version = version
-        self._looked_at = time.monotonic()
+        self._looked_at = self._full_look_at = time.monotonic()
+        self._generation = share.generation if share else -1
         self._states = {state.place: state for state in found}
         if self._member is not None:
             self._lose({place for place, generation in self._owned.items() if owned.get(place) != generation})
             for place in owned.keys() - self._owned.keys():
                 self._committed[place] = self._positions[place] = stored[place].offset
-        self._owned = owned
+        kept = {place: owned[place] for place in self._owned if place in owned}
+        self._owned = kept | owned  # in the order of who is next; new ones last
         for place in owned:
             self._check_expired(place)
         return share
@@ -410,7 +437,7 @@ class Consumer:
         while self._turns:
             turn = self._turns.take()
             try:
-                piece = turn.next()
+                piece = turn.next(crowded=self._turns.crowded)
             except HeadwaterError:
                 self._paused.add(turn.place)
                 raise
@@ -450,6 +477,7 @@ class Consumer:
         reading = self._turns.places | self._paused
         wanted = [p for p in self._owned if p not in reading and self._position(p) < self._end(p)]
         chosen = wanted[: self._turns.free]
+        self._turns.crowded = len(chosen) < len(wanted)
         if not chosen:
             return
         topics = dict.fromkeys(topic for topic, _ in chosen)

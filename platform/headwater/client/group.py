@@ -114,7 +114,7 @@ def rebalance(connection: Connection, log: Log, group: str) -> int:
     rows = {(row.topic, row.partition): row for row in _ASSIGNED.run(connection, {"of_group": group})}
     holders = {place: row.owner if row.owner in members else row.wanted for place, row in rows.items()}
     target = balance(members, places, holders)
-    generation = int(_GROUP.run(connection, {"of_group": group}).one().generation) + 1
+    number = generation(connection, group) + 1
     changed = []
     for place in places:
         row = rows.pop(place, None)
@@ -125,7 +125,7 @@ def rebalance(connection: Connection, log: Log, group: str) -> int:
                 "topic": place[0],
                 "partition": place[1],
                 "owner": row.owner if kept and row is not None else target.get(place),
-                "generation": row.generation if kept and row is not None else generation,
+                "generation": row.generation if kept and row is not None else number,
                 "wanted": target.get(place) if kept and row is not None and target.get(place) != row.owner else None,
             }
         )
@@ -133,9 +133,9 @@ def rebalance(connection: Connection, log: Log, group: str) -> int:
         _PUT.run_many(connection, changed)
     if rows:
         _DROP.run_many(connection, [_key(group, place) for place in rows])
-    values = {"generation": generation, "active": log.clock.now_us()}
+    values = {"generation": number, "active": log.clock.now_us()}
     connection.execute(update(_group).where(_group.c.name == group).values(**values))
-    return generation
+    return number
 
 
 def share(connection: Connection, group: str, member: str) -> Share | None:
@@ -157,10 +157,17 @@ def share(connection: Connection, group: str, member: str) -> Share | None:
     )
 
 
+def generation(connection: Connection, group: str) -> int:
+    """A number that grows with every change of who owns what; -1 when there is no such group."""
+    row = _GROUP.run(connection, {"of_group": group}).one_or_none()
+    return -1 if row is None else int(row.generation)
+
+
 def let_go(connection: Connection, group: str, member: str, places: Collection[Place]) -> None:
     """Hand these partitions to who is wanted; the member has finished and stored what it read of them."""
-    row = _GROUP.run(connection, {"of_group": group}).one()
-    values = {"of_member": member, "new_generation": row.generation}
+    number = generation(connection, group) + 1
+    connection.execute(update(_group).where(_group.c.name == group).values(generation=number))
+    values = {"of_member": member, "new_generation": number}
     _HAND_OVER.run_many(connection, [{**_key(group, place), **values} for place in places])
 
 

@@ -15,8 +15,8 @@ from headwater.log.scan import Piece, Span
 
 TURNS_MAX = 8
 """Partitions read from at the same time: bounds the decoded batches and row groups in memory."""
-TURN_ROWS = 1_000_000
-"""After so many records of one partition another one has its turn."""
+TURN_S = 1.0
+"""When more partitions wait, one is read for so long at a time: beginning again decodes part of a row group anew."""
 PLAN_S = 60.0
 """A plan older than this is made anew: the files it names stay for ``file_grace_s`` only."""
 
@@ -29,15 +29,15 @@ class Turn:
     place: Place
     pieces: Iterator[Piece]
     born: float = field(default_factory=time.monotonic)
-    rows: int = 0
+    began: bool = False
 
-    def next(self) -> Piece | None:
-        """None at the turn's end."""
-        if self.rows >= TURN_ROWS or time.monotonic() - self.born > PLAN_S:
+    def next(self, *, crowded: bool) -> Piece | None:
+        """None at the turn's end. ``crowded``: others wait to be read."""
+        age_s = time.monotonic() - self.born
+        if age_s > PLAN_S or (crowded and self.began and age_s > TURN_S):
             return None
-        piece = next(self.pieces, None)
-        self.rows += piece.table.num_rows if piece else 0
-        return piece
+        self.began = True
+        return next(self.pieces, None)
 
 
 class Turns:
@@ -48,6 +48,8 @@ class Turns:
         self._rows = rows
         self._columns = columns
         self._turns: deque[Turn] = deque()
+        self.crowded = False
+        """Whether partitions wait that are not among them."""
 
     def __bool__(self) -> bool:
         return bool(self._turns)
