@@ -73,7 +73,8 @@ format: $(STAMP)  ## Formats the code and mends what ruff can mend safely.
 	$(BIN)/ruff check --fix-only --quiet .
 	$(BIN)/ruff format .
 
-bench: $(STAMP)  ## Measures capture against pg_recvlogical, and the latency from source commit to view.
+bench: $(STAMP)  ## Measures the log, capture against pg_recvlogical, and the latency from source commit to view.
+	$(BIN)/python -m benchmarks.log
 	$(BIN)/python -m benchmarks.capture
 	$(BIN)/python -m benchmarks.latency
 

@@ -5,10 +5,12 @@ A field keeps its id through renames and reordering, so that old files are read 
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
@@ -61,7 +63,7 @@ class Schema:
     """The columns of a topic in order, without metadata columns; ``key`` is empty for keyless topics."""
 
     fields: tuple[Field, ...]
-    key: tuple[str, ...] = ()
+    key: tuple[str, ...] = dataclasses.field(default_factory=tuple)
 
     def __post_init__(self) -> None:
         missing = [name for name in self.key if name not in self.names]
@@ -112,6 +114,22 @@ class Schema:
 
     @classmethod
     def from_json(cls, text: str) -> Schema:
-        """What ``to_json`` wrote, or an earlier release of it."""
-        parsed = json.loads(text)
-        return cls(fields=tuple(Field(**field) for field in parsed["fields"]), key=tuple(parsed["key"]))
+        """What ``to_json`` wrote, or an earlier release of it; parsed when it is first looked at.
+
+        A catalog of a thousand topics is opened for a query that reads one.
+        """
+        schema = object.__new__(cls)
+        vars(schema)["_text"] = text
+        return schema
+
+    if not TYPE_CHECKING:  # a name that is nowhere is still an error of the type checker's
+
+        def __getattr__(self, name: str) -> object:
+            """``fields`` and ``key`` of a schema whose text has not been parsed yet."""
+            held = vars(self)
+            if name not in ("fields", "key") or "_text" not in held:
+                raise AttributeError(f"Schema has no attribute {name!r}")
+            parsed = json.loads(held["_text"])
+            fields = tuple(Field(**field) for field in parsed["fields"])
+            held.update(vars(Schema(fields=fields, key=tuple(parsed["key"]))))
+            return held[name]

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from headwater.config import Settings
 from headwater.errors import SchemaError
 from headwater.lake import open_lake
-from headwater.log import Log, base, seal
+from headwater.log import Log, base, rows, seal
 from headwater.testing.changes import BagHistory, KeyedHistory
 from headwater.testing.writer import Writer
 
@@ -61,6 +61,37 @@ def test_keyed_rows_equal_the_model_at_every_commit(log: Log, seed: int, partiti
     check_every_tier(log, write_keyed(log, seed, partitions, commits=14), seed)
 
 
+@pytest.mark.parametrize("partitions", [1, 4])
+def test_keyed_rows_over_a_base_read_in_place_equal_the_model(
+    log: Log, seed: int, partitions: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a large base is read; and sealed changes are folded in many small parts."""
+    monkeypatch.setattr(rows, "COPIED_BYTES_MAX", 0)
+    monkeypatch.setattr(rows, "ADVANCE_ROWS_TARGET", 10)
+    truth = write_keyed(log, seed, partitions, commits=9)
+    base.write(log, log.topic(TOPIC, list(truth)[4]), list(truth)[4], LIMITS)
+    check_every_tier(log, truth, seed)
+
+
+def test_a_reader_follows_to_a_new_base_when_the_one_it_reads_in_place_goes(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rows, "COPIED_BYTES_MAX", 0)
+    history, writer = KeyedHistory(1), Writer(log)
+    writer.create(TOPIC, "table", history.schema)
+    writer.write(TOPIC, history.commit())
+    base.write(log, log.topic(TOPIC), log.newest_commit(), LIMITS)
+    with open_lake(log.folder) as lake:
+        assert set(lake.sql("SELECT * FROM t").fetchall()) == history.expected()
+        writer.write(TOPIC, history.commit())
+        first = base.newest(log, log.topic(TOPIC), log.newest_commit())
+        assert first is not None
+        assert set(lake.sql("SELECT * FROM t").fetchall()) == history.expected()
+        base.write(log, log.topic(TOPIC), log.newest_commit(), LIMITS)
+        log.storage.remove(first.path)
+        assert set(lake.sql("SELECT * FROM t").fetchall()) == history.expected()
+
+
 @pytest.mark.long
 @pytest.mark.timeout(900)
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -96,9 +127,9 @@ def check_changelog(log: Log, truth: dict[int, Bag], seed: int) -> None:
     chance = random.Random(seed)
     for stage in range(3):
         with duck.connect() as connection:
-            rows = CurrentRows(log, connection, topic)
+            current = CurrentRows(log, connection, topic)
             for commit in [*truth, *chance.sample(list(truth), k=len(truth))]:
-                found = Counter(connection.execute(rows.at(topic, commit)).fetchall())
+                found = Counter(connection.execute(current.at(topic, commit)).fetchall())
                 assert found == truth[commit], f"at commit {commit}, stage {stage}"
         if stage == 0:
             base.write(log, topic, chance.choice(list(truth)), LIMITS)

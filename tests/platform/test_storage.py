@@ -263,6 +263,7 @@ def test_what_a_flipped_byte_in_a_segment_breaks_is_named(log: Log, query: str) 
                 lake.sql(query)
             except CorruptFile as error:
                 errors.append(error)
+            assert lake.sql("SELECT count(*) FROM other").scalar() == 10
     assert errors
     assert {error.facts["path"] for error in errors} == {path.relative_to(log.folder).as_posix()}
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any, Literal
 
 from headwater.registry.compatibility import Mode
@@ -76,6 +77,7 @@ class TopicSettings:
     """A produced record of more bytes is refused: one row must not fill a batch."""
 
     @classmethod
+    @lru_cache
     def from_json(cls, text: str) -> TopicSettings:
         return cls(**json.loads(text))
 

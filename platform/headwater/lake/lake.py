@@ -8,7 +8,7 @@ import tempfile
 import threading
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -188,16 +188,17 @@ class Lake:
             explicit = at is not None or self._pinned is not None
             resolved = resolve(query, self.log.topics(None if not explicit else commit))
             published, inputs = self._positions(resolved.references, commit, explicit)
+            stack.callback(self._end, cursor)
             try:
                 bodies = [
                     self._body(cursor, r, published, inputs, n, missing) for n, r in enumerate(resolved.references)
                 ]
                 cursor.execute("BEGIN")
-                stack.callback(self._end, cursor)
                 for reference, body in zip(resolved.references, bodies, strict=True):
                     cursor.execute(f"CREATE OR REPLACE TEMP VIEW {quote(reference.private)} AS {body}")
-                    # A transaction's snapshot of a database begins with its first statement on it.
-                    cursor.execute(f"SELECT 1 FROM {quote(reference.private)} LIMIT 0")
+                    if _is_kept(reference):
+                        # A transaction's snapshot of a database begins with its first statement on it.
+                        cursor.execute(f"SELECT 1 FROM {quote(reference.private)} LIMIT 0")
             except duckdb.Error as error:
                 raise self._explained(error, resolved, published, defining=True) from error
         return resolved, published, inputs
@@ -205,7 +206,8 @@ class Lake:
     def _end(self, cursor: duckdb.DuckDBPyConnection) -> None:
         """End a reading transaction. A damaged file can take DuckDB's whole memory down: then begin a new one."""
         try:
-            cursor.execute("ROLLBACK")
+            with suppress(duckdb.TransactionException):  # it had not begun
+                cursor.execute("ROLLBACK")
         except duckdb.FatalException:
             self._memory = _Memory(self.log)
 
@@ -221,7 +223,7 @@ class Lake:
         """SQL of what a name stands for: kept rows, or records of which the hot ones are registered."""
         topic = reference.topic
         commit = published if topic.kind == "changelog" else inputs
-        if reference.facet == "rows" and topic.kind in _KEPT_KINDS:
+        if _is_kept(reference):
             rows = self._memory.rows.setdefault(topic.id, CurrentRows(self.log, self._memory.duck, topic))
             return rows.at(topic, commit)
         skips = missing is not None and (reference.facet == "log" or topic.kind in _RECORD_KINDS)
@@ -402,7 +404,6 @@ class Lake:
                     _copy_table(own, reference.topic.name, rows, short=_is_unique(reference.topic, topics))
         return own
 
-    def producer(
     def consumer(
         self, topics: str | Sequence[str], group: str | None = None, **options: Unpack[ConsumerOptions]
     ) -> Consumer:
@@ -422,6 +423,7 @@ class Lake:
         """Read a stretch of topics again, apart from every group: batches, at a ``rate``, with ``progress``."""
         return Replay(self.log, topics, **options)
 
+    def producer(
         self,
         id: str | None = None,  # noqa: A002 -- what people write
         *,
@@ -499,6 +501,11 @@ class Lake:
             self._memory.local.cursor = cursor
         found: duckdb.DuckDBPyConnection = self._memory.local.cursor
         return found
+
+
+def _is_kept(reference: Reference) -> bool:
+    """Whether the lake's memory holds what this name stands for; else its records are scanned where they are."""
+    return reference.facet == "rows" and reference.topic.kind in _KEPT_KINDS
 
 
 def _is_unique(topic: Topic, topics: Sequence[Topic]) -> bool:

@@ -26,9 +26,6 @@ if TYPE_CHECKING:
 
 COUNT = "_n"
 
-MEMORY_SHARE = 2
-"""Of the query memory DuckDB gets one part in so many: what Arrow holds on the way to the file is not in its count."""
-
 # Built once: every read of a table with a large base asks it.
 _NEWEST = (
     select(tables.base, tables.file.c.path, tables.file.c.bytes, tables.file.c.digest)
@@ -67,7 +64,7 @@ def write(log: Log, topic: Topic, commit: int, settings: Settings) -> int:
 
     Rows are folded in a DuckDB of its own (spills beyond its memory limit) and streamed to the file.
     """
-    limit = f"{settings.query_memory_bytes_max // MEMORY_SHARE // 2**20}MiB"
+    limit = f"{settings.maintenance_memory_bytes_max // 2**20}MiB"
     spill = log.storage.path("state/spill")
     shutil.rmtree(spill, ignore_errors=True)  # of a process that was killed
     with duck.connect(timezone=log.timezone, memory_limit=limit, temp_directory=spill, for_files=True) as own:

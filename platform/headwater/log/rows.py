@@ -16,6 +16,7 @@ Not thread-safe: ``Lake`` calls it under its lock, and a reading cursor pins its
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -175,13 +176,15 @@ class CurrentRows:
             self.connection.register("hot_rows", hot)
             with read.blaming(self.log, files):
                 emptied = self._apply(kept, source, None if plan.segments else hot)
-        except BaseException:
-            self.connection.execute("ROLLBACK")
-            raise
-        else:
             self.connection.execute("COMMIT")
+        except BaseException:
+            # A damaged file can take DuckDB's whole memory down; it is the file that is to be named then.
+            with suppress(duckdb.Error):
+                self.connection.execute("ROLLBACK")
+            raise
         finally:  # a name that stayed would hide the next change's rows
-            self.connection.unregister("hot_rows")
+            with suppress(duckdb.FatalException, duckdb.TransactionException):
+                self.connection.unregister("hot_rows")
         if emptied:
             kept.base = None
 
