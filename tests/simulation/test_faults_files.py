@@ -171,8 +171,8 @@ def test_a_flipped_bit_in_any_part_of_a_parquet_file_is_found(lake: Path, seed: 
     assert_named(lake, path)
 
 
-def test_a_flipped_bit_anywhere_in_a_hot_file_is_refused_on_an_ordinary_read(whole: Path, arena: Path) -> None:
-    """Message header, body, padding: of every byte, through the log itself; the other topic is read each time."""
+def test_a_flipped_bit_anywhere_in_a_hot_file_is_refused(whole: Path, arena: Path) -> None:
+    """Message header, body, padding, on an ordinary read; the other topic answers each time."""
     size = file_of(whole, "hot").stat().st_size
     for number, place in enumerate(range(0, size, max(1, size // 12))):
         folder = arena / str(number)
@@ -244,6 +244,31 @@ def test_a_stale_copy_of_a_file_is_refused(lake: Path) -> None:
     assert old != new
     shutil.copyfile(old, new)
     assert_named(lake, new)
+
+
+def no_magic(path: Path, _other: Path) -> None:
+    next(flipped(path, path.stat().st_size - 1, 0))
+
+
+@pytest.mark.parametrize("damage", [gone, empty, no_magic])
+def test_an_ordinary_read_names_the_file_it_cannot_read(lake: Path, damage: Callable[[Path, Path], None]) -> None:
+    """Before any check has seen it."""
+    path = file_of(lake, "segment")
+    damage(path, path)
+    with open_lake(lake) as opened:
+        with pytest.raises(CorruptFile, match=path.name):
+            opened.sql(f'SELECT * FROM log."{TOPIC}"')
+        assert counted(opened, "other") == ALL
+
+
+def test_a_name_is_used_once(tmp_path: Path) -> None:
+    """A writer that takes a name of the past gets an error, not the other one's file."""
+    storage = Storage(tmp_path)
+    with storage.create("a") as file:
+        file.write(b"first")
+        file.seal()
+    with pytest.raises(StorageError, match="used before"):
+        storage.create("a")
 
 
 # ---- reading fails

@@ -32,15 +32,20 @@ def test_the_recording_misses_no_call(recorded: Recorded, seed: int) -> None:
     assert {event.op for event in recorded.events()} >= {"C", "D", "W", "S", "U", "R"}
 
 
-def test_what_is_acknowledged_is_on_the_disk(recorded: Recorded) -> None:
-    """The worst disk, that keeps nothing it need not, at every point where its state can change."""
+def test_what_is_acknowledged_is_on_the_disk(recorded: Recorded, seed: int) -> None:
+    """The worst disk, that keeps nothing it need not, at the points where its state can change.
+
+    At all of them for the workload that captures, at some for those that are plugged in.
+    """
     points = power.turning_points(recorded.events())
-    assert recorded.cut(points, ["nothing"], rows=25, goes_on=50) > 20
+    if recorded.name != "capture":
+        points = random.Random(seed).sample(points, k=12)
+    assert recorded.cut(points, ["nothing"], rows=25, goes_on=50) >= 5
 
 
 def test_a_cut_leaves_a_whole_lake_whatever_else_survives(recorded: Recorded, seed: int) -> None:
-    points = random.Random(seed).sample(range(len(recorded.events())), k=5)
-    assert recorded.cut(points, power.MODES, rows=10) >= 5
+    points = random.Random(seed).sample(range(len(recorded.events())), k=5 if recorded.name == "capture" else 2)
+    assert recorded.cut(points, power.MODES, rows=10) >= 2
 
 
 @pytest.mark.long
@@ -50,10 +55,16 @@ def test_a_cut_at_every_single_call(recorded: Recorded) -> None:
     recorded.cut(range(len(recorded.events()) + 1), [*power.MODES, "everything"], rows=4, goes_on=10)
 
 
-def kill_then_cut(server: Server, folder: Path, name: str, seed: int, place: int) -> bool:
+def test_a_file_put_under_a_name_is_whole(recorded: Recorded) -> None:
+    """Names reach the disk before bytes do: what was renamed into place must have had its bytes there."""
+    renamed = [number + 1 for number, event in enumerate(recorded.events()) if event.op == "R"]
+    recorded.cut(renamed[:6], ["names"])
+
+
+def kill_then_cut(server: Server, folder: Path, name: str, seed: int, plan: str) -> bool:
     """A run finds what a killed one had written and not made durable; then the power goes. False past the end."""
     run = Recorded(server, folder, name, seed)
-    if run.run(f"kill:{place}") != -signal.SIGKILL:
+    if run.run(plan) != -signal.SIGKILL:
         return False
     before = len(run.events())
     assert run.run(again=True) == 0
@@ -62,10 +73,9 @@ def kill_then_cut(server: Server, folder: Path, name: str, seed: int, place: int
     return True
 
 
-@pytest.mark.parametrize("name", WORKLOADS)
-def test_kill_then_power_cut(shimmed: Server, arena: Path, seed: int, name: str) -> None:
-    """Among the first calls, which make the folders."""
-    assert kill_then_cut(shimmed, arena / "run", name, seed, random.Random(seed).randint(1, 8))
+def test_kill_then_power_cut(shimmed: Server, arena: Path, seed: int) -> None:
+    """The folders are made and not yet durable: the next run finds them and must not take them for it."""
+    assert kill_then_cut(shimmed, arena / "run", "capture", seed, "kill:storage.fsync_folder:before:1")
 
 
 @pytest.mark.long
@@ -73,6 +83,6 @@ def test_kill_then_power_cut(shimmed: Server, arena: Path, seed: int, name: str)
 @pytest.mark.parametrize("name", WORKLOADS)
 def test_kill_at_every_point_then_power_cut(shimmed: Server, arena: Path, seed: int, name: str) -> None:
     place = 1
-    while kill_then_cut(shimmed, arena / str(place), name, seed, place):
+    while kill_then_cut(shimmed, arena / str(place), name, seed, f"kill:{place}"):
         place += 1
     assert place > 20

@@ -22,6 +22,8 @@ from headwater.failpoint import hit
 
 FILE = "catalog.sqlite"
 LOCK = "run/catalog.lock"
+_FULL = ("SQLITE_FULL", "SQLITE_IOERR_SHMSIZE")
+"""No room for a page, or for the index of SQLite's log, which whoever opens the catalog first has to make."""
 
 
 class Catalog:
@@ -136,8 +138,11 @@ def as_catalog_error(folder: Path) -> Iterator[None]:
         raise
     except (exc.DBAPIError, sqlite3.Error) as error:
         cause = error.orig if isinstance(error, exc.DBAPIError) else error
-        if "disk is full" in str(cause):
+        if getattr(cause, "sqlite_errorname", "") in _FULL:
             todo = "Free space on this file system; headwater goes on from the last commit by itself."
             raise DiskFull("the disk is full", where=str(folder / FILE), todo=todo) from error
-        todo = "Nothing was published by this transaction; check the disk and the folder's permissions."
+        todo = (
+            "Nothing was published, unless COMMIT itself failed: then the producer's position tells. "
+            "Check the disk and the folder's permissions."
+        )
         raise CatalogError(f"the catalog refused: {cause}", where=str(folder / FILE), todo=todo) from error

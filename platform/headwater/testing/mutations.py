@@ -18,7 +18,7 @@ import pyarrow as pa
 from sqlalchemy import Connection, event, select
 
 from headwater.catalog import catalog, tables
-from headwater.log import read, recovery, seal, transaction
+from headwater.log import read, recovery, scan, seal, transaction
 from headwater.log.transaction import Transaction
 from headwater.storage import hot, local
 
@@ -189,6 +189,7 @@ def damage_not_named() -> None:
         yield
 
     _wrap(read, "blaming", lambda _real: silent)
+    _wrap(scan, "_blaming", lambda _real: silent)
 
 
 @_mutation
@@ -260,8 +261,8 @@ def offsets_outside_the_transaction() -> None:
     known: dict[tuple[str, int, int], int] = {}
 
     def stale(real: Any) -> Any:
-        def take(connection: Connection, topic: int, partition: int, count: int) -> int:
-            found: int = real(connection, topic, partition, count)
+        def take(connection: Connection, topic: int, partition: int, count: int, *rest: Any) -> int:
+            found: int = real(connection, topic, partition, count, *rest)
             place = (str(connection.engine.url), topic, partition)
             first = known.get(place, found)
             known[place] = first + count
@@ -320,3 +321,8 @@ def unknown_outcome_taken_as_failure() -> None:
 @_mutation
 def orphans_without_grace() -> None:
     _wrap(recovery, "remove_orphans", lambda real: lambda log, grace_s=0.0: real(log, min(grace_s, 0.0)))
+
+
+@_mutation
+def files_of_a_commit_not_looked_for() -> None:
+    _wrap(local.Storage, "require", lambda _real: lambda _self, _name, _size: None)
