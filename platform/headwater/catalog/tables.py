@@ -121,7 +121,7 @@ segment = Table(
     Index("segment_topic", "topic", "last_commit"),
     Index("segment_place", "topic", "partition", "first_offset"),
 )
-"""``last_time``: time of its last commit. ``compacted``: the newest commit when offsets were left out of it, else NULL."""
+"""``last_time``: time of its last commit. ``compacted``: the newest commit when offsets were left out, else NULL."""
 
 base = Table(
     "base",

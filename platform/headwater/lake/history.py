@@ -39,7 +39,8 @@ def history_sql(topic: Topic, source: str, offset: str = record.OFFSET) -> str:
     return f"""WITH changes AS ({source}),
 cuts AS (SELECT {record.PARTITION}, {record.OFFSET}, {moment} AS cut FROM changes WHERE {record.OP} = 't'),
 spans AS (SELECT {filled}, {moment} AS {VALID_FROM}, {record.OP}, {record.COMMIT}, {record.OFFSET},
-  {offset} AS _shown, {record.PARTITION}, lead({moment}) OVER (PARTITION BY {keys} ORDER BY {record.OFFSET}) AS next_change
+  {offset} AS _shown, {record.PARTITION},
+  lead({moment}) OVER (PARTITION BY {keys} ORDER BY {record.OFFSET}) AS next_change
   FROM changes WHERE {record.OP} <> 't'),
 bounded AS (SELECT spans.*, cuts.cut FROM spans
   ASOF LEFT JOIN cuts ON spans.{record.PARTITION} = cuts.{record.PARTITION}
