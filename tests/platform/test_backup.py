@@ -50,9 +50,9 @@ def fill(log: Log, seed: int = 1, commits: int = 4) -> Counter[tuple[Any, ...]]:
     return Counter(history.expected())
 
 
-def add(log: Log, key: int) -> None:
+def add(log: Log, key: int, writer: Writer | None = None) -> None:
     columns = {field.name: pa.nulls(1, field.type) for field in KeyedHistory.schema.arrow()}
-    Writer(log).write(TOPIC, pa.table({**columns, "a": [key], "b": ["new"], "_op": ["c"]}))
+    (writer or Writer(log)).write(TOPIC, pa.table({**columns, "a": [key], "b": ["new"], "_op": ["c"]}))
 
 
 def rows(folder: Path) -> Counter[tuple[Any, ...]]:
@@ -302,12 +302,13 @@ def catalog_files(folder: Path) -> list[Path]:
 def older_over_newer(log: Log, tmp_path: Path) -> int:
     """Copy a catalog away, write on, and copy it back; returns the commit that it ends at."""
     fill(log)
+    writer = Writer(log)  # so that no epoch tells the two apart
     with sqlite3.connect(log.folder / "catalog.sqlite") as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     connection.close()
     shutil.copy(log.folder / "catalog.sqlite", tmp_path / "older.sqlite")
     position = log.newest_commit()
-    add(log, 1000)
+    add(log, 1000, writer)
     log.close()
     for path in log.folder.glob("catalog.sqlite*"):
         path.unlink()
