@@ -261,7 +261,7 @@ def test_old_catalogs_are_read() -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_random_evolutions_agree_with_the_model(mode: Mode, seed: int) -> None:
-    agree(mode, seed, 400)
+    agree(mode, seed, 250)
 
 
 @pytest.mark.long

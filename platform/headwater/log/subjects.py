@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import select
 from sqlalchemy.dialects.sqlite import insert
@@ -52,15 +52,7 @@ def versions(log: Log, topic: Topic) -> list[Version]:
     query = select(tables.schema_version).where(tables.schema_version.c.topic == topic.id)
     with log.catalog.read() as connection:
         rows = connection.execute(query.order_by(tables.schema_version.c.version)).all()
-    return [
-        Version(
-            number=row.version,
-            commit=row.commit,
-            time=log.commit_info(row.commit).time,
-            schema=Schema.from_json(row.body),
-        )
-        for row in rows
-    ]
+    return [_version(log, row) for row in rows]
 
 
 def mode(topic: Topic) -> Compatibility | None:
@@ -70,11 +62,13 @@ def mode(topic: Topic) -> Compatibility | None:
 
 def version(log: Log, topic: Topic, number: int) -> Version:
     """The version of this number; NameNotFound when there is none."""
-    found = versions(log, topic)
-    for each in found:
-        if each.number == number:
-            return each
-    raise NameNotFound(f"{topic.name} has no schema version {number}", todo=f"It has 1 to {found[-1].number}.")
+    table = tables.schema_version
+    query = select(table).where(table.c.topic == topic.id, table.c.version == number)
+    with log.catalog.read() as connection:
+        row = connection.execute(query).one_or_none()
+    if row is None:
+        raise NameNotFound(f"{topic.name} has no schema version {number}", todo=f"It has 1 to {topic.schema_version}.")
+    return _version(log, row)
 
 
 def propose(log: Log, topic: Topic, proposal: Proposal) -> Answer:
@@ -111,12 +105,23 @@ def register(log: Log, topic: Topic, proposal: Proposal) -> Version:
         tx.add_schema(topic.name, schema)
         if tx.changed:
             tx.commit()
-    return versions(log, log.topic(topic.name))[-1]
+    now = log.topic(topic.name)
+    return version(log, now, now.schema_version)
+
+
+def _version(log: Log, row: Any) -> Version:
+    return Version(
+        number=row.version,
+        commit=row.commit,
+        time=log.commit_info(row.commit).time,
+        schema=Schema.from_json(row.body),
+    )
 
 
 def _epoch(log: Log) -> int:
     """The one epoch of all who register: nobody fences anybody."""
-    values = insert(tables.producer).values(name=PRODUCER, epoch=1).on_conflict_do_nothing()
+    if (known := log.producer(PRODUCER).epoch) > 0:
+        return known
     with log.catalog.write() as connection:
-        connection.execute(values)
+        connection.execute(insert(tables.producer).values(name=PRODUCER, epoch=1).on_conflict_do_nothing())
     return log.producer(PRODUCER).epoch
