@@ -34,6 +34,9 @@ _COUNTER = 1 << 62
 _SLOTS = 4096
 """Who holds a ticket is written at its number modulo this; so many never wait at once."""
 _LOCK = "hhqqi4x"
+_ASLEEP_MAX = 1000
+_asleep: set[tuple[Path, int]] = set()
+"""Tickets this process has passed by: the next transaction looks at them at once. One that wakes is taken out."""
 
 
 @contextmanager
@@ -62,15 +65,19 @@ def queued(path: Path) -> Iterator[None]:
 def _wait(descriptor: int, path: Path, ticket: int) -> None:
     """Until nobody who came before is there, apart from those who are stopped."""
     begin = time.monotonic()
+    if len(_asleep) > _ASLEEP_MAX:  # their holders were killed: nobody takes them out
+        _asleep.clear()
     look_at = begin + PASS_S
     passed: set[int] = set()
     while (found := _before(descriptor, ticket, passed)) is not None:
         now = time.monotonic()
-        if now > look_at:
+        if now > look_at or (path, found) in _asleep:
             look_at = now + PASS_S / 4
+            _asleep.discard((path, found))
             if _is_stopped(descriptor, path, found, kill=now - begin > KILL_S):
                 passed.add(found)
-                look_at = now
+                _asleep.add((path, found))
+                continue
         time.sleep(min(_LOOK_S[1], max(_LOOK_S[0], (now - begin) / 4)))
 
 
