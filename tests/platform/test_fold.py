@@ -66,7 +66,7 @@ def test_keyed_rows_over_a_base_read_in_place_equal_the_model(
     log: Log, seed: int, partitions: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As a large base is read; and sealed changes are folded in many small parts."""
-    monkeypatch.setattr(rows, "COPIED_BYTES_MAX", 0)
+    monkeypatch.setattr(rows.CurrentRows, "copied_bytes_max", 0)
     monkeypatch.setattr(rows, "ADVANCE_ROWS_TARGET", 10)
     truth = write_keyed(log, seed, partitions, commits=9)
     base.write(log, log.topic(TOPIC, list(truth)[4]), list(truth)[4], LIMITS)
@@ -76,7 +76,7 @@ def test_keyed_rows_over_a_base_read_in_place_equal_the_model(
 def test_a_reader_follows_to_a_new_base_when_the_one_it_reads_in_place_goes(
     log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rows, "COPIED_BYTES_MAX", 0)
+    monkeypatch.setattr(rows.CurrentRows, "copied_bytes_max", 0)
     history, writer = KeyedHistory(1), Writer(log)
     writer.create(TOPIC, "table", history.schema)
     writer.write(TOPIC, history.commit())
