@@ -316,3 +316,41 @@ def test_compaction_leaves_the_newest_records_alone(aged: Log, clock: Hand) -> N
     clock.pass_(DAY + 1)
     assert compaction.compact(aged, topic, 0, LIMITS, force=True) == 0  # somebody needs everything
     assert compaction.compact(aged, topic, aged.newest_commit(), LIMITS) == 2
+
+
+# ---- when a base is worth its file
+
+
+def test_a_base_is_due_by_what_came_since_the_last(aged: Log, clock: Hand) -> None:
+    limits = replace(LIMITS, base_rows_min=10, base_changed_fraction=0.5, base_age_s=DAY)
+    writer = Writer(aged)
+    writer.create("shop.public.t", "table", EVENTS)
+    writer.create("shop.e", "event", EVENTS)
+
+    def due() -> list[str]:
+        return [topic.name for topic in base.due(aged, limits)]
+
+    def write(*ids: int) -> None:
+        rows = events(*ids)
+        writer.write("shop.public.t", rows.append_column("_op", pa.array(["c"] * len(ids))))
+        writer.write("shop.e", rows)
+
+    write(*range(10))
+    assert due() == []
+    write(10)
+    assert due() == ["shop.public.t"]
+    seal.seal(aged, LIMITS)
+    base.write(aged, aged.topic("t"), aged.newest_commit(), limits)
+    assert due() == []
+    for number in range(11, 22):
+        assert due() == []
+        write(number)
+        seal.seal(aged, LIMITS)
+    assert due() == ["shop.public.t"]  # 11 of 11
+    base.write(aged, aged.topic("t"), aged.newest_commit(), limits)
+    merge.merge(aged, LIMITS)
+    assert due() == []
+    write(*range(30, 41))
+    assert due() == []  # 11 of 22: half, not more
+    clock.pass_(2 * DAY)
+    assert due() == ["shop.public.t"]

@@ -12,14 +12,25 @@ from sqlalchemy import func, select
 from headwater.catalog import tables
 from headwater.catalog.live import LiveRow
 from headwater.client import report
-from headwater.log import Log, dead_letters, generations, incidents, offsets, quarantine, topic_settings
+from headwater.log import (
+    Log,
+    chain,
+    dead_letters,
+    generations,
+    incidents,
+    leases,
+    offsets,
+    quarantine,
+    tags,
+    topic_settings,
+)
 
 FRESH_S = 5.0
 """A component that has not beaten for so long counts as stopped."""
 
 
 def status(log: Log) -> dict[str, Any]:
-    """``position``, ``sources``, ``views``, ``topics``, ``partitions`` and ``groups`` of a lake, as plain JSON values.
+    """Position, sources, views, topics, partitions, groups, chain and what is held, as plain JSON values.
 
     Figures come from the components' last heartbeats (``age_s`` says how old) and from the catalog; a source
     or view without a running component keeps its last known position and is ``stopped``.
@@ -38,7 +49,16 @@ def status(log: Log) -> dict[str, Any]:
         ],
         "partitions": _partitions(log),
         "groups": [group_document(each) for each in report.groups(log)],
+        "chain": _chain(log),
+        "held": {"tags": [each.name for each in tags.listed(log)], "readers": leases.describe(log)},
     }
+
+
+def _chain(log: Log) -> dict[str, Any]:
+    """The newest link of the hash chain: what to keep elsewhere."""
+    with log.catalog.read() as connection:
+        entries, root = chain.head(connection)
+    return {"entries": entries, "root": root.hex()}
 
 
 def group_document(found: report.GroupReport) -> dict[str, Any]:

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import shutil
 import uuid
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-from sqlalchemy import bindparam, func, insert, select
+from sqlalchemy import Row, Select, bindparam, func, insert, select
 
 from headwater import duck, types
 from headwater.catalog import tables
@@ -106,24 +106,56 @@ def write(log: Log, topic: Topic, commit: int, settings: Settings) -> int:
 def due(log: Log, settings: Settings) -> list[Topic]:
     """Topics with enough records since their last base to be worth a new one; none with damaged records."""
     damaged = {topic for topic, _ in quarantine.partitions(log)}
-    candidates = [topic for topic in log.topics(hidden=True) if topic.kind in KINDS and topic.id not in damaged]
-    return [topic for topic in candidates if _is_due(log, topic, settings)]
+    with log.catalog.read() as connection:
+        changed = {row.id: row for row in connection.execute(_CHANGED)}
+    now = log.clock.now_us()
+    return [
+        topic
+        for topic in log.topics(hidden=True)
+        if topic.id in changed and topic.id not in damaged and _is_due(changed[topic.id], now, settings)
+    ]
 
 
 KINDS = ("table", "multiset", "changelog")
 
 
-def _is_due(log: Log, topic: Topic, settings: Settings) -> bool:
-    last = newest(log, topic, log.newest_commit())
-    after, rows = (last.commit, last.rows) if last else (0, 0)
-    batch, segment = tables.batch, tables.segment
-    hot = select(func.coalesce(func.sum(batch.c.rows), 0)).where(batch.c.topic == topic.id, batch.c.commit > after)
-    sealed = select(func.coalesce(func.sum(segment.c.rows), 0)).where(
-        segment.c.topic == topic.id, segment.c.first_commit > after
+def _changes_since_bases() -> Select[Any]:
+    """Every keyed topic and bag with its newest base, and the records that came since.
+
+    Of a segment that the base cuts, because it was merged later, the share that its commits after the base have.
+    """
+    topic, base, file, batch, segment = tables.topic, tables.base, tables.file, tables.batch, tables.segment
+    newest = (
+        select(base.c.topic, func.max(base.c.commit).label("commit"))
+        .join(file, file.c.id == base.c.file)
+        .where(file.c.removed.is_(None))
+        .group_by(base.c.topic)
+        .cte("newest")
     )
-    with log.catalog.read() as connection:
-        changed = connection.execute(hot).scalar_one() + connection.execute(sealed).scalar_one()
-        born = select(tables.commit.c.time).where(tables.commit.c.number == after)
-        age_s = (log.clock.now_us() - (connection.execute(born).scalar_one_or_none() or 0)) / 1e6
-    old = age_s >= settings.base_age_s and changed > settings.base_rows_min
-    return bool(changed > max(settings.base_rows_min, settings.base_changed_fraction * rows) or (after > 0 and old))
+    after = func.coalesce(newest.c.commit, 0)
+    span = segment.c.last_commit - segment.c.first_commit + 1
+    share = segment.c.rows * func.min(segment.c.last_commit - after, span) // span
+    hot = select(func.sum(batch.c.rows)).where(batch.c.topic == topic.c.id, batch.c.commit > after)
+    sealed = select(func.sum(share)).where(segment.c.topic == topic.c.id, segment.c.last_commit > after)
+    rows = select(func.max(base.c.rows)).where(base.c.topic == topic.c.id, base.c.commit == newest.c.commit)
+    born = select(tables.commit.c.time).where(tables.commit.c.number == newest.c.commit)
+    return (
+        select(
+            topic.c.id,
+            after.label("after"),
+            func.coalesce(rows.scalar_subquery(), 0).label("rows"),
+            func.coalesce(born.scalar_subquery(), 0).label("born"),
+            (func.coalesce(hot.scalar_subquery(), 0) + func.coalesce(sealed.scalar_subquery(), 0)).label("changed"),
+        )
+        .select_from(topic.join(newest, newest.c.topic == topic.c.id, isouter=True))
+        .where(topic.c.kind.in_(KINDS), topic.c.dropped.is_(None))
+    )
+
+
+_CHANGED = _changes_since_bases()
+
+
+def _is_due(found: Row[Any], now_us: int, settings: Settings) -> bool:
+    old = (now_us - found.born) / 1e6 >= settings.base_age_s and found.changed > settings.base_rows_min
+    many = found.changed > max(settings.base_rows_min, settings.base_changed_fraction * found.rows)
+    return bool(many or (found.after > 0 and old))

@@ -54,6 +54,8 @@ def collect(log: Log, project: Project) -> dict[str, Any]:
         "incidents": document["incidents"],
         "partitions": document["partitions"],
         "groups": document["groups"],
+        "chain": document["chain"],
+        "held": document["held"],
         "components": components(live),
         "http": _address(live.get(UP)),
     }
