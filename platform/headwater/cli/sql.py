@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from headwater.lake import Result
 
 Form = Literal["table", "csv", "json", "parquet"]
+LOOK_S = 0.1
+"""While a query runs: once Polars is imported, a wait without an end no longer hears of Ctrl-C."""
 _BY_SUFFIX: dict[str, Form] = {".csv": "csv", ".json": "json", ".parquet": "parquet"}
 
 
@@ -68,6 +70,8 @@ def _until_control_c(query: Callable[[], Result]) -> Result:
 
     Thread(target=run, name="query", daemon=True).start()
     try:
+        while not answer.done():
+            wait([answer], LOOK_S)
         return answer.result()
     except KeyboardInterrupt:
         os._exit(EXIT_INTERRUPTED)
