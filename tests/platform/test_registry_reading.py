@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Callable
 from dataclasses import replace
@@ -24,6 +25,8 @@ from headwater.testing.writer import Writer
 
 TOPIC = "shop.public.t"
 EVENTS = "app.events"
+PROPOSALS = int(os.environ.get("HEADWATER_EVOLUTIONS") or 10_000)
+"""Random proposals of the long test, for each mode; some ten minutes a mode, so that fewer can be asked for."""
 naive = datetime.fromisoformat
 
 
@@ -367,7 +370,7 @@ def test_accepted_evolutions_read_all_old_files(make_log: Callable[[], Log], mod
 def test_ten_thousand_evolutions_read_all_old_files(make_log: Callable[[], Log], mode: Mode, seed: int) -> None:
     print(f"seed: {seed}")
     rng, accepted = random.Random(seed), 0
-    for _ in range(50):
+    for _ in range(max(1, PROPOSALS // 200)):
         log = make_log()
         accepted += sum(evolve_and_read(log, mode, rng, 10, f"app.t{n}") for n in range(20))
-    assert accepted > 1_000
+    assert accepted > PROPOSALS // 10
