@@ -68,6 +68,15 @@ class GroupMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         try:
+            while len(self.members) < 2:
+                self.join()
+            for _ in range(3):
+                for member in self.members:
+                    member.poll()
+                    member.rewind()
+            self.gone.clear()
+            self.write(40)
+            self.pause(self.members[0])
             self.settle()
         finally:
             self.log.close()
@@ -75,6 +84,9 @@ class GroupMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: len(self.members) < 4)
     @rule()
+    def come(self) -> None:
+        self.join()
+
     def join(self) -> None:
         member = Consumer(self.log, TOPIC, "etl", batch_rows=7, auto_commit=False, lease_s=FAR_S)
         member.poll()
@@ -100,6 +112,28 @@ class GroupMachine(RuleBasedStateMachine):
         if others:
             others[0]._member.lapsed = True  # type: ignore[union-attr]
             others[0]._refresh()
+
+    @precondition(lambda self: len(self.members) > 1)
+    @rule(data=st.data())
+    def pause_over_a_lease(self, data: st.DataObject) -> None:
+        self.pause(self.pick(data))
+
+    def pause(self, member: Consumer) -> None:
+        """A member reads, sleeps until others have its partitions, and commits what it had read."""
+        if self.removed(member):
+            return
+        before = member.poll()
+        if before is not None:
+            self.seen[before.partition] |= set(range(before.first, before.last + 1))
+        had_read = {number: o for (_, number), o in member.position().items() if o != self.stored[number]}
+        others = [each for each in self.members if each is not member and not self.removed(each)]
+        if had_read and others:
+            self.log.live.end_lease(scope("etl"), self.name(member))
+            self.gone.add(id(member))
+            others[0]._member.lapsed = True  # type: ignore[union-attr]
+            others[0]._refresh()
+            with pytest.raises(FencedMember):
+                member.commit()
 
     @precondition(lambda self: self.members)
     @rule(data=st.data())
@@ -135,6 +169,9 @@ class GroupMachine(RuleBasedStateMachine):
             member.seek(name, number, self.stored[number])
 
     @rule(count=st.integers(1, 30))
+    def produce(self, count: int) -> None:
+        self.write(count)
+
     def write(self, count: int) -> None:
         self.writer.write(TOPIC, pa.table({"id": range(self.written, self.written + count)}))
         self.written += count
