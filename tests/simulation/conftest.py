@@ -65,6 +65,14 @@ def shimmed(shim_library: Path) -> Iterator[shim.Server]:
         yield server
 
 
+@pytest.fixture(scope="module")
+def captured(shimmed: shim.Server, module_arena: Path, module_seed: int) -> Recorded:
+    """An undisturbed run of the workload that captures."""
+    run = Recorded(shimmed, module_arena / "captured", "capture", module_seed)
+    assert run.run() == 0
+    return run
+
+
 @pytest.fixture(scope="module", params=WORKLOADS)
 def recorded(request: pytest.FixtureRequest, shimmed: shim.Server, module_arena: Path, module_seed: int) -> Recorded:
     """An undisturbed run of each workload; the same one for all tests of a module."""

@@ -71,7 +71,7 @@ def chosen(points: Sequence[str], chance: random.Random, many: int) -> list[int]
 def test_kill_at_some_calls(arena: Path, seed: int, name: str) -> None:
     points = record(arena / "whole", name, seed)
     assert {"storage.fsync:before", "catalog.commit:after", "acknowledge:before"} <= set(points)
-    for place in chosen(points, random.Random(seed), many=4 if name == "capture" else 2):
+    for place in chosen(points, random.Random(seed), many=3 if name == "capture" else 1):
         kill_at(arena / f"kill-{place}", name, seed, place, points[place - 1])
 
 
@@ -88,7 +88,7 @@ def test_a_commit_whose_reply_was_lost_is_not_repeated(arena: Path, seed: int) -
     """The writer dies right after COMMIT; its successor, with more to do at once, must not send it again."""
     points = record(arena / "whole", "capture", seed)
     captured = [place for place, name in enumerate(points, start=1) if name == "acknowledge:before"]
-    for place in random.Random(seed).sample(captured, k=2):
+    for place in random.Random(seed).sample(captured, k=1):
         assert points[place - 2] == "catalog.commit:after"
         folder = arena / f"lost-{place}"
         folder.mkdir()

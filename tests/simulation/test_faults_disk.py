@@ -52,11 +52,11 @@ def calls_of(recorded: Recorded, call: str) -> int:
     )
 
 
-def test_a_call_that_fails_once(shimmed: Server, arena: Path, recorded: Recorded, seed: int) -> None:
+def test_a_call_that_fails_once(shimmed: Server, arena: Path, captured: Recorded, seed: int) -> None:
     chance = random.Random(seed)
     call = chance.choice(["fsync", "fsync_folder", "write", "close"])
-    nth = chance.randint(1, calls_of(recorded, call))
-    fail_once(shimmed, arena / "run", recorded.name, seed, call, CALLS[call], nth)
+    nth = chance.randint(1, calls_of(captured, call))
+    fail_once(shimmed, arena / "run", captured.name, seed, call, CALLS[call], nth)
 
 
 @pytest.mark.long

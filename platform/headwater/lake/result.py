@@ -138,12 +138,21 @@ def fetch(relation: duckdb.DuckDBPyRelation) -> pa.Table:
     reader = relation.to_arrow_reader(_BATCH_ROWS)
     batches: list[pa.RecordBatch] = []
     size = 0
-    for batch in reader:
+    rest = _batches(reader)
+    for batch in rest:
         batches.append(batch)
         size += batch.nbytes
         if size > MEMORY_BYTES_MAX:
-            return _spill(reader.schema, batches, reader)
+            return _spill(reader.schema, batches, rest)
     return pa.Table.from_batches(batches, schema=reader.schema)
+
+
+def _batches(reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
+    """The reader's batches. What DuckDB meets after the first of them comes as an error of Arrow's: here as its own."""
+    try:
+        yield from reader
+    except (OSError, pa.ArrowException) as error:
+        raise duckdb.Error(str(error)) from error
 
 
 def _spill(schema: pa.Schema, batches: list[pa.RecordBatch], rest: Iterator[pa.RecordBatch]) -> pa.Table:
