@@ -14,8 +14,9 @@ import uuid
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from sqlalchemy import ColumnElement, Connection, Row, delete, func, insert, select, update
 
 from headwater.catalog import tables
@@ -217,7 +218,7 @@ def _plain(row: Row[Any]) -> dict[str, Any]:
 
 # ---- reading what was archived
 
-_COMMIT = pl.col("kind") == "commit"
+_COMMIT = pc.field("kind") == "commit"
 
 
 def oldest_kept(connection: Connection) -> int:
@@ -229,21 +230,21 @@ def commits(log: Log, after: int, upto: int, limit: int) -> list[CommitInfo]:
     """Archived commits in (after, upto], oldest first, at most ``limit``."""
     segment = tables.commit_segment
     paths = _paths(log, (segment.c.last_commit > after) & (segment.c.first_commit <= upto))
-    number = pl.col("number")
+    number = pc.field("number")
     return [_info(row) for row in _read(log, paths, _COMMIT & (number > after) & (number <= upto), limit=limit)]
 
 
 def commit_at_time(log: Log, micros: int) -> int:
     """The newest archived commit at or before a time; 0 when there is none."""
     paths = _paths(log, tables.commit_segment.c.first_time <= micros)[-1:]
-    rows = _read(log, paths, _COMMIT & (pl.col("time") <= micros), newest=True)
+    rows = _read(log, paths, _COMMIT & (pc.field("time") <= micros), newest=True)
     return int(rows[0]["number"]) if rows else 0
 
 
 def positions(log: Log, producer: str) -> Iterator[list[tuple[int, str | None]]]:
     """The archived commits of a producer with their positions, oldest first: one list a file, newest file first."""
     for path in reversed(_paths(log, tables.commit_segment.c.last_commit > 0)):
-        rows = _read(log, [path], _COMMIT & (pl.col("producer") == producer))
+        rows = _read(log, [path], _COMMIT & (pc.field("producer") == producer))
         yield [(row["number"], row["position"]) for row in rows]
 
 
@@ -251,19 +252,18 @@ def steps(log: Log, after: int, upto: int) -> list[Step]:
     """Archived steps with a number in (after, upto], oldest first."""
     segment = tables.commit_segment
     paths = _paths(log, (segment.c.last_step > after) & (segment.c.first_step <= upto))
-    step = pl.col("step")
+    step = pc.field("step")
     return [_step(row) for row in _read(log, paths, (step > after) & (step <= upto))]
 
 
 def last_step(log: Log, at: int, views: frozenset[int] = frozenset()) -> Step | None:
     """The newest archived step published at or before commit ``at`` that refreshed all of ``views``."""
     segment = tables.commit_segment
-    refreshed = pl.col("views").str.split(",")
-    wanted = pl.all_horizontal(pl.lit(True), *(refreshed.list.contains(str(view)) for view in sorted(views)))
+    wanted = {str(view) for view in views}
     for path in reversed(_paths(log, (segment.c.first_commit <= at) & segment.c.first_step.is_not(None))):
-        rows = _read(log, [path], pl.col("step").is_not_null() & (pl.col("number") <= at) & wanted, newest=True)
-        if rows:
-            return _step(rows[0])
+        for row in reversed(_read(log, [path], pc.field("step").is_valid() & (pc.field("number") <= at))):
+            if wanted <= set(row["views"].split(",")):
+                return _step(row)
     return None
 
 
@@ -276,20 +276,22 @@ def _paths(log: Log, condition: ColumnElement[bool]) -> list[str]:
 
 
 def _read(
-    log: Log, paths: list[str], where: pl.Expr, limit: int | None = None, *, newest: bool = False
+    log: Log, paths: list[str], where: pc.Expression, limit: int | None = None, *, newest: bool = False
 ) -> list[dict[str, Any]]:
     """Rows of these files in the order of commits, or the newest one alone; a damaged file is named by CorruptFile."""
     if not paths:
         return []
-    found = pl.scan_parquet([log.storage.path(path) for path in paths]).filter(where)
     try:
-        return (found.tail(1) if newest else found.head(limit) if limit else found).collect().to_dicts()
-    except (pl.exceptions.PolarsError, OSError) as error:
+        parts = [pq.read_table(log.storage.path(path), filters=where) for path in paths]
+        found = pa.concat_tables(parts)
+        rows: list[dict[str, Any]] = (found.slice(max(0, found.num_rows - 1)) if newest else found[:limit]).to_pylist()
+    except (pa.ArrowException, OSError) as error:
         with log.catalog.read() as connection:
             named = connection.execute(select(tables.file).where(tables.file.c.path.in_(paths))).all()
         for file in named:
             log.storage.check(file.path, file.bytes, file.digest)
         raise StorageError(str(error).splitlines()[0], where=", ".join(paths)) from error
+    return rows
 
 
 def _info(row: dict[str, Any]) -> CommitInfo:
