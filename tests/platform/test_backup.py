@@ -375,14 +375,15 @@ def as_nobody(work: Any, *arguments: Any) -> Any:
 
 
 def _drop_rights(send: Connection, work: Any, *arguments: Any) -> None:
+    work(*arguments, read_only=True)  # whatever is imported late: the other user may not read our packages
     os.setgroups([])
     os.setgid(NOBODY)
     os.setuid(NOBODY)
     send.send(work(*arguments))
 
 
-def read_all(folder: Path) -> tuple[bool, int, int, str]:
-    with open_log(folder) as log, Lake(log) as lake:
+def read_all(folder: Path, read_only: bool | None = None) -> tuple[bool, int, int, str]:
+    with open_log(folder, read_only=read_only) as log, Lake(log) as lake:
         said = ""
         try:
             log.set_setting("a", "b")
