@@ -90,7 +90,7 @@ class Settings:
     """Where the chain's newest root is exported: a file on another medium, or "|" and a command that reads a line."""
     housekeeping_s: float = 60.0
     """Retention, compaction and archiving look for work this often: their limits are hours and days."""
-    merge_passes: int = 8
+    merge_passes_max: int = 8
     """Runs of small segments merged in one round of maintenance: bounds how long sealing waits for it."""
     compact_rows_max: int = 50_000_000
     """Records that one pass of compaction looks at, from a partition's beginning: bounds its time and its spill."""

@@ -48,7 +48,7 @@ def run_once(log: Log, settings: Settings, *, force: bool = False) -> dict[str, 
         with own(log, OWNER, wait=force):
             if wants_seal:
                 done["sealed"] = seal.seal(log, settings, tail_s=0.0 if force else TAIL_S)
-                done["merged"] = merge.merge(log, settings, settings.merge_passes)
+                done["merged"] = merge.merge(log, settings, settings.merge_passes_max)
             for topic in due:
                 with suppress(CorruptFile):  # its partition is in quarantine now
                     base.write(log, topic, log.newest_commit(), settings)

@@ -218,7 +218,10 @@ def _plain(row: Row[Any]) -> dict[str, Any]:
 
 # ---- reading what was archived
 
-_COMMIT = pc.field("kind") == "commit"
+
+def _are_commits() -> pc.Expression:
+    """Made when it is needed: pyarrow imports pandas for its first scalar."""
+    return pc.field("kind") == "commit"
 
 
 def oldest_kept(connection: Connection) -> int:
@@ -231,20 +234,20 @@ def commits(log: Log, after: int, upto: int, limit: int) -> list[CommitInfo]:
     segment = tables.commit_segment
     paths = _paths(log, (segment.c.last_commit > after) & (segment.c.first_commit <= upto))
     number = pc.field("number")
-    return [_info(row) for row in _read(log, paths, _COMMIT & (number > after) & (number <= upto), limit=limit)]
+    return [_info(row) for row in _read(log, paths, _are_commits() & (number > after) & (number <= upto), limit=limit)]
 
 
 def commit_at_time(log: Log, micros: int) -> int:
     """The newest archived commit at or before a time; 0 when there is none."""
     paths = _paths(log, tables.commit_segment.c.first_time <= micros)[-1:]
-    rows = _read(log, paths, _COMMIT & (pc.field("time") <= micros), newest=True)
+    rows = _read(log, paths, _are_commits() & (pc.field("time") <= micros), newest=True)
     return int(rows[0]["number"]) if rows else 0
 
 
 def positions(log: Log, producer: str) -> Iterator[list[tuple[int, str | None]]]:
     """The archived commits of a producer with their positions, oldest first: one list a file, newest file first."""
     for path in reversed(_paths(log, tables.commit_segment.c.last_commit > 0)):
-        rows = _read(log, [path], _COMMIT & (pc.field("producer") == producer))
+        rows = _read(log, [path], _are_commits() & (pc.field("producer") == producer))
         yield [(row["number"], row["position"]) for row in rows]
 
 
