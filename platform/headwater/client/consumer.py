@@ -316,10 +316,11 @@ class Consumer:
             member.join()
         while True:
             version = self.log.catalog_version()
-            if version == self._version and not (member is not None and member.lapsed):
-                return
-            if self._turns and time.monotonic() - self._looked_at < LOOK_S:
-                return
+            if member is None or not member.lapsed:
+                if version == self._version:
+                    return
+                if self._turns and time.monotonic() - self._looked_at < LOOK_S:
+                    return
             if self._glance(version):
                 return
             share = self._look(version)
