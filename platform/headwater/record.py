@@ -62,8 +62,7 @@ IMPLICIT: Final[dict[str, pa.DataType]] = {
 
 _NUMBERED: Final = (OP, WEIGHT, COMMITTED_AT, EVENT_AT, EVENT_ID, LSN, XID, SEQ, BEFORE, UNCHANGED, RAW, HEADERS)
 FIELD_IDS: Final[dict[str, int]] = {
-    name: 1_000_001 + place
-    for place, name in enumerate((*_NUMBERED, OFFSET, PARTITION, COMMIT, INGESTED_AT, "_n"))
+    name: 1_000_001 + place for place, name in enumerate((*_NUMBERED, OFFSET, PARTITION, COMMIT, INGESTED_AT, "_n"))
 }
 """Ids of metadata columns in files, above those of any topic's own columns; new ones are added at the end."""
 
