@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Literal
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -68,6 +69,7 @@ def test_keyed_rows_over_a_base_read_in_place_equal_the_model(
     """As a large base is read; and sealed changes are folded in many small parts."""
     monkeypatch.setattr(rows.CurrentRows, "copied_bytes_max", 0)
     monkeypatch.setattr(rows, "ADVANCE_ROWS_TARGET", 10)
+    monkeypatch.setattr(base, "SLICE_ROWS", 3)
     truth = write_keyed(log, seed, partitions, commits=9)
     base.write(log, log.topic(TOPIC, list(truth)[4]), list(truth)[4], LIMITS)
     check_every_tier(log, truth, seed)
@@ -154,6 +156,23 @@ def test_a_base_holds_each_row_of_a_bag_once(log: Log) -> None:
     for _ in range(2):
         writer.write(TOPIC, pa.table({"x": [1, 2], "y": ["a", "b"], "_weight": [1, 3]}))
     assert base.write(log, log.topic(TOPIC), log.newest_commit(), LIMITS) == 2
+
+
+def test_a_base_is_sorted_whatever_slices_it_is_written_in(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NULLs come last, values that stand often are in one slice, and none is lost between two."""
+    monkeypatch.setattr(base, "SLICE_ROWS", 7)
+    writer = Writer(log)
+    writer.create(TOPIC, "changelog", BagHistory.schema)
+    values: list[int | None] = [*range(50), *[13] * 20, *[None] * 5, -4, 2**62]
+    random.Random(3).shuffle(values)
+    texts = [str(place) for place in range(len(values))]
+    writer.write(TOPIC, pa.table({"x": values, "y": texts, "_weight": [1] * len(values)}))
+    assert base.write(log, log.topic(TOPIC), log.newest_commit(), LIMITS) == len(values)
+    found = base.newest(log, log.topic(TOPIC), log.newest_commit())
+    assert found is not None
+    written = pq.read_table(log.storage.path(found.path)).to_pylist()
+    assert [row["x"] for row in written] == sorted(values, key=lambda value: (value is None, value))
+    assert {(row["x"], row["y"]) for row in written} == set(zip(values, texts, strict=True))
 
 
 def records(*rows: dict[str, object]) -> pa.Table:

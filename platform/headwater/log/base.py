@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import shutil
 import uuid
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+import duckdb
 import pyarrow as pa
 from sqlalchemy import Row, Select, bindparam, func, insert, select
 
@@ -25,6 +27,12 @@ if TYPE_CHECKING:
     from headwater.log.log import Log
 
 COUNT = "_n"
+
+SLICE_ROWS = 1_000_000
+"""A base is sorted about so many rows at a time: a sort of all of them ran out of memory at 10 M, spilling or not."""
+
+SAMPLED = 100_000
+"""Values that say where the slices begin; enough for slices of a hundred million rows to be even."""
 
 # Built once: every read of a table with a large base asks it.
 _NEWEST = (
@@ -80,15 +88,14 @@ def write(log: Log, topic: Topic, commit: int, settings: Settings) -> int:
             counted = current.counted_at(topic, commit)
             kept = f"SELECT {names}, sum({COUNT})::BIGINT AS {COUNT} FROM {counted} GROUP BY ALL"
         weight = "" if topic.kind == "table" else f", {COUNT}"
-        order = ", ".join(types.quote(name) for name in topic.schema.key or topic.schema.names)
+        key = [types.quote(name) for name in topic.schema.key or topic.schema.names]
         target = pa.schema([*topic.schema.arrow(), *([] if topic.kind == "table" else [(COUNT, pa.int64())])])
         name = f"data/bases/{topic.id}-{commit}-{uuid.uuid4().hex[:12]}.parquet"
-        rows = own.sql(f"SELECT {lowered}{weight} FROM ({kept}) ORDER BY {order}").to_arrow_reader(
-            settings.row_group_rows
-        )
         with ParquetFile(log.storage, name, with_ids(target, topic.schema), settings.row_group_rows) as file:
-            for batch in rows:
-                file.write(pa.Table.from_batches([batch]).cast(target))
+            for part in _slices(own, kept, key[0]):
+                rows = own.sql(f"SELECT {lowered}{weight} FROM ({part}) ORDER BY {', '.join(key)}")
+                for batch in rows.to_arrow_reader(settings.row_group_rows):
+                    file.write(pa.Table.from_batches([batch]).cast(target))
             size, digest = file.finish()
     with log.catalog.write() as connection:
         now = log.clock.now_us()
@@ -101,6 +108,28 @@ def write(log: Log, topic: Topic, commit: int, settings: Settings) -> int:
         values = {"file": found, "topic": topic.id, "commit": commit, "rows": file.rows}
         connection.execute(insert(tables.base).values(schema_version=topic.schema_version, **values))
     return file.rows
+
+
+def _slices(own: duckdb.DuckDBPyConnection, kept: str, column: str) -> Iterator[str]:
+    """SQL of the rows by ascending ranges of ``column``, about ``SLICE_ROWS`` each; to be run before the next.
+
+    The ranges are cut by a sample. Variables hold their ends, in whatever type the column has.
+    """
+    ((rows,),) = own.execute(f"SELECT count(*) FROM ({kept})").fetchall()
+    sample = f"SELECT {column} AS k FROM ({kept}) USING SAMPLE {SAMPLED} ROWS (reservoir, 1)"
+    parts = f"SELECT k, ntile({rows} // {SLICE_ROWS} + 1) OVER (ORDER BY k) AS part FROM ({sample}) WHERE k IS NOT NULL"
+    own.execute(
+        "CREATE OR REPLACE TEMP TABLE bounds AS"
+        f" SELECT DISTINCT min(k) AS k FROM ({parts}) WHERE part > 1 GROUP BY part"
+    )
+    ((cuts,),) = own.execute("SELECT count(*) FROM bounds").fetchall()
+    for place in range(cuts + 1):
+        own.execute("SET VARIABLE low = getvariable('high')" if place else "RESET VARIABLE low")
+        own.execute(f"SET VARIABLE high = (SELECT k FROM bounds ORDER BY k LIMIT 1 OFFSET {place})")
+        above = f"{column} >= getvariable('low')" if place else "true"
+        below = f"{column} < getvariable('high')" if place < cuts else "true"
+        nulls = "" if place < cuts else f" OR {column} IS NULL"
+        yield f"SELECT * FROM ({kept}) WHERE ({above} AND {below}){nulls}"
 
 
 def due(log: Log, settings: Settings) -> list[Topic]:
