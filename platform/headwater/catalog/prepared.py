@@ -37,6 +37,12 @@ class Prepared:
         given = {**constants, **values}
         return connection.exec_driver_sql(text, tuple(given[name] for name in names))
 
+    def rows(self, connection: Connection, values: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Execute, and each row as a dict by column name: for thousands, which SQLAlchemy's own are slow for."""
+        found = self.run(connection, values)
+        names = list(found.keys())
+        return [dict(zip(names, row, strict=True)) for row in found.all()]
+
     def run_many(self, connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
         """Execute once for each set of parameters."""
         text, names, _ = self._compiled

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-from sqlalchemy import Connection, func, select, update
+from sqlalchemy import BindParameter, Connection, bindparam, func, select, update
 
 from headwater.catalog import tables
 from headwater.catalog.catalog import put_setting
+from headwater.catalog.prepared import Prepared
 from headwater.catalog.records import Kind, Topic, TopicSettings
 from headwater.errors import DuplicateName, SchemaConflict
 from headwater.registry import compatibility
@@ -34,46 +36,43 @@ class TopicChanges:
         return bool(self.created or self.altered or self.dropped or self.schemas)
 
 
-def read(connection: Connection, at: int | None = None) -> list[Topic]:
-    """Every topic that exists at commit ``at`` (None: now), with the schema in force there."""
+def _existing(*, now: bool) -> tuple[Prepared, Prepared]:
+    """Of every topic that exists now, or at commit ``at``: its columns, by name; and the schema in force."""
     topic, version = tables.topic, tables.schema_version
     newest = select(version.c.topic, func.max(version.c.version).label("version")).group_by(version.c.topic)
-    query = select(topic)
-    if at is None:
+    query = select(topic).order_by(topic.c.name)
+    if now:
         query = query.where(topic.c.dropped.is_(None))
     else:
+        at: BindParameter[int] = bindparam("at")
         newest = newest.where(version.c.commit <= at)
         query = query.where(topic.c.created <= at, (topic.c.dropped.is_(None)) | (topic.c.dropped > at))
     found = newest.subquery()
     joined = select(version.c.topic, version.c.version, version.c.body).join(
         found, (found.c.topic == version.c.topic) & (found.c.version == version.c.version)
     )
-    bodies = {row.topic: (row.version, row.body) for row in connection.execute(joined)}
+    return Prepared(query), Prepared(joined)
+
+
+_NOW, _THEN = _existing(now=True), _existing(now=False)
+
+
+def read(connection: Connection, at: int | None = None) -> list[Topic]:
+    """Every topic that exists at commit ``at`` (None: now), with the schema in force there."""
+    topics, versions = _NOW if at is None else _THEN
+    place = {} if at is None else {"at": at}
+    bodies = {row.topic: (row.version, row.body) for row in versions.run(connection, place).all()}
     layouts = {} if at is None else _layouts(connection, at)
-    return [
-        Topic(
-            id=row.id,
-            name=row.name,
-            kind=row.kind,
-            source=row.source,
-            schema=Schema.from_json(bodies[row.id][1]),
-            schema_version=bodies[row.id][0],
-            partitions=layouts.get(row.id, (0, row.partitions))[1],
-            state=row.state,
-            reason=row.reason,
-            created=row.created,
-            dropped=row.dropped,
-            description=row.description,
-            hidden=bool(row.hidden),
-            settings=TopicSettings.from_json(row.settings),
-            first_partition=layouts.get(row.id, (row.first_partition, 0))[0],
-            owner=row.owner,
-            criticality=row.criticality,
-            classification=row.classification,
-        )
-        for row in connection.execute(query.order_by(topic.c.name))
-        if row.id in bodies
-    ]
+    rows = topics.rows(connection, place)  # a topic's columns are a Topic's fields
+    return [_topic(row, *bodies[row["id"]], layouts.get(row["id"])) for row in rows if row["id"] in bodies]
+
+
+def _topic(row: dict[str, Any], version: int, body: str, layout: tuple[int, int] | None) -> Topic:
+    if layout is not None:
+        row["first_partition"], row["partitions"] = layout
+    row["hidden"] = bool(row["hidden"])
+    row["settings"] = TopicSettings.from_json(row["settings"])
+    return Topic(**row, schema=Schema.from_json(body), schema_version=version)
 
 
 def _layouts(connection: Connection, at: int) -> dict[int, tuple[int, int]]:
