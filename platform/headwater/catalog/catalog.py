@@ -51,7 +51,7 @@ class Catalog:
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """A consistent read transaction; keep it to milliseconds (an open one keeps the WAL from shrinking)."""
-        with as_catalog_error(self.folder), self._engine.connect() as connection:
+        with as_catalog_error(self.path), self._engine.connect() as connection:
             connection.exec_driver_sql("BEGIN")
             try:
                 yield connection
@@ -65,7 +65,7 @@ class Catalog:
         When this returns, the transaction is durable. When it raises from COMMIT itself the outcome is
         unknown to the caller, who re-reads its producer's position.
         """
-        with as_catalog_error(self.folder), queued(self._lock), self._engine.connect() as connection:
+        with as_catalog_error(self.path), queued(self._lock), self._engine.connect() as connection:
             connection.exec_driver_sql("BEGIN IMMEDIATE")
             try:
                 yield connection
@@ -130,8 +130,8 @@ def _engine(path: Path) -> Engine:
 
 
 @contextmanager
-def as_catalog_error(folder: Path) -> Iterator[None]:
-    """SQLite's errors as ours, with what to do."""
+def as_catalog_error(path: Path) -> Iterator[None]:
+    """SQLite's errors about the file at ``path`` as ours, with what to do."""
     try:
         yield
     except HeadwaterError:
@@ -140,9 +140,9 @@ def as_catalog_error(folder: Path) -> Iterator[None]:
         cause = error.orig if isinstance(error, exc.DBAPIError) else error
         if getattr(cause, "sqlite_errorname", "") in _FULL:
             todo = "Free space on this file system; headwater goes on from the last commit by itself."
-            raise DiskFull("the disk is full", where=str(folder / FILE), todo=todo) from error
+            raise DiskFull("the disk is full", where=str(path), todo=todo) from error
         todo = (
             "Nothing was published, unless COMMIT itself failed: then the producer's position tells. "
             "Check the disk and the folder's permissions."
         )
-        raise CatalogError(f"the catalog refused: {cause}", where=str(folder / FILE), todo=todo) from error
+        raise CatalogError(f"the catalog refused: {cause}", where=str(path), todo=todo) from error

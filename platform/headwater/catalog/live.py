@@ -10,12 +10,14 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from tenacity import retry, retry_if_exception, stop_after_delay, wait_random
 
+from headwater.catalog.catalog import as_catalog_error
 from headwater.clock import Clock
 
 FILE = "live.sqlite"
@@ -49,9 +51,8 @@ class Live:
 
     def beat(self, component: str, **stats: Stat) -> None:
         """Replace the component's row; figures not given are kept from the last beat of the same process."""
-        connection = self._connection()
         pid = os.getpid()
-        with connection:
+        with self._using() as connection:
             connection.execute("BEGIN IMMEDIATE")
             row = connection.execute("SELECT pid, stats FROM live WHERE component = ?", (component,)).fetchone()
             kept: dict[str, Stat] = json.loads(row[1]) if row and row[0] == pid else {}
@@ -62,7 +63,8 @@ class Live:
 
     def read(self) -> dict[str, LiveRow]:
         """The newest row of every component that ever beat."""
-        rows = self._connection().execute("SELECT component, pid, started, beat_at, stats FROM live").fetchall()
+        with self._using() as connection:
+            rows = connection.execute("SELECT component, pid, started, beat_at, stats FROM live").fetchall()
         return {
             name: LiveRow(component=name, pid=pid, started=started, beat_at=beat_at, stats=json.loads(stats))
             for name, pid, started, beat_at, stats in rows
@@ -70,23 +72,23 @@ class Live:
 
     def hold(self, name: str, commit: int, began_us: int, until_us: int) -> None:
         """Make or renew what a reader holds (see ``log.leases``)."""
-        with self._connection() as connection:
+        with self._using() as connection:
             connection.execute("INSERT OR REPLACE INTO reader VALUES (?, ?, ?, ?)", (name, commit, began_us, until_us))
 
     def release(self, name: str) -> None:
         """End it; one that is gone is fine."""
-        with self._connection() as connection:
+        with self._using() as connection:
             connection.execute("DELETE FROM reader WHERE name = ?", (name,))
 
     def held(self, now_us: int) -> list[tuple[int, int]]:
         """Commit and beginning of all that readers hold; what has run out is removed."""
-        with self._connection() as connection:
+        with self._using() as connection:
             connection.execute("DELETE FROM reader WHERE until <= ?", (now_us,))
             return connection.execute("SELECT commit_number, began FROM reader").fetchall()
 
     def forget(self, component: str) -> None:
         """Remove a component that is gone for good."""
-        with self._connection() as connection:
+        with self._using() as connection:
             connection.execute("DELETE FROM live WHERE component = ?", (component,))
 
     # ---- leases: what is held as long as its holder says so
@@ -98,7 +100,7 @@ class Live:
         an earlier boot is told by an end that lies further ahead than its length.
         """
         now = time.monotonic()
-        with self._connection() as connection:
+        with self._using() as connection:
             connection.execute("BEGIN IMMEDIATE")
             row = (scope, name, now + seconds, seconds)
             connection.execute("INSERT OR REPLACE INTO lease VALUES (?, ?, ?, ?)", row)
@@ -108,13 +110,20 @@ class Live:
     def leases(self, scope: str) -> dict[str, float]:
         """The names held in ``scope``, with the seconds that each has left."""
         now = time.monotonic()
-        rows = self._connection().execute("SELECT name, ends, seconds FROM lease WHERE scope = ?", (scope,))
+        with self._using() as connection:
+            rows = connection.execute("SELECT name, ends, seconds FROM lease WHERE scope = ?", (scope,)).fetchall()
         return {name: ends - now for name, ends, seconds in rows if now < ends <= now + seconds}
 
     def end_lease(self, scope: str, name: str) -> None:
         """Let go at once."""
-        with self._connection() as connection:
+        with self._using() as connection:
             connection.execute("DELETE FROM lease WHERE scope = ? AND name = ?", (scope, name))
+
+    @contextmanager
+    def _using(self) -> Iterator[sqlite3.Connection]:
+        """This thread's connection, in a transaction once it writes. CatalogError, DiskFull when there is no room."""
+        with as_catalog_error(self._path), self._connection() as connection:
+            yield connection
 
     def _connection(self) -> sqlite3.Connection:
         connection: sqlite3.Connection | None = getattr(self._local, "connection", None)

@@ -56,7 +56,7 @@ def publish(folder: Path, commit: int) -> None:
     place = folder / FOLDER
     place.mkdir(exist_ok=True)
     name = f"catalog-{commit}-{uuid.uuid4().hex[:8]}.sqlite"
-    with as_catalog_error(folder):
+    with as_catalog_error(folder / FILE):
         copy(folder, place / name)
     put_durably(folder / POINTER, json.dumps({"file": name, "commit": commit}).encode())
     copies = sorted(place.glob("catalog-*"), key=lambda path: path.stat().st_mtime_ns)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-import sqlite3
 import threading
 import time
 import uuid
@@ -15,6 +14,7 @@ from sqlalchemy import Connection
 from headwater import logs
 from headwater.client import group as groups
 from headwater.client.group import Share
+from headwater.errors import CatalogError, DiskFull
 from headwater.log import Log
 from headwater.log.offsets import Place
 
@@ -114,5 +114,5 @@ class Member:
                     self.log.live.renew(scope, name, self._lease_s)
                 if self._known - self.log.live.leases(scope).keys() - {name}:
                     self.lapsed = True
-            except sqlite3.Error as error:  # the next beat may succeed; if none does, the lease ends and fences us
+            except (CatalogError, DiskFull) as error:  # the next beat may succeed; if none does, the lease fences us
                 logs.logger().warning("group %s: no heartbeat: %s", self.group, error)

@@ -54,6 +54,9 @@ def _check_topic(log: Log, bases: list[Base]) -> Iterator[tuple[str, str]]:
         duck.connect(timezone=log.timezone, memory_limit=limit, temp_directory=spill) as own,
     ):
         topic = _topic_at(log, bases[0])
+        if topic is None:
+            yield "no topic existed when this base was written, says the catalog", bases[0].path
+            return
         rows = _Folded(log, own, topic)
         rows.at(topic, 0)
         for place, each in enumerate(bases):
@@ -70,8 +73,8 @@ def _check_topic(log: Log, bases: list[Base]) -> Iterator[tuple[str, str]]:
                 yield what, each.path
 
 
-def _topic_at(log: Log, found: Base) -> Topic:
-    return next(topic for topic in log.topics(found.commit, hidden=True) if topic.id == found.topic)
+def _topic_at(log: Log, found: Base) -> Topic | None:
+    return next((topic for topic in log.topics(found.commit, hidden=True) if topic.id == found.topic), None)
 
 
 def _rows_sql(rows: CurrentRows, topic: Topic, found: Base) -> str:
