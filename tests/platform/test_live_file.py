@@ -37,3 +37,21 @@ def test_a_torn_file_is_made_anew(tmp_path: Path) -> None:
     live = Live(tmp_path, SystemClock())
     live.beat("component", rows=1)
     assert live.read()["component"].stats == {"rows": 1}
+
+
+def test_a_lease_renewed_beside_others_is_held(tmp_path: Path) -> None:
+    """Who took its time earlier and wrote later must not take the other's lease for one of an earlier boot."""
+    gate = threading.Barrier(OPENERS)
+    lost: list[str] = []
+
+    def renew(number: int) -> None:
+        live, name = Live(tmp_path, SystemClock()), f"member {number}"
+        gate.wait()
+        for _ in range(200):
+            live.renew("group", name, 60.0)
+            if name not in live.leases("group"):
+                lost.append(name)
+
+    with ThreadPoolExecutor(OPENERS) as pool:
+        list(pool.map(renew, range(OPENERS)))
+    assert lost == []

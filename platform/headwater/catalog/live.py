@@ -99,9 +99,9 @@ class Live:
         Times are the machine's monotonic clock, which no step of the wall clock moves; one that was left by
         an earlier boot is told by an end that lies further ahead than its length.
         """
-        now = time.monotonic()
         with self._using() as connection:
             connection.execute("BEGIN IMMEDIATE")
+            now = time.monotonic()  # inside: none that is stored already began later, but those of an earlier boot
             row = (scope, name, now + seconds, seconds)
             connection.execute("INSERT OR REPLACE INTO lease VALUES (?, ?, ?, ?)", row)
             outside = (now - LEASE_KEPT_S, now)
@@ -109,9 +109,9 @@ class Live:
 
     def leases(self, scope: str) -> dict[str, float]:
         """The names held in ``scope``, with the seconds that each has left."""
-        now = time.monotonic()
         with self._using() as connection:
             rows = connection.execute("SELECT name, ends, seconds FROM lease WHERE scope = ?", (scope,)).fetchall()
+        now = time.monotonic()  # afterwards: see renew
         return {name: ends - now for name, ends, seconds in rows if now < ends <= now + seconds}
 
     def end_lease(self, scope: str, name: str) -> None:
