@@ -46,6 +46,11 @@ def follow(text: str) -> None:
     _plan = _Plan(text) if text else None
 
 
+def is_planned() -> bool:
+    """Whether anybody follows the crash points of this process."""
+    return _plan is not None
+
+
 def hit(name: str) -> None:
     """Pass the crash point ``name``; free of cost unless a plan is set."""
     if _plan is not None:

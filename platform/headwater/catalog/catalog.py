@@ -11,17 +11,21 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, exc, select
 
+from headwater import failpoint
 from headwater.catalog import migrations, tables
+from headwater.catalog.prepared import driver
 from headwater.catalog.queue_lock import queued
 from headwater.errors import CatalogError, DiskFull, HeadwaterError
 from headwater.failpoint import hit
 
 FILE = "catalog.sqlite"
 LOCK = "run/catalog.lock"
+BEGIN_WRITE = "BEGIN IMMEDIATE"
+"""Who begins so is the only writer from the first statement on."""
+
 _FULL = ("SQLITE_FULL", "SQLITE_IOERR_SHMSIZE")
 """No room for a page, or for the index of SQLite's log, which whoever opens the catalog first has to make."""
 
@@ -52,11 +56,11 @@ class Catalog:
     def read(self) -> Iterator[Connection]:
         """A consistent read transaction; keep it to milliseconds (an open one keeps the WAL from shrinking)."""
         with as_catalog_error(self.path), self._engine.connect() as connection:
-            connection.exec_driver_sql("BEGIN")
+            driver(connection).execute("BEGIN")
             try:
                 yield connection
             finally:
-                connection.exec_driver_sql("ROLLBACK")
+                driver(connection).execute("ROLLBACK")
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
@@ -66,15 +70,15 @@ class Catalog:
         unknown to the caller, who re-reads its producer's position.
         """
         with as_catalog_error(self.path), queued(self._lock), self._engine.connect() as connection:
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
+            driver(connection).execute(BEGIN_WRITE)
             try:
                 yield connection
                 hit("catalog.commit:before")
-                connection.exec_driver_sql("COMMIT")
+                driver(connection).execute("COMMIT")
             except BaseException:
                 # COMMIT may have failed half way; SQLite answers "no transaction" when it did go through.
-                with suppress(exc.OperationalError, sqlite3.OperationalError):
-                    connection.exec_driver_sql("ROLLBACK")
+                with suppress(sqlite3.OperationalError):
+                    driver(connection).execute("ROLLBACK")
                 raise
             hit("catalog.commit:after")
 
@@ -119,14 +123,17 @@ def _engine(path: Path) -> Engine:
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute("PRAGMA wal_autocheckpoint=2000")
-
-    @event.listens_for(engine, "before_cursor_execute")
-    def _statement(_c: object, _cursor: object, statement: str, *_rest: Any) -> None:
-        if not statement.startswith(("SELECT", "BEGIN", "COMMIT", "ROLLBACK", "PRAGMA")):
-            words = statement.split(None, 3)
-            hit(f"catalog.{words[0].lower()}.{words[2 if words[1] in ('INTO', 'FROM') else 1].lower()}:before")
+        if failpoint.is_planned():
+            connection.set_trace_callback(_passing)
 
     return engine
+
+
+def _passing(statement: str) -> None:
+    """Every statement that writes is a crash point: SQLite tells of it as it begins to run."""
+    if not statement.startswith(("SELECT", "BEGIN", "COMMIT", "ROLLBACK", "PRAGMA", "--")):
+        words = statement.split(None, 3)
+        hit(f"catalog.{words[0].lower()}.{words[2 if words[1] in ('INTO', 'FROM') else 1].lower()}:before")
 
 
 @contextmanager

@@ -1,29 +1,40 @@
 """Statements of the hot path, compiled once: what every commit runs while other writers wait.
 
-SQLAlchemy makes a key of a statement, looks its compiled form up and processes its parameters at each execution;
-that is several times what SQLite takes for a row. Here the text is made once, from the same Core expression.
+SQLAlchemy makes a key of a statement, looks its compiled form up, processes its parameters and wraps its rows at each
+execution; that is several times what SQLite takes for a row. Here the text is made once, from the same Core
+expression, and goes to the driver of the caller's connection, in the caller's transaction.
 """
 
 from __future__ import annotations
 
+import sqlite3
+from collections import namedtuple
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
-from sqlalchemy import Connection, CursorResult, Executable
+from sqlalchemy import Connection, Executable
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.sql import ClauseElement
+
+_NOTHING: Mapping[str, Any] = {}
+
+
+def driver(connection: Connection) -> sqlite3.Connection:
+    """SQLite's own connection beneath this one, in the same transaction."""
+    return cast(sqlite3.Connection, connection.connection.dbapi_connection)
 
 
 class Prepared:
     """A statement whose parameters need no conversion: integers, texts, bytes and NULL.
 
-    ``columns``: of an INSERT, those that are given.
+    ``columns``: of an INSERT, those that are given. A row's columns are attributes by name. Raises sqlite3.Error.
     """
 
     def __init__(self, statement: Executable, columns: Iterable[str] | None = None) -> None:
         self._statement = statement
         self._columns = None if columns is None else list(columns)
+        self._row: Any = None
 
     @cached_property
     def _compiled(self) -> tuple[str, Sequence[str], Mapping[str, Any]]:
@@ -31,19 +42,42 @@ class Prepared:
         compiled = self._statement.compile(dialect=sqlite.dialect(), column_keys=self._columns)
         return str(compiled), list(getattr(compiled, "positiontup", None) or ()), compiled.params
 
-    def run(self, connection: Connection, values: Mapping[str, Any]) -> CursorResult[Any]:
-        """Execute with these parameters; a row's columns are attributes by name."""
-        text, names, constants = self._compiled
-        given = {**constants, **values}
-        return connection.exec_driver_sql(text, tuple(given[name] for name in names))
+    def run(self, connection: Connection, values: Mapping[str, Any] = _NOTHING) -> None:
+        """Execute with these parameters."""
+        self._execute(connection, values).close()
 
-    def rows(self, connection: Connection, values: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """Execute, and each row as a dict by column name: for thousands, which SQLAlchemy's own are slow for."""
-        found = self.run(connection, values)
-        names = list(found.keys())
-        return [dict(zip(names, row, strict=True)) for row in found.all()]
+    def all(self, connection: Connection, values: Mapping[str, Any] = _NOTHING) -> list[Any]:
+        """Execute, and the rows."""
+        cursor = self._execute(connection, values)
+        return list(map(self._made(cursor), cursor.fetchall()))
+
+    def first(self, connection: Connection, values: Mapping[str, Any] = _NOTHING) -> Any:
+        """Execute, and the first row; None when there is none."""
+        found = self.all(connection, values)
+        return found[0] if found else None
+
+    def value(self, connection: Connection, values: Mapping[str, Any] = _NOTHING) -> Any:
+        """Execute, and the first column of the first row; None when there is none."""
+        found = self._execute(connection, values).fetchall()
+        return found[0][0] if found else None
+
+    def dicts(self, connection: Connection, values: Mapping[str, Any] = _NOTHING) -> list[dict[str, Any]]:
+        """Execute, and each row as a dict by column name."""
+        cursor = self._execute(connection, values)
+        names = [column[0] for column in cursor.description]
+        return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 
     def run_many(self, connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
         """Execute once for each set of parameters."""
         text, names, _ = self._compiled
-        connection.exec_driver_sql(text, [tuple(row[name] for name in names) for row in rows])
+        driver(connection).executemany(text, [tuple(row[name] for name in names) for row in rows]).close()
+
+    def _execute(self, connection: Connection, values: Mapping[str, Any]) -> sqlite3.Cursor:
+        text, names, constants = self._compiled
+        given = {**constants, **values}
+        return driver(connection).execute(text, [given[name] for name in names])
+
+    def _made(self, cursor: sqlite3.Cursor) -> Any:
+        if self._row is None:
+            self._row = namedtuple("Row", [column[0] for column in cursor.description])._make
+        return self._row

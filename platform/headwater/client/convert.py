@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import Any, TypeAlias
 
-from headwater.client.columns import Converted, as_one, of_arrow
+from headwater.client.columns import NONE, Converted, as_one, file_type, of_arrow
 from headwater.client.text import Text, of_text
 from headwater.client.values import of_values
 
@@ -27,4 +27,7 @@ def convert(given: Given, kind: str, zone: str) -> Converted:
         return of_text(as_one(given.column), kind, zone, given.marked)
     if isinstance(given, list):
         return of_values(given, kind, zone)
-    return of_arrow(as_one(given), kind, zone)
+    array = as_one(given)
+    if pa.types.is_primitive(array.type) and array.type == file_type(kind):
+        return array, NONE
+    return of_arrow(array, kind, zone)

@@ -204,12 +204,13 @@ def _empty(table: pa.Table, topic: Topic, before: Sequence[_Fault]) -> list[_Fau
     """NULL where there must be none; a value that did not fit is NULL too, and told already."""
     told = {fault.field: fault.rows for fault in before}
     faults = []
-    removal = _removals(table, topic)
+    removal: npt.NDArray[np.bool_] | None = None
     for field in topic.schema.fields:
         column = table.column(field.name)
         in_key = field.name in topic.schema.key
         if not column.null_count or (field.nullable and not in_key):
             continue
+        removal = _removals(table, topic) if removal is None else removal
         rows = np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False) & (in_key | ~removal))
         rows = np.setdiff1d(rows, told.get(field.name, []))
         faults.append(_Fault(field=field.name, rows=rows, reason=_why_empty(field, in_key)))

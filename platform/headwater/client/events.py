@@ -144,7 +144,7 @@ class Window:
             )
 
     def _ends_now(self, connection: Connection) -> dict[int, int]:
-        return {row.partition: row.next_offset for row in _ENDS.run(connection, {"in_topic": self.topic.id})}
+        return {row.partition: row.next_offset for row in _ENDS.all(connection, {"in_topic": self.topic.id})}
 
 
 def _run(hashes: Hashes, times: npt.NDArray[np.int64]) -> _Run:

@@ -70,6 +70,8 @@ def of(data: Any, schema: Schema) -> Frame:
 
 
 def _as_table(data: Any) -> pa.Table | None:
+    if isinstance(data, pa.Table):
+        return data
     if isinstance(data, pa.RecordBatch):
         return pa.Table.from_batches([data])
     if type(data).__module__.startswith("polars.") and hasattr(data, "select"):

@@ -111,7 +111,7 @@ def rebalance(connection: Connection, log: Log, group: str) -> int:
     members = _living(connection, log, group)
     states, done = _states(connection, log, group, {topic for topics in members.values() for topic in topics})
     places = [state.place for state in offsets.readable(states, done)]
-    rows = {(row.topic, row.partition): row for row in _ASSIGNED.run(connection, {"of_group": group})}
+    rows = {(row.topic, row.partition): row for row in _ASSIGNED.all(connection, {"of_group": group})}
     holders = {place: row.owner if row.owner in members else row.wanted for place, row in rows.items()}
     target = balance(members, places, holders)
     number = generation(connection, group) + 1
@@ -140,16 +140,16 @@ def rebalance(connection: Connection, log: Log, group: str) -> int:
 
 def share(connection: Connection, group: str, member: str) -> Share | None:
     """What a member owns; None when it is no member any more."""
-    found = {row.member: row.topics for row in _MEMBERS.run(connection, {"of_group": group})}
+    found = {row.member: row.topics for row in _MEMBERS.all(connection, {"of_group": group})}
     if member not in found:
         return None
-    rows = _ASSIGNED.run(connection, {"of_group": group}).all()
+    rows = _ASSIGNED.all(connection, {"of_group": group})
     mine = [row for row in rows if row.owner == member]
     topics = {topic for text in found.values() for topic in json.loads(text)}
     done = {place: row.offset for place, row in offsets.stored(connection, group).items()}
     readable = {state.place for state in offsets.readable(offsets.states(connection, topics), done)}
     return Share(
-        generation=_GROUP.run(connection, {"of_group": group}).one().generation,
+        generation=_GROUP.first(connection, {"of_group": group}).generation,
         owned={(row.topic, row.partition): row.generation for row in mine},
         asked=frozenset((row.topic, row.partition) for row in mine if row.wanted is not None),
         members=frozenset(found),
@@ -159,7 +159,7 @@ def share(connection: Connection, group: str, member: str) -> Share | None:
 
 def generation(connection: Connection, group: str) -> int:
     """A number that grows with every change of who owns what; -1 when there is no such group."""
-    row = _GROUP.run(connection, {"of_group": group}).one_or_none()
+    row = _GROUP.first(connection, {"of_group": group})
     return -1 if row is None else int(row.generation)
 
 
@@ -173,11 +173,11 @@ def let_go(connection: Connection, group: str, member: str, places: Collection[P
 
 def active_members(connection: Connection, log: Log, group: str) -> list[str]:
     """The members whose lease runs; NameNotFound when there is no such group."""
-    if _GROUP.run(connection, {"of_group": group}).one_or_none() is None:
+    if _GROUP.first(connection, {"of_group": group}) is None:
         names = [str(row.name) for row in connection.execute(select(_group.c.name))]
         raise NameNotFound(f"there is no consumer group {group}", suggestions=near(group, names))
     alive = log.live.leases(scope(group))
-    return [row.member for row in _MEMBERS.run(connection, {"of_group": group}) if row.member in alive]
+    return [row.member for row in _MEMBERS.all(connection, {"of_group": group}) if row.member in alive]
 
 
 def reset(log: Log, group: str, moved: Mapping[Place, int]) -> None:
@@ -218,7 +218,7 @@ def _require_idle(connection: Connection, log: Log, group: str, what: str) -> No
 def _living(connection: Connection, log: Log, group: str) -> dict[str, set[int]]:
     """Topics by member, of those whose lease runs; the others are removed."""
     alive = log.live.leases(scope(group))
-    found = {row.member: row.topics for row in _MEMBERS.run(connection, {"of_group": group})}
+    found = {row.member: row.topics for row in _MEMBERS.all(connection, {"of_group": group})}
     gone = sorted(set(found) - set(alive))
     if gone:
         connection.execute(delete(_member).where(_member.c.group == group, _member.c.member.in_(gone)))

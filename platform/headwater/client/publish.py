@@ -359,7 +359,7 @@ def _contents(sends: Sequence[Send]) -> Iterator[tuple[str, pa.Table]]:
 def _expecting(topic: Topic, partition: int, offset: int) -> Callable[[Connection, CommitInfo], None]:
     def act(connection: Connection, _: CommitInfo) -> None:
         place = {"in_topic": topic.id, "in_partition": partition}
-        row = _NEXT.run(connection, place).one_or_none()
+        row = _NEXT.first(connection, place)
         actual = -1 if row is None else int(row.next_offset)
         if actual != offset:
             now = f"ends at offset {actual}, not at {offset}" if row else "takes no records (any more)"

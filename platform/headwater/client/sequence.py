@@ -102,7 +102,7 @@ def record(connection: Connection, info: CommitInfo, batch: Batch) -> None:
     Repeated when this batch is stored already, ProducerConflict when its number belongs to another one or is not
     the next.
     """
-    row = _STANDING.run(connection, {"producer": info.producer}).one()
+    row = _STANDING.first(connection, {"producer": info.producer})
     if row.sequence == batch.sequence:
         if (row.batch_rows, row.batch_digest) == (batch.rows, batch.digest):
             raise Repeated(row.commit)

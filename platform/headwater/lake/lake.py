@@ -8,6 +8,7 @@ import tempfile
 import threading
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -86,10 +87,16 @@ class _Memory:
         self.spill = tempfile.mkdtemp(prefix="headwater-")
         weakref.finalize(self, shutil.rmtree, self.spill, ignore_errors=True)  # a lake nobody closed, too
         limit = f"{Settings().query_memory_bytes_max // MIB}MiB"
-        self.duck = duck.connect(timezone=log.timezone, memory_limit=limit, temp_directory=self.spill)
+        opener = ThreadPoolExecutor(1, "headwater duckdb")  # it takes as long as all the rest of opening a lake
+        self._opened = opener.submit(duck.connect, timezone=log.timezone, memory_limit=limit, temp_directory=self.spill)
+        opener.shutdown(wait=False)
         self.rows: dict[int, CurrentRows] = {}
         self.local = threading.local()
         self.producers: weakref.WeakSet[Producer] = weakref.WeakSet()
+
+    @property
+    def duck(self) -> duckdb.DuckDBPyConnection:
+        return self._opened.result()
 
 
 class Lake:
@@ -478,7 +485,7 @@ class Lake:
             return
         with ExitStack() as stack:  # one that fails must not keep the others open
             stack.callback(self.log.close)
-            stack.callback(self._memory.duck.close)
+            stack.callback(lambda: self._memory.duck.close())
             for producer in list(self._memory.producers):
                 stack.callback(producer.close)
 

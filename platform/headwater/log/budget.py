@@ -49,7 +49,7 @@ def require_water(log: Log) -> None:
 
 def require_budget(connection: Connection, where: str) -> None:
     """DiskLow when maintenance found the lake above its budget; inside the writer's catalog transaction."""
-    row = _REFUSED.run(connection, {}).first()
+    row = _REFUSED.first(connection)
     if row is not None:
         raise DiskLow(row.value, where=where, todo=_TODO)
 
@@ -62,7 +62,7 @@ def measure(log: Log, settings: Settings) -> int:
     file = tables.file
     with log.catalog.read() as connection:
         used = int(connection.execute(select(func.coalesce(func.sum(file.c.bytes), 0))).scalar_one())
-        refused = _REFUSED.run(connection, {}).first() is not None
+        refused = _REFUSED.first(connection) is not None
     limit = settings.disk_bytes_max
     full = limit > 0 and used >= (limit * RESUME_FRACTION if refused else limit)
     if full == refused:

@@ -65,10 +65,10 @@ def append(
 
     ``removed`` and ``added`` are hexadecimal xxh3-128 digests of batches and files.
     """
-    row = _HEAD.run(connection, {}).first()
+    row = _HEAD.first(connection)
     if row is None and kind != "checkpoint":
         _begin(connection, number, time)
-        row = _HEAD.run(connection, {}).one()
+        row = _HEAD.first(connection)
     entry = Entry(
         seq=1 if row is None else row.seq + 1,
         kind=kind,
@@ -104,7 +104,7 @@ def link(previous: bytes, entry: Entry) -> bytes:
 
 def head(connection: Connection) -> tuple[int, bytes]:
     """Number and digest of the newest entry; (0, GENESIS) for an empty lake."""
-    row = _HEAD.run(connection, {}).first()
+    row = _HEAD.first(connection)
     return (0, GENESIS) if row is None else (row.seq, row.digest)
 
 

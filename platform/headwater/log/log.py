@@ -20,6 +20,7 @@ from sqlalchemy.dialects.sqlite import insert
 from headwater.catalog import tables
 from headwater.catalog.catalog import FILE, Catalog, new_incarnation, put_setting
 from headwater.catalog.live import Live
+from headwater.catalog.prepared import Prepared
 from headwater.catalog.published import PublishedCatalog, SilentLive
 from headwater.catalog.records import MAX_COMMIT, CommitInfo, ProducerState, Step, Topic, View, to_datetime, to_micros
 from headwater.clock import Clock, SystemClock
@@ -40,7 +41,7 @@ FOLDERS = ("data/hot", "data/segments", "data/bases", "manifests", "run", "state
 
 
 # Built once: every step and every read asks them.
-_GENERATION = select(tables.setting.c.value).where(tables.setting.c.name == topics.GENERATION)
+_GENERATION = Prepared(select(tables.setting.c.value).where(tables.setting.c.name == bindparam("setting")))
 _PRODUCER = select(tables.producer).where(tables.producer.c.name == bindparam("producer"))
 _COMMITS = (
     select(tables.commit)
@@ -85,6 +86,8 @@ class Log:
         self._topics: dict[int | None, list[Topic]] = {}
         self._views: dict[int | None, list[View]] = {}
         self._generation = ""
+        self._now: tuple[int, list[Topic]] = (-1, [])
+        """The topics that exist, as of what ``_written`` said."""
         if create:
             self._first_start()
 
@@ -218,8 +221,13 @@ class Log:
 
     def topics(self, at: int | None = None, hidden: bool = False) -> list[Topic]:
         """Topics at commit ``at`` (None: now), ordered by name."""
-        with self.catalog.read() as connection:
-            found = self._cached_topics(connection, at)
+        written = -1 if self.read_only else self._written()  # first: what is read then is at least as new
+        seen, found = self._now
+        if at is not None or written != seen or self.read_only:
+            with self.catalog.read() as connection:
+                found = self._cached_topics(connection, at)
+            if at is None:
+                self._now = (written, found)
         return [topic for topic in found if hidden or not topic.hidden]
 
     def topic(self, name: str, at: int | None = None) -> Topic:
@@ -354,7 +362,7 @@ class Log:
 
     def _refresh(self, connection: Connection) -> None:
         """Forget what was read of topics and views when anyone has changed one since."""
-        generation = str(connection.execute(_GENERATION).scalar_one_or_none())
+        generation = str(_GENERATION.value(connection, {"setting": topics.GENERATION}))
         if generation != self._generation or len(self._topics) + len(self._views) > CACHED_POSITIONS_MAX:
             self._topics, self._views = {}, {}
             self._generation = generation
@@ -367,15 +375,24 @@ class Log:
             self._seen = (self._newest, self._newest)
             return self._newest
         with self._look_lock:
-            if self._looker is None:
-                path = self.folder / FILE
-                self._looker = sqlite3.connect(path, isolation_level=None, timeout=30, check_same_thread=False)
-            version = self._looker.execute("PRAGMA data_version").fetchone()[0]
+            looker, version = self._version()
             if (version, self._newest) != self._seen:
-                row = self._looker.execute('SELECT max(number) FROM "commit"').fetchone()
+                row = looker.execute('SELECT max(number) FROM "commit"').fetchone()
                 self._newest = max(self._newest, row[0] or 0)
                 self._seen = (version, self._newest)
             return self._newest
+
+    def _written(self) -> int:
+        """A number that changes with every write to the catalog, by whomever."""
+        with self._look_lock:
+            return self._version()[1]
+
+    def _version(self) -> tuple[sqlite3.Connection, int]:
+        """A connection that never writes, and what it sees of the others; the caller has ``_look_lock``."""
+        if self._looker is None:
+            path = self.folder / FILE
+            self._looker = sqlite3.connect(path, isolation_level=None, timeout=30, check_same_thread=False)
+        return self._looker, int(self._looker.execute("PRAGMA data_version").fetchone()[0])
 
 
 def _newest_archived_where(

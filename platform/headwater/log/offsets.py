@@ -111,7 +111,7 @@ def store(connection: Connection, progress: Progress, now_us: int) -> None:
     """
     owned = {
         (row.topic, row.partition): row.generation
-        for row in _OWNED.run(connection, {"of_group": progress.group, "of_member": progress.member})
+        for row in _OWNED.all(connection, {"of_group": progress.group, "of_member": progress.member})
     }
     for place in progress.offsets:
         if owned.get(place) != progress.generations.get(place, -1):
@@ -186,22 +186,18 @@ def lag(state: PartitionState, offset: int) -> int:
 
 def states(connection: Connection, topics: Iterable[int]) -> list[PartitionState]:
     """Every partition of these topics, closed ones included, in their order."""
-    return [
-        PartitionState(**row._mapping)
-        for topic in sorted(topics)
-        for row in _STATES.run(connection, {"of_topic": topic})
-    ]
+    return [PartitionState(**row) for topic in sorted(topics) for row in _STATES.dicts(connection, {"of_topic": topic})]
 
 
 def stored(connection: Connection, group: str) -> dict[Place, Any]:
     """A group's rows of ``group_offset`` by partition."""
-    return {(row.topic, row.partition): row for row in _OFFSETS.run(connection, {"of_group": group})}
+    return {(row.topic, row.partition): row for row in _OFFSETS.all(connection, {"of_group": group})}
 
 
 def history(connection: Connection, group: str) -> dict[Place, list[Any]]:
     """A group's last commits by partition, oldest first."""
     found: dict[Place, list[Any]] = defaultdict(list)
-    for row in _HISTORY.run(connection, {"of_group": group}):
+    for row in _HISTORY.all(connection, {"of_group": group}):
         found[row.topic, row.partition].append(row)
     return found
 

@@ -63,7 +63,7 @@ class Damage:
 
 def of(connection: Connection, topic_id: int) -> list[Damage]:
     """What is damaged of a topic; one statement, nearly always without a row."""
-    return [each for row in _MARKED.run(connection, {"of_topic": topic_id}) for each in _parse(topic_id, row)]
+    return [each for row in _MARKED.all(connection, {"of_topic": topic_id}) for each in _parse(topic_id, row)]
 
 
 def everything(connection: Connection) -> list[Damage]:

@@ -116,10 +116,10 @@ def plan(connection: Connection, topic: Topic, spans: Sequence[Span]) -> list[Sc
 
 def _parts(connection: Connection, topic: int, span: Span) -> tuple[list[Segment], list[Batch]]:
     place = {"of_topic": topic, "of_partition": span.partition, "low": span.low, "high": span.high}
-    segments = [Segment(**row._mapping) for row in _SEALED.run(connection, place)]
+    segments = [Segment(**row) for row in _SEALED.dicts(connection, place)]
     if len(segments) == PARTS_MAX:
         return segments, []  # hot batches come after all segments
-    return segments, [Batch(**row._mapping) for row in _HOT.run(connection, place)]
+    return segments, [Batch(**row) for row in _HOT.dicts(connection, place)]
 
 
 def _reach(span: Span, segments: Sequence[Segment], batches: Sequence[Batch]) -> int:
@@ -263,7 +263,7 @@ def _offset_after(log: Log, topic: Topic, partition: int, end: int, commit: int)
         first_hot = connection.execute(hot).scalar_one()
     if row is None:
         return end if first_hot is None else int(first_hot)
-    segment = Segment(**row._mapping)
+    segment = Segment(**row._asdict())
     if segment.first_commit > commit:
         return segment.first_offset
     found = value_at(log, segment, (record.COMMIT, commit + 1), record.OFFSET)

@@ -61,9 +61,9 @@ def read(connection: Connection, at: int | None = None) -> list[Topic]:
     """Every topic that exists at commit ``at`` (None: now), with the schema in force there."""
     topics, versions = _NOW if at is None else _THEN
     place = {} if at is None else {"at": at}
-    bodies = {row.topic: (row.version, row.body) for row in versions.run(connection, place).all()}
+    bodies = {row.topic: (row.version, row.body) for row in versions.all(connection, place)}
     layouts = {} if at is None else _layouts(connection, at)
-    rows = topics.rows(connection, place)  # a topic's columns are a Topic's fields
+    rows = topics.dicts(connection, place)  # a topic's columns are a Topic's fields
     return [_topic(row, *bodies[row["id"]], layouts.get(row["id"])) for row in rows if row["id"] in bodies]
 
 
@@ -72,7 +72,9 @@ def _topic(row: dict[str, Any], version: int, body: str, layout: tuple[int, int]
         row["first_partition"], row["partitions"] = layout
     row["hidden"] = bool(row["hidden"])
     row["settings"] = TopicSettings.from_json(row["settings"])
-    return Topic(**row, schema=Schema.from_json(body), schema_version=version)
+    topic = object.__new__(Topic)  # a frozen dataclass sets field by field, which a thousand topics feel
+    vars(topic).update(row, schema=Schema.from_json(body), schema_version=version)
+    return topic
 
 
 def _layouts(connection: Connection, at: int) -> dict[int, tuple[int, int]]:

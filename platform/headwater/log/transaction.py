@@ -291,7 +291,7 @@ class Transaction:
         return info
 
     def _check_producer(self, connection: Connection) -> None:
-        row = _PRODUCER.run(connection, {"producer": self.producer}).one_or_none()
+        row = _PRODUCER.first(connection, {"producer": self.producer})
         if row is None or row.epoch != self.epoch:
             found = None if row is None else row.epoch
             raise Fenced(
@@ -311,9 +311,9 @@ class Transaction:
         for writer in self._files:  # orphans are removed under the same lock, so this stays true until COMMIT
             self.log.storage.require(writer.name, writer.length)
         files = [
-            _INSERT_FILE.run(
+            _INSERT_FILE.value(
                 connection, {"path": writer.name, "kind": "hot", "bytes": writer.length, "created": time}
-            ).scalar_one()
+            )
             for writer in self._files
         ]
         by_partition: dict[tuple[int, int], list[_Staged]] = defaultdict(list)
@@ -348,7 +348,7 @@ def _batch_row(staged: _Staged, topic_id: int, file: int, offset: int, commit: i
 def _take_offsets(connection: Connection, topic_id: int, partition: int, count: int, where: str) -> int:
     """Reserve ``count`` offsets of an open partition; returns the first. TopicChanged when it is not open."""
     place = {"in_topic": topic_id, "in_partition": partition, "count": count}
-    end = _TAKE.run(connection, place).scalar_one_or_none()
+    end = _TAKE.value(connection, place)
     if end is None:
         raise TopicChanged(
             "the partition takes no records: its topic was dropped or repartitioned, or never had it",
@@ -360,7 +360,7 @@ def _take_offsets(connection: Connection, topic_id: int, partition: int, count: 
 
 def _next_commit(connection: Connection, now_us: int) -> tuple[int, int]:
     """Number and time of the next commit: times grow even when the clock does not."""
-    row = _NEWEST.run(connection, {}).first()
+    row = _NEWEST.first(connection)
     return (1, now_us) if row is None else (row.number + 1, max(row.time + 1, now_us))
 
 

@@ -287,19 +287,7 @@ def no_writers_queue() -> None:
 
 @_mutation
 def begin_deferred() -> None:
-    def engine(real: Any) -> Any:
-        def make(path: Path) -> Any:
-            made = real(path)
-
-            @event.listens_for(made, "before_cursor_execute", retval=True)
-            def _begin(_c: Any, _cursor: Any, statement: str, parameters: Any, *_rest: Any) -> tuple[str, Any]:
-                return statement.replace("BEGIN IMMEDIATE", "BEGIN"), parameters
-
-            return made
-
-        return make
-
-    _wrap(catalog, "_engine", engine)
+    _wrap(catalog, "BEGIN_WRITE", lambda _real: "BEGIN")
 
 
 @_mutation
