@@ -79,5 +79,6 @@ class Prepared:
 
     def _made(self, cursor: sqlite3.Cursor) -> Any:
         if self._row is None:
-            self._row = namedtuple("Row", [column[0] for column in cursor.description])._make
+            row: Any = namedtuple("Row", [column[0] for column in cursor.description])  # noqa: PYI024 -- known only now
+            self._row = row._make
         return self._row

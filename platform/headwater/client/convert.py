@@ -13,6 +13,8 @@ from __future__ import annotations
 
 from typing import Any, TypeAlias
 
+import pyarrow as pa
+
 from headwater.client.columns import NONE, Converted, as_one, file_type, of_arrow
 from headwater.client.text import Text, of_text
 from headwater.client.values import of_values

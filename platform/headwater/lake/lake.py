@@ -98,6 +98,9 @@ class _Memory:
     def duck(self) -> duckdb.DuckDBPyConnection:
         return self._opened.result()
 
+    def close(self) -> None:
+        self.duck.close()
+
 
 class Lake:
     """Consistent reads, concurrent with all writers. Thread-safe; a context manager.
@@ -485,7 +488,7 @@ class Lake:
             return
         with ExitStack() as stack:  # one that fails must not keep the others open
             stack.callback(self.log.close)
-            stack.callback(lambda: self._memory.duck.close())
+            stack.callback(self._memory.close)
             for producer in list(self._memory.producers):
                 stack.callback(producer.close)
 
