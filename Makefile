@@ -11,6 +11,9 @@ LOCK   := requirements.lock
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
+# Tests start hundreds of processes: what Python compiled once is kept, whatever the shell says.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-browser setup-compiler demo test test-long check format lock bench clean
 
@@ -58,7 +61,7 @@ demo: $(STAMP)  ## Starts everything: PostgreSQL with a live web shop, views, Ju
 
 # Three workers on two cores: a test waits for processes a third of its time.
 test: $(STAMP) setup-browser setup-compiler  ## Runs the tests, all but the long ones; under 8 minutes on 2 cores.
-	$(BIN)/python -m pytest -m "not long" -n 3 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -m "not long" -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-long: $(STAMP) setup-browser setup-compiler  ## Runs the long tests: load, crash sweeps, restarts. ARGS="..." goes to pytest.
 	$(BIN)/python -m pytest -m long $(ARGS)

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-SEED = int(os.environ.get("HEADWATER_TEST_SEED") or secrets.randbits(32))
+SEED = int(os.environ.setdefault("HEADWATER_TEST_SEED", str(secrets.randbits(32))))
+"""In the environment, so that the workers of a parallel run have the seed that is printed."""
 
 # No deadline: with two cores and a database beside the tests, time says nothing about a single example.
 settings.register_profile("headwater", deadline=None, print_blob=True)
@@ -47,3 +48,14 @@ def chromium() -> Path:
             pytest.fail(reason)
         pytest.skip(reason)
     return Path(found)
+
+
+FIRST = ("end_to_end", "dagster_project", "notebooks", "test_docs.py", "pipelines", "connectors")
+"""Where the slow tests are: begun last, one of them would keep a single worker busy at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Slow files first: their order is the order in which the workers take them."""
+    here = Path(__file__).parent
+    order = {name: place for place, name in enumerate(FIRST)}
+    items.sort(key=lambda item: order.get(item.path.relative_to(here).parts[0], len(FIRST)))

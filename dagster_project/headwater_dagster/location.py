@@ -35,7 +35,7 @@ def build_definitions(
     HEADWATER_LEASE_S, else 600. The resource is called ``headwater``. Raises ConfigError without a project.
     """
     project = inventory.project_from_environment() if project_dir is None else load(project_dir)
-    seconds = lease_s or float(os.environ.get(LEASE_VARIABLE) or SECONDS)
+    seconds = float(os.environ.get(LEASE_VARIABLE) or SECONDS) if lease_s is None else lease_s
     found = inventory.take(project)
     return dg.Definitions(
         assets=build_assets(found, translator or HeadwaterTranslator()),

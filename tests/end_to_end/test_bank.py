@@ -150,7 +150,7 @@ def run_bank(site: Site, seconds: int) -> float:
 def test_four_sums_are_equal_at_every_step_and_every_commit(
     site: Callable[..., Site], server: EmbeddedPostgres
 ) -> None:
-    run_bank(site(lambda dsn: initialise(dsn, server.bin), VIEWS), seconds=10)
+    run_bank(site(lambda dsn: initialise(dsn, server.bin), VIEWS), seconds=5)
 
 
 @pytest.mark.long

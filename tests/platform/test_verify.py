@@ -82,6 +82,11 @@ def duplicate(table: pa.Table, name: str) -> pa.Table:
     return table.set_column(place, table.field(name), pa.array([values[1], *values[1:]], table.field(name).type))
 
 
+def other_rows(table: pa.Table) -> pa.Table:
+    """One row fewer; of no rows (a truncate was the last change), one more."""
+    return table.slice(1) if table.num_rows else pa.Table.from_pylist([{}], schema=table.schema)
+
+
 def shift(table: pa.Table, name: str) -> pa.Table:
     place = table.column_names.index(name)
     shifted = pa.array([value + 1 for value in table.column(name).to_pylist()], table.field(name).type)
@@ -149,7 +154,7 @@ def test_every_base_is_the_fold_of_all_before_it(log: Log, seed: int) -> None:
             for name in (TOPIC, "shop.public.bag"):
                 base.write(log, log.topic(name), log.newest_commit(), Settings())
     assert verify(log, deep=True).findings == ()
-    forge(log, "base", lambda t: t.slice(0, max(0, t.num_rows - 1)))
+    forge(log, "base", other_rows)
     assert len(verify(log, deep=True).findings) >= 1
 
 
