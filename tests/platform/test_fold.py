@@ -59,7 +59,7 @@ def write_keyed(log: Log, seed: int, partitions: int, commits: int) -> dict[int,
 
 @pytest.mark.parametrize("partitions", [1, 4])
 def test_keyed_rows_equal_the_model_at_every_commit(log: Log, seed: int, partitions: int) -> None:
-    check_every_tier(log, write_keyed(log, seed, partitions, commits=14), seed)
+    check_every_tier(log, write_keyed(log, seed, partitions, commits=9), seed)
 
 
 @pytest.mark.parametrize("partitions", [1, 4])
@@ -70,7 +70,7 @@ def test_keyed_rows_over_a_base_read_in_place_equal_the_model(
     monkeypatch.setattr(rows.CurrentRows, "copied_bytes_max", 0)
     monkeypatch.setattr(rows, "ADVANCE_ROWS_TARGET", 10)
     monkeypatch.setattr(base, "SLICE_ROWS", 3)
-    truth = write_keyed(log, seed, partitions, commits=9)
+    truth = write_keyed(log, seed, partitions, commits=7)
     base.write(log, log.topic(TOPIC, list(truth)[4]), list(truth)[4], LIMITS)
     check_every_tier(log, truth, seed)
 

@@ -55,7 +55,7 @@ def test_a_file_put_under_a_name_is_whole(recorded: Recorded) -> None:
 
 @pytest.mark.long
 @pytest.mark.timeout(5400)
-def test_a_cut_at_every_single_call(recorded: Recorded, seed: int) -> None:
+def test_cuts_all_through_a_run(recorded: Recorded, seed: int) -> None:
     """``everything`` is what kill -9 leaves: at every call of the process, SQLite's own included.
 
     At every one for the workload that captures; at four hundred for those that are plugged in.
