@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, exc, select
+from sqlalchemy import URL, Connection, Engine, bindparam, create_engine, event, exc, select
 
 from headwater import failpoint
 from headwater.catalog import migrations, tables
-from headwater.catalog.prepared import driver
+from headwater.catalog.prepared import Prepared, driver
 from headwater.catalog.queue_lock import queued
 from headwater.errors import CatalogError, DiskFull, HeadwaterError
 from headwater.failpoint import hit
@@ -26,6 +26,7 @@ LOCK = "run/catalog.lock"
 BEGIN_WRITE = "BEGIN IMMEDIATE"
 """Who begins so is the only writer from the first statement on."""
 
+_SETTING = Prepared(select(tables.setting.c.value).where(tables.setting.c.name == bindparam("setting")))
 _FULL = ("SQLITE_FULL", "SQLITE_IOERR_SHMSIZE")
 """No room for a page, or for the index of SQLite's log, which whoever opens the catalog first has to make."""
 
@@ -84,8 +85,8 @@ class Catalog:
 
     def setting(self, name: str) -> str | None:
         with self.read() as connection:
-            row = connection.execute(select(tables.setting.c.value).where(tables.setting.c.name == name)).first()
-        return None if row is None else str(row[0])
+            value = _SETTING.value(connection, {"setting": name})
+        return None if value is None else str(value)
 
     def set_setting(self, name: str, value: str | None) -> None:
         """Store a text under a name; None removes it."""

@@ -186,7 +186,9 @@ def lag(state: PartitionState, offset: int) -> int:
 
 def states(connection: Connection, topics: Iterable[int]) -> list[PartitionState]:
     """Every partition of these topics, closed ones included, in their order."""
-    return [PartitionState(**row) for topic in sorted(topics) for row in _STATES.dicts(connection, {"of_topic": topic})]
+    return [
+        state for topic in sorted(topics) for state in _STATES.records(connection, PartitionState, {"of_topic": topic})
+    ]
 
 
 def stored(connection: Connection, group: str) -> dict[Place, Any]:

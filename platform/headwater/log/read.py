@@ -89,8 +89,8 @@ def plan(log: Log, topic: Topic, after: int, upto: int, *, whole: bool = False, 
     with log.catalog.read() as connection:
         if whole:
             expired.require_whole(connection, topic, after, upto)
-        batches = tuple(Batch(**row) for row in _HOT.dicts(connection, place))
-        segments = tuple(Segment(**row) for row in _SEALED.dicts(connection, place))
+        batches = tuple(_HOT.records(connection, Batch, place))
+        segments = tuple(_SEALED.records(connection, Segment, place))
         damaged = quarantine.of(connection, topic.id)
         versions = {part.schema_version for part in batches} | {part.schema_version for part in segments}
         schemas = topics.schemas(connection, topic.id) if versions - {topic.schema_version} else {}

@@ -116,10 +116,10 @@ def plan(connection: Connection, topic: Topic, spans: Sequence[Span]) -> list[Sc
 
 def _parts(connection: Connection, topic: int, span: Span) -> tuple[list[Segment], list[Batch]]:
     place = {"of_topic": topic, "of_partition": span.partition, "low": span.low, "high": span.high}
-    segments = [Segment(**row) for row in _SEALED.dicts(connection, place)]
+    segments = _SEALED.records(connection, Segment, place)
     if len(segments) == PARTS_MAX:
         return segments, []  # hot batches come after all segments
-    return segments, [Batch(**row) for row in _HOT.dicts(connection, place)]
+    return segments, _HOT.records(connection, Batch, place)
 
 
 def _reach(span: Span, segments: Sequence[Segment], batches: Sequence[Batch]) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from sqlalchemy import BindParameter, Connection, bindparam, func, select, update
 
@@ -63,18 +62,20 @@ def read(connection: Connection, at: int | None = None) -> list[Topic]:
     place = {} if at is None else {"at": at}
     bodies = {row.topic: (row.version, row.body) for row in versions.all(connection, place)}
     layouts = {} if at is None else _layouts(connection, at)
-    rows = topics.dicts(connection, place)  # a topic's columns are a Topic's fields
-    return [_topic(row, *bodies[row["id"]], layouts.get(row["id"])) for row in rows if row["id"] in bodies]
+    found = [topic for topic in topics.records(connection, Topic, place) if topic.id in bodies]
+    for topic in found:
+        _complete(topic, *bodies[topic.id], layouts.get(topic.id))
+    return found
 
 
-def _topic(row: dict[str, Any], version: int, body: str, layout: tuple[int, int] | None) -> Topic:
+def _complete(topic: Topic, version: int, body: str, layout: tuple[int, int] | None) -> None:
+    """From the columns of a topic's row to a Topic, which nobody has seen yet."""
+    held = vars(topic)
     if layout is not None:
-        row["first_partition"], row["partitions"] = layout
-    row["hidden"] = bool(row["hidden"])
-    row["settings"] = TopicSettings.from_json(row["settings"])
-    topic = object.__new__(Topic)  # a frozen dataclass sets field by field, which a thousand topics feel
-    vars(topic).update(row, schema=Schema.from_json(body), schema_version=version)
-    return topic
+        held["first_partition"], held["partitions"] = layout
+    held["hidden"] = bool(held["hidden"])
+    held["settings"] = TopicSettings.from_json(held["settings"])
+    held["schema"], held["schema_version"] = Schema.from_json(body), version
 
 
 def _layouts(connection: Connection, at: int) -> dict[int, tuple[int, int]]:

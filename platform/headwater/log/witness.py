@@ -12,14 +12,26 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from sqlalchemy import func, select
+from sqlalchemy import bindparam, func, select
 
 from headwater.catalog import tables
 from headwater.catalog.catalog import Catalog
+from headwater.catalog.prepared import Prepared
 from headwater.errors import CatalogError
 from headwater.storage.local import put_durably
 
 FILE = "run/witness.json"
+
+_TRUE = Prepared(
+    select(
+        select(tables.setting.c.value)
+        .where(tables.setting.c.name == bindparam("setting"))
+        .scalar_subquery()
+        .label("name"),
+        select(func.max(tables.commit.c.number)).scalar_subquery().label("newest"),
+        select(func.sum(tables.producer.c.epoch)).scalar_subquery().label("epochs"),
+    )
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,12 +43,9 @@ class Witness:
 
 def of(catalog: Catalog) -> Witness:
     """What is true now."""
-    setting, producer, commit = tables.setting, tables.producer, tables.commit
     with catalog.read() as connection:
-        name = connection.execute(select(setting.c.value).where(setting.c.name == "incarnation")).scalar_one_or_none()
-        newest = connection.execute(select(func.max(commit.c.number))).scalar_one_or_none()
-        epochs = connection.execute(select(func.sum(producer.c.epoch))).scalar_one_or_none()
-    return Witness(incarnation=name or "", commit=newest or 0, epochs=epochs or 0)
+        found = _TRUE.first(connection, {"setting": "incarnation"})
+    return Witness(incarnation=found.name or "", commit=found.newest or 0, epochs=found.epochs or 0)
 
 
 def write(catalog: Catalog) -> None:
