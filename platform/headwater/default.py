@@ -87,9 +87,10 @@ def column(field: Field, text: str | None, rows: int) -> pa.Array:
 
 def fill(table: pa.Table, schema: Schema) -> pa.Table:
     """``table`` with what its producer left out and may: columns of the schema that have a default."""
-    given = set(table.column_names)
-    for field in schema.fields:
-        if field.optional and field.name not in given:
+    optional = [field for field in schema.fields if field.optional]
+    given = set(table.column_names) if optional else set()
+    for field in optional:
+        if field.name not in given:
             table = table.append_column(field.name, column(field, field.write_default, table.num_rows))
     return table
 

@@ -90,8 +90,9 @@ def conform(table: pa.Table, data: pa.Schema, kind: str, topic: str) -> pa.Table
 
     SchemaError names the first column that is missing, unknown, or does not cast without loss.
     """
-    expected = [*data, *(field for field in metadata_schema(kind, data) if field.name in table.column_names)]
-    unknown = set(table.column_names) - {field.name for field in expected}
+    given = set(table.column_names)
+    expected = [*data, *(field for field in metadata_schema(kind, data) if field.name in given)]
+    unknown = given - {field.name for field in expected}
     if unknown:
         raise SchemaError(f"column {sorted(unknown)[0]!r} is not in the topic's schema", where=topic)
     columns = [_conform_column(table, field, topic) for field in expected]

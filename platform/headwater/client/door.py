@@ -237,7 +237,7 @@ def _removals(table: pa.Table, topic: Topic) -> npt.NDArray[np.bool_]:
 
 
 def _too_large(table: pa.Table, most: int) -> list[_Fault]:
-    if table.nbytes <= most:
+    if table.get_total_buffer_size() <= most or table.nbytes <= most:  # the first is quick, and too much for a slice
         return []
     sizes = np.zeros(table.num_rows, dtype=np.int64)
     largest = np.zeros(table.num_rows, dtype=np.int64)

@@ -113,7 +113,6 @@ class Producer:
         )
         self._numbered: bool | None = None
         self._zone = log.timezone
-        self._topics: tuple[int, dict[str, Topic]] = (-1, {})
         self._order = threading.Lock()
         self._failed: list[Delivery] = []
         self._failures = 0
@@ -280,14 +279,8 @@ class Producer:
         return Send(topic=topic, table=checked.good(), delivery=delivery, letters=letters, expect=expect)
 
     def _topic(self, name: str) -> Topic:
-        """The topic as of the newest commit: nothing changes a topic without one."""
-        newest = self.log.newest_commit()
-        at, known = self._topics
-        if at != newest:
-            self._topics = (newest, known := {})
-        if name not in known:
-            known[name] = self.log.topic(name)
-        return known[name]
+        """The topic as it is now."""
+        return self.log.topic(name)
 
     def _expected(self, name: str, expect: int | Mapping[int, int] | None) -> Mapping[int, int]:
         if expect is None:

@@ -8,6 +8,7 @@ import threading
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -62,6 +63,15 @@ def open_log(folder: Path, *, create: bool = False, clock: Clock | None = None, 
     return Log(folder, create=create, clock=clock or SystemClock(), read_only=read_only)
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Now:
+    """The topics that exist as of what ``_written`` said, and those that names were found to mean."""
+
+    written: int
+    topics: Sequence[Topic]
+    resolved: dict[str, Topic]
+
+
 class Log:
     """Thread-safe; any number of processes may hold the same folder open. A context manager."""
 
@@ -86,8 +96,7 @@ class Log:
         self._topics: dict[int | None, list[Topic]] = {}
         self._views: dict[int | None, list[View]] = {}
         self._generation = ""
-        self._now: tuple[int, list[Topic]] = (-1, [])
-        """The topics that exist, as of what ``_written`` said."""
+        self._now = _Now(written=-1, topics=[], resolved={})
         if create:
             self._first_start()
 
@@ -221,18 +230,21 @@ class Log:
 
     def topics(self, at: int | None = None, hidden: bool = False) -> list[Topic]:
         """Topics at commit ``at`` (None: now), ordered by name."""
-        written = -1 if self.read_only else self._written()  # first: what is read then is at least as new
-        seen, found = self._now
-        if at is not None or written != seen or self.read_only:
+        if at is None:
+            found: Sequence[Topic] = self._current().topics
+        else:
             with self.catalog.read() as connection:
                 found = self._cached_topics(connection, at)
-            if at is None:
-                self._now = (written, found)
         return [topic for topic in found if hidden or not topic.hidden]
 
     def topic(self, name: str, at: int | None = None) -> Topic:
         """The topic of this full name, or of this short one when it is unique; NameNotFound, AmbiguousName."""
-        return names.resolve(name, self.topics(at, hidden=True))
+        if at is not None:
+            return names.resolve(name, self.topics(at, hidden=True))
+        found = self._current()
+        if name not in found.resolved:
+            found.resolved[name] = names.resolve(name, found.topics)
+        return found.resolved[name]
 
     def schemas(self, topic: Topic) -> dict[int, Any]:
         """Every schema version of a topic by its number."""
@@ -352,6 +364,17 @@ class Log:
             for name, value in defaults.items():
                 if name not in known:
                     put_setting(connection, name, value)
+
+    def _current(self) -> _Now:
+        """The topics that exist, read again only when somebody has written since."""
+        written = -1 if self.read_only else self._written()  # first: what is read then is at least as new
+        now = self._now
+        if written != now.written or self.read_only:
+            with self.catalog.read() as connection:
+                found = self._cached_topics(connection, None)
+            resolved = now.resolved if found is now.topics else {}
+            now = self._now = _Now(written=written, topics=found, resolved=resolved)
+        return now
 
     def _cached_topics(self, connection: Connection, at: int | None) -> list[Topic]:
         self._refresh(connection)
