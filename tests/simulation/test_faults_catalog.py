@@ -231,6 +231,16 @@ def test_a_commit_that_failed_may_have_happened_and_its_files_are_there(
     run.check(complete=True)
 
 
+@pytest.mark.parametrize("nth", [1, 2, 3])
+def test_a_commit_that_failed_is_not_built_upon(shimmed: Server, arena: Path, seed: int, nth: int) -> None:
+    """The process ends without closing SQLite, so the next one finds the failed transaction in its log."""
+    run = Recorded(shimmed, arena / "run", "capture", seed)
+    assert run.run(rules=(f"fsync:*/catalog.sqlite-wal:EIO:{nth}:1",)) == 1
+    assert run.run(again=True) == 0
+    run.check(complete=True)
+    run.cut([len(run.events())], ["nothing"])
+
+
 def test_a_flipped_byte_of_the_catalog_is_found_or_harms_nothing(arena: Path, seed: int) -> None:
     """In structure SQLite sees it, in what belongs together ``verify`` does; what nobody sees must change no answer."""
     flips(arena, seed, 3)

@@ -15,7 +15,7 @@ from pathlib import Path
 from sqlalchemy import URL, Connection, Engine, bindparam, create_engine, event, exc, select
 
 from headwater import failpoint
-from headwater.catalog import migrations, tables
+from headwater.catalog import migrations, presence, tables
 from headwater.catalog.prepared import Prepared, driver
 from headwater.catalog.queue_lock import queued
 from headwater.errors import CatalogError, DiskFull, HeadwaterError
@@ -42,6 +42,11 @@ class Catalog:
             raise CatalogError("there is no lake here", where=str(folder), todo=todo)
         self._engine = _engine(path)
         self._lock = folder / LOCK
+        self._presence = presence.Presence(folder / presence.FILE)
+        self._settled = not self._presence.settles
+        with suppress(DiskFull):  # it can be read; the first writer tries again
+            self._settle()
+        self._presence.settled()
         if create:
             with self.write() as connection:
                 migrations.apply(connection)
@@ -71,6 +76,7 @@ class Catalog:
         unknown to the caller, who re-reads its producer's position.
         """
         with as_catalog_error(self.path), queued(self._lock), self._engine.connect() as connection:
+            self._settle()
             driver(connection).execute(BEGIN_WRITE)
             try:
                 yield connection
@@ -95,6 +101,18 @@ class Catalog:
 
     def close(self) -> None:
         self._engine.dispose()
+        self._presence.close()
+
+    def _settle(self) -> None:
+        """Bring what SQLite's log holds into the file, and begin the log anew: see ``presence``."""
+        if self._settled:
+            return
+        with as_catalog_error(self.path), self._engine.connect() as connection:
+            busy, _, _ = driver(connection).execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if busy:
+            todo = "Another program reads the file; end it, then try again."
+            raise CatalogError("the catalog's log could not be settled", where=str(self.path), todo=todo)
+        self._settled = True
 
 
 def put_setting(connection: Connection, name: str, value: str | None) -> None:

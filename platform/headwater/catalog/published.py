@@ -120,6 +120,9 @@ class PublishedCatalog(Catalog):
             with suppress(sqlite3.Error):
                 before.dispose()
 
+    def close(self) -> None:
+        self._engine.dispose()
+
 
 class SilentLive(Live):
     """Heartbeats and leases of a process that may not write: it has none, and sees none."""
