@@ -71,10 +71,11 @@ def test_writers_in_threads(log: Log) -> None:
 
 def test_writers_in_processes(log: Log) -> None:
     Writer(log, producer(0)).create(TOPIC, "table", SCHEMA, partitions=2)
-    children = [FORKS.Process(target=write_in_process, args=(log.folder, number)) for number in range(2)]
+    rounds = FORKS.Barrier(3)
+    children = [FORKS.Process(target=write_in_process, args=(log.folder, number, rounds)) for number in range(2)]
     for child in children:
         child.start()
-    write_all(log, 2)
+    write_all(log, 2, rounds)
     for child in children:
         child.join()
     assert [child.exitcode for child in children] == [0, 0]

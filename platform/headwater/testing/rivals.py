@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from multiprocessing.connection import Connection
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import pyarrow as pa
@@ -34,17 +35,20 @@ def rows(writer: int, commit: int) -> pa.Table:
     )
 
 
-def write_all(log: Log, number: int) -> None:
-    """All commits of one writer, each at the position that the one before left."""
+def write_all(log: Log, number: int, each_round: Barrier | None = None) -> None:
+    """All commits of one writer, each at the position that the one before left; with a barrier, in rounds."""
     writer = Writer(log, producer(number))
     for commit in range(COMMITS):
+        if each_round is not None:
+            each_round.wait(60)
         writer.write(TOPIC, rows(number, commit), position=str(commit + 1))
 
 
-def write_in_process(folder: Path, number: int) -> None:
+def write_in_process(folder: Path, number: int, each_round: Barrier) -> None:
+    """In rounds: all commits of one take less time than a process takes to start, and they would never meet."""
     mutations.apply_from_environment()
     with open_log(folder) as log:
-        write_all(log, number)
+        write_all(log, number, each_round)
 
 
 def hold_a_transaction(folder: Path, pipe: Connection) -> None:
