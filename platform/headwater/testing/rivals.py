@@ -40,7 +40,7 @@ def write_all(log: Log, number: int, each_round: Barrier | None = None) -> None:
     writer = Writer(log, producer(number))
     for commit in range(COMMITS):
         if each_round is not None:
-            each_round.wait(60)
+            each_round.wait(20)
         writer.write(TOPIC, rows(number, commit), position=str(commit + 1))
 
 
