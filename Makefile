@@ -59,9 +59,9 @@ setup-compiler: $(STAMP)  ## Makes sure that a C compiler for the power-loss tes
 demo: $(STAMP)  ## Starts everything: PostgreSQL with a live web shop, views, JupyterLab and Dagster; Ctrl-C ends it.
 	$(BIN)/headwater demo
 
-# Four workers on two cores: a test waits, for processes and for the disk, a good part of its time.
+# Three workers on two cores: a test waits for processes a third of its time.
 test: $(STAMP) setup-browser setup-compiler  ## Runs the tests, all but the long ones; under 8 minutes on 2 cores.
-	$(BIN)/python -m pytest -m "not long" -n 4 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/python -m pytest -m "not long" -n 3 --dist loadfile $(ARGS)
 
 test-long: $(STAMP) setup-browser setup-compiler  ## Runs the long tests: load, crash sweeps, restarts. ARGS="..." goes to pytest.
 	$(BIN)/python -m pytest -m long $(ARGS)

@@ -48,14 +48,3 @@ def chromium() -> Path:
             pytest.fail(reason)
         pytest.skip(reason)
     return Path(found)
-
-
-FIRST = ("end_to_end", "dagster_project", "notebooks", "test_docs.py", "pipelines", "connectors")
-"""Where the slow tests are: begun last, one of them would keep a single worker busy at the end."""
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Slow files first: their order is the order in which the workers take them."""
-    here = Path(__file__).parent
-    order = {name: place for place, name in enumerate(FIRST)}
-    items.sort(key=lambda item: order.get(item.path.relative_to(here).parts[0], len(FIRST)))
