@@ -69,7 +69,7 @@ def test_lease_starts_then_adopts(shop: Shop, instance: dg.DagsterInstance) -> N
     assert os.getsid(started.pid) == started.pid, "a session of its own"
 
     second_order = shop.order()
-    second = materialized(run_stream(shop, instance, 0))
+    second = materialized(run_stream(shop, instance, 3))
     (adopted,) = worker_processes(shop.project)
     assert adopted.pid == started.pid
     assert second["totals"]["step_ms_p95"] > 0
