@@ -158,6 +158,18 @@ def test_every_base_is_the_fold_of_all_before_it(log: Log, seed: int) -> None:
     assert len(verify(log, deep=True).findings) >= 1
 
 
+def test_an_index_that_differs_from_its_table_is_found(full: Log) -> None:
+    inject(
+        full,
+        """PRAGMA writable_schema = ON;
+        CREATE INDEX half ON producer (epoch) WHERE epoch < 0;
+        UPDATE sqlite_master SET sql = 'CREATE INDEX half ON producer (epoch)' WHERE name = 'half';""",
+    )
+    found = [finding for finding in verify(full, deep=True).findings if "index half" in finding.what]
+    assert found
+    assert found[0].where == "catalog"
+
+
 def test_a_commit_that_says_another_count_is_found(full: Log) -> None:
     inject(full, 'UPDATE "commit" SET rows = rows + 1 WHERE number IN (2, 5)')
     found = [finding.what for finding in verify(full, deep=True).findings]

@@ -61,6 +61,7 @@ def verify(log: Log, *, deep: bool = False, on_progress: Progress | None = None)
         commits, records = _counts(connection)
         stored: list[Part] = [*parts.batches(connection), *parts.segments(connection), *parts.bases(connection)]
         damaged = quarantine.everything(connection)
+        findings += _sqlite(connection) if deep else []
     for file in files:
         findings += _guarded(file.path, _check_size(log, file.path, file.bytes))
     small = {finding.where for finding in findings}
@@ -87,6 +88,13 @@ def _counts(connection: Connection) -> tuple[int, int]:
 
 
 # ---- the catalog
+
+
+def _sqlite(connection: Connection) -> Iterator[Finding]:
+    """What SQLite itself sees: pages, and every index against its table; an index alone can change an answer."""
+    for (text,) in connection.exec_driver_sql("PRAGMA integrity_check"):
+        if text != "ok":
+            yield Finding(what=f"SQLite finds: {text}", where="catalog")
 
 
 def _dense_commits(connection: Connection) -> Iterator[Finding]:
