@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, TypeVar, cast
 
-from sqlalchemy import Connection, Executable
+from sqlalchemy import Connection, Executable, Select
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.sql import ClauseElement
 
@@ -68,7 +68,8 @@ class Prepared:
         Its ``__init__`` sets field by field, which readers of thousands of rows feel; it is not called.
         """
         cursor = self._execute(connection, values)
-        names = [column[0] for column in cursor.description]
+        assert isinstance(self._statement, Select)
+        names = self._statement.selected_columns.keys()  # as asked for; what SQLite calls them stands in the file
         made = []
         for row in cursor.fetchall():
             each = object.__new__(kind)
