@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import multiprocessing
 import random
+import shutil
 import signal
 from collections.abc import Sequence
 from multiprocessing.process import BaseProcess
@@ -17,7 +18,7 @@ import pytest
 from headwater.log import open_log
 from headwater.testing import workload, workloads
 from headwater.testing.workload import check_folder
-from headwater.testing.workloads import WORKLOADS
+from headwater.testing.workloads import WORKLOADS, swept
 
 # Children are forked from a server that has imported everything and started nothing: a start costs milliseconds.
 FORKS = multiprocessing.get_context("forkserver")
@@ -57,6 +58,7 @@ def kill_at(folder: Path, name: str, seed: int, place: int, point: str) -> None:
     check(folder, name, seed, complete=False)
     assert run(folder, name, seed, again=True).exitcode == 0, f"the run after a kill at {point} failed"
     check(folder, name, seed, complete=True)
+    shutil.rmtree(folder)
 
 
 def chosen(points: Sequence[str], chance: random.Random, many: int) -> list[int]:
@@ -78,10 +80,12 @@ def test_kill_at_some_calls(arena: Path, seed: int, name: str) -> None:
 @pytest.mark.long
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("name", WORKLOADS)
-def test_kill_at_every_single_call(arena: Path, seed: int, name: str) -> None:
+def test_kill_at_every_kind_of_call(arena: Path, seed: int, name: str) -> None:
+    """At every single call of the short workload; of a longer one at each kind of call, and at four hundred hits."""
     points = record(arena / "whole", name, seed)
-    for place, point in enumerate(points, start=1):
-        kill_at(arena / f"kill-{place}", name, seed, place, point)
+    kinds = chosen(points, random.Random(seed), many=len(set(points)))
+    for place in sorted({*kinds, *swept(name, range(1, len(points) + 1), seed, many=400)}):
+        kill_at(arena / f"kill-{place}", name, seed, place, points[place - 1])
 
 
 def test_a_commit_whose_reply_was_lost_is_not_repeated(arena: Path, seed: int) -> None:

@@ -7,6 +7,7 @@ as well: an fsync that failed has lost its bytes, whatever a second one says.
 from __future__ import annotations
 
 import random
+import shutil
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ import pytest
 from headwater.testing import power
 from headwater.testing.recording import Recorded
 from headwater.testing.shim import Server
+from headwater.testing.workloads import swept
 
 CALLS = {
     "fsync": "EIO",
@@ -38,6 +40,7 @@ def fail_once(server: Server, folder: Path, name: str, seed: int, call: str, act
     assert run.run(again=True) == 0, f"the run after {action} in {call} {nth} failed"
     run.check(complete=True)
     run.cut([len(run.events())], ["nothing"])
+    shutil.rmtree(folder)
 
 
 def calls_of(recorded: Recorded, call: str) -> int:
@@ -63,7 +66,8 @@ def test_a_call_that_fails_once(shimmed: Server, arena: Path, captured: Recorded
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("call", CALLS)
 def test_every_call_that_can_fail(shimmed: Server, arena: Path, recorded: Recorded, seed: int, call: str) -> None:
-    for nth in range(1, calls_of(recorded, call) + 1):
+    """Every single one of the short workload; forty of each kind of a longer one."""
+    for nth in swept(recorded.name, range(1, calls_of(recorded, call) + 1), seed, many=40):
         fail_once(shimmed, arena / str(nth), recorded.name, seed, call, CALLS[call], nth)
 
 

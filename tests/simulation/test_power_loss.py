@@ -7,8 +7,8 @@ cut at a point of it could leave (``headwater.testing.power``), and opened. The 
 from __future__ import annotations
 
 import random
+import shutil
 import signal
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,7 @@ import pytest
 from headwater.testing import power
 from headwater.testing.recording import TOLD, Recorded
 from headwater.testing.shim import Server
-from headwater.testing.workloads import WORKLOADS
+from headwater.testing.workloads import WORKLOADS, swept
 
 
 def test_the_recording_misses_no_call(recorded: Recorded, seed: int) -> None:
@@ -56,38 +56,33 @@ def test_a_file_put_under_a_name_is_whole(recorded: Recorded) -> None:
 @pytest.mark.long
 @pytest.mark.timeout(5400)
 def test_cuts_all_through_a_run(recorded: Recorded, seed: int) -> None:
-    """``everything`` is what kill -9 leaves: at every call of the process, SQLite's own included.
-
-    At every one for the workload that captures; at four hundred for those that are plugged in.
-    """
-    points: Sequence[int] = range(len(recorded.events()) + 1)
-    if recorded.name != "capture":
-        points = random.Random(seed).sample(points, k=400)
+    """``everything`` is what kill -9 leaves: at calls of the process, SQLite's own included."""
+    points = swept(recorded.name, range(len(recorded.events()) + 1), seed, many=400)
     recorded.cut(points, [*power.MODES, "everything"], rows=12, goes_on=40)
 
 
-def kill_then_cut(server: Server, folder: Path, name: str, seed: int, plan: str) -> bool:
-    """A run finds what a killed one had written and not made durable; then the power goes. False past the end."""
+def kill_then_cut(server: Server, folder: Path, name: str, seed: int, plan: str) -> None:
+    """A run finds what a killed one had written and not made durable; then the power goes."""
     run = Recorded(server, folder, name, seed)
-    if run.run(plan) != -signal.SIGKILL:
-        return False
+    assert run.run(plan) == -signal.SIGKILL, f"{plan} was not reached"
     before = len(run.events())
     assert run.run(again=True) == 0
     points = [point for point in power.turning_points(run.events()) if point >= before]
     run.cut(random.Random(seed).sample(points, k=min(8, len(points))) + points[-1:], ["nothing"])
-    return True
+    shutil.rmtree(folder)
 
 
 def test_kill_then_power_cut(shimmed: Server, arena: Path, seed: int) -> None:
     """The folders are made and not yet durable: the next run finds them and must not take them for it."""
-    assert kill_then_cut(shimmed, arena / "run", "capture", seed, "kill:storage.fsync_folder:before:1")
+    kill_then_cut(shimmed, arena / "run", "capture", seed, "kill:storage.fsync_folder:before:1")
 
 
 @pytest.mark.long
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("name", WORKLOADS)
-def test_kill_at_every_point_then_power_cut(shimmed: Server, arena: Path, seed: int, name: str) -> None:
-    place = 1
-    while kill_then_cut(shimmed, arena / str(place), name, seed, f"kill:{place}"):
-        place += 1
-    assert place > 20
+def test_kill_at_points_then_power_cut(shimmed: Server, arena: Path, seed: int, name: str) -> None:
+    whole = Recorded(shimmed, arena / "whole", name, seed)
+    assert whole.run(f"record:{arena / 'points'}") == 0
+    places = range(1, len((arena / "points").read_text().splitlines()) + 1)
+    for place in swept(name, places, seed, many=60):
+        kill_then_cut(shimmed, arena / str(place), name, seed, f"kill:{place}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Sequence
 from pathlib import Path
 
 from headwater import failpoint
@@ -9,6 +11,16 @@ from headwater.testing import keeping, workload
 from headwater.testing.workload import Workload
 
 WORKLOADS: dict[str, Workload] = {"capture": workload.CAPTURE, "keep": keeping.KEEPING}
+
+SHORT = "capture"
+"""The shortest of them: cut off at every single call."""
+
+
+def swept(name: str, points: Sequence[int], seed: int, *, many: int) -> Sequence[int]:
+    """Where a workload is cut off: everywhere in the short one, at ``many`` points of a longer one, in order."""
+    if name == SHORT or len(points) <= many:
+        return points
+    return sorted(random.Random(seed).sample(points, k=many))
 
 
 def run(name: str, folder: str, acknowledged: str, seed: int, again: bool = False, plan: str = "") -> None:
