@@ -9,10 +9,15 @@ import os
 import random
 import secrets
 import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from headwater.testing.command import Forked
 
 SEED = int(os.environ.setdefault("HEADWATER_TEST_SEED", str(secrets.randbits(32))))
 """In the environment, so that the workers of a parallel run have the seed that is printed."""
@@ -36,6 +41,16 @@ def seed(request: pytest.FixtureRequest) -> int:
 def module_seed(request: pytest.FixtureRequest) -> int:
     """The same for what all tests of a module share."""
     return random.Random(f"{SEED}/{request.node.nodeid}").getrandbits(32)
+
+
+@pytest.fixture(scope="session")
+def command() -> Iterator[Path]:
+    """``headwater``, to be run by its path; on Linux each run is forked from a process that has imported everything."""
+    if not sys.platform.startswith("linux"):
+        yield Path(sys.executable).with_name("headwater")
+        return
+    with tempfile.TemporaryDirectory(prefix="headwater-") as folder, Forked(Path(folder)) as forked:
+        yield forked.command
 
 
 @pytest.fixture(scope="session")

@@ -162,8 +162,8 @@ def commands() -> list[str]:
 
 
 @pytest.fixture
-def reader(page: Path, tmp_path: Path) -> Iterator[Reader]:
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+def reader(page: Path, command: Path, tmp_path: Path) -> Iterator[Reader]:
+    path = os.pathsep.join((str(command.parent), str(Path(sys.executable).parent), os.environ["PATH"]))
     environment = {**os.environ, "PATH": path, "COLUMNS": "110", "NO_COLOR": "1"}
     with contextlib.ExitStack() as stack:
         if any("DSN" in block.body for block in blocks(page) if block.language in {"console", "python"}):

@@ -31,8 +31,9 @@ HISTORY = "CREATE TABLE history (id int, delta int, PRIMARY KEY (id))"
 class Project:
     """A project folder whose lake is the one of ``shop``, and the command line run in it."""
 
-    def __init__(self, root: Path, dsn: str, tables: str = "public.*") -> None:
+    def __init__(self, root: Path, dsn: str, command: Path, tables: str = "public.*") -> None:
         self.root = root
+        self.command = command
         root.mkdir(parents=True, exist_ok=True)
         text = f'[project]\nname = "test"\n[source.shop]\ndsn = "{dsn}"\ntables = ["{tables}"]\n'
         (root / "headwater.toml").write_text(text)
@@ -43,15 +44,15 @@ class Project:
             command, env={**os.environ, **environment}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
 
-    def run(self, *words: str, **environment: str) -> tuple[int, str, str]:
-        process = self.start(*words, **environment)
-        out, errors = process.communicate(timeout=60)
-        return process.returncode, out, errors
+    def run(self, *words: str) -> tuple[int, str, str]:
+        argv = [str(self.command), *words, "--project", str(self.root)]
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+        return done.returncode, done.stdout, done.stderr
 
 
 @pytest.fixture
-def project(shop: Captured) -> Project:
-    return Project(shop.folder.parent, shop.dsn)
+def project(shop: Captured, command: Path) -> Project:
+    return Project(shop.folder.parent, shop.dsn, command)
 
 
 @contextmanager
@@ -221,12 +222,12 @@ def explained(result: tuple[int, str, str], *words: str) -> None:
     assert "Traceback" not in errors
 
 
-def test_errors_of_reaching_the_server(shop: Captured, tmp_path: Path) -> None:
-    nowhere = Project(tmp_path / "a", "postgresql://postgres@127.0.0.1:1/postgres")
+def test_errors_of_reaching_the_server(shop: Captured, command: Path, tmp_path: Path) -> None:
+    nowhere = Project(tmp_path / "a", "postgresql://postgres@127.0.0.1:1/postgres", command)
     for words in (("capture", "shop"), ("source", "check", "shop")):
         explained(nowhere.run(*words), "cannot be reached", "127.0.0.1:1", "Check host, port")
     shop.run("DROP ROLE IF EXISTS poor", "CREATE ROLE poor LOGIN", "GRANT ALL ON DATABASE postgres TO poor", ORDERS)
-    poor = Project(tmp_path / "b", psycopg.conninfo.make_conninfo(shop.dsn, user="poor"))
+    poor = Project(tmp_path / "b", psycopg.conninfo.make_conninfo(shop.dsn, user="poor"), command)
     explained(poor.run("capture", "shop"), "no replication privilege", 'ALTER ROLE "poor" REPLICATION')
     code, out, _ = poor.run("source", "check", "shop", "--json")
     assert code == 1
@@ -234,15 +235,15 @@ def test_errors_of_reaching_the_server(shop: Captured, tmp_path: Path) -> None:
     assert not findings["ready"]
     assert any('ALTER ROLE "poor" REPLICATION;' in each["sql"] for each in findings["findings"])
     assert any("CREATE PUBLICATION" in each["sql"] for each in findings["findings"])
-    lost = Project(tmp_path / "c", psycopg.conninfo.make_conninfo(shop.dsn, dbname="nonesuch"))
+    lost = Project(tmp_path / "c", psycopg.conninfo.make_conninfo(shop.dsn, dbname="nonesuch"), command)
     explained(lost.run("capture", "shop"), "does not exist", "Check the dsn")
 
 
-def test_wal_level_replica(tmp_path: Path) -> None:
+def test_wal_level_replica(command: Path, tmp_path: Path) -> None:
     with EmbeddedPostgres(fsync=False, settings={"wal_level": "replica"}) as server:
         with psycopg.connect(server.dsn(), autocommit=True) as connection:
             connection.execute(ORDERS)
-        project = Project(tmp_path, server.dsn())
+        project = Project(tmp_path, server.dsn(), command)
         explained(project.run("capture", "shop"), "wal_level is replica", "ALTER SYSTEM SET wal_level = 'logical'")
         assert project.run("source", "check", "shop")[0] == 1
 
@@ -277,7 +278,7 @@ def test_check_lists_what_capture_cannot_see(shop: Captured, project: Project) -
     assert "public.later is newer" in project.run("source", "check", "shop")[1]
 
 
-def test_no_table_matches(shop: Captured, tmp_path: Path) -> None:
+def test_no_table_matches(shop: Captured, tmp_path: Path, command: Path) -> None:
     shop.run(ORDERS)
-    project = Project(tmp_path / "p", shop.dsn, tables="nowhere.*")
+    project = Project(tmp_path / "p", shop.dsn, command, tables="nowhere.*")
     explained(project.run("capture", "shop"), "no table matches nowhere.*", "headwater.toml")

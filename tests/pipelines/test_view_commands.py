@@ -5,24 +5,35 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
+from pathlib import Path
+from typing import Protocol
+
+import pytest
 
 from .conftest import Shop
 
 
-def headwater(shop: Shop, *words: str, text: str = "") -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "headwater.cli", *words, "--project", str(shop.folder)],
-        input=text,
-        env={k: v for k, v in os.environ.items() if k != "HEADWATER_FAILPOINTS"},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+class Runner(Protocol):
+    def __call__(self, shop: Shop, *words: str, text: str = "") -> subprocess.CompletedProcess[str]: ...
 
 
-def test_create_list_explain_run_drop(shop: Shop) -> None:
+@pytest.fixture
+def headwater(command: Path) -> Runner:
+    def run(shop: Shop, *words: str, text: str = "") -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [command, *words, "--project", str(shop.folder)],
+            input=text,
+            env={k: v for k, v in os.environ.items() if k != "HEADWATER_FAILPOINTS"},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    return run
+
+
+def test_create_list_explain_run_drop(headwater: Runner, shop: Shop) -> None:
     made = headwater(shop, "view", "create", "-", text="CREATE MATERIALIZED VIEW t AS SELECT count(*) AS n FROM orders")
     assert made.returncode == 0, made.stderr
     assert headwater(shop, "views", "--until-caught-up").returncode == 0
@@ -36,7 +47,7 @@ def test_create_list_explain_run_drop(shop: Shop) -> None:
     assert json.loads(headwater(shop, "view", "list", "--json").stdout) == {"views": []}
 
 
-def test_a_refusal_points_at_its_place_in_few_lines(shop: Shop) -> None:
+def test_a_refusal_points_at_its_place_in_few_lines(headwater: Runner, shop: Shop) -> None:
     select = "SELECT customer_id,\n       max(total) AS m\nFROM orders\nGROUP BY customer_id\n"
     sql = f"CREATE MATERIALIZED VIEW m AS\n{select}"
     refused = headwater(shop, "view", "create", "-", text=sql)
@@ -50,7 +61,7 @@ def test_a_refusal_points_at_its_place_in_few_lines(shop: Shop) -> None:
     assert json.loads(headwater(shop, "view", "list", "--json").stdout) == {"views": []}
 
 
-def test_a_file_gives_its_name_to_a_bare_select(shop: Shop) -> None:
+def test_a_file_gives_its_name_to_a_bare_select(headwater: Runner, shop: Shop) -> None:
     file = shop.folder / "order_count.sql"
     file.write_text("SELECT count(*) AS n FROM orders\n")
     assert headwater(shop, "view", "create", str(file)).returncode == 0

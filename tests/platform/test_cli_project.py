@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Protocol
 
 import psycopg
 import pytest
@@ -31,19 +31,27 @@ def server() -> Iterator[EmbeddedPostgres]:
         yield running
 
 
-def headwater(*args: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "headwater.cli", *args]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=COMMAND_S, check=False)
+class Runner(Protocol):
+    def __call__(self, *args: str, cwd: Path) -> subprocess.CompletedProcess[str]: ...
 
 
-def answers(folder: Path) -> list[tuple[str, int, str]]:
+@pytest.fixture
+def headwater(command: Path) -> Runner:
+    def run(*args: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+        argv = [str(command), *args]
+        return subprocess.run(argv, cwd=cwd, capture_output=True, text=True, timeout=COMMAND_S, check=False)
+
+    return run
+
+
+def answers(headwater: Runner, folder: Path) -> list[tuple[str, int, str]]:
     query = "SELECT * FROM by_country ORDER BY country"
     done = headwater("sql", query, "--format", "json", cwd=folder)
     assert done.returncode == 0, done.stderr
     return [(each["country"], each["orders"], each["amount"]) for each in json.loads(done.stdout)["rows"]]
 
 
-def test_from_a_database_to_a_view(server: EmbeddedPostgres, tmp_path: Path) -> None:
+def test_from_a_database_to_a_view(headwater: Runner, server: EmbeddedPostgres, tmp_path: Path) -> None:
     dsn = server.create_database("Web-Shop")
     rows = "INSERT INTO orders SELECT i, 'c' || i %% 3, i / 7.0 FROM generate_series(%s::int, %s::int) i"
     with psycopg.connect(dsn, autocommit=True) as connection:
@@ -67,14 +75,14 @@ def test_from_a_database_to_a_view(server: EmbeddedPostgres, tmp_path: Path) -> 
         (project / "views" / "by_country.sql").write_text(VIEW)
         done = headwater("up", "--until-caught-up", cwd=project)
         assert done.returncode == 0, done.stderr
-        assert answers(project) == [(c, n, str(a)) for c, n, a in connection.execute(SAME)]
+        assert answers(headwater, project) == [(c, n, str(a)) for c, n, a in connection.execute(SAME)]
 
         connection.execute(rows, (1001, 1500))
         connection.execute("UPDATE orders SET amount = amount + 1 WHERE id % 2 = 0")
         connection.execute("DELETE FROM orders WHERE country = 'c2'")
         done = headwater("up", "--until-caught-up", "--log-format", "json", cwd=project)
         assert done.returncode == 0, done.stderr
-        assert answers(project) == [(c, n, str(a)) for c, n, a in connection.execute(SAME)]
+        assert answers(headwater, project) == [(c, n, str(a)) for c, n, a in connection.execute(SAME)]
 
     document = json.loads(headwater("status", "--json", cwd=project).stdout)
     (view,) = document["views"]
@@ -89,10 +97,10 @@ def test_from_a_database_to_a_view(server: EmbeddedPostgres, tmp_path: Path) -> 
     done = headwater("up", "--until-caught-up", cwd=project)
     assert done.returncode == 1
     assert "view broken stopped: " in done.stderr.splitlines()[-1]
-    assert answers(project)
+    assert answers(headwater, project)
 
 
-def test_init_prints_the_sql_for_what_the_server_lacks(tmp_path: Path) -> None:
+def test_init_prints_the_sql_for_what_the_server_lacks(headwater: Runner, tmp_path: Path) -> None:
     with EmbeddedPostgres(fsync=False, settings={"wal_level": "replica"}) as server:
         done = headwater("init", "shop", "--from", server.dsn(), "--name", "shop", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -100,7 +108,7 @@ def test_init_prints_the_sql_for_what_the_server_lacks(tmp_path: Path) -> None:
     assert "    ALTER SYSTEM SET wal_level = 'logical';" in done.stdout.splitlines()
 
 
-def test_init_from_a_server_that_is_not_there(tmp_path: Path) -> None:
+def test_init_from_a_server_that_is_not_there(headwater: Runner, tmp_path: Path) -> None:
     done = headwater("init", "shop", "--from", "postgresql://u:hunter2@127.0.0.1:1/shop", cwd=tmp_path)
     assert done.returncode == 1
     assert len(done.stderr.strip().splitlines()) == 1

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -25,9 +24,9 @@ from headwater.schema import Schema
 from headwater.testing.writer import Writer
 
 
-def headwater(*arguments: str, cwd: Path) -> str:
+def printed(command: Path, *arguments: str, cwd: Path) -> str:
     """The command as a person runs it; what it printed."""
-    argv = [sys.executable, "-m", "headwater", *arguments]
+    argv = [str(command), *arguments]
     return subprocess.run(argv, cwd=cwd, capture_output=True, text=True, timeout=60, check=True).stdout
 
 
@@ -96,14 +95,16 @@ def test_a_file_that_left_the_catalog_waits_for_whoever_came_before(filled: Lake
     assert recovery.remove_retired(log, grace_s=0) == 3
 
 
-def test_the_tag_command(filled: Lake, tmp_path: Path) -> None:
+def test_the_tag_command(filled: Lake, command: Path, tmp_path: Path) -> None:
     (tmp_path / "headwater.toml").write_text('[project]\nname = "shop"\nlake = "lake"\n')
-    made = json.loads(headwater("tag", "create", "q3", "--at", "commit:2", "--days", "7", "--json", cwd=tmp_path))
+    made = json.loads(
+        printed(command, "tag", "create", "q3", "--at", "commit:2", "--days", "7", "--json", cwd=tmp_path)
+    )
     assert (made["name"], made["commit"]) == ("q3", 2)
-    listed = json.loads(headwater("tag", "list", "--json", cwd=tmp_path))
+    listed = json.loads(printed(command, "tag", "list", "--json", cwd=tmp_path))
     assert listed == {"tags": [made]}
-    assert "q3" in headwater("tag", "list", cwd=tmp_path)
-    headwater("tag", "drop", "q3", cwd=tmp_path)
+    assert "q3" in printed(command, "tag", "list", cwd=tmp_path)
+    printed(command, "tag", "drop", "q3", cwd=tmp_path)
     assert filled.tags() == []
 
 
