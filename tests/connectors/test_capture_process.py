@@ -39,9 +39,19 @@ class Project:
         (root / "headwater.toml").write_text(text)
 
     def start(self, *words: str, **environment: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "headwater.cli", *words, "--project", str(self.root)]
+        return self._started([str(self.command)], *words, **environment)
+
+    def start_script(self, *words: str) -> subprocess.Popen[str]:
+        """The command as the very process that is returned, which SIGKILL ends."""
+        return self._started([sys.executable, "-m", "headwater.cli"], *words)
+
+    def _started(self, command: list[str], *words: str, **environment: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            command, env={**os.environ, **environment}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            [*command, *words, "--project", str(self.root)],
+            env={**os.environ, **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
 
     def run(self, *words: str) -> tuple[int, str, str]:
@@ -107,7 +117,7 @@ def test_kill_9_under_load_loses_and_doubles_nothing(shop: Captured, project: Pr
     draw = random.Random(seed)
     with load(shop, seed):
         for _ in range(2):
-            process = project.start("capture", "shop")
+            process = project.start_script("capture", "shop")
             goal = shop.log.newest_commit() + draw.randint(2, 5)
             until(lambda goal=goal: shop.log.newest_commit() >= goal)  # type: ignore[misc]
             process.kill()

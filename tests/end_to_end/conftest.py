@@ -19,7 +19,7 @@ def server() -> Iterator[EmbeddedPostgres]:
 
 
 @pytest.fixture
-def site(server: EmbeddedPostgres, tmp_path: Path, seed: int) -> Callable[..., Site]:
+def site(server: EmbeddedPostgres, command: Path, tmp_path: Path, seed: int) -> Callable[..., Site]:
     """``site(prepare, views)``: ``prepare(dsn)`` fills the new database before the project is written."""
     numbers = itertools.count()
 
@@ -27,6 +27,6 @@ def site(server: EmbeddedPostgres, tmp_path: Path, seed: int) -> Callable[..., S
         name = f"s{seed % 1_000_000}_{next(numbers)}"
         dsn = server.create_database(name)
         prepare(dsn)
-        return make_site(tmp_path / name, name, dsn, server.bin, views or {})
+        return make_site(tmp_path / name, name, dsn, server.bin, views or {}, command)
 
     return make

@@ -27,6 +27,7 @@ class Site:
     source: str
     dsn: str
     bin: Path
+    command: Path
     _logs: itertools.count[int] = field(default_factory=itertools.count)
 
     @property
@@ -43,7 +44,7 @@ class Site:
 
     def headwater(self, *arguments: str) -> str:
         """Run a command to its end; it must succeed. Returns what it printed."""
-        argv = [*HEADWATER, *arguments, "--project", str(self.root)]
+        argv = [str(self.command), *arguments, "--project", str(self.root)]
         done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=2 * END_S)
         assert done.returncode == 0, f"headwater {' '.join(arguments)}: {done.stdout}\n{done.stderr}"
         return done.stdout
@@ -65,15 +66,15 @@ class Site:
             sys.stderr.write(path.read_text()[-4000:])  # pytest shows it when the test fails
 
 
-def make_site(root: Path, source: str, dsn: str, bin_folder: Path, views: Mapping[str, str]) -> Site:
-    """Write the project's files."""
+def make_site(root: Path, source: str, dsn: str, bin_folder: Path, views: Mapping[str, str], command: Path) -> Site:
+    """Write the project's files. ``command`` is what runs commands that end."""
     (root / "views").mkdir(parents=True)
     for view, query in views.items():
         (root / "views" / f"{view}.sql").write_text(f"CREATE MATERIALIZED VIEW {view} AS\n{query};\n")
     (root / config.FILE).write_text(
         f'[project]\nname = "{source}"\n[source.{source}]\ndsn = "{dsn}"\n[settings]\nhttp_port = 0\n'
     )
-    return Site(project=config.load(root, environ={}), source=source, dsn=dsn, bin=bin_folder)
+    return Site(project=config.load(root, environ={}), source=source, dsn=dsn, bin=bin_folder, command=command)
 
 
 def await_(condition: Callable[[], bool], what: str, seconds: float = END_S) -> None:

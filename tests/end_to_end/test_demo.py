@@ -82,7 +82,7 @@ def proofs_can_fail(root: Path) -> None:
 def test_the_check_proves_everything_and_finds_one_wrong_value(tmp_path: Path, seed: int) -> None:
     folder = tmp_path / "demo"
     tmp_path.chmod(0o755)  # the database runs as a user of its own when the tests run as root
-    done = check(folder, "8s", seed)
+    done = check(folder, "5s", seed)
     assert done.returncode == 0, done.stdout + done.stderr
     figures = summary(done)
     assert figures["differences"] == 0

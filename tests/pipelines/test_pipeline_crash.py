@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,14 +19,21 @@ from headwater_pipelines import api
 
 from .conftest import VIEWS, Shop
 
+Worker = Callable[..., int]
 
-def run_worker(shop: Shop, failpoints: str = "") -> int:
-    """`headwater views --until-caught-up` as a process of its own; its exit status."""
-    command = [sys.executable, "-m", "headwater.cli", "views", "--until-caught-up", "--project", str(shop.folder)]
-    environment = {**os.environ, "HEADWATER_FAILPOINTS": failpoints}
-    done = subprocess.run(command, check=False, env=environment, capture_output=True, text=True, timeout=60)
-    assert done.returncode in (0, -signal.SIGKILL), done.stderr
-    return done.returncode
+
+@pytest.fixture
+def run_worker(command: Path, shop: Shop) -> Worker:
+    """`headwater views --until-caught-up` as a process of its own, with failpoints; its exit status."""
+
+    def run(failpoints: str = "") -> int:
+        argv = [str(command), "views", "--until-caught-up", "--project", str(shop.folder)]
+        environment = {**os.environ, "HEADWATER_FAILPOINTS": failpoints}
+        done = subprocess.run(argv, check=False, env=environment, capture_output=True, text=True, timeout=60)
+        assert done.returncode in (0, -signal.SIGKILL), done.stderr
+        return done.returncode
+
+    return run
 
 
 def more_work(shop: Shop, *, recreate: bool) -> None:
@@ -39,23 +46,23 @@ def more_work(shop: Shop, *, recreate: bool) -> None:
             shop.commit(log)
 
 
-def recorded(shop: Shop, tmp_path: Path) -> dict[str, int]:
+def recorded(shop: Shop, run_worker: Worker, tmp_path: Path) -> dict[str, int]:
     """Names of the crash points that a run with a drop, a fill and a step passes, with how often."""
-    assert run_worker(shop) == 0
+    assert run_worker() == 0
     more_work(shop, recreate=True)
     file = tmp_path / "points"
-    assert run_worker(shop, f"record:{file}") == 0
+    assert run_worker(f"record:{file}") == 0
     names = file.read_text().split()
     return {name: names.count(name) for name in dict.fromkeys(names)}
 
 
-def kill_at_each(shop: Shop, points: list[tuple[str, int]]) -> int:
+def kill_at_each(shop: Shop, run_worker: Worker, points: list[tuple[str, int]]) -> int:
     """One killed run per (name, hit), each over new input and the leavings of the one before; kills that hit."""
     killed = 0
     for name, hit in points:
         more_work(shop, recreate=True)
-        killed += run_worker(shop, f"kill:{name}:{hit}") == -signal.SIGKILL
-    assert run_worker(shop) == 0
+        killed += run_worker(f"kill:{name}:{hit}") == -signal.SIGKILL
+    assert run_worker() == 0
     return killed
 
 
@@ -77,14 +84,14 @@ def compare(shop: Shop) -> None:
         shop.check_every_step(log, list(VIEWS))
 
 
-def test_kill_at_points_of_every_seam(shop: Shop, tmp_path: Path) -> None:
+def test_kill_at_points_of_every_seam(shop: Shop, run_worker: Worker, tmp_path: Path) -> None:
     prepare(shop)
-    counts = recorded(shop, tmp_path)
+    counts = recorded(shop, run_worker, tmp_path)
     names = {"state.write:before", "state.commit:before", "state.commit:after", "catalog.commit:after"}
     assert names <= set(counts)
     names.update(shop.rng.sample(sorted(counts.keys() - names), 1))
     points = [(name, shop.rng.randrange(1, counts[name] + 1)) for name in sorted(names)]
-    killed = kill_at_each(shop, points)
+    killed = kill_at_each(shop, run_worker, points)
     print(f"{killed} of {len(points)} runs were killed")
     assert killed > len(points) // 2
     compare(shop)
@@ -92,25 +99,25 @@ def test_kill_at_points_of_every_seam(shop: Shop, tmp_path: Path) -> None:
 
 @pytest.mark.long
 @pytest.mark.timeout(1800)
-def test_kill_at_every_point(shop: Shop, tmp_path: Path) -> None:
+def test_kill_at_every_point(shop: Shop, run_worker: Worker, tmp_path: Path) -> None:
     prepare(shop)
-    counts = recorded(shop, tmp_path)
+    counts = recorded(shop, run_worker, tmp_path)
     points = [(name, hit) for name, count in counts.items() for hit in range(1, count + 1)]
-    kill_at_each(shop, points)
+    kill_at_each(shop, run_worker, points)
     compare(shop)
 
 
-def test_published_but_reply_lost(shop: Shop) -> None:
+def test_published_but_reply_lost(shop: Shop, run_worker: Worker) -> None:
     """The catalog has the step, the worker does not know: the next one must not publish it again."""
     prepare(shop)
-    assert run_worker(shop) == 0
+    assert run_worker() == 0
     with open_log(shop.lake) as log:
         shop.commit(log)
         before = log.last_step()
     assert before is not None
-    assert run_worker(shop, "kill:catalog.commit:after:2") == -signal.SIGKILL
+    assert run_worker("kill:catalog.commit:after:2") == -signal.SIGKILL
     with open_log(shop.lake) as log:
         for _ in range(3):
             shop.commit(log)
-    assert run_worker(shop) == 0
+    assert run_worker() == 0
     compare(shop)

@@ -173,14 +173,14 @@ def up(project: Path) -> Iterator[Callable[..., Running]]:
             each.ended()
 
 
-def status(project: Path) -> dict[str, Any]:
-    command = [sys.executable, "-m", "headwater.cli", "status", "--json"]
-    done = subprocess.run(command, cwd=project, capture_output=True, text=True, check=True, timeout=WAIT_S)
+def status(command: Path, project: Path) -> dict[str, Any]:
+    argv = [str(command), "status", "--json"]
+    done = subprocess.run(argv, cwd=project, capture_output=True, text=True, check=True, timeout=WAIT_S)
     document: dict[str, Any] = json.loads(done.stdout)
     return document
 
 
-def test_a_life_of_up(project: Path, up: Callable[..., Running]) -> None:
+def test_a_life_of_up(command: Path, project: Path, up: Callable[..., Running]) -> None:
     first = up(HEADWATER_STALE_AFTER_S="2", HEADWATER_TIMEZONE="Asia/Tokyo")
     first.wait_for(first.healthy)
     document = json.loads(first.ask("/healthz")[1])
@@ -195,7 +195,7 @@ def test_a_life_of_up(project: Path, up: Callable[..., Running]) -> None:
     empty = {name for name in HELP if name.startswith("kafka_")}  # there is no topic and no group to tell of
     assert named | empty == {name.removesuffix("_total") for name in HELP}
     assert first.ask("/nothing")[0] == 404
-    assert status(project)["http"] == first.address
+    assert status(command, project)["http"] == first.address
 
     # a second one is refused, and disturbs nothing
     second = up()
@@ -232,7 +232,7 @@ def test_a_life_of_up(project: Path, up: Callable[..., Running]) -> None:
     toy = first.toy_pid()
     assert first.end() == 0
     assert not psutil.pid_exists(toy)
-    assert status(project)["http"] is None
+    assert status(command, project)["http"] is None
     assert "Traceback" not in first.text()
 
     # the lake keeps the zone it was made with
