@@ -97,19 +97,12 @@ def _under_load(demo: Demo, seconds: float, rate: float, seed: int, say: Say, ou
         with hw.open(demo.project.lake_dir) as lake:
             _await_views(demo, up, lake)
             after = lake.position()
+        reading = [*python, "headwater_connectors.demo.readers", root, "--balance", str(demo.shop.balance)]
+        reading += ["--count", str(READERS), "--seed", str(seed)]
+        readers = stack.enter_context(_started(demo, "readers", reading))
+        _await(lambda: readers.lines() == ["reading"] or readers.process.poll() is not None, up, "readers")
         say(f"views are live; {rate:,.0f} row changes/s and {READERS} readers for {seconds:g} s")
         load = [*python, "headwater_connectors.demo.load", demo.dsn, "--rate", str(rate), "--for", str(seconds)]
-        readers = [
-            stack.enter_context(
-                _started(
-                    demo,
-                    f"reader-{number}",
-                    [*python, "headwater_connectors.demo.reader", root, "--balance", str(demo.shop.balance),
-                     "--seed", str(seed + number)],
-                )
-            )
-            for number in range(READERS)
-        ]  # fmt: skip
         loading = stack.enter_context(_started(demo, "load", [*load, "--seed", str(seed)]))
         if loading.process.wait(seconds + _END_S) != 0:
             outcome.differences.append(Difference(place="load", text=loading.tail()))
@@ -122,22 +115,19 @@ def _under_load(demo: Demo, seconds: float, rate: float, seed: int, say: Say, ou
     return after
 
 
-def _collect_readers(readers: Sequence[Started], say: Say, outcome: Outcome) -> None:
-    queries = 0
-    for reader in readers:
-        code = reader.stop()
-        try:
-            found = json.loads(reader.last_line())
-        except ValueError:
-            outcome.differences.append(Difference(place=reader.name, text=f"exit code {code}: {reader.tail()}"))
-            continue
-        queries += found["queries"]
-        outcome.differences += [Difference(place=reader.name, text=text) for text in found["errors"]]
-        if code != 0 and not found["errors"]:
-            outcome.differences.append(Difference(place=reader.name, text=f"exit code {code}"))
-        if not found["queries"]:
-            outcome.differences.append(Difference(place=reader.name, text="made no query"))
-    say(f"{len(readers)} readers made {queries:,} queries")
+def _collect_readers(readers: Started, say: Say, outcome: Outcome) -> None:
+    code = readers.stop()
+    try:
+        found = [json.loads(line) for line in readers.lines()[1:]]
+    except ValueError:
+        found = []
+    if len(found) != READERS:
+        outcome.differences.append(Difference(place="readers", text=f"exit code {code}: {readers.tail()}"))
+    for number, each in enumerate(found):
+        outcome.differences += [Difference(place=f"reader-{number}", text=text) for text in each["errors"]]
+        if not each["queries"]:
+            outcome.differences.append(Difference(place=f"reader-{number}", text="made no query"))
+    say(f"{len(found)} readers made {sum(each['queries'] for each in found):,} queries")
 
 
 def _finish(demo: Demo, arguments: list[str], outcome: Outcome) -> None:
@@ -225,7 +215,10 @@ class Started:
             return self.process.wait()
 
     def last_line(self) -> str:
-        return (self.out.read_text(encoding="utf-8").strip().splitlines() or [""])[-1]
+        return (self.lines() or [""])[-1]
+
+    def lines(self) -> list[str]:
+        return self.out.read_text(encoding="utf-8").splitlines()
 
     def tail(self) -> str:
         return self.err.read_text(encoding="utf-8", errors="replace").strip()[-600:]
