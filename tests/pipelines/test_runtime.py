@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -16,7 +18,7 @@ from headwater.ownership import own
 from headwater.schema import Schema
 from headwater_pipelines import api
 from headwater_pipelines.compiler.plan import Base
-from headwater_pipelines.runtime import worker
+from headwater_pipelines.runtime import registry, worker
 from headwater_pipelines.runtime.bases import Store
 from headwater_pipelines.runtime.state import State
 
@@ -165,6 +167,41 @@ def test_a_view_waits_for_its_table(shop: Shop) -> None:
         assert log.view("later").state == "live"
         rows = log.read_changes("views.later", 0, log.newest_commit(), ["n", "_weight"])
         assert rows.to_pylist() == [{"n": 2, "_weight": 1}]
+
+
+def test_a_table_that_comes_while_its_view_is_looked_at(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The worker has found no table and not yet said so; then there is one, and nothing changes after it."""
+    compile_all = registry.compile_all
+
+    def then_a_table(log: Log, *arguments: Any) -> Any:
+        found = compile_all(log, *arguments)
+        if not any(topic.name == "shop.public.payments" for topic in log.topics()) and asked.is_set():
+            with log.transaction("source:shop", shop.epoch, str(shop.position)) as tx:
+                tx.create_topic("shop.public.payments", "insert_only", Schema.of(amount="BIGINT"), source="shop")
+                tx.append("shop.public.payments", pa.table({"amount": [1, 2], "_op": ["c", "c"]}))
+                shop.finish(tx)
+        asked.set()  # first the state is opened; then the views are looked at
+        return found
+
+    asked, stop = threading.Event(), threading.Event()
+    monkeypatch.setattr(registry, "compile_all", then_a_table)
+    with open_log(shop.lake) as log:
+        log.create_view("later", "SELECT count(*) AS n FROM payments")
+        thread = threading.Thread(target=worker.run, args=(log, Settings(), stop))
+        thread.start()
+        try:
+            await_(lambda: log.view("later").state == "live", log)
+        finally:
+            stop.set()
+            thread.join()
+
+
+def await_(condition: Callable[[], bool], log: Log) -> None:
+    for _ in range(100):
+        if condition():
+            return
+        log.wait_change(log.catalog_version(), 0.1)
+    raise AssertionError("it did not come true within 10 s")
 
 
 def test_a_value_no_type_can_hold_pauses_only_the_views_that_use_it(shop: Shop) -> None:

@@ -143,8 +143,8 @@ class Worker:
         for view in self.engine.program.views.keys() & catalog.keys():
             if catalog[view].state != "live":
                 self._mark(catalog[view], "live", "")
-        # Marks made above changed the generation; what someone else did meanwhile is seen in the next round.
-        self.generation = generation if added else self.log.setting(GENERATION) or ""
+        # Marks made above, and what others did meanwhile, made another generation: the next round looks at it.
+        self.generation = generation
 
     def _forget(self, wanted: Mapping[int, CompiledView]) -> None:
         """Remove the state of views that are dropped, paused, or defined over tables of another shape."""
