@@ -31,6 +31,11 @@ def pytest_report_header() -> str:
     return f"seed: {SEED} (repeat with HEADWATER_TEST_SEED={SEED})"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest file first: no worker is left alone with it at the end of a parallel run."""
+    items.sort(key=lambda item: item.path.name != "test_docs.py")
+
+
 @pytest.fixture
 def seed(request: pytest.FixtureRequest) -> int:
     """This test's own seed: the same for the same run seed, whatever else runs before it."""

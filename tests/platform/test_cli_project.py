@@ -80,8 +80,9 @@ def test_from_a_database_to_a_view(headwater: Runner, server: EmbeddedPostgres, 
         connection.execute(rows, (1001, 1500))
         connection.execute("UPDATE orders SET amount = amount + 1 WHERE id % 2 = 0")
         connection.execute("DELETE FROM orders WHERE country = 'c2'")
-        done = headwater("up", "--until-caught-up", "--log-format", "json", cwd=project)
-        assert done.returncode == 0, done.stderr
+        for command in (("capture", "shop"), ("views",)):
+            done = headwater(*command, "--until-caught-up", cwd=project)
+            assert done.returncode == 0, done.stderr
         assert answers(headwater, project) == [(c, n, str(a)) for c, n, a in connection.execute(SAME)]
 
     document = json.loads(headwater("status", "--json", cwd=project).stdout)

@@ -39,16 +39,18 @@ BODY = '''
 import sys
 from pathlib import Path
 from headwater import logs
+
+logs.configure_from_environment()
+logs.logger("toy").info("at work", extra=dict(commit=0, topic="t", view="v", lsn="0/1"))
+if Path("mode").read_text() == "crash":
+    sys.exit("the toy broke")
+
 from headwater.log import open_log
 from headwater.service.signals import stop_signals
 
-logs.configure_from_environment()
 with stop_signals() as stop, open_log(Path("lake")) as log:
-    logs.logger("toy").info("at work", extra=dict(commit=log.newest_commit(), topic="t", view="v", lsn="0/1"))
     while not stop.wait(0.1):
         mode = Path("mode").read_text()
-        if mode == "crash":
-            sys.exit("the toy broke")
         if mode == "fatal":
             logs.logger("toy").error("the toy cannot be mended; buy another one")
             sys.exit(NOT_RETRYABLE)
