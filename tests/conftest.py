@@ -32,8 +32,8 @@ def pytest_report_header() -> str:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest file first: no worker is left alone with it at the end of a parallel run."""
-    items.sort(key=lambda item: item.path.name != "test_docs.py")
+    """The longest files first, those of whole projects: no worker is left alone with one at the end of a run."""
+    items.sort(key=lambda item: (item.path.name != "test_docs.py", item.path.parent.name != "end_to_end"))
 
 
 @pytest.fixture
