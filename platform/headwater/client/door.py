@@ -180,8 +180,8 @@ def check(frame: Frame, topic: Topic, zone: str) -> Checked:
     faults += _empty(table, topic, faults)
     faults += _too_large(table, topic.settings.record_bytes_max)
     whole = [_Fault(field=field, rows=rows, reason=reason) for field, rows, reason in frame.broken]
-    told = np.unique(np.concatenate([frame.skipped, *(fault.rows for fault in whole)]))
-    if len(told):  # no use in looking for columns there
+    if whole or len(frame.skipped):  # no use in looking for columns there
+        told = np.unique(np.concatenate([frame.skipped, *(fault.rows for fault in whole)]))
         faults = [replace(fault, rows=np.setdiff1d(fault.rows, told)) for fault in faults]
     found = [fault for fault in (*whole, *faults) if len(fault.rows)]
     return Checked(topic=topic, frame=frame, table=table, faults=found)

@@ -8,7 +8,7 @@ import threading
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -65,9 +65,10 @@ def open_log(folder: Path, *, create: bool = False, clock: Clock | None = None, 
 
 @dataclass(frozen=True, kw_only=True)
 class _Now:
-    """The topics that exist as of what ``_written`` said, and those that names were found to mean."""
+    """The topics that exist, and those that names were found to mean; true as of what ``_written`` said."""
 
     written: int
+    generation: str
     topics: Sequence[Topic]
     resolved: dict[str, Topic]
 
@@ -96,7 +97,7 @@ class Log:
         self._topics: dict[int | None, list[Topic]] = {}
         self._views: dict[int | None, list[View]] = {}
         self._generation = ""
-        self._now = _Now(written=-1, topics=[], resolved={})
+        self._now = _Now(written=-1, generation="", topics=[], resolved={})
         if create:
             self._first_start()
 
@@ -366,14 +367,19 @@ class Log:
                     put_setting(connection, name, value)
 
     def _current(self) -> _Now:
-        """The topics that exist, read again only when somebody has written since."""
-        written = -1 if self.read_only else self._written()  # first: what is read then is at least as new
+        """The topics that exist, read again only when somebody has changed one since."""
+        # First: what is read then is at least as new.
+        written, generation = (-1, "") if self.read_only else self._written(self._now)
         now = self._now
-        if written != now.written or self.read_only:
+        if written == now.written and not self.read_only:
+            return now
+        if generation and generation == now.generation:
+            now = replace(now, written=written)
+        else:
             with self.catalog.read() as connection:
-                found = self._cached_topics(connection, None)
-            resolved = now.resolved if found is now.topics else {}
-            now = self._now = _Now(written=written, topics=found, resolved=resolved)
+                generation, found = _generation(connection), topics.read(connection, None)
+            now = _Now(written=written, generation=generation, topics=found, resolved={})
+        self._now = now
         return now
 
     def _cached_topics(self, connection: Connection, at: int | None) -> list[Topic]:
@@ -385,7 +391,7 @@ class Log:
 
     def _refresh(self, connection: Connection) -> None:
         """Forget what was read of topics and views when anyone has changed one since."""
-        generation = str(_GENERATION.value(connection, {"setting": topics.GENERATION}))
+        generation = _generation(connection)
         if generation != self._generation or len(self._topics) + len(self._views) > CACHED_POSITIONS_MAX:
             self._topics, self._views = {}, {}
             self._generation = generation
@@ -405,10 +411,14 @@ class Log:
                 self._seen = (version, self._newest)
             return self._newest
 
-    def _written(self) -> int:
-        """A number that changes with every write to the catalog, by whomever."""
+    def _written(self, now: _Now) -> tuple[int, str]:
+        """A number that changes with every write to the catalog, and the generation of its topics if it has."""
         with self._look_lock:
-            return self._version()[1]
+            looker, version = self._version()
+            if version == now.written:
+                return version, now.generation
+            row = looker.execute("SELECT value FROM setting WHERE name = ?", (topics.GENERATION,)).fetchone()
+            return version, row[0] if row else ""
 
     def _version(self) -> tuple[sqlite3.Connection, int]:
         """A connection that never writes, and what it sees of the others; the caller has ``_look_lock``."""
@@ -416,6 +426,10 @@ class Log:
             path = self.folder / FILE
             self._looker = sqlite3.connect(path, isolation_level=None, timeout=30, check_same_thread=False)
         return self._looker, int(self._looker.execute("PRAGMA data_version").fetchone()[0])
+
+
+def _generation(connection: Connection) -> str:
+    return str(_GENERATION.value(connection, {"setting": topics.GENERATION}))
 
 
 def _newest_archived_where(
