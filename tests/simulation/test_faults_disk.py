@@ -78,7 +78,10 @@ def test_a_disk_that_stays_broken(shimmed: Server, arena: Path, recorded: Record
     """From some call on all fail: the process gives up, and what it had acknowledged is there."""
     for nth in random.Random(seed).sample(range(1, calls_of(recorded, call) + 1), k=20):
         run = Recorded(shimmed, arena / str(nth), recorded.name, seed)
-        assert run.run(rules=(f"{call}:{run.disk}/lake/*:{CALLS[call]}:{nth}:0",)) == 1
+        exit_code = run.run(rules=(f"{call}:{run.disk}/lake/*:{CALLS[call]}:{nth}:0",))
+        assert exit_code in (0, 1)
+        if exit_code == 0:  # all that was left is SQLite moving its log into the file, and the log stays
+            run.check(complete=True)
         run.cut([len(run.events())], ["nothing", "chance", "everything"])
 
 
