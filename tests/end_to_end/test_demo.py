@@ -20,7 +20,7 @@ import headwater as hw
 from headwater import config
 from headwater.log import manifest
 from headwater_connectors.demo import proof
-from headwater_connectors.demo.project import view_queries
+from headwater_connectors.demo.project import SOURCE, opened, view_queries
 from headwater_connectors.demo.shop import TABLES
 
 RUN_S = 110
@@ -79,7 +79,7 @@ def proofs_can_fail(root: Path) -> None:
 
 
 @pytest.mark.timeout(4 * RUN_S)
-def test_the_check_proves_everything_and_finds_one_wrong_value(tmp_path: Path, seed: int) -> None:
+def test_the_check_proves_everything_and_a_proof_finds_one_wrong_value(tmp_path: Path, seed: int) -> None:
     folder = tmp_path / "demo"
     tmp_path.chmod(0o755)  # the database runs as a user of its own when the tests run as root
     done = check(folder, "5s", seed)
@@ -93,6 +93,19 @@ def test_the_check_proves_everything_and_finds_one_wrong_value(tmp_path: Path, s
     assert "p95" in done.stdout
 
     proofs_can_fail(folder)
+    account = corrupt_one_value(folder)
+    with opened(folder, seed) as demo, hw.open(folder) as lake:
+        _, found = proof.tables_equal_source(lake, demo.dsn, SOURCE, TABLES, lake.position())
+    assert {each.place for each in found} == {"shop.public.accounts"}, f"account {account}: {found}"
+
+
+@pytest.mark.long
+@pytest.mark.timeout(4 * RUN_S)
+def test_a_check_that_finds_a_wrong_value_says_so_and_fails(tmp_path: Path, seed: int) -> None:
+    folder = tmp_path / "demo"
+    tmp_path.chmod(0o755)
+    done = check(folder, "2s", seed)
+    assert done.returncode == 0, done.stdout + done.stderr
     account = corrupt_one_value(folder)
     done = check(folder, "0s", seed)
     assert done.returncode == 1, f"account {account}: {done.stdout}{done.stderr}"
