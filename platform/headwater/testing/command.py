@@ -8,7 +8,9 @@ gone, it is killed. Not for what must die by the signal itself: start those with
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import gc
 import importlib
 import io
 import marshal
@@ -19,8 +21,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from types import TracebackType
+from typing import NoReturn
 
 from headwater import failpoint
 from headwater.cli.main import BUILT_IN, load_target, main, plug_ins
@@ -90,6 +94,8 @@ class Forked:
 def _serve(listening: socket.socket) -> list[str]:
     """Answer callers for ever; returns in each command's process, with its arguments."""
     _import_everything()
+    gc.collect()
+    gc.freeze()  # or each child's first collection would copy every page
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody here waits for a keeper
     while True:
         caller, _ = listening.accept()
@@ -148,5 +154,22 @@ def _become(streams: list[int], folder: str, environment: dict[str, str]) -> Non
     failpoint.follow(environment.get("HEADWATER_FAILPOINTS", ""))
 
 
+def _run(arguments: list[str]) -> NoReturn:
+    """The command, and an end as ``multiprocessing`` gives its forks: what was frozen is not torn down."""
+    code: object = 1
+    try:
+        main(arguments)
+    except SystemExit as ended:
+        code = ended.code
+    except BaseException:  # noqa: BLE001 -- as the interpreter does with what nobody caught
+        sys.excepthook(*sys.exc_info())
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    with contextlib.suppress(BrokenPipeError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code if isinstance(code, int) else code is not None)
+
+
 if __name__ == "__main__":
-    main(_serve(socket.socket(fileno=int(sys.argv[1]))))
+    _run(_serve(socket.socket(fileno=int(sys.argv[1]))))

@@ -8,6 +8,7 @@ calls that fail. Linux only.
 from __future__ import annotations
 
 import ctypes
+import gc
 import importlib
 import json
 import os
@@ -127,6 +128,8 @@ def _serve() -> None:
     for name in PRELOADED:
         importlib.import_module(name)
     mutations.apply_from_environment()
+    gc.collect()
+    gc.freeze()  # or each child's first collection would copy every page
     for line in sys.stdin:
         job = json.loads(line)
         reader, writer = os.pipe()
