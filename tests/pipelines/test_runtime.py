@@ -39,10 +39,10 @@ def test_every_step_equals_the_sql(shop: Shop) -> None:
         create_all(log)
         run(log)
         assert [view.state for view in log.views()] == ["live"] * len(VIEWS)
-        for _ in range(12):
+        for _ in range(8):
             shop.commit(log)
             run(log)
-        assert shop.check_every_step(log, list(VIEWS)) >= 12
+        assert shop.check_every_step(log, list(VIEWS)) >= 8
         assert log.last_step().input_commit == shop.commits[-1]  # type: ignore[union-attr]
 
 
