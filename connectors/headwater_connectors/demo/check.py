@@ -121,7 +121,7 @@ def _collect_readers(readers: Started, say: Say, outcome: Outcome) -> None:
         found = [json.loads(line) for line in readers.lines()[1:]]
     except ValueError:
         found = []
-    if len(found) != READERS:
+    if len(found) != READERS or (code != 0 and not any(each["errors"] for each in found)):
         outcome.differences.append(Difference(place="readers", text=f"exit code {code}: {readers.tail()}"))
     for number, each in enumerate(found):
         outcome.differences += [Difference(place=f"reader-{number}", text=text) for text in each["errors"]]

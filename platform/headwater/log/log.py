@@ -368,9 +368,9 @@ class Log:
 
     def _current(self) -> _Now:
         """The topics that exist, read again only when somebody has changed one since."""
-        # First: what is read then is at least as new.
-        written, generation = (-1, "") if self.read_only else self._written(self._now)
         now = self._now
+        # First: what is read then is at least as new.
+        written, generation = (-1, "") if self.read_only else self._written(now)
         if written == now.written and not self.read_only:
             return now
         if generation and generation == now.generation:
