@@ -41,12 +41,15 @@ def connect(
     if temp_directory:
         config["temp_directory"] = str(temp_directory)
     connection = duckdb.connect(str(database), config=config)
+    # A cursor finds what memory holds; a file is not written to for what each connection can hold itself.
+    kind = "" if str(database) == ":memory:" else "TEMP "
+    for macro in types.MACROS:
+        connection.execute(f"CREATE OR REPLACE {kind}{macro}")
     pin(connection, timezone)
     return connection
 
 
 def pin(connection: duckdb.DuckDBPyConnection, timezone: str = "UTC") -> None:
-    """Give a cursor the settings that its parent connection has but a new cursor does not inherit."""
-    connection.execute("SET TimeZone = $zone", {"zone": timezone}) if timezone else None
-    for macro in types.MACROS:
-        connection.execute(macro)
+    """Give a cursor the setting that its parent connection has but a new cursor does not inherit."""
+    if timezone:
+        connection.execute("SET TimeZone = $zone", {"zone": timezone})

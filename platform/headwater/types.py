@@ -198,18 +198,18 @@ def _lower(value: str, text: str) -> str:
 
 MACROS: Final = (
     # An interval's three parts are independent in both systems; extract() mixes units, so take them apart.
-    """CREATE OR REPLACE TEMP MACRO headwater_interval_parts(i) AS CASE WHEN i IS NOT NULL THEN {
+    """MACRO headwater_interval_parts(i) AS CASE WHEN i IS NOT NULL THEN {
         'months': (datepart('year', i) * 12 + datepart('month', i))::INTEGER,
         'days': datepart('day', i)::INTEGER,
         'micros': (datepart('hour', i) * 3600000000 + datepart('minute', i) * 60000000
                    + datepart('microsecond', i))::BIGINT} END""",
-    """CREATE OR REPLACE TEMP MACRO headwater_timetz(micros, east) AS CASE WHEN micros IS NOT NULL THEN
+    """MACRO headwater_timetz(micros, east) AS CASE WHEN micros IS NOT NULL THEN
         CAST(printf('%02d:%02d:%02d.%06d%s%02d:%02d:%02d', micros // 3600000000, micros // 60000000 % 60,
             micros // 1000000 % 60, micros % 1000000, CASE WHEN east < 0 THEN '-' ELSE '+' END,
             abs(east) // 3600, abs(east) // 60 % 60, abs(east) % 60) AS TIMETZ) END""",
-    """CREATE OR REPLACE TEMP MACRO headwater_timetz_parts(t) AS CASE WHEN t IS NOT NULL THEN {
+    """MACRO headwater_timetz_parts(t) AS CASE WHEN t IS NOT NULL THEN {
         'micros': (datepart('hour', t) * 3600000000 + datepart('minute', t) * 60000000
                    + datepart('microsecond', t))::BIGINT,
         'offset': (datepart('timezone', t))::INTEGER} END""",
 )
-"""Run once on every connection that lifts or lowers; ``duck.connect`` does."""
+"""Created in every database of those that lift or lower; ``duck.connect`` does."""
