@@ -176,7 +176,9 @@ def relation_sql(log: Log, connection: duckdb.DuckDBPyConnection, found: Plan, n
 
 def scan_sql(log: Log, found: Plan, name: str) -> tuple[str, pa.Table]:
     """The same SQL, and the hot records that it expects under ``name``."""
-    columns = ", ".join(types.quote(field.name) for field in found.target)
+    # DuckDB counts a union by its first column: the one that costs least to read.
+    fields = sorted(found.target, key=lambda field: field.name != record.PARTITION)
+    columns = ", ".join(types.quote(field.name) for field in fields)
     parts = [f"SELECT {columns} FROM {types.quote(name)}"] if found.batches or not found.segments else []
     groups: dict[tuple[int, bool], list[Segment]] = defaultdict(list)
     for segment in found.segments:
@@ -184,11 +186,12 @@ def scan_sql(log: Log, found: Plan, name: str) -> tuple[str, pa.Table]:
         groups[segment.schema_version, whole].append(segment)
     for (version, whole), segments in groups.items():
         paths = ", ".join(_literal(str(log.storage.path(segment.path))) for segment in segments)
-        mapped = ", ".join(_segment_column(field, found, version) for field in found.target)
+        mapped = ", ".join(_segment_column(field, found, version) for field in fields)
         # A predicate would read one more column of every row, so it is for segments that the range cuts.
         cut = "" if whole else f" WHERE _commit > {found.after} AND _commit <= {found.upto}"
         parts.append(f"SELECT {mapped} FROM read_parquet([{paths}]){cut}")
-    return " UNION ALL ".join(parts), hot_table(log, found)
+    ordered = ", ".join(types.quote(field.name) for field in found.target)
+    return f"SELECT {ordered} FROM ({' UNION ALL '.join(parts)})", hot_table(log, found)
 
 
 def mapped_columns(log: Log, topic: Topic, version: int) -> list[str]:
