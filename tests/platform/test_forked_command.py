@@ -28,13 +28,13 @@ def project(tmp_path: Path) -> Path:
 
 def test_a_command_has_its_callers_world(command: Path, project: Path) -> None:
     """Arguments, folder, standard streams and exit code."""
-    produce = [command, "topic", "produce", "events", "-", "--format", "jsonl"]
+    produce = [str(command), "topic", "produce", "events", "-", "--format", "jsonl"]
     rows = b'{"id": 1}\n{"id": 2}\n'
     done = subprocess.run(produce, cwd=project, input=rows, capture_output=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     with open_log(project / "lake") as log:
         assert log.read_changes("events", 0, log.newest_commit()).column("id").to_pylist() == [1, 2]
-    show = [command, "topic", "show", "nothing"]
+    show = [str(command), "topic", "show", "nothing"]
     wrong = subprocess.run(show, cwd=project, capture_output=True, timeout=60, check=False)
     assert wrong.returncode == 1
     assert b"nothing" in wrong.stderr
@@ -43,9 +43,9 @@ def test_a_command_has_its_callers_world(command: Path, project: Path) -> None:
 @pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_command_ends_with_its_caller(command: Path, project: Path, by: signal.Signals) -> None:
     """A command that follows for ever: told to end, it does; of a killed caller nobody is left who could tell it."""
-    produce = [command, "topic", "produce", "events", "-", "--format", "jsonl"]
+    produce = [str(command), "topic", "produce", "events", "-", "--format", "jsonl"]
     subprocess.run(produce, cwd=project, input=b'{"id": 1}\n', capture_output=True, timeout=60, check=True)
-    tail = [command, "topic", "tail", "events", "--follow"]
+    tail = [str(command), "topic", "tail", "events", "--follow"]
     with subprocess.Popen(tail, cwd=project, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as run:
         assert run.stdout is not None
         assert b'"id"' in run.stdout.readline()
