@@ -67,7 +67,7 @@ def _opened(folder: Path, name: str, commits: int, expected: int) -> float:
         (reference,) = resolve(f"SELECT * FROM {name}", lake.topics()).references
         upto = lake.position()
         found = read.plan(lake.log, reference.topic, max(0, upto - commits), upto)
-        lake._cursor()  # until DuckDB has started, too
+        lake._memory.cursor()  # until DuckDB has started, too
         took = time.perf_counter() - began
         assert len(found.segments) == expected
     return took

@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from headwater.catalog import queue_lock
 from headwater.catalog.queue_lock import KILL_S, PASS_S, queued
 
 FORKS = multiprocessing.get_context("forkserver")
@@ -30,12 +31,26 @@ def enter(path: Path, pipe: Connection) -> None:
         pipe.recv()
 
 
+def draw_and_sleep(path: Path, pipe: Connection) -> None:
+    """A writer that somebody stops in the middle of drawing its ticket."""
+    pipe.send("waits")
+
+    def write_holder(descriptor: int, ticket: int, pid: int) -> None:
+        queue_lock._write_holder = written
+        os.kill(os.getpid(), signal.SIGSTOP)
+        written(descriptor, ticket, pid)
+
+    written, queue_lock._write_holder = queue_lock._write_holder, write_holder
+    with queued(path):
+        pipe.send("inside")
+
+
 class Rival:
     """A writer in another process."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, what: Callable[[Path, Connection], None] = enter) -> None:
         self.pipe, other = FORKS.Pipe()
-        self.process: BaseProcess = FORKS.Process(target=enter, args=(path, other), daemon=True)
+        self.process: BaseProcess = FORKS.Process(target=what, args=(path, other), daemon=True)
         self.process.start()
         assert self.pipe.recv() == "waits"
 
@@ -75,6 +90,24 @@ def test_a_stopped_waiter_is_passed_by_and_enters_when_it_wakes(path: Path) -> N
     rival.pipe.send("go")
     rival.process.join(WAIT_S)
     assert rival.process.exitcode == 0
+
+
+def test_who_is_stopped_while_drawing_holds_nobody_up(path: Path) -> None:
+    rival = Rival(path, draw_and_sleep)
+    assert rival.process.pid is not None
+    stopped = psutil.Process(rival.process.pid).status
+    until(lambda: stopped() == psutil.STATUS_STOPPED)
+    begin = time.monotonic()
+    for _ in range(20):
+        with queued(path):
+            pass
+    assert time.monotonic() - begin > PASS_S, "it had its turn"
+    assert tickets(path) == 1, "nobody else has drawn one"
+    rival.send(signal.SIGCONT)
+    assert rival.pipe.recv() == "inside"
+    rival.process.join(WAIT_S)
+    with queued(path):
+        assert tickets(path) == 2
 
 
 def test_who_is_stopped_inside_is_killed(path: Path) -> None:

@@ -8,6 +8,8 @@ Open-file-description locks belong to the descriptor: threads of one process exc
 A process that somebody stopped (SIGSTOP, Ctrl-Z) would hold up every writer of the lake for as long as it
 sleeps, capture included. One that only waits is passed by: it enters when it wakes, and SQLite's own lock
 keeps it apart from the others. One that was stopped inside is killed, which the log survives like any crash.
+One that was stopped in the microseconds of drawing its ticket cannot be told from the file: until it wakes the
+others go without tickets, and SQLite's lock alone keeps them apart.
 """
 
 from __future__ import annotations
@@ -37,11 +39,13 @@ _LOCK = "hhqqi4x"
 _ASLEEP_MAX = 1000
 _asleep: set[tuple[Path, int]] = set()
 """Tickets this process has passed by: the next transaction looks at them at once. One that wakes is taken out."""
+_undrawn: set[Path] = set()
+"""Files whose counter was held for too long when this process last came: the next one does not wait for it."""
 
 
 @contextmanager
 def queued(path: Path) -> Iterator[None]:
-    """Hold the lock at ``path`` for the block; waits without limit, in order of arrival.
+    """Hold the lock at ``path`` for the block; waits without limit, in order of arrival, apart from who was stopped.
 
     DiskFull when the file has no room for who comes, StorageError when it cannot be opened.
     """
@@ -49,17 +53,30 @@ def queued(path: Path) -> Iterator[None]:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         with named_errors(str(path)):
-            _lock(descriptor, _COUNTER)
-            ticket = int.from_bytes(os.pread(descriptor, 8, 0).ljust(8, b"\0"), "little")
-            os.pwrite(descriptor, (ticket + 1).to_bytes(8, "little"), 0)
-            _write_holder(descriptor, ticket, os.getpid())
-            _lock(descriptor, ticket + 1)
-            fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _request(fcntl.F_UNLCK, _COUNTER, 1))
-            _wait(descriptor, path, ticket)
-            _write_holder(descriptor, ticket, -os.getpid())
+            ticket = _draw(descriptor, path)
+            if ticket is not None:
+                _wait(descriptor, path, ticket)
+                _write_holder(descriptor, ticket, -os.getpid())
         yield
     finally:
         os.close(descriptor)  # drops every lock of this descriptor
+
+
+def _draw(descriptor: int, path: Path) -> int | None:
+    """The next ticket, and its byte is held; None when somebody has been drawing theirs for too long."""
+    end = time.monotonic() + (0 if path in _undrawn else PASS_S)
+    while not _try_lock(descriptor, _COUNTER):
+        if time.monotonic() >= end:
+            _undrawn.add(path)
+            return None
+        time.sleep(_LOOK_S[0] / 4)
+    _undrawn.discard(path)
+    ticket = int.from_bytes(os.pread(descriptor, 8, 0).ljust(8, b"\0"), "little")
+    os.pwrite(descriptor, (ticket + 1).to_bytes(8, "little"), 0)
+    _write_holder(descriptor, ticket, os.getpid())
+    held = _try_lock(descriptor, ticket + 1)  # not when the file was emptied, and its tickets began anew
+    fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _request(fcntl.F_UNLCK, _COUNTER, 1))
+    return ticket if held else None
 
 
 def _wait(descriptor: int, path: Path, ticket: int) -> None:
@@ -118,8 +135,12 @@ def _slot(ticket: int) -> int:
     return 8 + 8 * (ticket % _SLOTS)
 
 
-def _lock(descriptor: int, start: int) -> None:
-    fcntl.fcntl(descriptor, fcntl.F_OFD_SETLKW, _request(fcntl.F_WRLCK, start, 1))
+def _try_lock(descriptor: int, start: int) -> bool:
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _request(fcntl.F_WRLCK, start, 1))
+    except (BlockingIOError, PermissionError):  # POSIX leaves the choice between the two
+        return False
+    return True
 
 
 def _request(kind: int, start: int, length: int) -> bytes:

@@ -1,0 +1,246 @@
+"""Answers to SELECTs: every name of a query is defined as what it was at one position, then DuckDB runs it.
+
+query ──▶ names resolved ──▶ one position for all ──▶ a temporary view for each ──▶ the caller's SQL over them
+                           (of views: a step they share)  kept rows, or records where they are
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from typing import Any
+
+import duckdb
+
+from headwater import position as positions
+from headwater import record
+from headwater.catalog.records import Step, View
+from headwater.errors import HeadwaterError, NoCommonPosition, NotYet, SqlError, SqlSyntax, UnknownColumn
+from headwater.lake import history
+from headwater.lake.memory import Memory
+from headwater.lake.resolve import Reference, Resolved, resolve
+from headwater.lake.result import Result, fetch
+from headwater.log import Log, base, generations, quarantine, read
+from headwater.log.names import near
+from headwater.log.rows import records_sql
+from headwater.types import quote
+
+STALE_AFTER_S = 60.0
+"""A paused view older than this makes a query without ``at=`` fail instead of answering from the past."""
+
+_READER_ERRORS = (duckdb.IOException, duckdb.InvalidInputException, duckdb.InternalException, duckdb.FatalException)
+
+_KIND_PREFIX = re.compile(r"^\w+(?: \w+)* Error: ")
+"""DuckDB begins its messages with the kind of error, which our own class says already."""
+
+_KEPT_KINDS = ("table", "multiset", "changelog")
+_RECORD_KINDS = ("event", "transactions", "system")
+"""Kinds whose rows are their records, each by itself: one that cannot be read changes no other."""
+_TRUNCATED_KINDS = ("table", "multiset", "insert_only")
+
+
+class Answers:
+    """Thread-safe. ``pinned``: the position of queries that name none."""
+
+    def __init__(self, log: Log, memory: Memory, pinned: positions.Position) -> None:
+        self.log = log
+        self.memory = memory
+        self.pinned = pinned
+
+    def answer(
+        self,
+        query: str,
+        at: positions.Position,
+        params: Sequence[Any] | Mapping[str, Any] | None,
+        seconds: float | None,
+        missing: list[quarantine.Damage] | None,
+    ) -> Result:
+        """See ``Lake.sql``. ``missing`` takes what was left out; None refuses to leave anything out."""
+        with self.reading(query, at, missing) as (cursor, resolved, published, inputs), _at_most(cursor, seconds):
+            try:
+                relation = cursor.sql(resolved.sql, params=params)
+                table = fetch(relation)
+                types = [str(kind) for kind in relation.types]
+            except duckdb.Error as error:
+                raise self._explained(error, resolved, published) from error
+        return Result(query, table, types, published, inputs, missing=missing or ())
+
+    @contextmanager
+    def reading(
+        self, query: str, at: positions.Position, missing: list[quarantine.Damage] | None = None
+    ) -> Iterator[tuple[duckdb.DuckDBPyConnection, Resolved, int, int]]:
+        """A cursor in a transaction that sees every name of ``query`` at one position."""
+        cursor = self.memory.cursor()
+        with ExitStack() as stack:
+            resolved, published, inputs = self._begin(cursor, query, at, stack, missing)
+            yield cursor, resolved, published, inputs
+
+    def _begin(
+        self,
+        cursor: duckdb.DuckDBPyConnection,
+        query: str,
+        at: positions.Position,
+        stack: ExitStack,
+        missing: list[quarantine.Damage] | None,
+    ) -> tuple[Resolved, int, int]:
+        """Resolve the query, define its names, and pin what they see; ``stack`` ends the transaction."""
+        with self.memory.lock:
+            commit = positions.resolve(self.log, self.pinned if at is None else at)
+            explicit = at is not None or self.pinned is not None
+            resolved = resolve(query, self.log.topics(None if not explicit else commit))
+            published, inputs = self._positions(resolved.references, commit, explicit)
+            stack.callback(self._end, cursor)
+            try:
+                bodies = [
+                    self._body(cursor, r, published, inputs, n, missing) for n, r in enumerate(resolved.references)
+                ]
+                cursor.execute("BEGIN")
+                for reference, body in zip(resolved.references, bodies, strict=True):
+                    cursor.execute(f"CREATE OR REPLACE TEMP VIEW {quote(reference.private)} AS {body}")
+                    if _is_kept(reference):
+                        # A transaction's snapshot of a database begins with its first statement on it.
+                        cursor.execute(f"SELECT 1 FROM {quote(reference.private)} LIMIT 0")
+            except duckdb.Error as error:
+                raise self._explained(error, resolved, published, defining=True) from error
+        return resolved, published, inputs
+
+    def _end(self, cursor: duckdb.DuckDBPyConnection) -> None:
+        """End a reading transaction. A damaged file can take DuckDB's whole memory down: then begin a new one."""
+        try:
+            with suppress(duckdb.TransactionException):  # it had not begun
+                cursor.execute("ROLLBACK")
+        except duckdb.FatalException:
+            self.memory.begin()
+
+    def _body(
+        self,
+        cursor: duckdb.DuckDBPyConnection,
+        reference: Reference,
+        published: int,
+        inputs: int,
+        place: int,
+        missing: list[quarantine.Damage] | None,
+    ) -> str:
+        """SQL of what a name stands for: kept rows, or records of which the hot ones are registered."""
+        topic = reference.topic
+        commit = published if topic.kind == "changelog" else inputs
+        if _is_kept(reference):
+            return self.memory.rows(topic).at(topic, commit)
+        skips = missing is not None and (reference.facet == "log" or topic.kind in _RECORD_KINDS)
+        plan = read.plan(self.log, topic, 0, commit, skip_damaged=skips)
+        if missing is not None:
+            missing += plan.missing
+        source = read.relation_sql(self.log, cursor, plan, f"records_{place}")
+        linear = reference.facet != "log" and topic.kind in _TRUNCATED_KINDS and generations.spans(plan)
+        if linear:
+            source = generations.linear_sql(source)
+        if reference.facet == "rows":
+            return records_sql(topic, source)
+        if reference.facet == "history":
+            shown = generations.STORED_OFFSET if linear else record.OFFSET
+            return history.history_sql(topic, history.completed(cursor, topic, source, f"moves_{place}"), shown)
+        return source
+
+    def _explained(self, error: duckdb.Error, resolved: Resolved, commit: int, *, defining: bool = False) -> SqlError:
+        """The error for the person who asked; raises CorruptFile instead when a damaged file is behind it.
+
+        ``defining``: nothing of the person's own SQL had run yet.
+        """
+        # Some of the Parquet reader's errors have no class of their own, some come as the caller's fault.
+        by_reader = type(error) is duckdb.Error or isinstance(error, _READER_ERRORS) or ".parquet" in str(error)
+        if defining or by_reader:
+            for reference in resolved.references:
+                read.check_files(self.log, read.plan(self.log, reference.topic, 0, commit, skip_damaged=True).segments)
+                found = base.newest(self.log, reference.topic, commit)
+                read.check_files(self.log, [found] if found else [])
+        return _sql_error(error, resolved)
+
+    def _positions(self, references: Sequence[Reference], commit: int, explicit: bool) -> tuple[int, int]:
+        """The publish commit that views are read at, and the input commit that tables are read at."""
+        names = {r.topic.name.removeprefix("views.") for r in references if r.topic.kind == "changelog"}
+        if not names:
+            return commit, commit
+        found = [view for view in self.log.views(commit if explicit else None) if view.name in names]
+        step = self._common_step(frozenset(view.id for view in found), commit)
+        if step is None:
+            raise self._no_common_position(found, commit)
+        if not explicit:
+            self._require_fresh(found, step)
+        return step.publish_commit, step.input_commit
+
+    def _common_step(self, ids: frozenset[int], commit: int) -> Step | None:
+        return self.log.newest_common_step(ids, commit)
+
+    def _no_common_position(self, found: Sequence[View], commit: int) -> HeadwaterError:
+        own = {view.name: self._common_step(frozenset({view.id}), commit) for view in found}
+        unpublished = [name for name, step in own.items() if step is None]
+        if unpublished:
+            return NotYet(
+                f"view {unpublished[0]} has not been published yet at commit {commit}",
+                todo="Wait until it is live (`headwater view list`), or read a later position.",
+            )
+        places = ", ".join(f"{name} at commit {step.publish_commit}" for name, step in own.items() if step)
+        return NoCommonPosition(f"the views share no step: {places}", todo="Query them one by one.")
+
+    def _require_fresh(self, found: Sequence[View], step: Step) -> None:
+        stopped = [view for view in found if view.state in ("paused", "failed")]
+        newest = self.log.last_step() if stopped else None
+        if newest is None:
+            return
+        if (newest.instant - step.instant).total_seconds() > STALE_AFTER_S:
+            view = stopped[0]
+            raise NoCommonPosition(
+                f"view {view.name} is {view.state} ({view.reason or 'by hand'}) since {step.instant.isoformat()}",
+                todo=f"Resume it with `headwater resume {view.name}`, or read at=commit:{step.publish_commit}.",
+            )
+
+
+def _is_kept(reference: Reference) -> bool:
+    """Whether the lake's memory holds what this name stands for; else its records are scanned where they are."""
+    return reference.facet == "rows" and reference.topic.kind in _KEPT_KINDS
+
+
+@contextmanager
+def _at_most(cursor: duckdb.DuckDBPyConnection, seconds: float | None) -> Iterator[None]:
+    """Interrupt what the cursor runs when the block takes longer."""
+    if seconds is None:
+        yield
+        return
+    lock, ended = threading.Lock(), threading.Event()
+
+    def interrupt() -> None:
+        with lock:  # so that it never meets what the cursor runs next
+            if not ended.is_set():
+                cursor.interrupt()
+
+    timer = threading.Timer(seconds, interrupt)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    except SqlError as error:
+        if isinstance(error.__cause__, duckdb.InterruptException):
+            raise SqlError(
+                f"the query took longer than {seconds:g} s", todo="Ask for less, or give it more."
+            ) from error
+        raise
+    finally:
+        timer.cancel()
+        with lock:
+            ended.set()
+
+
+def _sql_error(error: duckdb.Error, resolved: Resolved) -> SqlError:
+    """DuckDB's own words, without the private names, and what was probably meant."""
+    text = _KIND_PREFIX.sub("", str(error).split("\n\nLINE ")[0].strip())
+    for reference in resolved.references:
+        text = text.replace(reference.private, reference.topic.name)
+    if isinstance(error, duckdb.ParserException):
+        return SqlSyntax(text, todo="Check the SQL near the marked place.")
+    if isinstance(error, duckdb.BinderException) and "column" in text.lower() and "not found" in text.lower():
+        columns = [name for reference in resolved.references for name in reference.topic.schema.names]
+        wanted = text.partition('"')[2].partition('"')[0].rpartition(".")[2]
+        return UnknownColumn(text.splitlines()[0].rstrip("!"), suggestion=next(iter(near(wanted, columns)), ""))
+    return SqlError(text, todo="Check the SQL and the data it meets.")

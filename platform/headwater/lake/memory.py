@@ -1,0 +1,57 @@
+"""The DuckDB of one lake: it keeps current rows between queries, and every thread has a cursor on it."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import threading
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+
+import duckdb
+
+from headwater import duck
+from headwater.catalog.records import Topic
+from headwater.client.producer import Producer
+from headwater.config import MIB, Settings
+from headwater.log import Log
+from headwater.log.rows import CurrentRows
+
+
+class Memory:
+    """What all pinned faces of one lake share. Thread-safe; ``lock`` is held by whoever uses ``rows``."""
+
+    def __init__(self, log: Log) -> None:
+        self.lock = threading.RLock()
+        self.producers: weakref.WeakSet[Producer] = weakref.WeakSet()
+        self._log = log
+        self._spill = tempfile.mkdtemp(prefix="headwater-")
+        weakref.finalize(self, shutil.rmtree, self._spill, ignore_errors=True)  # a lake nobody closed, too
+        self.begin()
+
+    def begin(self) -> None:
+        """Begin with nothing in it, in a thread: it takes as long as all the rest of opening a lake."""
+        limit = f"{Settings().query_memory_bytes_max // MIB}MiB"
+        opener = ThreadPoolExecutor(1, "headwater duckdb")
+        self._opened = opener.submit(
+            duck.connect, timezone=self._log.timezone, memory_limit=limit, temp_directory=self._spill
+        )
+        opener.shutdown(wait=False)
+        self._rows: dict[int, CurrentRows] = {}
+        self._local = threading.local()
+
+    def rows(self, topic: Topic) -> CurrentRows:
+        """The kept rows of a topic."""
+        return self._rows.setdefault(topic.id, CurrentRows(self._log, self._opened.result(), topic))
+
+    def cursor(self) -> duckdb.DuckDBPyConnection:
+        """This thread's cursor: a connection of its own to the same memory."""
+        if not hasattr(self._local, "cursor"):
+            cursor = self._opened.result().cursor()
+            duck.pin(cursor, self._log.timezone)
+            self._local.cursor = cursor
+        found: duckdb.DuckDBPyConnection = self._local.cursor
+        return found
+
+    def close(self) -> None:
+        self._opened.result().close()
