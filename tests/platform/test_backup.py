@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import multiprocessing
 import os
 import shutil
 import signal
@@ -29,11 +28,10 @@ from headwater.log.proof import prove
 from headwater.log.restore import accept_older, restore
 from headwater.schema import Schema
 from headwater.testing.changes import KeyedHistory
+from headwater.testing.forks import FORKS
 from headwater.testing.writer import SOURCE, Writer
 
 TOPIC = "shop.public.t"
-FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["headwater.log.restore", "headwater.lake"])
 NOBODY = 65534
 
 

@@ -236,8 +236,8 @@ def test_an_error_is_one_paragraph(
 
 
 @pytest.mark.parametrize("args", [("--debug", "sql", "FROM orderz"), ("sql", "FROM orderz", "--debug")])
-def test_debug_shows_where_it_happened(project: Path, args: tuple[str, ...]) -> None:
-    done = script(*args, cwd=project)
+def test_debug_shows_where_it_happened(command: Path, project: Path, args: tuple[str, ...]) -> None:
+    done = subprocess.run([command, *args], cwd=project, capture_output=True, text=True, timeout=COMMAND_S, check=False)
     assert done.returncode == 1
     assert "Traceback" in done.stderr
     assert "NameNotFound" in done.stderr

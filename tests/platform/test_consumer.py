@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import random
 import signal
 import threading
@@ -30,6 +29,7 @@ from headwater.log import Log, offsets, open_log, seal
 from headwater.log.repartition import repartition
 from headwater.schema import Field, Schema
 from headwater.testing import group_worker
+from headwater.testing.forks import FORKS
 from headwater.testing.writer import Writer
 
 TOPIC = "shop.public.orders"
@@ -336,9 +336,6 @@ def test_a_waiting_consumer_wakes_for_a_commit(log: Log, writer: Writer, topic: 
 
 
 # ---- exactly once
-
-FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["headwater.testing.group_worker", "pandas"])  # pyarrow imports pandas at its first array
 
 
 def work(folder: Path, failpoints: str) -> int | None:

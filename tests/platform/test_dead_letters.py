@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -18,6 +15,7 @@ import pyarrow as pa
 import pytest
 from sqlalchemy import select
 
+from headwater import failpoint
 from headwater.catalog import tables
 from headwater.client.letters import DeadLetters, Redriven, decoded
 from headwater.config import Settings
@@ -27,6 +25,7 @@ from headwater.log import Log, dead_letters, incidents, merge, retention, seal
 from headwater.log.system import transaction
 from headwater.log.verify import verify
 from headwater.schema import Field, Schema
+from headwater.testing.forks import FORKS
 from headwater.testing.writer import Writer
 
 TOPIC = "shop.events.clicks"
@@ -264,6 +263,13 @@ def test_only_topics_of_producers_are_redriven(log: Log, clicks: Writer) -> None
         DeadLetters(log).redrive(TOPIC)
 
 
+def redrive(folder: Path, plan: str) -> None:
+    """In a process of its own, with a plan for its crash points."""
+    failpoint.follow(plan)
+    with open_lake(folder) as lake:
+        lake.dlq.redrive("clicks")
+
+
 @pytest.fixture
 def killed(lake: Lake, tmp_path: Path) -> Callable[[int], None]:
     """Kill a redrive at its nth crash point, run it again, and look at what is there; 0: count the points."""
@@ -272,14 +278,14 @@ def killed(lake: Lake, tmp_path: Path) -> Callable[[int], None]:
     widen(lake.log)
     folder = lake.log.folder
     lake.close()
-    code = "import headwater as hw, sys; hw.open(sys.argv[1]).dlq.redrive('clicks')"
 
     def check(nth: int) -> None:
         copy = tmp_path / f"killed-{nth}"
         shutil.copytree(folder, copy)
-        environ = {**os.environ, "HEADWATER_FAILPOINTS": f"kill:{nth}" if nth else f"record:{tmp_path / 'passed'}"}
-        done = subprocess.run([sys.executable, "-c", code, str(copy)], env=environ, check=False)
-        assert done.returncode == (-signal.SIGKILL if nth else 0)
+        process = FORKS.Process(target=redrive, args=(copy, f"kill:{nth}" if nth else f"record:{tmp_path / 'passed'}"))
+        process.start()
+        process.join(60)
+        assert process.exitcode == (-signal.SIGKILL if nth else 0)
         with open_lake(copy) as again:
             before = again.sql("SELECT count(*) FROM clicks").scalar()
             assert before in ((0, 30) if nth else (30,)), "a commit is whole or not there"

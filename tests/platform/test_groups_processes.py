@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import random
 import signal
@@ -23,10 +22,8 @@ import pytest
 from headwater.log import Log, offsets
 from headwater.schema import Schema
 from headwater.testing import group_worker
+from headwater.testing.forks import FORKS
 from headwater.testing.writer import Writer
-
-FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["headwater.testing.group_worker", "pandas"])  # pyarrow imports pandas at its first array
 
 PARTITIONS, MEMBERS = 16, 8
 TOPIC, GROUP = "shop.public.orders", "etl"

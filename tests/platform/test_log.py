@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import threading
 import time
@@ -27,6 +26,7 @@ from headwater.lake import open_lake
 from headwater.log import Log, open_log, transaction
 from headwater.log.verify import verify
 from headwater.schema import Field, Schema
+from headwater.testing.forks import FORKS
 from headwater.testing.writer import Writer
 
 TOPIC = "shop.public.t"
@@ -90,7 +90,7 @@ def test_commit_times_grow_when_the_clock_goes_back(tmp_path: Path) -> None:
 
 
 def write_many(folder: Path, producer: str, topic: str, commits: int) -> None:
-    """A process of its own; module level, so that a spawned process finds it."""
+    """A process of its own; module level, so that a forked process finds it."""
     with open_log(folder) as log:
         writer = Writer(log, producer)
         for number in range(commits):
@@ -100,10 +100,7 @@ def write_many(folder: Path, producer: str, topic: str, commits: int) -> None:
 def test_several_processes_write_one_topic_densely(log: Log, writer: Writer) -> None:
     writer.create(TOPIC, "table", Schema.of({"id": "BIGINT", "name": "VARCHAR"}, key=["id", "name"]), partitions=2)
     processes = [
-        multiprocessing.get_context("spawn").Process(
-            target=write_many, args=(log.folder, f"source:{name}", TOPIC, 40), daemon=True
-        )
-        for name in "abc"
+        FORKS.Process(target=write_many, args=(log.folder, f"source:{name}", TOPIC, 40), daemon=True) for name in "abc"
     ]
     for process in processes:
         process.start()
@@ -309,9 +306,7 @@ def test_names_resolve_when_unique_and_say_so_when_not(log: Log, writer: Writer)
 def test_waiting_ends_with_the_next_commit_of_another_process(log: Log, writer: Writer) -> None:
     writer.create(TOPIC, "table", SCHEMA)
     assert log.wait(after=1, timeout=0.01) == 1
-    process = multiprocessing.get_context("spawn").Process(
-        target=write_many, args=(log.folder, "source:b", TOPIC, 1), daemon=True
-    )
+    process = FORKS.Process(target=write_many, args=(log.folder, "source:b", TOPIC, 1), daemon=True)
     process.start()
     assert log.wait(after=1, timeout=60) == 2
     process.join(60)

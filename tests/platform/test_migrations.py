@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import random
 import shutil
 import signal
@@ -24,12 +23,11 @@ from headwater.errors import CatalogError
 from headwater.lake import open_lake
 from headwater.log import Log, base, open_log, seal
 from headwater.log.verify import verify
+from headwater.testing.forks import FORKS
 from headwater.testing.writer import Writer
 from headwater_pipelines.runtime import worker
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
-FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["headwater.log"])
 
 
 @pytest.fixture(scope="module")

@@ -14,9 +14,9 @@ from headwater import ownership
 from headwater.errors import Fenced, OwnedElsewhere
 from headwater.log import Log, open_log
 from headwater.ownership import holder_pid, own
+from headwater.testing.forks import FORKS
 
 NAME = "source:shop"
-SPAWN = multiprocessing.get_context("spawn")
 
 
 def hold(folder: Path, answer: Connection, beat: bool) -> None:
@@ -29,8 +29,8 @@ def hold(folder: Path, answer: Connection, beat: bool) -> None:
 
 
 def started(log: Log, *, beat: bool = False) -> tuple[multiprocessing.process.BaseProcess, int]:
-    mine, theirs = SPAWN.Pipe()
-    process = SPAWN.Process(target=hold, args=(log.folder, theirs, beat), daemon=True)
+    mine, theirs = FORKS.Pipe()
+    process = FORKS.Process(target=hold, args=(log.folder, theirs, beat), daemon=True)
     process.start()
     assert mine.poll(60)
     return process, mine.recv()

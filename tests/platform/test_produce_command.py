@@ -6,7 +6,6 @@ import datetime as dt
 import gzip
 import io
 import json
-import multiprocessing
 import os
 import pty
 import signal
@@ -28,6 +27,7 @@ from headwater.client import door, files
 from headwater.log import Log, open_log, topics
 from headwater.schema import Field, Schema
 from headwater.testing import producing
+from headwater.testing.forks import FORKS
 
 SCHEMA = Schema(
     fields=(
@@ -54,8 +54,6 @@ class Done:
 
 
 Run = Callable[..., Done]
-FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["headwater.testing.producing"])
 
 
 @pytest.fixture

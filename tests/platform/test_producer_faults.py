@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import random
 import signal
@@ -43,12 +42,11 @@ from headwater.log.repartition import repartition
 from headwater.log.verify import verify
 from headwater.testing import producing
 from headwater.testing.faults import FaultyStorage
+from headwater.testing.forks import FORKS
 from headwater.testing.producing import LEFT, RIGHT
 from headwater.testing.writer import Writer
 
 COUNT = 6
-FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["headwater.testing.producing"])
 
 
 def _start(target: Callable[..., None], *arguments: Any) -> BaseProcess:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import threading
@@ -17,9 +16,8 @@ import pytest
 
 from headwater.catalog import queue_lock
 from headwater.catalog.queue_lock import KILL_S, PASS_S, queued
+from headwater.testing.forks import FORKS
 
-FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["headwater.catalog.queue_lock"])
 WAIT_S = 30.0
 
 

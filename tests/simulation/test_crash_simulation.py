@@ -5,7 +5,6 @@ The list of points is read off a run, so a new call is a new point without anyon
 
 from __future__ import annotations
 
-import multiprocessing
 import random
 import shutil
 import signal
@@ -17,12 +16,11 @@ import pytest
 
 from headwater.log import open_log
 from headwater.testing import workload, workloads
+from headwater.testing.forks import FORKS
 from headwater.testing.workload import check_folder
 from headwater.testing.workloads import WORKLOADS, swept
 
 # Children are forked from a server that has imported everything and started nothing: a start costs milliseconds.
-FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["headwater.testing.workloads"])
 
 
 def run(folder: Path, name: str, seed: int, plan: str = "", *, again: bool = False) -> BaseProcess:

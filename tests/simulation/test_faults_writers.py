@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import random
 import signal
@@ -18,6 +17,7 @@ from headwater.config import Settings
 from headwater.errors import Fenced, PositionConflict, StorageError
 from headwater.log import Log, open_log, recovery, seal
 from headwater.log.verify import verify
+from headwater.testing.forks import FORKS
 from headwater.testing.rivals import (
     COMMITS,
     ROWS,
@@ -30,9 +30,6 @@ from headwater.testing.rivals import (
     write_in_process,
 )
 from headwater.testing.writer import Writer
-
-FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["headwater.testing.workloads", "headwater.testing.rivals"])
 
 
 def check(log: Log, writers: int) -> None:

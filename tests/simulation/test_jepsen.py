@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import random
 import signal
@@ -22,11 +21,10 @@ import pytest
 from headwater.log import Log, offsets, open_log
 from headwater.log.verify import verify
 from headwater.testing import kafka_workload
+from headwater.testing.forks import FORKS
 from headwater.testing.kafka_checker import check
 from headwater.testing.kafka_workload import GROUP, TOPICS
 
-FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["headwater.testing.kafka_workload", "pandas"])  # pyarrow imports pandas when first used
 SECONDS = float(os.environ.get("HEADWATER_JEPSEN_SECONDS", "10"))
 EACH = 5
 LEASE_S = 2.0

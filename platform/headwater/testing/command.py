@@ -148,6 +148,7 @@ def _become(streams: list[int], folder: str, environment: dict[str, str]) -> Non
         os.dup2(stream, place)
         os.close(stream)
     sys.stdin, sys.stdout, sys.stderr = (os.fdopen(place, mode) for place, mode in enumerate(("r", "w", "w")))
+    sys.excepthook = sys.__excepthook__  # the command for the imports' sake has set its own
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
