@@ -279,6 +279,8 @@ def test_control_c_ends_a_query_without_a_traceback(project: Path) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # What a shell starts in the background ignores SIGINT, these tests perhaps, and so would their children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
         poll = threading.Event()

@@ -252,9 +252,14 @@ def test_a_component_that_keeps_crashing_is_given_up_and_said_so(project: Path, 
     (project / "mode").write_text("crash")
     running = up("--log-format", "json")
     running.says("is given up")
-    running.wait_for(lambda: running.ask("/healthz")[0] == 503)
-    toy = next(each for each in json.loads(running.ask("/healthz")[1])["components"] if each["name"] == "toy")
-    assert (toy["ok"], toy["state"], toy["restarts"]) == (False, "given up", 2)
+
+    def toy() -> dict[str, Any]:
+        components = json.loads(running.ask("/healthz")[1])["components"]
+        return next(each for each in components if each["name"] == "toy")
+
+    running.wait_for(lambda: toy()["state"] == "given up")
+    assert running.ask("/healthz")[0] == 503
+    assert (toy()["ok"], toy()["restarts"]) == (False, 2)
     figures = running.ask("/metrics")[1]
     assert 'headwater_component_up{component="toy"} 0.0' in figures
     assert 'headwater_component_restarts_total{component="toy"} 2.0' in figures

@@ -149,6 +149,7 @@ def _become(streams: list[int], folder: str, environment: dict[str, str]) -> Non
         os.close(stream)
     sys.stdin, sys.stdout, sys.stderr = (os.fdopen(place, mode) for place, mode in enumerate(("r", "w", "w")))
     sys.excepthook = sys.__excepthook__  # the command for the imports' sake has set its own
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in what a shell starts in the background
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
