@@ -95,8 +95,10 @@ def conform(table: pa.Table, data: pa.Schema, kind: str, topic: str) -> pa.Table
     unknown = given - {field.name for field in expected}
     if unknown:
         raise SchemaError(f"column {sorted(unknown)[0]!r} is not in the topic's schema", where=topic)
-    columns = [_conform_column(table, field, topic) for field in expected]
-    return pa.table(columns, schema=pa.schema(expected))
+    schema = pa.schema(expected)
+    if table.schema.equals(schema, check_metadata=True):
+        return table
+    return pa.table([_conform_column(table, field, topic) for field in expected], schema=schema)
 
 
 def _conform_column(table: pa.Table, field: pa.Field, topic: str) -> pa.ChunkedArray:
