@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
@@ -29,7 +28,6 @@ VIEWS = {
     "history_total": "SELECT coalesce(sum(delta), 0) AS total FROM pgbench_history",
 }
 KEYED = (("accounts", "aid", "abalance"), ("tellers", "tid", "tbalance"), ("branches", "bid", "bbalance"))
-COMMITS_PER_S = 10
 
 # A writer with a defect: once, it commits all but the last two messages of a transaction.
 TORN = """
@@ -118,16 +116,14 @@ def source_total(dsn: str) -> Decimal:
     return total
 
 
-def run_bank(site: Site, seconds: int) -> float:
-    """Prove the four sums under load; returns the capture commits a second."""
+def run_bank(site: Site, seconds: int) -> None:
+    """Prove the four sums under load."""
     with site.running(*site.up):
         await_((site.project.lake_dir / "live.sqlite").exists, "a lake")
         with hw.open(site.root) as lake:
             await_(lambda: all_live(lake), "four live views")
             first = lake.position()
-            began = time.monotonic()
             bench(site, seconds)
-            took = time.monotonic() - began
             captured = sum(each.producer == f"source:{site.source}" for each in lake.log.commits(after=first))
     for command in (("capture", site.source), ("views",)):
         site.headwater(*command, "--until-caught-up")
@@ -144,8 +140,8 @@ def run_bank(site: Site, seconds: int) -> float:
         shared = [row for row in steps if row[0] > first]  # before, the views were being filled one by one
         for commit, *expected in shared[:: max(1, len(shared) // 10)]:
             assert list(lake.sql(together, at=commit).fetchall()[0]) == expected, f"at {commit}"
-    print(f"{captured / took:.1f} capture commits a second, {len(rows)} commits and {len(steps)} steps compared")
-    return captured / took
+    assert captured > seconds, "few commits prove little about the states between them"
+    print(f"{captured} commits captured, {len(rows)} commits and {len(steps)} steps compared")
 
 
 def test_four_sums_are_equal_at_every_step_and_every_commit(
@@ -156,7 +152,7 @@ def test_four_sums_are_equal_at_every_step_and_every_commit(
 
 @pytest.mark.long
 def test_four_sums_are_equal_for_longer(site: Callable[..., Site], server: EmbeddedPostgres) -> None:
-    assert run_bank(site(lambda dsn: initialise(dsn, server.bin), VIEWS), seconds=20) >= COMMITS_PER_S
+    run_bank(site(lambda dsn: initialise(dsn, server.bin), VIEWS), seconds=20)
 
 
 def test_a_torn_transaction_is_found(site: Callable[..., Site], server: EmbeddedPostgres, tmp_path: Path) -> None:
