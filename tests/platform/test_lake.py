@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import psutil
@@ -279,3 +280,15 @@ def test_a_connection_of_ones_own_is_a_copy_of_one_position(log: Log, writer: Wr
     with lake.connect() as own:
         assert own.execute("SELECT (SELECT sum(amount) FROM orders) - total FROM a").fetchall() == [(0,)]
         assert own.execute("SELECT count(*) FROM shop.public.orders").fetchall() == [(1,)]
+
+
+def test_every_thread_can_read_times_with_zones_of_events(lake: Lake) -> None:
+    """What builds such a value in DuckDB belongs to the lake's memory, not to the connection that made it."""
+    kind = pa.struct([("micros", pa.int64()), ("offset", pa.int32())])
+    rows = pa.table({"t": pa.array([{"micros": 36_000_000_000, "offset": 7200}], kind)})
+    lake.create_topic("shop.events.t", {"t": "TIMETZ"})
+    with lake.producer() as producer:
+        producer.send("shop.events.t", rows)
+    with ThreadPoolExecutor(1) as another:
+        found = another.submit(lambda: lake.sql("SELECT t::VARCHAR FROM t").scalar())
+        assert found.result() == lake.sql("SELECT t::VARCHAR FROM t").scalar() == "10:00:00+02"

@@ -112,7 +112,8 @@ class Answers:
             with suppress(duckdb.TransactionException):  # it had not begun
                 cursor.execute("ROLLBACK")
         except duckdb.FatalException:
-            self.memory.begin()
+            with self.memory.lock:  # nobody is between two looks at what it replaces
+                self.memory.begin()
 
     def _body(
         self,
