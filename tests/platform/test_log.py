@@ -23,7 +23,7 @@ from headwater.errors import (
     SchemaError,
 )
 from headwater.lake import open_lake
-from headwater.log import Log, open_log, transaction
+from headwater.log import Log, open_log, staging
 from headwater.log.verify import verify
 from headwater.schema import Field, Schema
 from headwater.testing.forks import FORKS
@@ -203,7 +203,7 @@ def test_rows_that_do_not_fit_are_refused_by_column(log: Log, writer: Writer, ta
 def test_a_large_transaction_is_one_commit_of_several_files(
     log: Log, writer: Writer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transaction, "FILE_BYTES_MAX", 4096)
+    monkeypatch.setattr(staging, "FILE_BYTES_MAX", 4096)
     writer.create(TOPIC, "table", SCHEMA)
     with writer.transaction() as tx:
         for first in range(0, 2000, 100):

@@ -95,18 +95,18 @@ def schemas(connection: Connection, topic_id: int) -> dict[int, Schema]:
 
 def apply(connection: Connection, changes: TopicChanges, commit: int) -> dict[str, int]:
     """Write the changes as of ``commit``; returns the ids of the created topics by name."""
-    ids = {topic.name: _create(connection, topic, commit, topic.name in changes.optional) for topic in changes.created}
     live = tables.topic.c.dropped.is_(None)
+    for name in changes.dropped:  # first: another topic may take the name in the same commit
+        mine = tables.partition.c.topic == live_id(connection, name)
+        close = update(tables.partition).where(mine, tables.partition.c.closed.is_(None))
+        connection.execute(close.values(closed=commit))
+        connection.execute(update(tables.topic).where(tables.topic.c.name == name, live).values(dropped=commit))
+    ids = {topic.name: _create(connection, topic, commit, topic.name in changes.optional) for topic in changes.created}
     for name, values in changes.altered.items():
         connection.execute(update(tables.topic).where(tables.topic.c.name == name, live).values(**values))
     for name, versions in changes.schemas.items():
         for number, schema in versions.items():
             _add_schema(connection, name, number, schema, commit)
-    for name in changes.dropped:
-        mine = tables.partition.c.topic == live_id(connection, name)
-        close = update(tables.partition).where(mine, tables.partition.c.closed.is_(None))
-        connection.execute(close.values(closed=commit))
-        connection.execute(update(tables.topic).where(tables.topic.c.name == name, live).values(dropped=commit))
     bump_generation(connection, commit)
     return ids
 

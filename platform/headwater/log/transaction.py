@@ -9,35 +9,26 @@ assigned inside the catalog transaction, so several producers write without know
 
 from __future__ import annotations
 
-import uuid
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from sqlalchemy import Connection, bindparam, select, update
 
-from headwater import record
 from headwater.catalog import tables
 from headwater.catalog.prepared import Prepared
 from headwater.catalog.records import CommitInfo, Kind, Step, Topic, TopicSettings, to_datetime, to_micros
 from headwater.errors import Fenced, PositionConflict, SchemaError, TopicChanged
-from headwater.log import budget, chain, evolve, topics
-from headwater.log.partitioner import partition_of
+from headwater.log import budget, chain, topics
+from headwater.log.staging import Kept, Staged, Staging, release
 from headwater.registry import settle
 from headwater.schema import Schema
-from headwater.storage import FileWriter, hot
 
 if TYPE_CHECKING:
     from headwater.log.log import Log
-
-FILE_BYTES_MAX = 64 * 1024 * 1024
-"""A hot file is closed at this size; one commit may reference several. Bounds what one read maps."""
-
 
 # Built once: they run in every commit, while other writers wait.
 _NEWEST = Prepared(
@@ -63,20 +54,6 @@ _MOVE = Prepared(
 )
 
 
-@dataclass(kw_only=True)
-class _Staged:
-    """A batch whose bytes are written and whose offsets are not known yet."""
-
-    topic: str
-    partition: int
-    rows: int
-    file: int
-    byte_offset: int
-    byte_length: int
-    digest: str
-    schema_version: int
-
-
 class Transaction:
     """Build with ``Log.transaction``. Use as a block: leaving it without ``commit`` discards everything.
 
@@ -90,15 +67,14 @@ class Transaction:
         self.epoch = epoch
         self.expected_position = expected_position
         self.position: str | None = expected_position
-        self.rows = 0
         self.principal: str | None = None
         self.client: str | None = None
         self.offsets: dict[tuple[str, int], int] = {}
         self._inside: list[Callable[[Connection, CommitInfo], None]] = []
         self._topics = topics.by_name(log.topics(hidden=True))
         self._changes = topics.TopicChanges()
-        self._staged: list[_Staged] = []
-        self._files: list[FileWriter] = []
+        self._staging = Staging(log)
+        self._adopted: list[Kept] = []
         self._step: Step | None = None
         self._committed = False
 
@@ -115,17 +91,18 @@ class Transaction:
         owner: str | None = None,
         criticality: str | None = None,
         classification: str | None = None,
+        hidden: bool = False,
         if_absent: bool = False,
     ) -> None:
         """The topic exists from this commit on; DuplicateName (at commit) when it exists already.
 
         With ``if_absent`` one that exists stays as it is, and of two writers that race to create it both succeed:
-        for topics whose shape is the program's own.
+        for topics whose shape is the program's own. A hidden one is not for readers.
         """
         if if_absent and name in self._topics:
             return
         new = topics.new(name, kind, schema, partitions, source, description, settings or TopicSettings())
-        topic = replace(new, owner=owner, criticality=criticality, classification=classification)
+        topic = replace(new, owner=owner, criticality=criticality, classification=classification, hidden=hidden)
         self._changes.created.append(topic)
         if if_absent:
             self._changes.optional.add(name)
@@ -153,6 +130,10 @@ class Transaction:
         self._topics[name] = _with_schema(topic, schema)
         self._changes.schemas.setdefault(name, {})[topic.schema_version + 1] = schema
 
+    def created(self, name: str) -> bool:
+        """Whether this transaction creates a topic of that name."""
+        return any(topic.name == name for topic in self._changes.created)
+
     @property
     def changed(self) -> bool:
         """Whether a commit would publish anything about topics."""
@@ -169,17 +150,22 @@ class Transaction:
         row by row in turn; truncate rows (`_op = 't'`) go to every partition.
         SchemaError names the column that does not fit.
         """
-        if table.num_rows == 0:
-            return
         topic = self._topics.get(name)
         if topic is None:
             raise SchemaError(f"topic {name} does not exist")
-        conformed = evolve.incoming(table, topic.schema, topic.kind, name)
-        if partition is not None or topic.partitions == 1:
-            self._stage(topic, topic.first_partition if partition is None else partition, conformed)
-            return
-        for number, part in _split(conformed, topic):
-            self._stage(topic, topic.first_partition + number, part)
+        self._staging.append(topic, table, partition)
+
+    def adopt(self, piece: Kept) -> None:
+        """Publish a kept piece with this commit, before everything appended; it is no piece any more then.
+
+        Its batches name their topic, which must have the schema version they were written with.
+        """
+        self._adopted.append(piece)
+
+    @property
+    def rows(self) -> int:
+        """Records that a commit would publish."""
+        return self._staging.rows + sum(piece.rows for piece in self._adopted)
 
     def record_step(self, step: Step) -> None:
         """Publish a pipeline step with this commit."""
@@ -201,9 +187,7 @@ class Transaction:
         DiskFull and StorageError from the disk. In all these cases nothing is visible.
         After any other error the outcome is unknown: read ``Log.producer`` again.
         """
-        for writer in self._files:
-            if writer.open:
-                writer.seal()
+        self._staging.seal()
         with self.log.catalog.write() as connection:
             info = self._publish(connection)
         self._committed = True
@@ -223,43 +207,17 @@ class Transaction:
     ) -> None:
         # When COMMIT itself failed the files may be named: an orphan is cheaper than a missing file.
         if not self._committed and (error is None or self._is_certain(error)):
-            for writer in self._files:
-                writer.discard()
+            self._staging.discard()
 
     def _is_certain(self, error: BaseException) -> bool:
         return not self._publishing or isinstance(error, Fenced | PositionConflict)
 
     _publishing = False
 
-    def _stage(self, topic: Topic, partition: int, table: pa.Table) -> None:
-        data, digest = hot.encode(table)
-        writer = self._writer()
-        start = writer.write(data)
-        self._staged.append(
-            _Staged(
-                topic=topic.name,
-                partition=partition,
-                rows=table.num_rows,
-                file=len(self._files) - 1,
-                byte_offset=start,
-                byte_length=data.nbytes,
-                digest=digest,
-                schema_version=topic.schema_version,
-            )
-        )
-        self.rows += table.num_rows
-
-    def _writer(self) -> FileWriter:
-        if not self._files or self._files[-1].length >= FILE_BYTES_MAX:
-            budget.require_water(self.log)
-            if self._files:
-                self._files[-1].seal()
-            self._files.append(self.log.storage.create(f"data/hot/{uuid.uuid4().hex}.arrows"))
-        return self._files[-1]
-
     def _publish(self, connection: Connection) -> CommitInfo:
         self._check_producer(connection)
-        if self._staged:
+        staged = self._all_staged()
+        if staged:
             budget.require_budget(connection, str(self.log.folder))
         number, time = _next_commit(connection, self.log.clock.now_us())
         if self._changes:
@@ -272,14 +230,14 @@ class Transaction:
             time=time,
             producer=self.producer,
             position=self.position,
-            added=[staged.digest for staged in self._staged],
+            added=[batch.digest for batch in staged],
         )
         info = CommitInfo(
             number=number, time=to_datetime(time), producer=self.producer, position=self.position, rows=self.rows
         )
         for act in self._inside:
             act(connection, info)
-        self._insert_batches(connection, number, time)
+        self._insert_batches(connection, staged, number, time)
         if self._step is not None:
             _insert_step(connection, self._step, number)
         moved = {"producer": self.producer, "new_position": self.position, "new_commit": number}
@@ -305,19 +263,32 @@ class Transaction:
                 stored=row.position,
             )
 
-    def _insert_batches(self, connection: Connection, number: int, time: int) -> None:
-        if not self._staged:
-            return
-        for writer in self._files:  # orphans are removed under the same lock, so this stays true until COMMIT
+    def _all_staged(self) -> list[Staged]:
+        """Adopted batches, then appended ones; ``file`` counts the adopted pieces' files first."""
+        staged: list[Staged] = []
+        files = 0
+        for piece in self._adopted:
+            staged += [replace(batch, file=batch.file + files) for batch in piece.batches]
+            files += len(piece.files)
+        return staged + [replace(batch, file=batch.file + files) if files else batch for batch in self._staging.batches]
+
+    def _named_files(self, connection: Connection, time: int) -> list[int]:
+        """The catalog's ids of all files, in the order in which batches count them."""
+        ids = [number for piece in self._adopted for number, _, _ in piece.files]
+        if self._adopted:
+            release(connection, [piece.name for piece in self._adopted], time, published=True)
+        for writer in self._staging.files:  # orphans are removed under the same lock: this stays true until COMMIT
             self.log.storage.require(writer.name, writer.length)
-        files = [
-            _INSERT_FILE.value(
-                connection, {"path": writer.name, "kind": "hot", "bytes": writer.length, "created": time}
-            )
-            for writer in self._files
-        ]
-        by_partition: dict[tuple[int, int], list[_Staged]] = defaultdict(list)
-        for staged in self._staged:
+            values = {"path": writer.name, "kind": "hot", "bytes": writer.length, "created": time}
+            ids.append(_INSERT_FILE.value(connection, values))
+        return ids
+
+    def _insert_batches(self, connection: Connection, all_staged: list[Staged], number: int, time: int) -> None:
+        if not all_staged:
+            return
+        files = self._named_files(connection, time)
+        by_partition: dict[tuple[int, int], list[Staged]] = defaultdict(list)
+        for staged in all_staged:
             by_partition[self._topics[staged.topic].id, staged.partition].append(staged)
         rows = []
         for (topic_id, partition), batches in by_partition.items():
@@ -330,7 +301,7 @@ class Transaction:
         _INSERT_BATCH.run_many(connection, rows)
 
 
-def _batch_row(staged: _Staged, topic_id: int, file: int, offset: int, commit: int) -> dict[str, object]:
+def _batch_row(staged: Staged, topic_id: int, file: int, offset: int, commit: int) -> dict[str, object]:
     return {
         "topic": topic_id,
         "partition": staged.partition,
@@ -379,23 +350,6 @@ def _insert_step(connection: Connection, step: Step, commit: int) -> None:
             view_set=found,
         )
     )
-
-
-def _split(table: pa.Table, topic: Topic) -> list[tuple[int, pa.Table]]:
-    """The rows of each partition, in their order; truncate rows in all of them."""
-    keys = [table.column(name) for name in topic.schema.key]
-    target = partition_of(keys, topic.partitions) if keys else np.arange(table.num_rows) % topic.partitions
-    everywhere = None
-    if record.OP in table.column_names:
-        everywhere = pc.equal(table.column(record.OP), "t").fill_null(False).to_numpy(zero_copy_only=False)
-    parts = []
-    for number in range(topic.partitions):
-        mask = target == number
-        if everywhere is not None:
-            mask |= everywhere
-        if mask.any():
-            parts.append((number, table.filter(pa.array(mask))))
-    return parts
 
 
 def _with_schema(topic: Topic, schema: Schema) -> Topic:
