@@ -78,6 +78,25 @@ def drop_source(name: SourceName, project: ProjectOption = None) -> None:
     typer.echo(f"{name}: dropped")
 
 
+@source.command("recopy")
+def recopy_table(
+    name: SourceName,
+    table: Annotated[str, typer.Argument(metavar="TABLE", help="The table, as namespace.table.")],
+    project: ProjectOption = None,
+) -> None:
+    """Copy one table again beside everything else, and append what differs. Also takes up one in quarantine.
+
+    The capture that runs does it, or the next one that starts. `headwater status` shows how far it is.
+    """
+    from headwater.log import open_log
+    from headwater_connectors.postgres import requests
+
+    loaded, _ = _source(name, project)
+    with open_log(loaded.lake_dir) as log:
+        requests.ask_copy(log, name, table)
+    typer.echo(f"{table}: asked for; `headwater status` shows the copy")
+
+
 def capture(
     name: SourceName,
     project: ProjectOption = None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ class Captured:
         self.settings = Settings()
         self.connection = psycopg.connect(dsn, autocommit=True)
         self.log: Log = open_log(folder, create=True)
+        self._lake: headwater.Lake | None = None
 
     @property
     def source(self) -> SourceConfig:
@@ -57,9 +59,30 @@ class Captured:
         end = parse_lsn(PostgresSource().current_end(self.dsn))
         Capture(self.source, self.settings, self.log, threading.Event()).run(until=end)
 
+    @contextmanager
+    def running(self) -> Iterator[Capture]:
+        """A capture in a thread for as long as the block lasts."""
+        capture = Capture(self.source, self.settings, self.log, threading.Event())
+        failed: list[Exception] = []
+
+        def run() -> None:
+            try:
+                capture.run()
+            except Exception as error:  # noqa: BLE001 -- the test fails with whatever it is
+                failed.append(error)
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        try:
+            yield capture
+        finally:
+            capture.stop.set()
+            thread.join()
+        assert not failed, failed
+
     def lake(self, query: str, at: int | None = None) -> list[tuple[Any, ...]]:
-        with headwater.open(self.folder) as lake:
-            table = lake.sql(query, at=at).arrow()
+        self._lake = self._lake or headwater.open(self.folder)
+        table = self._lake.sql(query, at=at).arrow()
         return list(zip(*(column.to_pylist() for column in table.columns), strict=True)) if table.num_columns else []
 
     def source_rows(self, query: str) -> list[tuple[Any, ...]]:
@@ -75,10 +98,13 @@ class Captured:
         for table in tables:
             ours = Counter(map(_hashable, self.lake(f"SELECT {columns} FROM {table}")))
             theirs = Counter(map(_hashable, self.source_rows(f"SELECT {columns} FROM {table}")))
-            assert ours == theirs, f"{table}: only here {ours - theirs}, only there {theirs - ours}"
+            here, there = (ours - theirs).most_common(3), (theirs - ours).most_common(3)
+            assert (here, there) == ([], []), table
 
     def close(self) -> None:
         self.connection.close()
+        if self._lake is not None:
+            self._lake.close()
         self.log.close()
 
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from headwater.config import Settings, SourceConfig, TableConfig
-from headwater.errors import ShapeChanged
 from headwater.log import open_log
 from headwater_connectors.postgres.capture import Capture
 from headwater_connectors.postgres.catalog import parse_lsn
@@ -192,7 +191,9 @@ def test_no_statement_of_the_application_ever_fails(shop: Captured) -> None:
     shop.assert_equal("orders")
     shop.run("ALTER TABLE orders DROP CONSTRAINT orders_pkey")
     shop.catch_up()  # every capture looks at its start, and every ten seconds
-    shop.run("UPDATE orders SET who = 'c'", "DELETE FROM orders")
+    assert (shop.log.topic("orders").kind, shop.log.topic("orders").state) == ("insert_only", "live")
+    shop.run("UPDATE orders SET who = 'c'", "DELETE FROM orders", "SELECT pg_stat_force_next_flush()", "SELECT 1")
+    shop.catch_up()
     assert shop.log.topic("orders").state == "incomplete"
 
 
@@ -247,29 +248,6 @@ def test_a_column_read_as_text_turns_a_binary_session(shop: Captured) -> None:
     shop.assert_equal("orders")
 
 
-@pytest.mark.parametrize(
-    ("change", "says"),
-    [
-        ("ALTER TABLE orders ADD n int DEFAULT 7", "column n was added"),
-        ("ALTER TABLE orders RENAME who TO whom", "column who was renamed"),
-        ("ALTER TABLE orders DROP who", "column who was renamed, moved or dropped"),
-        ("ALTER TABLE orders ALTER amount TYPE numeric(14,4)", "column amount was DECIMAL"),
-        ("ALTER TABLE orders DROP CONSTRAINT orders_pkey, ADD PRIMARY KEY (id, amount)", "its key was"),
-    ],
-)
-def test_a_change_of_shape_that_cannot_be_told_apart_stops_loudly(shop: Captured, change: str, says: str) -> None:
-    shop.run(ORDERS, "INSERT INTO orders VALUES (1, 'a', 1)")
-    shop.catch_up()
-    shop.run(change, "UPDATE orders SET amount = 2")
-    before = shop.log.producer("source:shop")
-    with pytest.raises(ShapeChanged, match=r"public\.orders") as raised:
-        shop.catch_up()
-    assert says in str(raised.value)
-    assert "source drop shop" in str(raised.value)
-    assert shop.log.producer("source:shop") == before.__class__(**{**before.__dict__, "epoch": before.epoch + 1})
-    assert shop.log.live.read()["source:shop"].stats["state"] == "error"
-
-
 def test_a_transaction_larger_than_memory_allows_is_one_commit(shop: Captured) -> None:
     shop.settings = Settings(commit_bytes_max=64 * 1024, commit_rows_max=500)
     shop.run(ORDERS, "INSERT INTO orders VALUES (0, 'a', 1)")
@@ -283,7 +261,7 @@ def test_a_transaction_larger_than_memory_allows_is_one_commit(shop: Captured) -
     shop.assert_equal("orders")
     counts = [
         shop.lake("SELECT count(*), sum(amount) FROM orders", at=n)[0][0]
-        for n in range(1, shop.log.newest_commit() + 1)
+        for n in range(shop.log.topic("orders").created, shop.log.newest_commit() + 1)
     ]
     assert set(counts) == {1, 20001}
     assert shop.lake("SELECT max(rows) FROM shop.transactions") == [(40001,)]
@@ -314,7 +292,8 @@ def test_every_commit_is_a_state_the_source_really_had(shop: Captured, seed: int
     newest = shop.log.newest_commit()
     assert newest >= 12
     query = "SELECT (SELECT sum(v) FROM a) + (SELECT sum(v) FROM b)"
-    assert {shop.lake(query, at=number)[0][0] for number in range(1, newest + 1)} == {2000}
+    both = max(shop.log.topic(name).created for name in "ab")
+    assert {shop.lake(query, at=number)[0][0] for number in range(both, newest + 1)} == {2000}
     shop.assert_equal("a", "b")
 
 
@@ -370,7 +349,8 @@ def test_idle_wal_is_acknowledged_only_once_it_is_stored(shop: Captured) -> None
     shop.run(ORDERS)
     shop.catch_up()
     commits = shop.log.newest_commit()
-    shop.run("CREATE TABLE other (a text)", "INSERT INTO other SELECT repeat('x', 1000) FROM generate_series(1, 2000)")
+    shop.run("CREATE SCHEMA apart", "CREATE TABLE apart.other (a text)")
+    shop.run("INSERT INTO apart.other SELECT repeat('x', 1000) FROM generate_series(1, 2000)")
     shop.catch_up()
     state = shop.log.producer("source:shop")
     assert state.confirmed is not None

@@ -208,12 +208,15 @@ def test_a_lost_slot_another_server_and_a_missing_publication(shop: Captured, pr
     shop.assert_equal("orders")
 
 
-def test_a_copy_that_did_not_end_begins_again(shop: Captured, project: Project) -> None:
+@pytest.mark.parametrize(
+    "place", ["source.begin:before:1", "copy.keep:before:1", "copy.keep:after:1", "copy.finish:before:1"]
+)
+def test_a_copy_that_did_not_end_goes_on(shop: Captured, project: Project, place: str) -> None:
     shop.run(ORDERS, "INSERT INTO orders SELECT i, 'a', 1 FROM generate_series(1, 1000) i")
-    process = project.start("capture", "shop", HEADWATER_FAILPOINTS="kill:storage.fsync:before:1")
+    process = project.start("capture", "shop", HEADWATER_FAILPOINTS=f"kill:{place}")
     process.communicate(timeout=60)
     assert process.returncode == -signal.SIGKILL
-    assert shop.log.newest_commit() == 0
+    assert shop.log.newest_commit() == (0 if place.startswith("source") else 1)
     assert shop.source_rows("SELECT count(*) FROM pg_replication_slots WHERE database = current_database()") == [(1,)]
     shop.run("INSERT INTO orders VALUES (2000, 'b', 1)")
     shop.catch_up()
@@ -264,7 +267,9 @@ def test_slot_in_use(shop: Captured, project: Project, monkeypatch: pytest.Monke
     shop.catch_up()
     holder = session.connect_replication(shop.dsn, "other")
     position = shop.log.producer("source:shop").position or ""
-    command = slot.start_command("shop", ("headwater_shop", "headwater_shop_inserts"), position, binary=True)
+    command = slot.start_command(
+        "shop", ("headwater_shop", "headwater_shop_inserts"), position, version=150_000, binary=True
+    )
     session.run_replication(holder, command, "shop")
     monkeypatch.setattr(capture, "SLOT_WAIT_SECONDS", 0.5)
     with pytest.raises(SlotInUse, match=rf"process {holder.backend_pid} \(headwater:other\)"):

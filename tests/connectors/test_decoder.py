@@ -14,11 +14,11 @@ import pyarrow as pa
 import pytest
 
 from headwater import record, types
-from headwater.catalog.records import Topic
-from headwater.errors import SourceError
-from headwater_connectors.postgres import catalog, initial_copy, session
+from headwater_connectors.postgres import catalog, chunks, session
+from headwater_connectors.postgres.chunks import Chunk as Pages
+from headwater_connectors.postgres.chunks import TableMoved
 from headwater_connectors.postgres.decoder import Decoder
-from headwater_connectors.postgres.relation import Relation, Target
+from headwater_connectors.postgres.known import of_table
 from headwater_connectors.postgres.shape import target_of
 from headwater_connectors.postgres.transactions import HEADER, Chunk
 
@@ -190,18 +190,11 @@ def streamed(connection: session.Connection, *, binary: bool, cuts: random.Rando
         [str(binary).lower()],
     ).fetchall()
     messages = [bytes(HEADER) + row[0] for row in rows]
-    known = catalog.known_types(connection)
+    kinds = catalog.known_types(connection)
     (table,) = catalog.tables(connection, ["public.sample"])
-    schema = catalog.schema_of(table, known)
-
-    def resolve(relation: Relation) -> Target:
-        topic = Topic(
-            id=1, name="sample", kind="table", source="s", schema=schema, schema_version=1, partitions=1, state="live",
-            reason="", created=1, dropped=None, description="", hidden=False,
-        )  # fmt: skip
-        return target_of(relation, topic, schema, known)
-
-    decoder, pieces, low = Decoder("t", resolve), [], 0
+    schema = catalog.schema_of(table, kinds)
+    known = of_table(table, "sample")
+    decoder, pieces, low = Decoder("t", lambda relation: target_of(relation, known, kinds, "sample")), [], 0
     while low < len(messages):
         high = low + cuts.randint(1, 40) if cuts else len(messages)
         part = messages[low:high]
@@ -216,11 +209,15 @@ def streamed(connection: session.Connection, *, binary: bool, cuts: random.Rando
 
 def copied(connection: session.Connection) -> pa.Table:
     """The sample as the initial copy reads it."""
-    known = catalog.known_types(connection)
     (table,) = catalog.tables(connection, ["public.sample"])
-    with connection.transaction():
-        pieces = list(initial_copy.read_table(connection, table, catalog.column_types(table, known), "s"))
-    return pa.concat_tables(pieces)
+    return pa.concat_tables(read(connection, table))
+
+
+def read(connection: session.Connection, table: catalog.TableInfo) -> list[pa.Table]:
+    """The whole table as the copy reads its only chunk, without the operation."""
+    reader = chunks.Reader(table, of_table(table, "sample"), catalog.known_types(connection))
+    found = list(reader.chunk(connection, Pages(table.oid, 0, None)))
+    return [each.drop_columns([record.OP]) for each in found if isinstance(each, pa.Table)]
 
 
 def comparable(table: pa.Table, name: str) -> list[Any]:
@@ -372,16 +369,13 @@ def test_relation_of_a_weird_table(server: session.Connection) -> None:
     assert schema.names == ('a"b', "A", "a__2", "_op__src", "日本")
     assert schema.key == ('a"b',)
     server.execute("INSERT INTO \"we\"\"ird T\" VALUES (1, 'x', 'y', 'z', 2)")
-    with server.transaction():
-        known = catalog.known_types(server)
-        (rows,) = initial_copy.read_table(server, table, catalog.column_types(table, known), "s")
+    (rows,) = read(server, table)
     assert rows.to_pylist() == [{'a"b': 1, "A": "x", "a__2": "y", "_op__src": "z", "日本": 2}]
 
 
-def test_an_unreadable_table_raises_our_error(server: session.Connection) -> None:
+def test_a_table_that_is_gone_is_said_to_be(server: session.Connection) -> None:
     server.execute("CREATE TABLE sample (id int PRIMARY KEY, c0 int)")
     (table,) = catalog.tables(server, ["public.sample"])
-    kinds = catalog.column_types(table, catalog.known_types(server))
     server.execute("DROP TABLE sample")
-    with pytest.raises(SourceError, match="does not exist"):
-        list(initial_copy.read_table(server, table, kinds, "s"))
+    with pytest.raises(TableMoved, match=r"public\.sample is gone"):
+        read(server, table)

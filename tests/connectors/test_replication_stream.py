@@ -84,7 +84,9 @@ def test_both_ways_of_reading_give_the_same_messages(
         " 'publication_names', 'headwater_shop,headwater_shop_inserts')"
     )
     position = shop.log.producer("source:shop").position or ""
-    command = slot.start_command("shop", ("headwater_shop", "headwater_shop_inserts"), position, binary=False)
+    command = slot.start_command(
+        "shop", ("headwater_shop", "headwater_shop_inserts"), position, version=150_000, binary=False
+    )
     connection = session.connect_replication(shop.dsn, "shop")
     if kind is SocketStream:
         opened = stream.start(connection, command, "shop")
@@ -104,7 +106,9 @@ def test_both_ways_of_reading_give_the_same_messages(
 def test_a_refused_start_says_why_and_gives_the_connection_back(shop: Captured) -> None:
     connection = session.connect_replication(shop.dsn, "shop")
     with pytest.raises(SourceError, match='replication slot "headwater_nonesuch" does not exist'):
-        stream.start(connection, slot.start_command("nonesuch", ("a", "b"), "0/0", binary=False), "shop")
+        stream.start(
+            connection, slot.start_command("nonesuch", ("a", "b"), "0/0", version=150_000, binary=False), "shop"
+        )
     connection.finish()
 
 
@@ -113,7 +117,9 @@ def test_a_stream_the_server_ends_is_unreachable(shop: Captured) -> None:
     shop.catch_up()
     connection = session.connect_replication(shop.dsn, "shop")
     position = shop.log.producer("source:shop").position or ""
-    command = slot.start_command("shop", ("headwater_shop", "headwater_shop_inserts"), position, binary=False)
+    command = slot.start_command(
+        "shop", ("headwater_shop", "headwater_shop_inserts"), position, version=150_000, binary=False
+    )
     opened = stream.start(connection, command, "shop")
     shop.run(f"SELECT pg_terminate_backend({connection.backend_pid})")
     with pytest.raises(SourceUnreachable, match="terminating connection"):

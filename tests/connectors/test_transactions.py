@@ -7,7 +7,7 @@ import random
 import numpy as np
 
 from headwater_connectors.postgres.stream import FRAME, Block
-from headwater_connectors.postgres.transactions import HEADER, KEEPALIVE, Chunk, Idle, Pending, pieces, received
+from headwater_connectors.postgres.transactions import HEADER, KEEPALIVE, Chunk, Idle, Part, Pending, pieces, received
 
 
 def message(kind: str, number: int) -> bytes:
@@ -26,8 +26,8 @@ def block(messages: list[bytes]) -> Block:
     return Block(b"".join(messages), np.array([len(each) for each in messages]))
 
 
-def bytes_of(chunks: list[Chunk]) -> bytes:
-    return b"".join(bytes(chunk.data) for chunk in chunks)
+def bytes_of(parts: list[Part]) -> bytes:
+    return b"".join(bytes(part.load().data) for part in parts)
 
 
 def test_what_is_taken_ends_with_a_commit_and_loses_nothing(seed: int) -> None:
@@ -45,7 +45,7 @@ def test_what_is_taken_ends_with_a_commit_and_loses_nothing(seed: int) -> None:
                 part = pending.take_whole()
                 last = messages[sum(len(chunk.lengths) for chunk in part) - 1 + len(taken) // len(messages[0])]
                 assert last[HEADER : HEADER + 1] == b"C"
-                assert part[-1].data[-len(last) :] == last
+                assert part[-1].load().data[-len(last) :] == last
                 taken += bytes_of(part)
             assert pending.size == sum(map(len, messages[: min(low, len(messages))])) - len(taken)
         taken += bytes_of(pending.take_whole())

@@ -40,21 +40,22 @@ class Beat:
         self._commits += 1
         self._lag_ms = max(0.0, time.time() * 1000 - committed_at_us / 1000)
 
-    def copying(self, table: str, rows: int) -> None:
-        if time.monotonic() - self._last >= PERIOD_SECONDS:
-            self.now(state="copying", table=table, rows=rows)
+    @property
+    def due(self) -> bool:
+        return time.monotonic() - self._last >= PERIOD_SECONDS
 
-    def streaming(self, received: int, confirmed: int, server: int, *, behind: bool) -> None:
+    def streaming(self, received: int, confirmed: int, server: int, *, behind: bool, copying: int, note: str) -> None:
+        """``copying``: tables that have not appeared yet, -1 when the server was not asked yet; ``note``: how far."""
         moment = time.monotonic()
-        if moment - self._last < PERIOD_SECONDS:
-            return
         since, rows = self._window
         if moment - since >= _RATE_SECONDS:
             self._rate = (self._rows - rows) / (moment - since)
             self._window = (moment, self._rows)
         idle = not behind and server <= confirmed
         self.now(
-            state="streaming",
+            state="copying" if copying > 0 else "streaming",
+            copying=copying,
+            copy=note,
             received_lsn=format_lsn(received),
             confirmed_lsn=format_lsn(confirmed),
             server_lsn=format_lsn(server),

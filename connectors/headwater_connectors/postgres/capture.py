@@ -1,8 +1,10 @@
 """The capture loop of one source: receive, cut at transactions, decode, commit, acknowledge.
 
     Receiver (thread) ──chunks──▶ Pending ──whole transactions──▶ Decoder ──tables──▶ log transaction
-          ▲                                                                               │ durable
+          ▲                                                          ▲                    │ durable
+          │                                                Tables: what a relation means  │
           └───────────────────────── acknowledge(end LSN) ◀───────────────────────────────┘
+    Copier (threads) ──copied tables──▶ one log transaction each, between those of the stream
 
 A commit holds whole source transactions and their end LSN as its position; the server hears that LSN only
 afterwards. On any error the session is thrown away with everything not yet durable, and the next one begins at
@@ -17,32 +19,36 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 
 import psycopg
 from psycopg.pq.abc import PGconn
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
 from headwater import logs
-from headwater.catalog.records import Topic
 from headwater.config import Settings, SourceConfig
-from headwater.errors import HeadwaterError, SlotInUse, SourceUnreachable
+from headwater.errors import HeadwaterError, SchemaError, SlotInUse, SourceUnreachable
 from headwater.log import Log
 from headwater.log.transaction import Transaction
 from headwater.ownership import own
-from headwater.schema import Schema
-from headwater_connectors.postgres import catalog, publication, session, shape, slot, stream
+from headwater_connectors.postgres import catalog, publication, session, slot, stream
 from headwater_connectors.postgres.beat import Beat
-from headwater_connectors.postgres.care import Care
-from headwater_connectors.postgres.decoder import Decoder, TextNeeded
+from headwater_connectors.postgres.copier import Copier
+from headwater_connectors.postgres.decoder import Decoder
 from headwater_connectors.postgres.gap import check_gap, remember_system
 from headwater_connectors.postgres.receiver import Receiver
 from headwater_connectors.postgres.relation import Relation, Target
-from headwater_connectors.postgres.source import copy_source, owner_name, transactions_topic
-from headwater_connectors.postgres.transactions import Chunk, Pending, pieces
+from headwater_connectors.postgres.rows import TableUnreadable, TextNeeded
+from headwater_connectors.postgres.source import begin, owner_name, transactions_topic
+from headwater_connectors.postgres.streams import Streams
+from headwater_connectors.postgres.tables import Tables
+from headwater_connectors.postgres.tending import Tending
+from headwater_connectors.postgres.transactions import Chunk, Part, Pending, pieces
 
 TAKE_SECONDS = 0.2
 """The longest wait for messages; between waits the loop looks at the stop flag and beats."""
+ASK_SECONDS = 0.02
+"""... or, while somebody waits for a position, asks the server again."""
 LINGER_SECONDS_MAX = 0.05
 """More than ten commits a second as long as they are small ..."""
 BUSY_ROWS = 5_000
@@ -60,8 +66,6 @@ DECODE_NICENESS = 10
 what was received can wait, but a unix socket is full a millisecond after the receiver should have run, and then the
 server sleeps. On two cores the server slept 310 to 430 times instead of 630 and a million and a half changes came
 5 to 8 % faster (means of five). Small ones are live: somebody waits, and on busy cores it gets a tenth of one."""
-CARE_SECONDS = 10.0
-"""How often tables that lost their identity are looked for: the time in which law 9's exception can last."""
 SLOT_WAIT_SECONDS = 15.0
 """How long a slot held by another process is waited for: a dead peer of ours lets go within it."""
 RECONNECT_SECONDS_MAX = 300.0
@@ -81,9 +85,16 @@ class _Session:
     connection: session.Connection
     receiver: Receiver
     decoder: Decoder
-    pending: Pending
+    tending: Tending
+    streams: Streams
+    pending: Pending = field(default_factory=Pending)
     idle: int = 0
     """The LSN of a keepalive that came after everything else; 0 when messages came later."""
+
+    @property
+    def reached(self) -> int:
+        """Everything before this LSN is committed in the log."""
+        return max(self.decoder.position, 0 if self.pending.messages else self.idle)
 
 
 class Capture:
@@ -97,12 +108,10 @@ class Capture:
         self._epoch = 0
         self._beat = Beat(log, owner_name(source.name))
         self._transaction: Transaction | None = None
-        self._topics: dict[str, Topic] = {}
         self._commit_seconds = 0.0
         self._commit_rows = 0
         self._confirmed = 0
         self._confirmed_at = 0.0
-        self._cared_at = 0.0
         self._until: int | None = None
 
     def run(self, *, until: int | None = None) -> None:
@@ -133,13 +142,16 @@ class Capture:
             before_sleep=self._log_retry,
             reraise=True,
         )
-        while not self._done():
+        while not self.stop.is_set():
             with self._open(retry) as opened:
                 try:
                     self._stream(opened)
+                    return
                 except SourceUnreachable as error:
                     self._beat.failed(error)
                     _log.warning("%s; reconnecting", error)
+                except TableUnreadable as error:
+                    opened.tending.quarantine(error)
                 except TextNeeded:
                     if self.source.mode == "binary":
                         raise
@@ -159,6 +171,7 @@ class Capture:
             yield opened
         finally:
             opened.receiver.close()
+            opened.tending.copier.close()
             opened.connection.close()
 
     def _connect(self) -> _Session:
@@ -167,12 +180,12 @@ class Capture:
         connection = session.connect(self.source.dsn, name)
         replication = None
         try:
-            replication = session.connect_replication(self.source.dsn, name)
+            as_bytes = session.promises_no_encoding(connection)
+            replication = session.connect_replication(self.source.dsn, name, as_bytes=as_bytes)
             system = slot.identify(replication, name)
             if self.log.producer(owner_name(name)).position is None:
                 remember_system(self.log, name, system)
-                self._beat.now(state="copying")
-                copy_source(self.source, self.log, self._epoch, connection, replication, self._copied)
+                begin(self.source, self.log, self._epoch, connection, replication)
             else:
                 check_gap(self.log, name, connection, system)
             return self._start(connection, replication)
@@ -187,33 +200,43 @@ class Capture:
         name = self.source.name
         state = self.log.producer(owner_name(name))
         assert state.position is not None
-        self._topics = {topic.name: topic for topic in self.log.topics(hidden=True) if topic.source == name}
-        text = self.source.mode == "text" or (self.source.mode == "auto" and not self._all_binary(connection))
+        tables = Tables(self.log, name, connection)
+        if not tables.known:
+            self._adopt_earlier(tables, state.position)
+        text = self.source.mode == "text" or (self.source.mode == "auto" and not tables.all_binary())
         position = catalog.parse_lsn(state.position)
         self._confirmed = max(position, catalog.parse_lsn(state.confirmed or "0/0"))
-        command = slot.start_command(name, publication.names(name), state.position, binary=not text)
+        command = slot.start_command(
+            name, publication.names(name), state.position, version=connection.info.server_version, binary=not text
+        )
         receiver = Receiver(stream.start(replication, command, name), name, self._confirmed)
-        decoder = Decoder(transactions_topic(name), lambda relation: self._resolve(connection, relation))
-        decoder.position = position
+        decoder = Decoder(transactions_topic(name), lambda relation: self._resolve(tables, relation))
+        decoder.position, decoder.xid = position, tables.newest_xid()
+        decoder.validates = session.promises_no_encoding(connection)
         receiver.start()
-        self._cared_at = 0.0
+        tending = Tending(self.source, self.log, self._epoch, tables, Copier(self.source, self.log), decoder)
+        opened = _Session(connection, receiver, decoder, tending, Streams(self.log.storage.path("state")))
         _log.info("streaming %s from %s", "text" if text else "binary", state.position, extra={"lsn": state.position})
         self._beat.now(state="streaming", error="")
-        return _Session(connection, receiver, decoder, Pending())
+        return opened
 
-    def _all_binary(self, connection: session.Connection) -> bool:
-        known = catalog.known_types(connection)
-        members = [oid for each in publication.read(connection, self.source.name) for oid in each.members]
-        tables = catalog.tables(connection, oids=members)
-        return all(kind.binary for table in tables for kind in catalog.column_types(table, known))
+    def _adopt_earlier(self, tables: Tables, position: str) -> None:
+        """A lake of an earlier release has topics and no records of their tables: those of the same name are theirs."""
+        name = owner_name(self.source.name)
+        with self.log.transaction(producer=name, epoch=self._epoch, expected_position=position) as transaction:
+            if tables.adopt_earlier(transaction):
+                transaction.commit()
 
     # ---- streaming
 
     def _stream(self, opened: _Session) -> None:
         """Take, commit at transaction boundaries, look after the rest; returns when there is nothing more to do."""
         pending, deadline = opened.pending, 0.0
-        while not self._done():
+        while not self._done(opened):
             wait = max(0.0, deadline - time.monotonic()) if pending.whole else TAKE_SECONDS
+            if self._awaited(opened) > opened.reached and not pending.messages:
+                opened.receiver.ask()
+                wait = min(wait, ASK_SECONDS)
             was_whole = pending.whole
             # Once a commit is due anyway, nothing wakes this loop but enough bytes for a full one.
             enough = max(1, self.settings.commit_bytes_max - pending.size) if pending.whole else 1
@@ -228,7 +251,7 @@ class Capture:
             elif opened.idle > self._confirmed and not pending.messages:
                 self._idle(opened, opened.idle)
             self._report(opened)
-            self._look_after(opened)
+            opened.tending.look_after(opened.reached)
         if pending.whole and self._until is None:
             self._commit(opened)
 
@@ -236,10 +259,15 @@ class Capture:
         """Move what was received to pending."""
         for chunk in opened.receiver.take(wait, enough):
             if isinstance(chunk, Chunk):
-                opened.pending.add(chunk)
+                for each in opened.streams.sort(chunk):
+                    opened.pending.add(each)
                 opened.idle = 0
             else:
                 opened.idle = chunk.end_lsn
+
+    def _awaited(self, opened: _Session) -> int:
+        """The LSN that somebody waits for the stream to pass."""
+        return max(self._until or 0, opened.tending.awaited)
 
     def _full(self, pending: Pending) -> bool:
         return pending.size >= self.settings.commit_bytes_max or pending.messages >= self.settings.commit_rows_max
@@ -265,6 +293,7 @@ class Capture:
                     if self.stop.is_set():
                         raise Stopped
             self._append(decoder, pending.take_whole())
+            self._refuse(opened, transaction)
             transaction.position = catalog.format_lsn(decoder.position)
             info = transaction.commit()
         opened.receiver.acknowledge(decoder.position)
@@ -273,38 +302,30 @@ class Capture:
         self._beat.committed(info.rows or 0, decoder.committed_at)
         _log.debug("committed", extra={"commit": info.number, "lsn": info.position, "rows": info.rows})
 
-    def _append(self, decoder: Decoder, chunks: list[Chunk]) -> None:
+    def _refuse(self, opened: _Session, transaction: Transaction) -> None:
+        """Rows that could not be decoded, with the commit that would have held them."""
+        letters, opened.decoder.letters = opened.decoder.letters, []
+        if letters:
+            opened.tending.tables.refuse(transaction, letters)
+
+    def _append(self, decoder: Decoder, chunks: list[Part]) -> None:
         for piece in pieces(chunks, DECODE_BYTES):
             if sum(chunk.size for chunk in piece) < DECODE_BYTES:
                 self._decode(decoder, piece)
             else:
                 self._worker.submit(self._decode, decoder, piece).result()
 
-    def _decode(self, decoder: Decoder, chunks: list[Chunk]) -> None:
+    def _decode(self, decoder: Decoder, chunks: list[Part]) -> None:
         assert self._transaction is not None
-        for topic, rows in decoder.decode(chunks):
-            self._transaction.append(topic, rows)
+        for topic, rows in decoder.decode([chunk.load() for chunk in chunks]):
+            try:
+                self._transaction.append(topic, rows)
+            except SchemaError as error:
+                raise decoder.unreadable(topic, str(error)) from error
 
-    def _resolve(self, connection: session.Connection, relation: Relation) -> Target | None:
-        """A relation's topic; its next schema version joins the running transaction if its shape grew."""
-        name = catalog.topic_name(self.source.name, relation.namespace, relation.name)
-        topic = self._topics.get(name)
-        if topic is None:
-            what = "changes of %s are not captured: it was published after the initial copy"
-            _log.warning(what, relation.full_name, extra={"topic": name})
-            return None
-        try:
-            known = catalog.known_types(connection)
-            tables = catalog.tables(connection, oids=[relation.oid])
-        except psycopg.Error as error:
-            raise session.translate(error, self.source.name) from error
-        schema = shape.evolve(relation, topic, known, tables[0] if tables else None)
-        if schema is not None:
-            assert self._transaction is not None
-            self._transaction.add_schema(name, schema)
-            topic = self._topics[name] = _with_schema(topic, schema)
-            _log.info("new schema version of %s", name, extra={"topic": name})
-        return shape.target_of(relation, topic, topic.schema, known)
+    def _resolve(self, tables: Tables, relation: Relation) -> Target | None:
+        assert self._transaction is not None
+        return tables.resolve(relation, self._transaction)
 
     # ---- beside the stream
 
@@ -320,23 +341,22 @@ class Capture:
         self._confirmed, self._confirmed_at = lsn, time.monotonic()
         opened.receiver.acknowledge(lsn)
 
-    def _look_after(self, opened: _Session) -> None:
-        now = time.monotonic()
-        if now - self._cared_at >= CARE_SECONDS:
-            self._cared_at = now
-            Care(self.log, self.source.name, self._epoch).look(opened.connection)
-
     def _report(self, opened: _Session) -> None:
-        receiver = opened.receiver
-        self._beat.streaming(receiver.received, self._confirmed, receiver.server, behind=opened.pending.messages > 0)
+        if not self._beat.due:
+            return
+        receiver, tending = opened.receiver, opened.tending
+        self._beat.streaming(
+            receiver.received,
+            self._confirmed,
+            receiver.server,
+            behind=opened.pending.messages > 0,
+            copying=tending.copying,
+            note=", ".join(map(str, tending.copier.progress())),
+        )
 
-    def _copied(self, table: str, rows: int) -> None:
-        if self.stop.is_set():
-            raise Stopped
-        self._beat.copying(table, rows)
-
-    def _done(self) -> bool:
-        return self.stop.is_set() or (self._until is not None and self._confirmed >= self._until)
+    def _done(self, opened: _Session) -> bool:
+        caught_up = self._until is not None and self._confirmed >= self._until
+        return self.stop.is_set() or (caught_up and opened.tending.settled)
 
     def _sleep(self, seconds: float) -> None:
         if self.stop.wait(seconds):
@@ -347,10 +367,6 @@ class Capture:
         if isinstance(error, HeadwaterError):
             self._beat.failed(error)
         _log.warning("%s; trying again", error)
-
-
-def _with_schema(topic: Topic, schema: Schema) -> Topic:
-    return replace(topic, schema=schema, schema_version=topic.schema_version + 1)
 
 
 def _close(connection: session.Connection, replication: PGconn | None) -> None:

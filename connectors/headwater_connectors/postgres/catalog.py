@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Literal
@@ -20,7 +20,10 @@ Identity = Literal["d", "i", "f", "n"]
 
 @dataclass(frozen=True, kw_only=True)
 class ColumnInfo:
-    """A published column. ``filled`` says that existing rows may hold something else than NULL in it."""
+    """A published column. ``missing`` is the text of what rows older than the column read, None for NULL.
+
+    ``changed`` differs after every ALTER of the column: the transaction that wrote its row in pg_attribute.
+    """
 
     number: int
     name: str
@@ -28,8 +31,24 @@ class ColumnInfo:
     modifier: int
     type_name: str
     not_null: bool
-    filled: bool
+    missing: str | None
+    changed: int
     description: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """What holds rows: the table itself, or a leaf of a partitioned one. ``filenode`` is 0 where there is no file.
+
+    ``born``: it was created as a partition, so all its rows were published; an attached one brings others along.
+    """
+
+    oid: int
+    namespace: str
+    name: str
+    filenode: int
+    pages: int
+    born: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +64,7 @@ class TableInfo:
     rows: int
     size: int
     description: str
+    parts: tuple[Part, ...] = ()
 
     @property
     def full_name(self) -> str:
@@ -79,10 +99,24 @@ ORDER BY n.nspname, c.relname
 
 _COLUMNS = """
 SELECT attrelid::int8, attnum, attname, atttypid::int8, atttypmod, format_type(atttypid, atttypmod), attnotnull,
-    atthasmissing OR attnotnull OR atthasdef, coalesce(col_description(attrelid, attnum), '')
+    CASE WHEN atthasmissing THEN (attmissingval::text::text[])[1] END, xmin::text::int8,
+    coalesce(col_description(attrelid, attnum), '')
 FROM pg_attribute
 WHERE attrelid = ANY (%s::int8[]::oid[]) AND attnum > 0 AND NOT attisdropped AND attgenerated = ''
 ORDER BY attrelid, attnum
+"""
+
+_PARTS = """
+SELECT root.oid::int8, p.oid::int8, n.nspname, p.relname, coalesce(pg_relation_filenode(p.oid), 0)::int8,
+    coalesce(pg_relation_size(p.oid) / current_setting('block_size')::int8, 0)::int8,
+    coalesce((SELECT i.xmin = a.xmin FROM pg_inherits i, pg_attribute a
+        WHERE i.inhrelid = p.oid AND a.attrelid = p.oid AND a.attnum = -6), true)
+FROM pg_class root,
+    LATERAL (SELECT relid FROM pg_partition_tree(root.oid) WHERE isleaf AND root.relkind = 'p'
+        UNION ALL SELECT root.oid WHERE root.relkind <> 'p') AS tree(relid),
+    pg_class p, pg_namespace n
+WHERE root.oid = ANY (%s::int8[]::oid[]) AND p.oid = tree.relid AND n.oid = p.relnamespace
+ORDER BY root.oid, p.oid
 """
 
 _TYPES = """
@@ -99,19 +133,23 @@ def tables(
     rows = connection.execute(_TABLES, {"oids": None if oids is None else list(oids)}).fetchall()
     rows = [row for row in rows if any(fnmatchcase(f"{row[1]}.{row[2]}", pattern) for pattern in patterns)]
     columns: dict[int, list[ColumnInfo]] = {row[0]: [] for row in rows}
-    for table, number, name, oid, modifier, text, not_null, filled, about in connection.execute(
+    for table, number, name, oid, modifier, text, not_null, missing, changed, about in connection.execute(
         _COLUMNS, [list(columns)]
     ):
         columns[table].append(
             ColumnInfo(
                 number=number, name=name, type_oid=oid, modifier=modifier, type_name=text, not_null=not_null,
-                filled=filled, description=about,
+                missing=missing, changed=changed, description=about,
             )
         )  # fmt: skip
+    parts: dict[int, list[Part]] = {row[0]: [] for row in rows}
+    for table, oid, namespace, name, filenode, pages, born in connection.execute(_PARTS, [list(parts)]):
+        found = Part(oid=oid, namespace=namespace, name=name, filenode=filenode, pages=pages, born=born)
+        parts[table].append(found)
     return [
         TableInfo(
             oid=oid, namespace=namespace, name=name, identity=identity, key=_key(identity, key),
-            columns=tuple(columns[oid]), rows=estimate, size=size, description=about,
+            columns=tuple(columns[oid]), rows=estimate, size=size, description=about, parts=tuple(parts[oid]),
         )
         for oid, namespace, name, identity, estimate, size, about, key in rows
     ]  # fmt: skip
@@ -122,17 +160,18 @@ def known_types(connection: Connection) -> dict[int, TypeInfo]:
     return {row[0]: TypeInfo(*row) for row in connection.execute(_TYPES)}
 
 
-def column_types(table: TableInfo, known: dict[int, TypeInfo]) -> tuple[ColumnType, ...]:
+def column_types(table: TableInfo, known: Mapping[int, TypeInfo]) -> tuple[ColumnType, ...]:
     return tuple(column_type(column.type_oid, column.modifier, known) for column in table.columns)
 
 
-def schema_of(table: TableInfo, known: dict[int, TypeInfo]) -> Schema:
-    """The table's schema in the log; a field's id is its column's attnum."""
+def schema_of(table: TableInfo, known: Mapping[int, TypeInfo], ids: Mapping[int, int] | None = None) -> Schema:
+    """The table's schema in the log; a field's id is its column's attnum, or what ``ids`` says for it."""
+    ids = ids or {}
     names = log_names([column.name for column in table.columns])
     renamed = dict(zip((column.name for column in table.columns), names, strict=True))
     fields = tuple(
         Field(
-            id=column.number, name=name, type=kind.duckdb, nullable=not column.not_null,
+            id=ids.get(column.number, column.number), name=name, type=kind.duckdb, nullable=not column.not_null,
             source_type=column.type_name, description=column.description,
         )
         for column, name, kind in zip(table.columns, names, column_types(table, known), strict=True)
@@ -152,6 +191,22 @@ def log_names(columns: Sequence[str]) -> list[str]:
         seen[name.lower()] += 1
         names.append(name if seen[name.lower()] == 1 else f"{name}__{seen[name.lower()]}")
     return names
+
+
+def current_end(connection: Connection) -> int:
+    """The LSN that everything committed until now lies before.
+
+    pg_current_wal_insert_lsn, because pg_current_wal_lsn lags with synchronous_commit = off. Where it points
+    just behind a page's header it means that page's start, which is as far as the stream can get.
+    """
+    row = connection.execute(
+        "SELECT pg_current_wal_insert_lsn()::text, current_setting('wal_block_size')::int,"
+        " (SELECT setting::int8 FROM pg_settings WHERE name = 'wal_segment_size')"
+    ).fetchone()
+    assert row is not None
+    lsn, block, segment = parse_lsn(row[0]), row[1], row[2]
+    header = 40 if lsn % segment < block else 24
+    return lsn - header if lsn % block == header else lsn
 
 
 def topic_name(source: str, namespace: str, name: str) -> str:

@@ -92,7 +92,13 @@ def array_of(cells: Cells, values: npt.NDArray[Any], kind: pa.DataType) -> pa.Ar
 
 
 def walk_tuples(buffer: Bytes, at: Int64s, columns: int) -> tuple[list[Cells], list[Bytes], Int64s]:
-    """The columns of pgoutput TupleData at positions ``at``: cells, kind bytes (``n u t b``), end positions."""
+    """The columns of pgoutput TupleData at positions ``at``: cells, kind bytes (``n u t b``), end positions.
+
+    ValueError when a tuple does not have so many columns.
+    """
+    counts = read(buffer, "i2", at)
+    if (counts != columns).any():
+        raise ValueError(f"a row of {counts[counts != columns][0]} columns where {columns} were announced")
     cells: list[Cells] = []
     kinds: list[Bytes] = []
     position = at + 2

@@ -1,9 +1,9 @@
 """The two publications of a source: explicit lists, so that no statement of the application ever fails.
 
 ``headwater_<source>`` holds tables with a replica identity, ``headwater_<source>_inserts`` (insert and truncate
-only) those without: a table without identity in the first would make its UPDATE and DELETE fail. New tables
-are in neither. Both are created, empty if need be, before the slot and never dropped while it lives: the server
-looks them up as of the position it decodes, and one that did not exist there fails for ever.
+only) those without: a table without identity in the first would make its UPDATE and DELETE fail. Both are created,
+empty if need be, before the slot and never dropped while it lives: the server looks them up as of the position it
+decodes, and one that did not exist there fails for ever.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import psycopg
 from psycopg import sql
 
 from headwater_connectors.postgres.catalog import TableInfo
@@ -67,25 +66,29 @@ def create(connection: Connection, source: str, tables: Sequence[TableInfo]) -> 
                 connection.execute(statement.encode())
 
 
-def move_without_identity(connection: Connection, source: str, tables: Sequence[TableInfo]) -> list[TableInfo]:
-    """Move published tables that lost their identity to the inserts publication; returns those moved.
+def place(connection: Connection, both: tuple[Publication, Publication], table: TableInfo) -> None:
+    """Have the table in the publication of its kind and not in the other, in one transaction with a lock timeout.
 
-    One transaction with a lock timeout; a table that is locked is left for the next time.
+    Raises LockNotAvailable (try again later) and InsufficientPrivilege.
     """
-    main, inserts = read(connection, source)
-    moved = []
-    for table in tables:
-        if table.oid not in main.members or table.has_identity:
-            continue
-        try:
-            with connection.transaction():
-                connection.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(sql.Literal(LOCK_TIMEOUT)))
-                _alter(connection, main.name, "DROP", table)
-                _alter(connection, inserts.name, "ADD", table)
-        except psycopg.errors.LockNotAvailable:
-            continue
-        moved.append(table)
-    return moved
+    right, wrong = both if table.has_identity else (both[1], both[0])
+    if table.oid in right.members and table.oid not in wrong.members:
+        return
+    with connection.transaction():
+        connection.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(sql.Literal(LOCK_TIMEOUT)))
+        if table.oid in wrong.members:
+            _alter(connection, wrong.name, "DROP", table)
+        if table.oid not in right.members:
+            _alter(connection, right.name, "ADD", table)
+
+
+def remove(connection: Connection, both: tuple[Publication, Publication], table: TableInfo) -> None:
+    """Publish the table no more."""
+    with connection.transaction():
+        connection.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(sql.Literal(LOCK_TIMEOUT)))
+        for each in both:
+            if table.oid in each.members:
+                _alter(connection, each.name, "DROP", table)
 
 
 def drop(connection: Connection, source: str) -> None:

@@ -38,7 +38,7 @@ class Receiver(threading.Thread):
         self._arrived = threading.Condition()
         self._queued = 0
         self._wanted = 1
-        self._answer = self._stopping = False
+        self._answer = self._stopping = self._asks = False
         self._error: HeadwaterError | None = None
         self._acknowledged = self._reported = acknowledged
         self._wake, self._waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -73,6 +73,11 @@ class Receiver(threading.Thread):
             self._acknowledged = lsn
             self._nudge()
 
+    def ask(self) -> None:
+        """Have the server say at once how far it has sent, instead of with the next status."""
+        self._asks = True
+        self._nudge()
+
     def close(self) -> None:
         """Report what is acknowledged, end the session, end the thread."""
         self._stopping = True
@@ -105,7 +110,7 @@ class Receiver(threading.Thread):
             if len(ready) > 1 or (ready and ready[0][0] != self._wake):
                 self._offer(self._stream.read())
             due = time.monotonic() - self._replied >= STATUS_SECONDS
-            if due or self._answer or self._acknowledged != self._reported:
+            if due or self._answer or self._asks or self._acknowledged != self._reported:
                 self._reply()
         self._reply()
 
@@ -136,7 +141,8 @@ class Receiver(threading.Thread):
         if new:
             failpoint.hit("source.acknowledge:before")
         now = int((time.time() - _POSTGRES_EPOCH) * 1e6)
-        status = struct.pack(">cQQQqB", b"r", max(self.received, durable), durable, durable, now, 0)
+        asks, self._asks = self._asks, False
+        status = struct.pack(">cQQQqB", b"r", max(self.received, durable), durable, durable, now, asks)
         self._stream.send(status)
         self._replied, self._reported, self._answer = time.monotonic(), durable, False
         if new:

@@ -32,8 +32,10 @@ _PINNED = {
     "bytea_output": "hex",
     "statement_timeout": "0",
     "idle_in_transaction_session_timeout": "0",
+    "row_security": "off",
 }
-"""Texts of values must not depend on the role's or the server's settings; nor may those end a long copy."""
+"""Texts of values must not depend on the role's or the server's settings; nor may those end a long copy. Rows that a
+policy hides from the role are an error, never missing."""
 
 
 def connect(dsn: str, name: str) -> Connection:
@@ -44,9 +46,21 @@ def connect(dsn: str, name: str) -> Connection:
         raise _unreachable(dsn, str(error)) from error
 
 
-def connect_replication(dsn: str, name: str) -> PGconn:
-    """A logical replication session at the libpq level, for its receiving thread alone."""
-    connection = pq.PGconn.connect(_conninfo(dsn, name, replication="database").encode())
+def promises_no_encoding(connection: Connection) -> bool:
+    """Whether the database is in SQL_ASCII: its texts are any bytes, and only whoever reads them checks them.
+
+    Asked for UTF8, the server would end the stream at the first text that is none, again and again.
+    """
+    return connection.info.parameter_status("server_encoding") == "SQL_ASCII"
+
+
+def connect_replication(dsn: str, name: str, *, as_bytes: bool = False) -> PGconn:
+    """A logical replication session at the libpq level, for its receiving thread alone.
+
+    ``as_bytes``: texts come as the database has them, not as UTF-8.
+    """
+    encoding = "SQL_ASCII" if as_bytes else "UTF8"
+    connection = pq.PGconn.connect(_conninfo(dsn, name, replication="database", client_encoding=encoding).encode())
     if connection.status != ConnStatus.OK:
         message = connection.error_message.decode(errors="replace")
         connection.finish()
@@ -100,6 +114,8 @@ def refused(sqlstate: str, message: str, name: str) -> HeadwaterError:
 
 def translate(error: psycopg.Error, name: str) -> HeadwaterError:
     """A psycopg error from the middle of a session as one of ours."""
+    if not error.sqlstate and not isinstance(error, psycopg.OperationalError):
+        return SourceError(f"{type(error).__name__}: {error}", where=f"source {name}")  # ours, not the server's
     return refused(error.sqlstate or "", str(error), name)
 
 

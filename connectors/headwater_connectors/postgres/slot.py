@@ -63,17 +63,12 @@ def read(connection: Connection, source: str) -> Slot | None:
     )
 
 
-def create(replication: PGconn, source: str) -> tuple[int, str]:
-    """Make the slot; returns its consistent point and the name of the snapshot exported there.
-
-    The snapshot lives until the next command on this connection.
-    """
-    command = f"CREATE_REPLICATION_SLOT \"{slot_name(source)}\" LOGICAL pgoutput (SNAPSHOT 'export')"
-    result = run_replication(replication, command, source)
-    point, snapshot = result.get_value(0, 1), result.get_value(0, 2)
+def create(replication: PGconn, source: str) -> int:
+    """Make the slot; returns its consistent point: what commits after it is sent, whole."""
+    command = f'CREATE_REPLICATION_SLOT "{slot_name(source)}" LOGICAL pgoutput NOEXPORT_SNAPSHOT'
+    point = run_replication(replication, command, source).get_value(0, 1)
     assert point is not None
-    assert snapshot is not None
-    return parse_lsn(point.decode()), snapshot.decode()
+    return parse_lsn(point.decode())
 
 
 def drop(connection: Connection, source: str) -> bool:
@@ -106,8 +101,13 @@ def identify(replication: PGconn, source: str) -> System:
     return System(identifier=identifier.decode(), timeline=int(timeline))
 
 
-def start_command(source: str, publications: tuple[str, str], position: str, *, binary: bool) -> str:
-    """START_REPLICATION from ``position``, the stored one: earlier than the slot's is checked before, never assumed."""
+def start_command(source: str, publications: tuple[str, str], position: str, *, version: int, binary: bool) -> str:
+    """START_REPLICATION from ``position``, the stored one: earlier than the slot's is checked before, never assumed.
+
+    ``version``: the server's, as server_version_num. Two-phase decoding stays off in all protocols: what was sent at
+    PREPARE is never sent again, so a prepared transaction comes with its COMMIT PREPARED.
+    """
     listed = ",".join(f'"{name}"' for name in publications)
-    options = [f"proto_version '1', publication_names '{listed}'"] + ["binary 'true'"] * binary
+    protocol = 4 if version >= 160_000 else 3 if version >= 150_000 else 2
+    options = [f"proto_version '{protocol}', publication_names '{listed}', streaming 'on'"] + ["binary 'true'"] * binary
     return f'START_REPLICATION SLOT "{slot_name(source)}" LOGICAL {position} ({", ".join(options)})'

@@ -7,15 +7,21 @@ from typing import Any
 
 import psycopg
 from psycopg.pq.abc import PGconn
+from sqlalchemy import Connection as CatalogConnection
 
+from headwater import failpoint
+from headwater.catalog.catalog import put_setting
+from headwater.catalog.records import CommitInfo
 from headwater.config import SourceConfig
 from headwater.errors import SourceNotReady
 from headwater.log import Log
-from headwater_connectors.postgres import catalog, check, publication, session, slot
+from headwater.log.staging import kept, release
+from headwater_connectors.postgres import catalog, check, publication, session, slot, verification
+from headwater_connectors.postgres.batch import TRANSACTIONS
 from headwater_connectors.postgres.catalog import TableInfo
-from headwater_connectors.postgres.decoder import TRANSACTIONS
 from headwater_connectors.postgres.gap import forget_system
-from headwater_connectors.postgres.initial_copy import copy_tables
+from headwater_connectors.postgres.known import load, setting
+from headwater_connectors.postgres.tables import Tables
 
 
 def owner_name(source: str) -> str:
@@ -31,20 +37,9 @@ class PostgresSource:
     """The kind ``postgres`` of the entry-point group ``headwater.source``."""
 
     def current_end(self, dsn: str) -> str:
-        """The LSN that everything committed until now lies before.
-
-        pg_current_wal_insert_lsn, because pg_current_wal_lsn lags with synchronous_commit = off. Where it points
-        just behind a page's header it means that page's start, which is as far as the stream can get.
-        """
+        """The LSN that everything committed until now lies before (see ``catalog.current_end``)."""
         with session.connect(dsn, "status") as connection:
-            row = connection.execute(
-                "SELECT pg_current_wal_insert_lsn()::text, current_setting('wal_block_size')::int,"
-                " (SELECT setting::int8 FROM pg_settings WHERE name = 'wal_segment_size')"
-            ).fetchone()
-        assert row is not None
-        lsn, block, segment = catalog.parse_lsn(row[0]), row[1], row[2]
-        header = 40 if lsn % segment < block else 24
-        return catalog.format_lsn(lsn - header if lsn % block == header else lsn)
+            return catalog.format_lsn(catalog.current_end(connection))
 
     def describe(self, dsn: str) -> list[dict[str, Any]]:
         """Tables with their estimated rows, bytes, key columns and replica identity."""
@@ -65,6 +60,10 @@ class PostgresSource:
         with session.connect(dsn, "init") as connection:
             return check.server(connection)
 
+    def verify(self, source: SourceConfig, log: Log, on_table: Callable[[str], None]) -> list[verification.Verified]:
+        """Every captured table compared with the server at one position (see ``verification``)."""
+        return verification.verify(source, log, on_table)
+
 
 def prepare(source: SourceConfig, connection: session.Connection) -> list[TableInfo]:
     """Make the publications if they are missing; the tables that are published. Raises SourceNotReady."""
@@ -83,40 +82,26 @@ def prepare(source: SourceConfig, connection: session.Connection) -> list[TableI
     return catalog.tables(connection, oids=both[0].members | both[1].members)
 
 
-def copy_source(
-    source: SourceConfig,
-    log: Log,
-    epoch: int,
-    connection: session.Connection,
-    replication: PGconn,
-    progress: Callable[[str, int], None],
-) -> None:
-    """Publications, slot, topics and every table's rows: the source's first commit."""
-    slot.drop(connection, source.name)  # one without a stored position is left over from a copy that did not end
-    tables = prepare(source, connection)
-    if not tables:
+def begin(source: SourceConfig, log: Log, epoch: int, connection: session.Connection, replication: PGconn) -> None:
+    """Publications, slot, and the source's first commit: its tables wait in pending until they are copied."""
+    slot.drop(connection, source.name)  # one without a stored position is left over from a start that did not end
+    published = prepare(source, connection)
+    if not published:
         raise SourceNotReady(
             f"no table matches {', '.join(source.tables)}",
             where=f"source {source.name}",
             todo=f"Mend `tables` in headwater.toml, then run `headwater source drop {source.name}` and try again.",
         )
-    known = catalog.known_types(connection)
-    point, snapshot = slot.create(replication, source.name)
+    tables = Tables(log, source.name, connection)
+    point = slot.create(replication, source.name)
+    failpoint.hit("source.begin:before")
     with log.transaction(producer=owner_name(source.name), epoch=epoch, expected_position=None) as transaction:
         transaction.create_topic(
             transactions_topic(source.name), "transactions", TRANSACTIONS, source=source.name,
             description="The source's transactions: one row for each that changed a captured table.",
         )  # fmt: skip
-        for table in tables:
-            transaction.create_topic(
-                catalog.topic_name(source.name, table.namespace, table.name),
-                table.kind,
-                catalog.schema_of(table, known),
-                partitions=source.table_config(table.full_name).partitions,
-                source=source.name,
-                description=table.description,
-            )
-        copy_tables(connection, transaction, source.name, tables, known, snapshot, point, progress)
+        for table in published:
+            tables.create(transaction, table)
         transaction.position = catalog.format_lsn(point)
         transaction.commit()
 
@@ -133,10 +118,19 @@ def drop(source: SourceConfig, log: Log, epoch: int, connection: session.Connect
 def forget_topics(name: str, log: Log, epoch: int) -> None:
     producer = owner_name(name)
     topics = [topic.name for topic in log.topics(hidden=True) if topic.source == name]
+    records = [setting(name, oid) for oid in load(log, name)]
+    pieces = [piece.name for oid, known in load(log, name).items() for piece in kept(log, f"copy:{known.copy}:")]
+
+    def forget(catalog_connection: CatalogConnection, _: CommitInfo) -> None:
+        release(catalog_connection, pieces, log.clock.now_us(), published=False)
+        for record in records:
+            put_setting(catalog_connection, record, None)
+
     if topics:
         expected = log.producer(producer).position
         with log.transaction(producer=producer, epoch=epoch, expected_position=expected) as transaction:
             for topic in topics:
                 transaction.drop_topic(topic)
+            transaction.inside(forget)
             transaction.commit()
     log.forget_producer(producer)

@@ -27,7 +27,12 @@ def server() -> Iterator[str]:
     if given:
         yield given
         return
-    settings = {"max_replication_slots": "50", "max_wal_senders": "50", "max_connections": "200"}
+    settings = {
+        "max_replication_slots": "50",
+        "max_wal_senders": "50",
+        "max_connections": "200",
+        "max_prepared_transactions": "10",
+    }
     with EmbeddedPostgres(fsync=False, settings=settings) as embedded:
         yield embedded.dsn()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -22,6 +23,20 @@ KEEPALIVE = struct.Struct(">cQqB")
 HEADER = FRAME + XLOG_DATA.size
 """Bytes before each message."""
 _COMMIT, _KEEPALIVE = ord("C"), ord("k")
+
+
+class Part(Protocol):
+    """Messages in stream order: a chunk, or what ``load`` makes one. ``size`` in bytes, of which ``held`` in memory."""
+
+    @property
+    def lengths(self) -> Int64s: ...
+    @property
+    def whole(self) -> int: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def held(self) -> int: ...
+    def load(self) -> Chunk: ...
 
 
 @dataclass(frozen=True)
@@ -41,6 +56,13 @@ class Chunk:
     @property
     def size(self) -> int:
         return len(self.data)
+
+    @property
+    def held(self) -> int:
+        return len(self.data)
+
+    def load(self) -> Chunk:
+        return self
 
     def split(self, count: int) -> tuple[Chunk, Chunk]:
         """The first ``count`` messages, and the others (which hold no commit)."""
@@ -73,9 +95,9 @@ def received(block: Block) -> Iterator[Chunk | Idle]:
         low = place + 1
 
 
-def pieces(chunks: Sequence[Chunk], size: int) -> Iterator[list[Chunk]]:
+def pieces(chunks: Sequence[Part], size: int) -> Iterator[list[Part]]:
     """The chunks in order, in runs of at least ``size`` bytes (the last one: what is left)."""
-    piece: list[Chunk] = []
+    piece: list[Part] = []
     held = 0
     for chunk in chunks:
         piece.append(chunk)
@@ -91,7 +113,7 @@ class Pending:
     """Received and not yet decoded. Takes come at transaction boundaries unless asked otherwise."""
 
     def __init__(self) -> None:
-        self._chunks: list[Chunk] = []
+        self._chunks: list[Part] = []
         self._whole = 0
         self.size = 0
         self.messages = 0
@@ -101,30 +123,31 @@ class Pending:
         """Whether a source transaction ends in here."""
         return self._whole > 0
 
-    def add(self, chunk: Chunk) -> None:
+    def add(self, chunk: Part) -> None:
         self._chunks.append(chunk)
-        self.size += chunk.size
+        self.size += chunk.held
         self.messages += len(chunk.lengths)
         if chunk.whole:
             self._whole = len(self._chunks)
 
-    def take_whole(self) -> list[Chunk]:
+    def take_whole(self) -> list[Part]:
         """Everything up to the end of the last whole transaction; what follows stays."""
         taken, rest = self._chunks[: self._whole], self._chunks[self._whole :]
-        if taken and taken[-1].whole < len(taken[-1].lengths):
-            taken[-1], tail = taken[-1].split(taken[-1].whole)
+        last = taken[-1] if taken else None
+        if isinstance(last, Chunk) and last.whole < len(last.lengths):
+            taken[-1], tail = last.split(last.whole)
             rest.insert(0, tail)
         self._reset(rest)
         return taken
 
-    def take_all(self) -> list[Chunk]:
+    def take_all(self) -> list[Part]:
         """Everything, in the middle of a transaction: for one too large to be held in memory."""
         taken = self._chunks
         self._reset([])
         return taken
 
-    def _reset(self, chunks: list[Chunk]) -> None:
+    def _reset(self, chunks: list[Part]) -> None:
         self._chunks = chunks
         self._whole = 0
-        self.size = sum(chunk.size for chunk in chunks)
+        self.size = sum(chunk.held for chunk in chunks)
         self.messages = sum(len(chunk.lengths) for chunk in chunks)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,6 +12,7 @@ from headwater.cli.options import JsonOption, ProjectOption
 from headwater.cli.progress import bytes_bar
 
 if TYPE_CHECKING:
+    from headwater.config import Project
     from headwater.log.verify import Report
 
 FINDINGS_SHOWN = 20
@@ -25,9 +27,15 @@ def verify(
     chain: Annotated[
         bool, typer.Option("--chain", help="Also recompute the hash chain, and compare it with `chain_witness`.")
     ] = False,
+    source: Annotated[
+        bool, typer.Option("--source", help="Instead compare every captured table with its source, row for row.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Check that commits and offsets have no gap and every file is there; with --deep, that no byte changed.
+
+    With --source every captured table is compared with its source at one position, by check sums of key ranges
+    and, where those differ, row by row; capture has to run, or to have caught up.
 
     Partitions with damaged records are put in quarantine, and leave it once their bytes are right again. Exits 1
     when anything is wrong. Runs beside everything else.
@@ -37,6 +45,8 @@ def verify(
     from headwater.log.verify import verify as check
 
     found = load(project)
+    if source:
+        raise typer.Exit(_verify_sources(found, as_json=as_json))
     with open_log(found.lake_dir) as log:
         with bytes_bar("verifying") as progress:
             report = check(log, deep=deep, on_progress=progress)
@@ -58,6 +68,37 @@ def verify(
         if len(findings) > FINDINGS_SHOWN:
             typer.echo(f"... and {len(findings) - FINDINGS_SHOWN:,} more: --json has all of them")
     raise typer.Exit(1 if findings else 0)
+
+
+def _verify_sources(project: Project, *, as_json: bool) -> int:
+    """Compare every source's tables with it; the exit code: 1 when a row differs."""
+    from headwater.cli.progress import status_line
+    from headwater.log import open_log
+    from headwater.service.caught_up import require_dsn, source_kind
+
+    found: dict[str, list[dict[str, Any]]] = {}
+    with open_log(project.lake_dir) as log, status_line() as say:
+        for name, config in project.sources.items():
+            require_dsn(config)
+            found[name] = [asdict(each) for each in source_kind(config.kind).verify(config, log, say)]
+    differences = sum(each["differences"] for tables in found.values() for each in tables)
+    if as_json:
+        typer.echo(json.dumps({"ok": differences == 0, "sources": found}, indent=2))
+        return 1 if differences else 0
+    for tables in found.values():
+        for each in tables:
+            typer.echo(_compared(each))
+            for row in each["examples"]:
+                typer.echo(f"    {row}")
+    typer.echo(f"{differences or 'no'} differences")
+    return 1 if differences else 0
+
+
+def _compared(found: dict[str, Any]) -> str:
+    if found["skipped"]:
+        return f"{found['table']}: not compared, {found['skipped']}"
+    changing = f", {found['changing']:,} changed meanwhile and were left out" if found["changing"] else ""
+    return f"{found['table']}: {found['rows']:,} rows, {found['differences'] or 'no'} differences{changing}"
 
 
 def _facts(report: Report) -> dict[str, int]:

@@ -108,6 +108,8 @@ def _source(log: Log, name: str, row: LiveRow | None) -> dict[str, Any]:
         "name": name,
         "state": state,
         "error": stats.get("error"),
+        "copying": stats.get("copying"),
+        "copy": stats.get("copy"),
         "position": producer.position,
         "confirmed_lsn": stats.get("confirmed_lsn") or producer.confirmed or producer.position,
         "received_lsn": stats.get("received_lsn"),

@@ -6,7 +6,7 @@ reached its end, and the views stand at an input commit that holds all of it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import entry_points
 from typing import Any, Protocol
 
@@ -44,6 +44,10 @@ class SourceKind(Protocol):
     def check(self, dsn: str) -> Sequence[Finding]:
         """What the server lacks, with the SQL that mends it."""
 
+    def verify(self, source: SourceConfig, log: Log, on_table: Callable[[str], None]) -> Sequence[Any]:
+        """Every captured table compared with the source at one position: dataclasses with at least ``table``, ``rows``,
+        ``differences``, ``changing`` (rows left out), ``examples`` and ``skipped`` (why it was not compared)."""
+
 
 def source_kind(kind: str) -> SourceKind:
     """The object for a ``kind`` in headwater.toml. Raises ConfigError listing the installed kinds."""
@@ -57,13 +61,22 @@ def source_kind(kind: str) -> SourceKind:
 
 def ends(project: Project) -> dict[str, str]:
     """The current end of every declared source. Raises SourceUnreachable."""
-    return {name: source_kind(each.kind).current_end(_dsn(each)) for name, each in project.sources.items()}
+    return {name: source_kind(each.kind).current_end(require_dsn(each)) for name, each in project.sources.items()}
 
 
 def reached(log: Log, name: str, end: str) -> bool:
     """Whether the log durably holds everything of the source before ``end``."""
     state = log.producer(SOURCE_PREFIX + name)
-    return any(parse_lsn(each) >= parse_lsn(end) for each in (state.position, state.confirmed) if each)
+    durable = [parse_lsn(each) for each in (state.position, state.confirmed) if each]
+    return max(durable, default=-1) >= parse_lsn(end) and _copied(log, name)
+
+
+def _copied(log: Log, name: str) -> bool:
+    """Whether every table of the source has appeared, as far as its capture knows."""
+    if any(topic.hidden and topic.source == name for topic in log.topics(hidden=True)):
+        return False
+    row = log.live.read().get(SOURCE_PREFIX + name)
+    return row is None or row.stats.get("copying", 0) == 0
 
 
 def views_reached(log: Log, commit: int) -> bool:
@@ -107,7 +120,7 @@ class CaughtUp:
         return {each.name: each.reason for each in self._log.views() if each.state in ("paused", "failed")}
 
 
-def _dsn(source: SourceConfig) -> str:
+def require_dsn(source: SourceConfig) -> str:
     if not source.dsn:
         raise ConfigError(
             f"source {source.name} has no dsn",

@@ -1,0 +1,139 @@
+"""A batch of pgoutput messages in one buffer, and which source transaction each of them belongs to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from headwater import record
+from headwater.schema import Schema
+from headwater_connectors.postgres.cells import PAD, Bytes, Int64s, read
+from headwater_connectors.postgres.snapshot import widen
+from headwater_connectors.postgres.temporal import MICROS_2000
+from headwater_connectors.postgres.transactions import HEADER, XLOG_DATA, Chunk
+
+BEGIN, COMMIT, INSERT, UPDATE, DELETE, TRUNCATE, RELATION = b"BCIUDTR"
+
+TRANSACTIONS = Schema.of(
+    {
+        "xid": "BIGINT",
+        "begin_lsn": "BIGINT",
+        "commit_lsn": "BIGINT",
+        "committed_at": "TIMESTAMP WITH TIME ZONE",
+        "rows": "BIGINT",
+    }
+)
+"""``<source>.transactions``: one row per source transaction that changed a captured table."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Raw messages, headers included, in one padded buffer; ``start`` are the messages' type bytes."""
+
+    buffer: Bytes
+    start: Int64s
+    end: Int64s
+
+    @classmethod
+    def of(cls, chunks: Sequence[Chunk]) -> Batch:
+        buffer = np.concatenate([np.frombuffer(data, np.uint8) for data in (*(chunk.data for chunk in chunks), PAD)])
+        ends = np.cumsum(np.concatenate([chunk.lengths for chunk in chunks]))
+        starts = np.concatenate((np.zeros(1, np.int64), ends[:-1])) + HEADER
+        return cls(buffer, starts, ends)
+
+    def message(self, place: int) -> bytes:
+        return self.buffer[self.start[place] : self.end[place]].tobytes()
+
+
+@dataclass
+class Open:
+    """A source transaction whose begin is in an earlier batch than its commit."""
+
+    lsn: int
+    begin_lsn: int
+    xid: int
+    committed_at: int
+    changes: int
+
+
+@dataclass(frozen=True)
+class Context:
+    """Per message: which transaction, and how many changes came before; per transaction: its begin's fields.
+
+    Transaction 0 is the one left open by the batch before.
+    """
+
+    transaction: Int64s
+    running: Int64s
+    lsn: Int64s
+    begin_lsn: Int64s
+    xid: Int64s
+    committed_at: Int64s
+    before: Int64s
+    position: int
+
+    @classmethod
+    def of(cls, batch: Batch, kinds: Bytes, left: Open | None, near: int) -> Context:
+        begins = kinds == BEGIN
+        change = (kinds == INSERT) | (kinds == UPDATE) | (kinds == DELETE) | (kinds == TRUNCATE)
+        running = np.cumsum(change)
+        at = batch.start[begins]
+        left = left or Open(0, 0, 0, 0, 0)
+        commits = np.flatnonzero(kinds == COMMIT)
+        end_lsn = int(read(batch.buffer, "i8", batch.start[commits[-1:]] + 10)[0]) if len(commits) else 0
+        return cls(
+            np.cumsum(begins),
+            running,
+            _after(left.lsn, read(batch.buffer, "i8", at + 1)),
+            _after(left.begin_lsn, read(batch.buffer, "i8", at - XLOG_DATA.size + 1)),
+            _after(left.xid, widen(read(batch.buffer, "u4", at + 17).astype(np.int64), near)),
+            _after(left.committed_at, read(batch.buffer, "i8", at + 9) + MICROS_2000),
+            _after(-left.changes, running[begins]),
+            end_lsn,
+        )
+
+    def metadata(self, places: Int64s) -> dict[str, pa.Array]:
+        of = self.transaction[places]
+        return {
+            record.COMMITTED_AT: _utc(self.committed_at[of]),
+            record.LSN: pa.array(self.lsn[of]),
+            record.XID: pa.array(self.xid[of]),
+            record.SEQ: pa.array(self.running[places] - self.before[of]),
+        }
+
+    def transactions(self, kinds: Bytes) -> pa.Table:
+        """One row per transaction that commits in the batch (schema: ``TRANSACTIONS``)."""
+        places = np.flatnonzero(kinds == COMMIT)
+        of = self.transaction[places]
+        return pa.table(
+            {
+                "xid": pa.array(self.xid[of]),
+                "begin_lsn": pa.array(self.begin_lsn[of]),
+                "commit_lsn": pa.array(self.lsn[of]),
+                "committed_at": _utc(self.committed_at[of]),
+                "rows": pa.array(self.running[places] - self.before[of]),
+            }
+        )
+
+    def still_open(self, kinds: Bytes) -> Open | None:
+        ends = np.flatnonzero((kinds == BEGIN) | (kinds == COMMIT))
+        last = self.transaction[-1]
+        if (len(ends) and kinds[ends[-1]] == COMMIT) or (not len(ends) and self.lsn[0] == 0):
+            return None
+        changes = int(self.running[-1] - self.before[last])
+        fields = (self.lsn, self.begin_lsn, self.xid, self.committed_at)
+        lsn, begin_lsn, xid, committed_at = (int(field[last]) for field in fields)
+        return Open(lsn, begin_lsn, xid, committed_at, changes)
+
+
+def _after(first: int, rest: npt.NDArray[Any]) -> Int64s:
+    return np.concatenate((np.array([first], np.int64), rest.astype(np.int64)))
+
+
+def _utc(micros: Int64s) -> pa.Array:
+    return pa.array(micros).view(pa.timestamp("us", tz="UTC"))

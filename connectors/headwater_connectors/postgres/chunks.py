@@ -1,0 +1,211 @@
+"""Chunks of a table: ranges of its pages, each read in a short transaction of its own.
+
+A chunk's transaction takes ACCESS SHARE with a short wait, makes sure that the table is still the one that was
+planned (its file and its columns, looked at after the lock), notes its snapshot, reads and commits: nobody waits
+for us longer than one chunk takes, and the copier cancels even that when somebody does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import psycopg
+import pyarrow as pa
+from psycopg import sql
+
+from headwater import record
+from headwater_connectors.postgres import catalog
+from headwater_connectors.postgres.catalog import TableInfo, column_types, log_names
+from headwater_connectors.postgres.cells import Int64s, walk_copy
+from headwater_connectors.postgres.columns import ColumnType, TypeInfo
+from headwater_connectors.postgres.copy_stream import rows_of
+from headwater_connectors.postgres.known import Known, of_table
+from headwater_connectors.postgres.publication import LOCK_TIMEOUT
+from headwater_connectors.postgres.rows import raw
+from headwater_connectors.postgres.session import Connection, promises_no_encoding
+from headwater_connectors.postgres.snapshot import Snapshot
+
+CHUNK_PAGES = 8_192
+"""64 MB of a table: read within a second, and little to read again after a crash."""
+PAGES_MIN = 64
+"""A chunk that somebody waited for is read again in halves, down to so many pages."""
+
+
+_GONE = (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn, psycopg.errors.InvalidSchemaName)
+
+
+class TableMoved(Exception):
+    """The table is not the planned one any more: its file or its columns are others."""
+
+
+class Waited(Exception):
+    """Somebody waited for our lock, or we for theirs; to be tried again."""
+
+
+@dataclass(frozen=True, order=True)
+class Chunk:
+    """Pages [low, high) of a part; ``high`` is None for all that there are from ``low`` on, new ones included."""
+
+    part: int
+    low: int
+    high: int | None
+
+    @property
+    def name(self) -> str:
+        return f"{self.part}-{self.low}"
+
+    @property
+    def pages(self) -> int:
+        return CHUNK_PAGES if self.high is None else self.high - self.low
+
+    def halves(self) -> tuple[Chunk, ...]:
+        """The same pages in two chunks; the chunk alone when it is small, or has no end."""
+        if self.pages <= PAGES_MIN:
+            return (self,)
+        middle = self.low + self.pages // 2
+        return replace(self, high=middle), replace(self, low=middle)
+
+
+def plan(table: TableInfo) -> list[Chunk]:
+    """Chunks that cover every part of the table, whatever it grows by meanwhile."""
+    return [
+        Chunk(part.oid, low, low + CHUNK_PAGES if low + CHUNK_PAGES < part.pages else None)
+        for part in table.parts
+        for low in range(0, max(part.pages, 1), CHUNK_PAGES)
+    ]
+
+
+def left(chunks: Sequence[Chunk], done: Sequence[Chunk]) -> list[Chunk]:
+    """What of the planned chunks the done ones, each a planned one or a part of it, do not cover."""
+    missing = []
+    for chunk in chunks:
+        inside = sorted(
+            each
+            for each in done
+            if each.part == chunk.part
+            and each.low >= chunk.low
+            and (chunk.high is None or (each.high is not None and each.high <= chunk.high))
+        )
+        low: int | None = chunk.low
+        for each in inside:
+            if low is not None and each.low > low:
+                missing.append(replace(chunk, low=low, high=each.low))
+            low = each.high
+        if low is not None and (chunk.high is None or low < chunk.high):
+            missing.append(replace(chunk, low=low))
+    return missing
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Reads rows of one table as records of its topic; ``known`` is what the table must still be."""
+
+    table: TableInfo
+    known: Known
+    types: Mapping[int, TypeInfo]
+
+    def chunk(self, connection: Connection, chunk: Chunk, snapshot: str | None = None) -> Iterator[Snapshot | pa.Table]:
+        """First the snapshot that is read, then the rows. TableMoved, Waited; the transaction ends with the iterator.
+
+        ``snapshot``: the name of an exported one to read under, instead of a new one.
+        """
+        part = next(each for each in self.table.parts if each.oid == chunk.part)
+        place = sql.SQL("FROM ONLY {} WHERE ctid >= {}").format(
+            sql.Identifier(part.namespace, part.name), sql.Literal(f"({chunk.low},0)")
+        )
+        if chunk.high is not None:
+            place += sql.SQL(" AND ctid < {}").format(sql.Literal(f"({chunk.high},0)"))
+        yield from self._read(connection, part, place if part.filenode else _everything(part), snapshot)
+
+    def keys(self, connection: Connection, values: str, snapshot: str) -> Iterator[pa.Table]:
+        """The rows with one of these keys in a snapshot; ``values``: keys as SQL rows of texts, ``('1'), ('2')``."""
+        whole = replace(self.table.parts[0], oid=self.table.oid, namespace=self.table.namespace, name=self.table.name)
+        columns = [column for number in self.known.key for column in self.table.columns if column.number == number]
+        named = [sql.Identifier(f"c{place}") for place in range(len(columns))]
+        same = sql.SQL(" AND ").join(
+            sql.SQL("t.{} = k.{}::{}").format(sql.Identifier(column.name), name, _verbatim(column.type_name))
+            for name, column in zip(named, columns, strict=True)
+        )
+        place = sql.SQL("FROM {} {} t WHERE EXISTS (SELECT FROM (VALUES {}) AS k({}) WHERE {})").format(
+            sql.SQL("ONLY" if self.table.parts[0].oid == self.table.oid else ""),
+            sql.Identifier(whole.namespace, whole.name),
+            _verbatim(values),
+            sql.SQL(", ").join(named),
+            same,
+        )
+        yield from (each for each in self._read(connection, whole, place, snapshot) if isinstance(each, pa.Table))
+
+    def rows(self, connection: Connection, place: sql.Composable, snapshot: str) -> Iterator[pa.Table]:
+        """The rows of ``place`` (FROM and WHERE) in a snapshot."""
+        whole = replace(self.table.parts[0], oid=self.table.oid, namespace=self.table.namespace, name=self.table.name)
+        yield from (each for each in self._read(connection, whole, place, snapshot) if isinstance(each, pa.Table))
+
+    def _read(
+        self, connection: Connection, part: catalog.Part, place: sql.Composable, snapshot: str | None
+    ) -> Iterator[Snapshot | pa.Table]:
+        kinds, as_bytes = column_types(self.table, self.types), promises_no_encoding(connection)
+        try:
+            with connection.transaction():
+                connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+                if snapshot is not None:
+                    connection.execute(sql.SQL("SET TRANSACTION SNAPSHOT {}").format(sql.Literal(snapshot)))
+                connection.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(sql.Literal(LOCK_TIMEOUT)))
+                lock = sql.SQL("LOCK TABLE ONLY {} IN ACCESS SHARE MODE")
+                connection.execute(lock.format(sql.Identifier(part.namespace, part.name)))
+                yield self._same_table(connection)
+                if as_bytes:
+                    connection.execute("SET LOCAL client_encoding = 'SQL_ASCII'")
+                for data, starts in rows_of(connection, self._copy(place, kinds).as_bytes(connection)):
+                    rows = self._records(data, starts, kinds)
+                    if as_bytes:
+                        rows.validate(full=True)
+                    yield rows
+        except (psycopg.errors.LockNotAvailable, psycopg.errors.QueryCanceled) as error:
+            raise Waited(str(error)) from error
+        except _GONE as error:
+            raise TableMoved(f"{self.table.full_name} is gone or changed: {error}") from error
+
+    def _same_table(self, connection: Connection) -> Snapshot:
+        """The snapshot; TableMoved unless the table, looked at after the lock, is what was planned."""
+        row = connection.execute("SELECT pg_current_snapshot()::text").fetchone()
+        assert row is not None
+        now = catalog.tables(connection, oids=[self.table.oid])
+        planned = of_table(self.table, self.known.topic, self.known)
+        if not now or of_table(now[0], self.known.topic, self.known) != planned:
+            raise TableMoved(f"{self.table.full_name} changed while it was copied")
+        return Snapshot.parse(row[0])
+
+    def _copy(self, place: sql.Composable, kinds: Sequence[ColumnType]) -> sql.Composed:
+        """COPY BINARY; a type without binary decoder is sent as its exact text inside it.
+
+        format('%s') runs the type's output function, which a cast to text does not always (inet, bpchar, boolean).
+        """
+        columns = []
+        for column, kind in zip(self.table.columns, kinds, strict=True):
+            name = sql.Identifier(column.name)
+            text = sql.SQL("CASE num_nonnulls({0}) WHEN 1 THEN format('%s', {0}) END").format(name)
+            columns.append(name if kind.binary else text)
+        listed = sql.SQL(", ").join(columns)
+        return sql.SQL("COPY (SELECT {} {}) TO STDOUT (FORMAT binary)").format(listed, place)
+
+    def _records(self, data: bytes, starts: Int64s, kinds: Sequence[ColumnType]) -> pa.Table:
+        cells = walk_copy(np.frombuffer(data, np.uint8), starts, len(kinds))
+        columns = [(kind.binary or kind.text)(cell) for kind, cell in zip(kinds, cells, strict=True)]
+        names = log_names([column.name for column in self.table.columns])
+        count = len(starts)
+        found = dict(zip(names, (column.values for column in columns), strict=True))
+        found[record.OP] = pa.array(["r"]).take(pa.array(np.zeros(count, np.int8)))
+        if self.known.kind == "multiset":
+            found[record.WEIGHT] = pa.array(np.ones(count, np.int64))
+        return pa.table({**found, **raw(names, columns, np.arange(count))})
+
+
+def _everything(part: catalog.Part) -> sql.Composed:
+    return sql.SQL("FROM ONLY {}").format(sql.Identifier(part.namespace, part.name))
+
+
+def _verbatim(text: str) -> sql.SQL:
+    """SQL that was quoted where it was made: a type's name as the server writes it, or literals."""
+    return sql.SQL(text)

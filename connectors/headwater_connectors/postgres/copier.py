@@ -1,0 +1,192 @@
+"""Copies tables beside the stream: threads, connections, and a watcher that lets nobody wait for us.
+
+Belongs to one session of the capture. What a copy has read so far is kept in the log, so the next session's copier
+goes on from there.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+
+import psycopg
+
+from headwater import logs
+from headwater.catalog.records import Topic
+from headwater.config import SourceConfig
+from headwater.errors import HeadwaterError
+from headwater.log import Log
+from headwater_connectors.postgres import catalog, session
+from headwater_connectors.postgres.chunks import TableMoved
+from headwater_connectors.postgres.copying import Copied, Copying, Progress, Stopped
+from headwater_connectors.postgres.known import Known
+
+TABLES_AT_ONCE = 4
+"""Small tables are mostly round trips: four of them hide each other's."""
+READERS = 2
+"""Chunks read at once: each is a server process and a decoder."""
+WAITED_MS = 200
+"""Who has waited so long for a lock of ours gets it: the statement that holds it is cancelled."""
+WATCH_SECONDS = 0.05
+STREAM_SECONDS = 0.005
+
+_WAITING = """
+SELECT DISTINCT holder.pid FROM pg_locks w, LATERAL unnest(pg_blocking_pids(w.pid)) AS holder(pid)
+WHERE NOT w.granted AND w.locktype = 'relation' AND holder.pid = ANY (%s)
+    AND w.waitstart < clock_timestamp() - %s * interval '1 millisecond'
+"""
+_log = logs.logger("copy")
+
+Outcome = tuple[Known, Copied | TableMoved | HeadwaterError]
+
+
+class Copier:
+    """``start`` copies; ``outcomes`` says what became of them; ``reached`` tells how far the stream is committed."""
+
+    def __init__(self, config: SourceConfig, log: Log) -> None:
+        self.config = config
+        self.source = config.name
+        self.log = log
+        self.readers = ThreadPoolExecutor(READERS, "read")
+        self._tables = ThreadPoolExecutor(TABLES_AT_ONCE, "copy")
+        self._running: dict[int, Copying] = {}
+        self._outcomes: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
+        self._stop = threading.Event()
+        self._position = 0
+        self.awaited = 0
+        """The LSN that a copy waits for, or has waited for."""
+        self._free: queue.SimpleQueue[session.Connection] = queue.SimpleQueue()
+        self._reading: set[int] = set()
+        self._watcher = threading.Thread(target=self._watch, name=f"watch-{self.source}", daemon=True)
+        self._watcher.start()
+
+    # ---- for the capture
+
+    def start(self, known: Known, pending: Topic, shown: Topic | None) -> None:
+        copying = Copying(self, known, pending, shown)
+        self._running[known.oid] = copying
+        self._tables.submit(self._run, copying)
+
+    def outcomes(self) -> Iterator[Outcome]:
+        """What ended since the last call."""
+        while True:
+            try:
+                known, outcome = self._outcomes.get_nowait()
+            except queue.Empty:
+                return
+            if known.oid in self._running and self._running[known.oid].known.copy == known.copy:
+                del self._running[known.oid]
+            yield known, outcome
+
+    def reached(self, position: int) -> None:
+        """Everything that the server wrote before this LSN is committed."""
+        self._position = position
+
+    def copies(self, copy: str) -> bool:
+        """Whether the copy of this id runs, or ended and was not asked about yet."""
+        return any(copying.known.copy == copy for copying in self._running.values())
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is being copied, and no outcome waits."""
+        return not self._running
+
+    def progress(self) -> list[Progress]:
+        return [copying.progress for copying in list(self._running.values())]
+
+    def close(self) -> None:
+        self._stop.set()
+        self._tables.shutdown(cancel_futures=True)
+        self.readers.shutdown(cancel_futures=True)
+        self._watcher.join()
+        with suppress(queue.Empty):
+            while True:
+                self._free.get_nowait().close()
+
+    # ---- for the copies
+
+    def partitions(self, known: Known) -> int:
+        return self.config.table_config(known.full_name).partitions
+
+    @contextmanager
+    def connection(self) -> Iterator[session.Connection]:
+        """A connection of the caller's own; what it reads is watched, and cancelled when somebody waits."""
+        self.check()
+        try:
+            connection = self._free.get_nowait()
+        except queue.Empty:
+            connection = session.connect(self.config.dsn, self.source)
+        self._reading.add(connection.info.backend_pid)
+        try:
+            yield connection
+        except BaseException:
+            if not connection.closed and connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
+                connection.close()
+            raise
+        finally:
+            self._reading.discard(connection.info.backend_pid if not connection.closed else 0)
+            if not connection.closed:
+                self._free.put(connection)
+
+    def await_stream(self) -> None:
+        """Until everything that the server has written by now is committed in the log."""
+        with self.connection() as connection:
+            end = catalog.current_end(connection)
+            with suppress(psycopg.Error):  # only to have the end sent at once; a standby cannot
+                connection.execute("SELECT pg_logical_emit_message(false, 'headwater.heartbeat', '')")
+        self.awaited = max(self.awaited, end)
+        while self._position < end:
+            self.pause(STREAM_SECONDS)
+
+    def pause(self, seconds: float) -> None:
+        if self._stop.wait(seconds):
+            raise Stopped
+
+    def check(self) -> None:
+        if self._stop.is_set():
+            raise Stopped
+
+    # ---- threads
+
+    def _run(self, copying: Copying) -> None:
+        outcome: Copied | TableMoved | HeadwaterError
+        try:
+            began = time.monotonic()
+            outcome = copying.run()
+            took = time.monotonic() - began
+            _log.info("copied %s: %d rows in %.1f s", copying.known.full_name, copying.progress.rows, took)
+        except Stopped:
+            return
+        except TableMoved as moved:
+            outcome = moved
+        except psycopg.Error as error:
+            outcome = session.translate(error, self.source)
+        except HeadwaterError as error:
+            outcome = error
+        except Exception as error:  # noqa: BLE001 -- of one table, which says so; the others go on
+            if self._stop.is_set():  # a pool that is shut down takes no more
+                return
+            _log.exception("the copy of %s failed", copying.known.full_name)
+            outcome = HeadwaterError(f"{type(error).__name__}: {error}", where=copying.known.full_name)
+        self._outcomes.put((copying.known, outcome))
+
+    def _watch(self) -> None:
+        """Cancel what reads while somebody has waited for one of its locks."""
+        connection: session.Connection | None = None
+        while not self._stop.wait(WATCH_SECONDS):
+            reading = list(self._reading)
+            if not reading:
+                continue
+            try:
+                connection = connection or session.connect(self.config.dsn, self.source)
+                for (pid,) in connection.execute(_WAITING, [reading, WAITED_MS]).fetchall():
+                    connection.execute("SELECT pg_cancel_backend(%s)", [pid])
+            except (psycopg.Error, HeadwaterError) as error:
+                _log.warning("cannot look for statements that wait for a copy: %s", error)
+                connection = None
+        if connection is not None:
+            connection.close()

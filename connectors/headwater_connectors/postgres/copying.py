@@ -1,0 +1,322 @@
+"""The copy of one table, from its first chunk to the rows that appear in one commit.
+
+    changes since before the first chunk ──────────────▶ pending (hidden topic, by the capture)
+    chunk, chunk, ...  each under a snapshot of its own ─▶ kept pieces
+    S: a snapshot after the last chunk    W: the WAL's end after S
+    once the stream has passed W:   chunks less K, K read again under S, then what S does not see of pending
+
+Exactly the table's rows at the commit in which they appear, whatever happened meanwhile: a row that moves between
+two chunks, a commit that is streamed before snapshots see it, a change of a key are all in K (architecture 6).
+A crash loses the chunk that was being read; a lost S costs a new S. A table of one chunk, one without a key and one
+that changes faster than it is read are copied under one snapshot, which is then S, and begin again when it is lost.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from headwater import failpoint, logs
+from headwater.catalog.records import Topic
+from headwater.log import topics
+from headwater.log.staging import Kept, Staging, kept, release, tables_of
+from headwater_connectors.postgres import catalog, chunks
+from headwater_connectors.postgres.chunks import Chunk, Reader, TableMoved, Waited
+from headwater_connectors.postgres.difference import Difference
+from headwater_connectors.postgres.known import Known
+from headwater_connectors.postgres.pending import Pending, workbench
+from headwater_connectors.postgres.session import Connection
+from headwater_connectors.postgres.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from headwater_connectors.postgres.copier import Copier
+
+READ_AGAIN_FRACTION = 0.1
+READ_AGAIN_MIN = 50_000
+"""A table of which more keys than this share, and this many, changed meanwhile is copied under one snapshot."""
+WAIT_SECONDS = 0.05
+
+_log = logs.logger("copy")
+
+
+class Stopped(Exception):
+    """The capture ends; what is kept waits for the next one."""
+
+
+class _TooFast(Exception):
+    """More keys changed while the chunks were read than it pays to read again."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Copied:
+    """A table ready to appear: ``pieces`` are adopted in order, then pending's records after commit ``upto`` follow."""
+
+    known: Known
+    topic: Topic
+    pieces: tuple[Kept, ...]
+    upto: int
+
+
+@dataclass
+class Progress:
+    """Of one table's copy; ``pages`` of ``all_pages`` are read."""
+
+    table: str
+    rows: int = 0
+    pages: int = 0
+    all_pages: int = 0
+    phase: str = "waiting"
+    began: float = field(default_factory=time.monotonic)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __str__(self) -> str:
+        """``public.orders: reading 45 %, 1,234,567 rows, 12 s left``"""
+        if self.phase != "reading" or not self.pages:
+            return f"{self.table}: {self.phase}"
+        share = min(1.0, self.pages / max(1, self.all_pages))
+        left = (time.monotonic() - self.began) * (1 - share) / share
+        return f"{self.table}: reading {share:.0%}, {self.rows:,} rows, {left:.0f} s left"
+
+    def add(self, rows: int, pages: int) -> None:
+        with self.lock:
+            self.rows += rows
+            self.pages += pages
+
+
+class Copying:
+    """``run`` in a thread; ``topic`` is the pending topic, whose schema is the copied table's."""
+
+    def __init__(self, copier: Copier, known: Known, pending: Topic, shown: Topic | None) -> None:
+        self.copier = copier
+        self.known = known
+        self.pending = pending
+        self.progress = Progress(known.full_name)
+        self.topic = self._destination(pending, shown)
+
+    def run(self) -> Copied:
+        """Raises TableMoved when the table is another one now, Stopped, and SourceUnreachable (to be run again)."""
+        with self.copier.connection() as connection:
+            reader = self._reader(connection)
+            whole = self._held_whole(reader.table)
+            self._await_writers(connection, whole=whole)
+            if whole:
+                return self._whole(reader)
+            try:
+                return self._by_chunks(reader)
+            except _TooFast:
+                _log.info("%s changes faster than it is copied: one snapshot", self.known.full_name)
+                return self._whole(reader)
+
+    # ---- what is copied
+
+    def _destination(self, pending: Topic, shown: Topic | None) -> Topic:
+        """The topic that the copied rows are written for, as it will be in the commit in which they appear."""
+        if shown is None or self.known.replaces:
+            new = topics.new(
+                self.known.topic, pending.kind, pending.schema, self.copier.partitions(self.known), self.copier.source,
+                "", pending.settings,
+            )  # fmt: skip
+            return replace(new, description=pending.description)
+        version = shown.schema_version + (pending.schema != shown.schema)
+        return replace(shown, schema=pending.schema, schema_version=version)
+
+    @property
+    def _compares(self) -> bool:
+        return bool(self.known.shown) and not self.known.replaces
+
+    def _reader(self, connection: Connection) -> Reader:
+        found = catalog.tables(connection, oids=[self.known.oid])
+        if not found:
+            raise TableMoved(f"{self.known.full_name} is gone")
+        self.progress.all_pages = sum(part.pages for part in found[0].parts)
+        return Reader(found[0], self.known, catalog.known_types(connection))
+
+    def _held_whole(self, table: catalog.TableInfo) -> bool:
+        return self.known.kind != "table" or len(chunks.plan(table)) == 1
+
+    def _await_writers(self, connection: Connection, *, whole: bool) -> None:
+        """Until every transaction has ended that ran when the table's changes began to be sent.
+
+        What such a one wrote before is in no stream, so every chunk must see it.
+        """
+        name = self._name("begun")
+        now = begun = _snapshot(connection)
+        if not whole:  # chunks are kept over a crash, so what they had to see is, too
+            found = kept(self.copier.log, name) or [Staging(self.copier.log).keep(name, {"snapshot": str(now)})]
+            begun = Snapshot.parse(found[0].facts["snapshot"])
+        self.progress.phase = "waiting for transactions that were open"
+        while not begun.ended_since(now):
+            self.copier.pause(WAIT_SECONDS)
+            now = _snapshot(connection)
+
+    # ---- reading
+
+    def _whole(self, reader: Reader) -> Copied:
+        """Every chunk under one snapshot, which is S."""
+        self._forget("")
+        planned = chunks.plan(reader.table)
+        with self._exported() as (snapshot, name):
+            pieces = self._read_all(reader, planned, name)
+        return self._finish(reader, pieces, snapshot, None)
+
+    def _by_chunks(self, reader: Reader) -> Copied:
+        """Chunks that a crash keeps. Raises _TooFast."""
+        self._forget("whole-")
+        name = self._name("plan")
+        found = kept(self.copier.log, name)
+        if not found:
+            planned = [[c.part, c.low, c.high] for c in chunks.plan(reader.table)]
+            found = [Staging(self.copier.log).keep(name, {"chunks": planned})]
+        planned_chunks = [Chunk(*each) for each in found[0].facts["chunks"]]
+        done = kept(self.copier.log, self._name("chunk-"))
+        self.progress.add(sum(piece.rows for piece in done), sum(_chunk(piece).pages for piece in done))
+        pieces = done + self._read_all(reader, chunks.left(planned_chunks, [_chunk(piece) for piece in done]), None)
+        with self._exported() as (snapshot, exported):
+            return self._finish(reader, pieces, snapshot, exported)
+
+    def _read_all(self, reader: Reader, wanted: Sequence[Chunk], snapshot: str | None) -> list[Kept]:
+        self.progress.phase, self.progress.began = "reading", time.monotonic()
+        running: set[Future[list[Kept]]] = {
+            self.copier.readers.submit(self._read_chunk, reader, chunk, snapshot) for chunk in wanted
+        }
+        pieces: list[Kept] = []
+        try:
+            for each in as_completed(running):
+                pieces += each.result()
+        finally:
+            for each in running:
+                each.cancel()
+        return sorted(pieces, key=_chunk)
+
+    def _read_chunk(self, reader: Reader, chunk: Chunk, snapshot: str | None) -> list[Kept]:
+        """The chunk as kept pieces: one, or more where somebody had to wait for it."""
+        try:
+            return [self._keep_chunk(reader, chunk, snapshot)]
+        except Waited:
+            self.copier.pause(WAIT_SECONDS)
+            return [piece for half in chunk.halves() for piece in self._read_chunk(reader, half, snapshot)]
+
+    def _keep_chunk(self, reader: Reader, chunk: Chunk, snapshot: str | None) -> Kept:
+        staging = Staging(self.copier.log)
+        seen = ""
+        try:
+            with self.copier.connection() as connection:
+                for each in reader.chunk(connection, chunk, snapshot):
+                    self.copier.check()
+                    if isinstance(each, Snapshot):
+                        seen = str(each)
+                    else:
+                        staging.append(self.topic, each)
+            failpoint.hit("copy.keep:before")
+            facts = {"part": chunk.part, "low": chunk.low, "high": chunk.high, "snapshot": seen}
+            piece = staging.keep(self._name(f"{'whole-' if snapshot else 'chunk-'}{chunk.name}"), facts)
+        except BaseException:
+            staging.discard()
+            raise
+        failpoint.hit("copy.keep:after")
+        self.progress.add(piece.rows, chunk.pages)
+        return piece
+
+    @contextmanager
+    def _exported(self) -> Iterator[tuple[Snapshot, str]]:
+        """A new snapshot and its exported name, held by a transaction that touches no table."""
+        with self.copier.connection() as connection, connection.transaction():
+            connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+            row = connection.execute("SELECT pg_current_snapshot()::text, pg_export_snapshot()").fetchone()
+            assert row is not None
+            yield Snapshot.parse(row[0]), row[1]
+
+    # ---- finishing
+
+    def _finish(self, reader: Reader, pieces: list[Kept], final: Snapshot, exported: str | None) -> Copied:
+        """Everything that can be done before the appearing commit. Raises _TooFast."""
+        self.progress.phase = "waiting for the stream"
+        failpoint.hit("copy.finish:before")
+        self.copier.await_stream()
+        upto = self.copier.log.newest_commit()
+        self.progress.phase = "finishing"
+        with workbench(self.copier.log.storage.path("state")) as connection:
+            pending = Pending(self.copier.log, self.pending, upto, connection)
+            if exported is not None:
+                again = pending.touch(final, [Snapshot.parse(piece.facts["snapshot"]) for piece in pieces])
+                rows = sum(piece.rows for piece in pieces)
+                if again > max(READ_AGAIN_MIN, READ_AGAIN_FRACTION * rows) or not pending.again_is_readable:
+                    raise _TooFast
+                pieces = self._read_again(reader, pieces, pending, exported) if again else pieces
+            tail = self._kept("tail", pending.tail(final))
+            if self._compares:
+                return self._compared(pieces, tail, upto, Difference(self.copier.log, self.topic, connection))
+        return Copied(known=self.known, topic=self.topic, pieces=(*pieces, *tail), upto=upto)
+
+    def _read_again(self, reader: Reader, pieces: list[Kept], pending: Pending, exported: str) -> list[Kept]:
+        """The pieces without the rows of K, and K's rows under S."""
+        kept_pieces = [self._without_again(piece, pending) for piece in pieces]
+        read = Staging(self.copier.log)
+        with self.copier.connection() as connection:
+            for values in pending.again():
+                for rows in self._retried(partial(reader.keys, connection, values, exported)):
+                    read.append(self.topic, rows)
+        return [*kept_pieces, read.keep(self._name("final-again"), {})]
+
+    def _without_again(self, piece: Kept, pending: Pending) -> Kept:
+        tables = list(tables_of(self.copier.log, piece, self.topic))
+        less = [pending.without_again(table) for table in tables]
+        if all(one is other for one, other in zip(tables, less, strict=True)):
+            return piece
+        staging = Staging(self.copier.log)
+        for table in less:
+            staging.append(self.topic, table)
+        return staging.keep(self._name(f"final-{_chunk(piece).name}"), {})
+
+    def _compared(self, pieces: Sequence[Kept], tail: Sequence[Kept], upto: int, difference: Difference) -> Copied:
+        """The differences from what readers see, in place of the copied rows."""
+        log = self.copier.log
+        rows = (table for piece in pieces for table in tables_of(log, piece, self.topic))
+        after = (table for piece in tail for table in tables_of(log, piece, self.topic))
+        changes = self._kept("changes", difference.changes(rows, after, upto))
+        return Copied(known=self.known, topic=self.topic, pieces=tuple(changes), upto=upto)
+
+    def _kept(self, name: str, rows: Iterator[pa.Table]) -> list[Kept]:
+        staging = Staging(self.copier.log)
+        for table in rows:
+            staging.append(self.topic, table)
+        return [staging.keep(self._name(f"final-{name}"), {})] if staging.rows else []
+
+    def _retried(self, read: Callable[[], Iterator[pa.Table]]) -> list[pa.Table]:
+        while True:
+            try:
+                return list(read())
+            except Waited:
+                self.copier.pause(WAIT_SECONDS)
+
+    # ---- names
+
+    def _name(self, part: str) -> str:
+        return f"copy:{self.known.copy}:{part}"
+
+    def _forget(self, prefix: str) -> None:
+        """Let go of what an earlier try has read under a snapshot that is gone."""
+        names = [p.name for p in kept(self.copier.log, self._name(prefix)) if p.name != self._name("begun")]
+        names += [p.name for p in kept(self.copier.log, self._name("final-"))] if prefix else []
+        if not names:
+            return
+        with self.copier.log.catalog.write() as connection:
+            release(connection, names, self.copier.log.clock.now_us(), published=False)
+
+
+def _chunk(piece: Kept) -> Chunk:
+    return Chunk(piece.facts["part"], piece.facts["low"], piece.facts["high"])
+
+
+def _snapshot(connection: Connection) -> Snapshot:
+    row = connection.execute("SELECT pg_current_snapshot()::text").fetchone()
+    assert row is not None
+    return Snapshot.parse(row[0])

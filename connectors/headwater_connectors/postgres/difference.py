@@ -1,0 +1,102 @@
+"""What a topic lacks to be the copied table: differences as ordinary changes, worked out by DuckDB.
+
+copied rows at S + tail ──▶ the table now ──┐
+rows that readers see ─────────────────────┴──▶ c, u, d (or weights) for what differs
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import duckdb
+import pyarrow as pa
+
+from headwater import record
+from headwater.catalog.records import Topic
+from headwater.log import Log
+from headwater.log.fold import GONE, fold_sql
+from headwater.log.rows import CurrentRows
+from headwater.types import lift_sql, lower_sql, quote
+from headwater_connectors.postgres.pending import BATCH_ROWS, appended
+
+
+class Difference:
+    """For one topic, in the shape that the copy has; ``copied`` and ``tail`` are read once, in their order."""
+
+    def __init__(self, log: Log, topic: Topic, connection: duckdb.DuckDBPyConnection) -> None:
+        self.log = log
+        self.topic = topic
+        self.connection = connection
+        self._data = ", ".join(quote(name) for name in topic.schema.names)
+        self._keys = [quote(name) for name in topic.schema.key]
+
+    def changes(self, copied: Iterable[pa.Table], tail: Iterable[pa.Table], commit: int) -> Iterator[pa.Table]:
+        """Changes that turn the rows at ``commit`` into the copied ones with the tail applied."""
+        self._load("copied", copied)
+        self._load("tail", tail)
+        shown = CurrentRows(self.log, self.connection, self.topic)
+        query = self._keyed(shown, commit) if self.topic.kind == "table" else self._bag(shown, commit)
+        target = appended(self.topic)
+        more = [record.WEIGHT] if self.topic.kind == "multiset" else []
+        names = [*self.topic.schema.names, record.OP, *more, record.RAW]
+        wanted = pa.schema([target.field(name) for name in names])
+        for batch in self.connection.sql(query).to_arrow_reader(BATCH_ROWS):
+            yield pa.Table.from_batches([batch]).select(names).cast(wanted)
+
+    def _load(self, name: str, rows: Iterable[pa.Table]) -> None:
+        """A table of the rows, numbered in their order."""
+        target = appended(self.topic)
+        batches = (batch for table in rows for batch in record.fill(table, target).combine_chunks().to_batches())
+        reader = pa.RecordBatchReader.from_batches(target, batches)
+        self.connection.register("loaded", reader)
+        self.connection.execute(f"CREATE OR REPLACE TABLE {name} AS SELECT * FROM loaded")
+        self.connection.unregister("loaded")
+
+    def _keyed(self, shown: CurrentRows, commit: int) -> str:
+        schema, keys = self.topic.schema, ", ".join(self._keys)
+        cut = "(SELECT coalesce(max(rowid), -1) FROM tail WHERE _op = 't')"
+        folded = fold_sql(
+            schema,
+            "table",
+            f"SELECT {self._data}, _op, _unchanged, 0 AS _partition, -1 AS _offset"
+            f" FROM copied SEMI JOIN tail USING ({keys}) WHERE {cut} < 0"
+            f" UNION ALL SELECT {self._data}, _op, _unchanged, 0, rowid FROM tail WHERE rowid > {cut}",
+        )
+        lifted = ", ".join(f"{lift_sql(field.name, field.type)} AS {quote(field.name)}" for field in schema.fields)
+        raw = (
+            f"SELECT {keys}, map_concat(first(_raw ORDER BY o), last(_raw ORDER BY o)) AS _raw FROM ("
+            f"SELECT {keys}, _raw, -1 AS o FROM copied WHERE {cut} < 0"
+            f" UNION ALL SELECT {keys}, _raw, rowid FROM tail WHERE rowid > {cut})"
+            f" GROUP BY {keys} HAVING count(_raw) > 0"
+        )
+        self.connection.execute(
+            f"CREATE OR REPLACE TABLE now AS SELECT {lifted}, _raw FROM ("
+            f"SELECT {self._data} FROM copied ANTI JOIN tail USING ({keys}) WHERE {cut} < 0"
+            f" UNION ALL SELECT {self._data} FROM ({folded}) WHERE NOT {GONE}) LEFT JOIN ({raw}) USING ({keys})"
+        )
+        lowered = ", ".join(f"{lower_sql(field.name, field.type)} AS {quote(field.name)}" for field in schema.fields)
+        before = f"(SELECT {self._data} FROM ({shown.at(self.topic, commit)}))"
+        same = " AND ".join(f"n.{key} = b.{key}" for key in self._keys)
+        values = [quote(name) for name in schema.names if quote(name) not in self._keys]
+        differs = " OR ".join(["n._raw IS NOT NULL", *(f"n.{name} IS DISTINCT FROM b.{name}" for name in values)])
+        made = f"b.{self._keys[0]} IS NULL"
+        gone = ", ".join(f"b.{quote(n)}" if quote(n) in self._keys else f"NULL AS {quote(n)}" for n in schema.names)
+        return (
+            f"SELECT {lowered}, _op, _raw FROM (SELECT n.*, CASE WHEN {made} THEN 'c' ELSE 'u' END AS _op"
+            f" FROM now n LEFT JOIN {before} b ON {same} WHERE {made} OR {differs}"
+            f" UNION ALL SELECT {gone}, NULL, 'd' FROM {before} b ANTI JOIN now n ON {same})"
+        )
+
+    def _bag(self, shown: CurrentRows, commit: int) -> str:
+        schema = self.topic.schema
+        lifted = ", ".join(f"{lift_sql(field.name, field.type)} AS {quote(field.name)}" for field in schema.fields)
+        lowered = ", ".join(f"{lower_sql(field.name, field.type)} AS {quote(field.name)}" for field in schema.fields)
+        cut = "(SELECT coalesce(max(rowid), -1) FROM tail WHERE _op = 't')"
+        return (
+            f"SELECT {lowered}, _op, _weight, NULL::MAP(VARCHAR, VARCHAR) AS _raw FROM (SELECT {self._data},"
+            f" CASE WHEN sum(n) > 0 THEN 'c' ELSE 'd' END AS _op, sum(n)::BIGINT AS _weight FROM ("
+            f"SELECT {lifted}, 1 AS n FROM copied WHERE {cut} < 0"
+            f" UNION ALL SELECT {lifted}, _weight FROM tail WHERE rowid > {cut}"
+            f" UNION ALL SELECT {self._data}, -1 FROM ({shown.at(self.topic, commit)}))"
+            f" GROUP BY {self._data} HAVING sum(n) <> 0)"
+        )

@@ -1,0 +1,322 @@
+"""The captured tables of one source: what the stream's relations mean, and how tables come, change and go.
+
+    new ─▶ pending ─(copied)─▶ topic ─(same rows: a new schema version)─▶ topic
+                      ▲                        │ rows may have changed
+                      └────── reshaping ◀──────┘
+
+Every change of a table's record is part of a log transaction. What is in memory belongs to one session; after an
+error it is read again.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import psycopg
+import pyarrow as pa
+
+from headwater import logs
+from headwater.catalog.catalog import put_setting
+from headwater.catalog.records import Topic
+from headwater.errors import SourceUnreachable
+from headwater.log import Log, dead_letters
+from headwater.log.staging import kept, release
+from headwater.log.transaction import Transaction
+from headwater.schema import Schema
+from headwater_connectors.postgres import catalog, known, session, shape, survey
+from headwater_connectors.postgres.catalog import TableInfo
+from headwater_connectors.postgres.columns import TypeInfo
+from headwater_connectors.postgres.copier import Copier
+from headwater_connectors.postgres.copying import Copied
+from headwater_connectors.postgres.decoder import Letter
+from headwater_connectors.postgres.known import Known
+from headwater_connectors.postgres.pending import appended
+from headwater_connectors.postgres.relation import Relation, Target
+from headwater_connectors.postgres.shape import Quiet, Rewritten
+
+_log = logs.logger("capture")
+
+
+class Tables:
+    """``connection`` is an ordinary session of the capture's thread."""
+
+    def __init__(self, log: Log, source: str, connection: session.Connection) -> None:
+        self.log = log
+        self.source = source
+        self.connection = connection
+        self.known = known.load(log, source)
+        self.types: Mapping[int, TypeInfo] = catalog.known_types(connection)
+        self.begun = False
+        """Whether a copy was asked for that the survey has not begun yet."""
+        self._ignored: set[int] = set()
+
+    def topics(self) -> dict[str, Topic]:
+        """The source's topics by name, hidden ones included."""
+        return {topic.name: topic for topic in self.log.topics(hidden=True) if topic.source == self.source}
+
+    # ---- the stream
+
+    def resolve(self, relation: Relation, transaction: Transaction) -> Target | None:
+        """Where a relation's changes go from here on; what changed with it joins the transaction."""
+        found = self.known.get(relation.oid)
+        if found is None or found.route == "nowhere":
+            if relation.oid not in self._ignored:
+                self._ignored.add(relation.oid)
+                _log.warning("changes of %s are not captured", relation.full_name)
+            return None
+        if not found.announced_as(relation):
+            found = self._reshaped(found, relation, transaction)
+            if found is None:
+                return None
+        return shape.target_of(relation, found, self.types, _goes_to(found))
+
+    def target(self, relation: Relation) -> Target | None:
+        """The same for a relation that was resolved before, after its table's record changed."""
+        found = self.known.get(relation.oid)
+        if found is None or found.route == "nowhere" or not found.announced_as(relation):
+            return None
+        return shape.target_of(relation, found, self.types, _goes_to(found))
+
+    def _reshaped(self, found: Known, relation: Relation, transaction: Transaction) -> Known | None:
+        """The table's record once its new shape is understood; None when the relation's rows are not wanted.
+
+        They are not when the server's catalog is further on already: whatever was written in this shape was so
+        before the table's last change, so the copy that has to follow reads it.
+        """
+        table = self.look(relation.oid)
+        if table is None:
+            self.leave(transaction, found, "it changed its shape and was dropped since")
+            return None
+        seen = _as_announced(table, relation)
+        if found.route == "pending":
+            if found == _with_state(known.of_table(table, found.topic, found), found):
+                return None
+            return self._again(transaction, found, table, relation)
+        change = self._compare(found, seen, transaction)
+        if isinstance(change, Quiet) and change.known.announced_as(relation):
+            self.apply(transaction, found, change)
+            return self.known[found.oid]
+        return self._again(transaction, found, table, relation, change)
+
+    def _again(
+        self,
+        transaction: Transaction,
+        found: Known,
+        table: TableInfo,
+        relation: Relation,
+        change: Quiet | Rewritten | None = None,
+    ) -> Known | None:
+        """Copy the table as it is now; its record when the relation has that shape."""
+        rewritten = self._compare(found, table, transaction)
+        reason = change.reason if isinstance(change, Rewritten) else "it changed its shape more than once"
+        if isinstance(rewritten, Rewritten):
+            reason = rewritten.reason
+        elif rewritten is None or found.route == "pending":
+            rewritten = self.anew(found, table, reason)
+        self.begin_copy(transaction, found, rewritten.known, rewritten.schema, reason, table.description)
+        now = self.known[found.oid]
+        return now if now.announced_as(relation) else None
+
+    def _compare(self, found: Known, table: TableInfo, transaction: Transaction) -> Quiet | Rewritten | None:
+        topic = transaction.topic(found.shown or found.pending)
+        assert topic is not None
+        return shape.compare(found, table, topic, self.types)
+
+    def anew(self, found: Known, table: TableInfo, reason: str) -> Rewritten:
+        """What a copy of the table as it is now has to know, whether its shape changed or not."""
+        topic = self.topics().get(found.shown or found.pending)
+        change = shape.compare(replace(found, route="topic"), table, topic, self.types) if topic else None
+        if isinstance(change, Rewritten):
+            return change
+        now = known.of_table(table, found.topic, found)
+        return Rewritten(reason, catalog.schema_of(table, self.types, now.ids), replace(now, replaces=found.replaces))
+
+    def start_copy(self, copier: Copier, found: Known) -> None:
+        """Have the table copied, unless it is being copied."""
+        if not copier.copies(found.copy):
+            topics = self.topics()
+            copier.start(found, topics[found.pending], topics.get(found.shown))
+
+    def settled(self, copier: Copier) -> bool:
+        """Whether no table is being copied or about to be."""
+        return copier.idle and all(found.route != "pending" for found in self.known.values())
+
+    def refuse(self, transaction: Transaction, letters: Sequence[Letter]) -> None:
+        """Rows that cannot be read become dead letters, and their tables are incomplete from this commit on."""
+        for oid in {letter.oid for letter in letters}:
+            found, mine = self.known[oid], [letter for letter in letters if letter.oid == oid]
+            rows = {
+                "original": pa.array([letter.message for letter in mine], pa.binary()),
+                "format": pa.array(["pgoutput"] * len(mine)),
+                "error_class": pa.array([letter.error_class for letter in mine]),
+                "error_message": pa.array([letter.error for letter in mine]),
+                "headers": pa.array([list(letter.facts.items()) for letter in mine], pa.map_(pa.string(), pa.string())),
+            }
+            dead_letters.append(transaction, found.shown or found.topic, pa.table(rows))
+            what = f"{len(mine)} rows could not be read and are in {found.topic}.dlq: {mine[0].error}"
+            _log.error("%s: %s", found.full_name, what, extra={"topic": found.topic})
+            if found.shown:
+                self.mark_incomplete(transaction, found, what)
+
+    def mark_incomplete(self, transaction: Transaction, found: Known, reason: str) -> None:
+        """Readers are told that the rows are not all of the source's (law 2's declared exception)."""
+        topic = transaction.topic(found.shown)
+        if topic is not None and topic.state == "live":
+            transaction.alter_topic(found.shown, state="incomplete", reason=reason)
+            _log.warning("%s is incomplete: %s", found.shown, reason, extra={"topic": found.shown})
+
+    def all_binary(self) -> bool:
+        """Whether every captured column has a binary decoder."""
+        tables = catalog.tables(self.connection, oids=list(self.known))
+        return all(kind.binary for table in tables for kind in catalog.column_types(table, self.types))
+
+    def newest_xid(self) -> int:
+        """An xid8 near those that the stream will send."""
+        row = self.connection.execute("SELECT pg_snapshot_xmax(pg_current_snapshot())::text::int8").fetchone()
+        assert row is not None
+        return int(row[0])
+
+    def look(self, oid: int) -> TableInfo | None:
+        """The table as the server's catalog has it now; None when it is gone."""
+        try:
+            self.types = catalog.known_types(self.connection)
+            tables = catalog.tables(self.connection, oids=[oid])
+        except psycopg.Error as error:
+            raise session.translate(error, self.source) from error
+        return tables[0] if tables else None
+
+    # ---- changes of a table's record
+
+    def create(self, transaction: Transaction, table: TableInfo) -> None:
+        """A table that was not captured before: its changes wait in pending until it is copied."""
+        topic = catalog.topic_name(self.source, table.namespace, table.name)
+        new = replace(known.of_table(table, topic), replaces=True)
+        schema = catalog.schema_of(table, self.types)
+        self.begin_copy(transaction, None, new, schema, "", table.description)
+
+    def adopt_earlier(self, transaction: Transaction) -> int:
+        """Records of the tables that topics of an earlier release hold, as they are now; returns how many."""
+        topics = self.topics()
+        for table in catalog.tables(self.connection):
+            name = catalog.topic_name(self.source, table.namespace, table.name)
+            if name in topics:
+                found = known.of_table(table, name)
+                self._save(transaction, replace(found, shown=name, counted=self._counted(found)))
+        return len(self.known)
+
+    def begin_copy(
+        self, transaction: Transaction, before: Known | None, now: Known, schema: Schema, reason: str, about: str
+    ) -> None:
+        """Send the table's changes to a new pending topic; readers keep the last good rows, as ``reshaping``."""
+        now = replace(
+            now,
+            route="pending",
+            copy=uuid.uuid4().hex,
+            shown=before.shown if before else "",
+            replaces=now.replaces or before is None or not before.shown or now.kind == "insert_only"
+            or (before.replaces and before.route == "pending"),
+            reason=reason,
+            counted=self._counted(now),
+        )  # fmt: skip
+        if before is not None and before.route == "pending":
+            self._drop_pending(transaction, before)
+        if transaction.created(now.pending):
+            raise SourceUnreachable(f"{now.full_name} changed again while its change was captured", where=self.source)
+        transaction.create_topic(now.pending, now.kind, schema, source=self.source, description=about, hidden=True)
+        if now.shown:
+            where = f" (since {transaction.position or transaction.expected_position})"
+            transaction.alter_topic(now.shown, state="reshaping", reason=f"{reason}; it is copied again{where}")
+        self.begun = True
+        _log.info("%s is copied%s", now.full_name, f": {reason}" if reason else "", extra={"topic": now.topic})
+        self._save(transaction, now)
+
+    def appear(self, transaction: Transaction, copied: Copied) -> None:
+        """The copied rows and what came after them, in the commit from which on readers see the table."""
+        now, topic = copied.known, copied.topic
+        pending = self.topics()[now.pending]
+        if now.replaces:
+            if now.shown:
+                transaction.drop_topic(now.shown)
+            transaction.create_topic(
+                topic.name, topic.kind, topic.schema, partitions=topic.partitions, source=self.source,
+                description=topic.description,
+            )  # fmt: skip
+        else:
+            transaction.add_schema(now.shown, topic.schema)
+            transaction.alter_topic(now.shown, state="live", reason="")
+        for piece in copied.pieces:
+            transaction.adopt(piece)
+        rows = self.log.read_changes(pending.name, copied.upto, self.log.newest_commit(), appended(pending).names)
+        transaction.append(topic.name, rows)
+        transaction.drop_topic(pending.name)
+        adopted = {piece.name for piece in copied.pieces}
+        left = [each.name for each in kept(self.log, f"copy:{now.copy}:") if each.name not in adopted]
+        transaction.inside(lambda connection, _: release(connection, left, self.log.clock.now_us(), published=False))
+        self._save(transaction, replace(now, route="topic", copy="", shown=topic.name, replaces=False, reason=""))
+
+    def apply(self, transaction: Transaction, found: Known, change: Quiet) -> None:
+        """A change that left the rows as they were."""
+        topic = transaction.topic(found.shown)
+        assert topic is not None
+        if topic.schema != change.schema:
+            transaction.add_schema(found.shown, change.schema)
+            _log.info("new schema version of %s", found.shown, extra={"topic": found.shown})
+        if topic.description != change.description:
+            transaction.alter_topic(found.shown, description=change.description)
+        self._save(transaction, change.known)
+
+    def leave(self, transaction: Transaction, found: Known, reason: str) -> None:
+        """Capture no more of the table; readers keep the last good rows and are told why."""
+        if found.route == "pending":
+            self._drop_pending(transaction, found)
+        if found.shown:
+            transaction.alter_topic(found.shown, state="quarantined", reason=reason)
+        _log.warning("%s is not captured any more: %s", found.full_name, reason, extra={"topic": found.topic})
+        self._save(transaction, replace(found, route="nowhere", copy="", reason=reason))
+
+    def drop(self, transaction: Transaction, found: Known) -> None:
+        """The table is gone: so is its topic, from this commit on."""
+        if found.route == "pending":
+            self._drop_pending(transaction, found)
+        if found.shown:
+            transaction.drop_topic(found.shown)
+        del self.known[found.oid]
+        name = known.setting(self.source, found.oid)
+        transaction.inside(lambda connection, _: put_setting(connection, name, None))
+
+    def _counted(self, now: Known) -> int:
+        return survey.counted(self.connection, [now.oid]).get(now.oid, 0) if now.kind == "insert_only" else -1
+
+    def _drop_pending(self, transaction: Transaction, found: Known) -> None:
+        transaction.drop_topic(found.pending)
+        names = [piece.name for piece in kept(self.log, f"copy:{found.copy}:")]
+        now = self.log.clock.now_us()
+        transaction.inside(lambda connection, _: release(connection, names, now, published=False))
+
+    def _save(self, transaction: Transaction, now: Known) -> None:
+        self.known[now.oid] = now
+        name, body = known.setting(self.source, now.oid), now.to_json()
+        transaction.inside(lambda connection, _: put_setting(connection, name, body))
+
+
+def _goes_to(found: Known) -> str:
+    return found.shown if found.route == "topic" else found.pending
+
+
+def _as_announced(table: TableInfo, relation: Relation) -> TableInfo:
+    """The table with the relation's columns only, when the catalog has those and more: it was added to since."""
+    by_name = {(column.name, column.type_oid, column.modifier): column for column in table.columns}
+    columns = [by_name.get((each.name, each.type_oid, each.modifier)) for each in relation.columns]
+    found = tuple(column for column in columns if column is not None)
+    numbers = [column.number for column in found]
+    same = len(found) == len(relation.columns) and numbers == sorted(numbers)
+    return replace(table, columns=found) if same and all(k in {c.name for c in found} for k in table.key) else table
+
+
+def _with_state(now: Known, before: Known) -> Known:
+    return replace(
+        now, topic=before.topic, route=before.route, copy=before.copy, shown=before.shown, replaces=before.replaces,
+        reason=before.reason,
+    )  # fmt: skip

@@ -1,0 +1,280 @@
+"""Is the lake the source: every table compared with PostgreSQL at one position.
+
+    S: a snapshot of the server      C: a commit after the stream has passed everything that S sees
+    buckets of keys ── checksums on both sides ──▶ those that differ ── their rows ──▶ rows that differ
+
+Rows that changed after S and before C are left out on both sides, counted, and compared the next time. Which bucket a
+key is in, and what a row adds to its sum, is md5 of texts (``canonical``); the rows of a bucket that differs, and of
+tables with types that have no such text, are read and compared value by value.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import duckdb
+import psycopg
+import pyarrow as pa
+from psycopg import sql
+
+from headwater.catalog.records import Topic
+from headwater.config import SourceConfig
+from headwater.errors import SourceUnreachable
+from headwater.log import Log, read
+from headwater.log.rows import CurrentRows
+from headwater.types import lift_sql, quote
+from headwater_connectors.postgres import catalog, session
+from headwater_connectors.postgres.canonical import SEPARATOR, lake_sql, server_sql
+from headwater_connectors.postgres.chunks import Reader, Waited
+from headwater_connectors.postgres.known import Known, key_names, load, of_table
+from headwater_connectors.postgres.literal import text_sql
+from headwater_connectors.postgres.pending import workbench
+from headwater_connectors.postgres.snapshot import Snapshot
+
+BUCKETS = 256
+SHOWN = 20
+"""Differing rows of a table that are named; all are counted."""
+WAIT_SECONDS = 60.0
+"""How long the lake may take to reach the source's position before nothing is compared."""
+
+
+@dataclass(kw_only=True)
+class Verified:
+    """What was found of one table. ``differences``: rows only here, only there or other; ``changing``: left out."""
+
+    table: str
+    rows: int = 0
+    buckets: int = 0
+    read: int = 0
+    differences: int = 0
+    changing: int = 0
+    examples: list[dict[str, Any]] = field(default_factory=list)
+    skipped: str = ""
+
+
+def verify(config: SourceConfig, log: Log, on_table: Callable[[str], None] = lambda _: None) -> list[Verified]:
+    """Compare every captured table; capture has to run, or to have caught up with a source at rest.
+
+    SourceUnreachable when the server, or the capture, cannot be waited for.
+    """
+    found = []
+    try:
+        with session.connect(config.dsn, config.name) as holding, _snapshot(holding) as (seen, snapshot):
+            since = log.newest_commit()
+            _await(config, log)
+            commit = log.newest_commit()
+            with session.connect(config.dsn, config.name) as connection:
+                for known in sorted(load(log, config.name).values(), key=lambda each: each.topic):
+                    on_table(known.full_name)
+                    result = Verified(table=known.full_name)
+                    found.append(result)
+                    chosen = _chosen(log, known, connection, result)
+                    if chosen is not None:
+                        with workbench(log.storage.path("state")) as work:
+                            _Comparison(log, *chosen, connection, snapshot, seen, since, commit, work, result).run()
+    except psycopg.Error as error:
+        raise session.translate(error, config.name) from error
+    return found
+
+
+def _chosen(log: Log, known: Known, connection: session.Connection, result: Verified) -> tuple[Topic, Reader] | None:
+    """What is compared; None, with the reason in ``result``, for a table that cannot be."""
+    if known.route != "topic" or known.kind == "insert_only":
+        copied = "it is being copied" if known.route == "pending" else "only inserts are sent"
+        result.skipped = known.reason or copied
+        return None
+    topic = log.topic(known.shown)
+    tables = catalog.tables(connection, oids=[known.oid])
+    if topic.state != "live":
+        result.skipped = f"it is {topic.state}: {topic.reason}"
+    elif not tables or of_table(tables[0], known.topic, known) != known:
+        result.skipped = "it changed its shape, or is gone"
+    return None if result.skipped else (topic, Reader(tables[0], known, catalog.known_types(connection)))
+
+
+@contextmanager
+def _snapshot(connection: session.Connection) -> Iterator[tuple[Snapshot, str]]:
+    with connection.transaction():
+        connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        row = connection.execute("SELECT pg_current_snapshot()::text, pg_export_snapshot()").fetchone()
+        assert row is not None
+        yield Snapshot.parse(row[0]), row[1]
+
+
+def _await(config: SourceConfig, log: Log) -> None:
+    """Until the log holds everything that the server has written by now."""
+    with session.connect(config.dsn, config.name) as connection:
+        end = catalog.current_end(connection)
+    until = time.monotonic() + WAIT_SECONDS
+    while True:
+        state = log.producer(f"source:{config.name}")
+        if max(catalog.parse_lsn(each or "0/0") for each in (state.position, state.confirmed)) >= end:
+            return
+        if time.monotonic() > until:
+            raise SourceUnreachable(
+                f"the lake did not reach {catalog.format_lsn(end)} within {WAIT_SECONDS:.0f} s",
+                where=f"source {config.name}",
+                todo="Is its capture running? `headwater status` tells.",
+            )
+        log.wait_change(log.catalog_version(), 0.2)
+
+
+@dataclass
+class _Comparison:
+    log: Log
+    topic: Topic
+    reader: Reader
+    connection: session.Connection
+    snapshot: str
+    seen: Snapshot
+    since: int
+    commit: int
+    work: duckdb.DuckDBPyConnection
+    result: Verified
+
+    def run(self) -> None:
+        schema = self.topic.schema
+        self.keys = key_names(self.reader.known) or schema.names
+        shown = CurrentRows(self.log, self.work, self.topic)
+        rows = ", ".join(quote(name) for name in schema.names)
+        self._mark_changing()
+        same = " AND ".join(f"r.{quote(key)} IS NOT DISTINCT FROM x.{quote(key)}" for key in self.keys)
+        self.work.execute(
+            f"CREATE TABLE ours AS SELECT {rows}, {self._bucket_here()} AS bucket_ FROM"
+            f" ({shown.at(self.topic, self.commit)}) r ANTI JOIN changing x ON {same}"
+        )
+        self.result.rows = self._count("SELECT count(*) FROM ours")
+        self.result.changing = self._count("SELECT count(*) FROM changing")
+        differing = self._differing()
+        self.result.buckets, self.result.read = BUCKETS, len(differing)
+        if differing:
+            self._compare(differing)
+
+    def _mark_changing(self) -> None:
+        """Keys that a transaction touched which S does not see; the log may hold some that were committed before."""
+        fields = [self.topic.schema.field(name) for name in self.keys]
+        names = ", ".join(f"{lift_sql(field.name, field.type)} AS {quote(field.name)}" for field in fields)
+        plan = read.plan(self.log, self.topic, max(0, self.since - 1_000), self.commit)
+        records = read.relation_sql(self.log, self.work, plan, "recent")
+        self.work.execute(
+            f"CREATE TABLE changing AS SELECT DISTINCT {names} FROM ({records})"
+            f" WHERE _op <> 't' AND NOT {self.seen.sees_sql('_xid')}"
+        )
+
+    # ---- checksums
+
+    def _texts(self) -> list[tuple[sql.Composable, str]] | None:
+        """The two expressions of each column; None when a column has none."""
+        names = [column.name for column in self.reader.table.columns]
+        pairs = [
+            (server_sql(name, field.type), lake_sql(field.name, field.type))
+            for name, field in zip(names, self.topic.schema.fields, strict=True)
+        ]
+        found = [(there, here) for there, here in pairs if there is not None]
+        return found if len(found) == len(pairs) else None
+
+    def _key_texts(self) -> list[tuple[sql.Composable, str]] | None:
+        texts = self._texts()
+        places = [self.topic.schema.names.index(key) for key in self.keys]
+        return None if texts is None else [texts[place] for place in places]
+
+    def _bucket_here(self) -> str:
+        keys = self._key_texts()
+        if keys is None:
+            return "0"
+        parts = ", ".join(f"coalesce({here}, '')" for _, here in keys)
+        return f"CAST('0x' || substr(md5(concat_ws('{SEPARATOR}', {parts})), 1, 2) AS INTEGER)"
+
+    def _bucket_there(self) -> sql.Composable:
+        keys = self._key_texts()
+        if keys is None:
+            return sql.SQL("0")
+        parts = sql.SQL(", ").join(sql.SQL("coalesce({}, '')").format(there) for there, _ in keys)
+        text = sql.SQL("('x' || substr(md5(concat_ws({}, {})), 1, 2))::bit(8)::int")
+        return text.format(sql.Literal(SEPARATOR), parts)
+
+    def _differing(self) -> list[int]:
+        """Buckets whose count or sum is not the same; all of them when rows have no text."""
+        texts = self._texts()
+        if texts is None:
+            return [0]
+        here = ", ".join(f"coalesce({text}, chr(30))" for _, text in texts)
+        summed = f"CAST('0x' || substr(md5(concat_ws('{SEPARATOR}', {here})), 1, 15) AS BIGINT)"
+        sums = f"SELECT bucket_, count(*), sum({summed}) FROM ours GROUP BY bucket_"
+        ours = {bucket: (count, int(total)) for bucket, count, total in self.work.execute(sums).fetchall()}
+        there = sql.SQL(", ").join(sql.SQL("coalesce({}, chr(30))").format(text) for text, _ in texts)
+        query = sql.SQL(
+            "SELECT {}, count(*), sum(('x' || substr(md5(concat_ws({}, {})), 1, 15))::bit(60)::int8) {} GROUP BY 1"
+        ).format(self._bucket_there(), sql.Literal(SEPARATOR), there, self._from(None))
+        theirs = {bucket: (count, int(total)) for bucket, count, total in self._ask(query)}
+        return sorted(bucket for bucket in {*ours, *theirs} if ours.get(bucket) != theirs.get(bucket))
+
+    def _from(self, buckets: list[int] | None) -> sql.Composable:
+        """FROM and WHERE on the server: without the changing keys, and only these buckets."""
+        table = self.reader.table
+        only = sql.SQL("ONLY " if len(table.parts) == 1 and table.parts[0].oid == table.oid else "")
+        place = sql.SQL("FROM {}{} t WHERE true").format(only, sql.Identifier(table.namespace, table.name))
+        if buckets is not None and self._texts() is not None:
+            place += sql.SQL(" AND {} = ANY ({})").format(self._bucket_there(), sql.Literal(buckets))
+        if self.result.changing:
+            place += sql.SQL(" AND NOT EXISTS (SELECT FROM {} WHERE {})").format(*self._excluded())
+        return place
+
+    def _excluded(self) -> tuple[sql.Composable, sql.Composable]:
+        """The changing keys as a table of texts, and the condition that a row has one of them."""
+        schema = self.topic.schema
+        texts = [text_sql(quote(key), schema.field(key).type) for key in self.keys]
+        rows = self.work.execute(f"SELECT {', '.join(texts)} FROM changing").fetchall()
+        lists = [[row[place] for row in rows] for place in range(len(self.keys))]
+        columns = dict(zip(schema.names, self.reader.table.columns, strict=True))
+        arrays = sql.SQL(", ").join(sql.SQL("{}::text[]").format(sql.Literal(each)) for each in lists)
+        named = [sql.Identifier(f"k{place}") for place in range(len(self.keys))]
+        same = sql.SQL(" AND ").join(
+            sql.SQL("t.{} IS NOT DISTINCT FROM k.{}::{}").format(
+                sql.Identifier(columns[key].name), name, sql.SQL(columns[key].type_name)
+            )
+            for key, name in zip(self.keys, named, strict=True)
+        )
+        return sql.SQL("unnest({}) AS k({})").format(arrays, sql.SQL(", ").join(named)), same
+
+    def _ask(self, query: sql.Composed) -> list[tuple[Any, ...]]:
+        with self.connection.transaction():
+            self.connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+            self.connection.execute(sql.SQL("SET TRANSACTION SNAPSHOT {}").format(sql.Literal(self.snapshot)))
+            return self.connection.execute(query).fetchall()
+
+    # ---- rows
+
+    def _compare(self, buckets: list[int]) -> None:
+        """Read the buckets' rows and count those that are not on both sides alike."""
+        schema = self.topic.schema
+        lifted = ", ".join(f"{lift_sql(field.name, field.type)} AS {quote(field.name)}" for field in schema.fields)
+        self.work.execute("CREATE TABLE theirs AS SELECT * EXCLUDE (bucket_) FROM ours LIMIT 0")
+        for rows in self._retried(partial(self.reader.rows, self.connection, self._from(buckets), self.snapshot)):
+            self.work.register("piece", rows)
+            self.work.execute(f"INSERT INTO theirs SELECT {lifted} FROM piece")
+            self.work.unregister("piece")
+        chosen = f"SELECT * EXCLUDE (bucket_) FROM ours WHERE bucket_ IN ({', '.join(map(str, buckets))})"
+        self.work.execute(
+            f"CREATE TABLE differing AS SELECT 'lake' AS only_in, * FROM ({chosen} EXCEPT ALL SELECT * FROM theirs)"
+            f" UNION ALL SELECT 'source', * FROM (SELECT * FROM theirs EXCEPT ALL {chosen})"
+        )
+        self.result.differences = self._count("SELECT count(*) FROM differing")
+        found = self.work.sql(f"SELECT * FROM differing ORDER BY ALL LIMIT {SHOWN}").to_arrow_table()
+        self.result.examples = [{key: str(value) for key, value in row.items()} for row in found.to_pylist()]
+
+    def _retried(self, ask: Callable[[], Iterator[pa.Table]]) -> list[pa.Table]:
+        while True:
+            try:
+                return list(ask())
+            except Waited:
+                time.sleep(0.05)
+
+    def _count(self, query: str) -> int:
+        [(count,)] = self.work.execute(query).fetchall()
+        return int(count)

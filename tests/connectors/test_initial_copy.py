@@ -1,0 +1,278 @@
+"""The initial copy beside a source that goes on: what appears is what the server has, at every commit from then on."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+
+from headwater_connectors.postgres import chunks, copier, copying
+from headwater_connectors.postgres.capture import Capture
+from headwater_connectors.postgres.chunks import Chunk, Reader
+from headwater_connectors.postgres.copying import Copying
+
+if TYPE_CHECKING:
+    from tests.connectors.conftest import Captured
+
+WIDE = "CREATE TABLE wide (id int PRIMARY KEY, n int, fill text) WITH (fillfactor = 50)"
+ROWS = "INSERT INTO wide SELECT i, i, repeat('x', 500) FROM generate_series(1, 400) i"
+"""Some ten rows on a page, so a few hundred are many chunks of one page."""
+
+
+@pytest.fixture(autouse=True)
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chunks, "CHUNK_PAGES", 8)
+    monkeypatch.setattr(chunks, "PAGES_MIN", 2)
+    monkeypatch.setattr(copier, "READERS", 1)
+
+
+@pytest.fixture
+def after_chunk(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[int], None]], None]:
+    """Have something done after each chunk that was read: it is given how many there were."""
+
+    def install(act: Callable[[int], None]) -> None:
+        original, count = Copying._keep_chunk, iter(range(1, 10**6))
+
+        def keep(self: Copying, reader: Reader, chunk: Chunk, snapshot: str | None) -> Any:
+            piece = original(self, reader, chunk, snapshot)
+            act(next(count))
+            return piece
+
+        monkeypatch.setattr(Copying, "_keep_chunk", keep)
+
+    return install
+
+
+@pytest.fixture
+def before_finish(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], None]], None]:
+    """Have something done once, after the final snapshot was taken and before the stream is waited for."""
+
+    def install(act: Callable[[], None]) -> None:
+        original, once = copier.Copier.await_stream, iter([act])
+
+        def wait(self: copier.Copier) -> None:
+            for each in once:
+                each()
+            original(self)
+
+        monkeypatch.setattr(copier.Copier, "await_stream", wait)
+
+    return install
+
+
+def appeared(shop: Captured, table: str) -> int:
+    """The commit in which a table's rows appeared."""
+    return shop.log.topic(f"shop.public.{table}").created
+
+
+def test_a_table_of_many_chunks_is_copied_and_appears_in_one_commit(shop: Captured) -> None:
+    shop.run(WIDE, ROWS)
+    shop.catch_up()
+    shop.assert_equal("wide")
+    commit = appeared(shop, "wide")
+    assert {row["_commit"] for row in shop.changes("wide")} == {commit}
+    assert {row["_op"] for row in shop.changes("wide")} == {"r"}
+    with pytest.raises(Exception, match="wide"):
+        shop.lake("SELECT * FROM wide", at=commit - 1)
+    assert not [topic for topic in shop.log.topics(hidden=True) if topic.hidden]
+
+
+def test_rows_move_between_chunks_while_they_are_read(shop: Captured, after_chunk: Any) -> None:
+    """Updates move rows over pages, into chunks that were read and out of chunks that were not."""
+    shop.run(WIDE, ROWS)
+    mover = random.Random(7)
+
+    def act(number: int) -> None:
+        ids = mover.sample(range(1, 401), 12)
+        with psycopg.connect(shop.dsn, autocommit=True) as other:
+            other.execute("UPDATE wide SET n = n + 1000, fill = repeat('y', 450) WHERE id = ANY (%s)", [ids])
+            other.execute("DELETE FROM wide WHERE id = %s", [mover.randint(1, 400)])
+            other.execute("INSERT INTO wide VALUES (%s, 0, repeat('z', 300))", [1000 + number])
+            if number % 5 == 0:
+                other.execute("UPDATE wide SET id = id + 5000 WHERE id = (SELECT max(id) FROM wide WHERE id < 401)")
+            other.execute("VACUUM wide")
+
+    after_chunk(act)
+    shop.catch_up()
+    shop.assert_equal("wide")
+
+
+def test_an_unchanged_toast_value_of_a_row_that_moved_between_two_chunk_reads(shop: Captured, after_chunk: Any) -> None:
+    shop.run(
+        "CREATE TABLE docs (id int PRIMARY KEY, n int, body text) WITH (fillfactor = 100)",
+        "ALTER TABLE docs ALTER body SET STORAGE EXTERNAL",
+        "INSERT INTO docs SELECT i, 0, repeat(chr(65 + i % 26), 4000) FROM generate_series(1, 4000) i",
+    )
+
+    def act(number: int) -> None:
+        with psycopg.connect(shop.dsn, autocommit=True) as other:
+            other.execute("UPDATE docs SET n = n + 1 WHERE mod(id, 97) = %s", [number])
+            other.execute("UPDATE docs SET id = -id WHERE id = %s", [number * 13])
+
+    after_chunk(act)
+    shop.catch_up()
+    shop.assert_equal("docs")
+
+
+def test_changes_after_the_final_snapshot_come_after_the_copied_rows(shop: Captured, before_finish: Any) -> None:
+    shop.run(WIDE, ROWS)
+
+    def act() -> None:
+        with psycopg.connect(shop.dsn, autocommit=True) as other:
+            other.execute("UPDATE wide SET n = -1 WHERE id <= 10")
+            other.execute("DELETE FROM wide WHERE id BETWEEN 11 AND 20")
+            other.execute("UPDATE wide SET id = 9000 WHERE id = 21")
+
+    before_finish(act)
+    shop.catch_up()
+    shop.assert_equal("wide")
+    assert {row["_op"] for row in shop.changes("wide")} == {"r", "u", "d", "c"}
+
+
+@pytest.mark.parametrize("statement", ["TRUNCATE wide", "ALTER TABLE wide ALTER n TYPE bigint USING n + 1"])
+def test_a_table_emptied_or_rewritten_after_the_final_snapshot(
+    shop: Captured, before_finish: Any, statement: str
+) -> None:
+    shop.run(WIDE, ROWS)
+
+    def act() -> None:
+        with psycopg.connect(shop.dsn, autocommit=True) as other:
+            other.execute(statement.encode())
+            other.execute("INSERT INTO wide VALUES (77777, 1, 'after')")
+
+    before_finish(act)
+    shop.catch_up()
+    shop.assert_equal("wide")
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "ALTER TABLE wide ADD COLUMN more{n} int",
+        "ALTER TABLE wide ADD COLUMN more{n} int DEFAULT {n}",
+        "ALTER TABLE wide ADD COLUMN more{n} float DEFAULT random()",
+        "ALTER TABLE wide ALTER n TYPE bigint USING n + {n}",
+        "TRUNCATE wide",
+        "VACUUM FULL wide",
+    ],
+)
+def test_a_table_that_is_altered_while_it_is_copied(shop: Captured, after_chunk: Any, statement: str) -> None:
+    shop.run(WIDE, ROWS)
+
+    def act(number: int) -> None:
+        if number in (2, 9, 30):
+            with psycopg.connect(shop.dsn, autocommit=True) as other:
+                other.execute(statement.format(n=number).encode())
+                other.execute("UPDATE wide SET fill = 'altered' WHERE id % 50 = 1")
+
+    after_chunk(act)
+    shop.catch_up()
+    shop.assert_equal("wide")
+
+
+def test_a_table_that_changes_faster_than_it_is_copied(
+    shop: Captured, after_chunk: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(copying, "READ_AGAIN_MIN", 5)
+    monkeypatch.setattr(copying, "READ_AGAIN_FRACTION", 0.0)
+    shop.run(WIDE, ROWS)
+
+    def act(_: int) -> None:
+        with psycopg.connect(shop.dsn, autocommit=True) as other:
+            other.execute("UPDATE wide SET n = n + 1 WHERE id % 3 = 0")
+
+    after_chunk(act)
+    shop.catch_up()
+    shop.assert_equal("wide")
+
+
+def test_a_keyless_table_is_copied_under_one_snapshot(shop: Captured, after_chunk: Any) -> None:
+    shop.run(
+        "CREATE TABLE lines (n int, fill text) WITH (fillfactor = 50)",
+        "ALTER TABLE lines REPLICA IDENTITY FULL",
+        "INSERT INTO lines SELECT i % 40, repeat('x', 500) FROM generate_series(1, 400) i",
+    )
+
+    def act(_: int) -> None:
+        with psycopg.connect(shop.dsn, autocommit=True) as other:
+            other.execute("UPDATE lines SET n = n + 1 WHERE ctid IN (SELECT ctid FROM lines ORDER BY random() LIMIT 9)")
+            other.execute("DELETE FROM lines WHERE ctid = (SELECT ctid FROM lines ORDER BY random() LIMIT 1)")
+            other.execute("INSERT INTO lines VALUES (1, 'new')")
+
+    after_chunk(act)
+    shop.catch_up()
+    shop.assert_equal("lines")
+
+
+def test_a_table_added_while_a_transaction_that_wrote_to_it_is_open(shop: Captured) -> None:
+    shop.run("CREATE TABLE first (id int PRIMARY KEY)")
+    shop.catch_up()
+    with shop.running(), psycopg.connect(shop.dsn) as writer:
+        shop.run(WIDE)
+        writer.execute(ROWS.encode())  # open while the table is published
+        published = "SELECT count(*) = 1 FROM pg_publication_tables WHERE tablename = 'wide'"
+        _await(lambda: shop.source_rows(published) == [(True,)])
+        writer.execute("UPDATE wide SET n = -5 WHERE id < 100")
+        assert "shop.public.wide" not in {topic.name for topic in shop.log.topics()}
+        writer.commit()
+        _await(lambda: "shop.public.wide" in {topic.name for topic in shop.log.topics()})
+    shop.assert_equal("wide")
+
+
+def test_the_application_waits_for_no_lock_of_a_copy(shop: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ALTER TABLE beside a chunk that takes long: the chunk gives way within a fraction of a second."""
+    shop.run(WIDE, ROWS)
+    reading, hold = threading.Event(), threading.Event()
+    original = Reader._copy
+
+    def slow(self: Reader, *args: Any) -> Any:
+        if not hold.is_set():
+            reading.set()
+            return psycopg.sql.SQL("COPY (SELECT pg_sleep(30)) TO STDOUT (FORMAT binary)") + psycopg.sql.SQL("")
+        return original(self, *args)
+
+    monkeypatch.setattr(Reader, "_copy", slow)
+    with shop.running():
+        assert reading.wait(20)
+        took = shop.source_rows("SELECT clock_timestamp()")[0][0]
+        shop.run("ALTER TABLE wide ADD COLUMN note text")
+        waited = (shop.source_rows("SELECT clock_timestamp()")[0][0] - took).total_seconds()
+        hold.set()
+        _await(lambda: "shop.public.wide" in {topic.name for topic in shop.log.topics()})
+    assert waited < 0.5
+    shop.assert_equal("wide")
+
+
+def test_a_copy_goes_on_after_a_crash_from_the_chunks_that_are_kept(shop: Captured, after_chunk: Any) -> None:
+    shop.run(WIDE, ROWS)
+    read: list[int] = []
+
+    def act(number: int) -> None:
+        read.append(number)
+        with psycopg.connect(shop.dsn, autocommit=True) as other:
+            other.execute("UPDATE wide SET n = n + 1 WHERE mod(id, 7) = %s", [number % 7])
+        if number == 4:
+            capture.stop.set()
+
+    after_chunk(act)
+    capture = Capture(shop.source, shop.settings, shop.log, threading.Event())
+    capture.run()
+    first = len(read)
+    assert 4 <= first < 8
+    shop.catch_up()
+    shop.assert_equal("wide")
+    pages = shop.source_rows("SELECT pg_relation_size('wide') / 8192")[0][0]
+    assert len(read) - first < pages / 8
+
+
+def _await(condition: Callable[[], bool], seconds: float = 30) -> None:
+    import time
+
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.02)

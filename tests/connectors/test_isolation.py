@@ -1,0 +1,112 @@
+"""One bad row or table never stops the rest: letters, quarantine, and taking a table up again."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+from tests.connectors.conftest import Captured
+
+import headwater
+from headwater.errors import NameNotFound
+from headwater_connectors.postgres import decoder, requests
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture
+def anything(admin: str, tmp_path: Path) -> Iterator[Captured]:
+    """A database in SQL_ASCII, which takes any bytes for text."""
+    name = f"ascii_{tmp_path.name[-8:].strip('_')}".lower()
+    with psycopg.connect(admin, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} ENCODING 'SQL_ASCII' TEMPLATE template0 LOCALE 'C'".encode())
+    captured = Captured(psycopg.conninfo.make_conninfo(admin, dbname=name, client_encoding="utf8"), tmp_path / "lake")
+    yield captured
+    captured.connection.execute("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE NOT active")
+    captured.close()
+    with psycopg.connect(admin, autocommit=True) as connection:
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+
+
+BAD = "convert_from('\\x61ff62', 'SQL_ASCII')"
+
+
+@pytest.mark.parametrize("mode", ["auto", "text"])
+def test_a_row_that_cannot_be_read_becomes_a_letter(anything: Captured, mode: str) -> None:
+    shop = anything
+    shop.mode = mode
+    shop.run("CREATE TABLE notes (id int PRIMARY KEY, v text)", "CREATE TABLE other (id int PRIMARY KEY)")
+    shop.catch_up()
+    shop.run(
+        f"BEGIN; INSERT INTO notes SELECT i, CASE i WHEN 37 THEN {BAD} ELSE 'fine' END FROM generate_series(1, 100) i;"
+        " INSERT INTO other VALUES (1); COMMIT",
+        "INSERT INTO notes VALUES (101, 'after')",
+    )
+    shop.catch_up()
+    assert shop.lake("SELECT count(*), max(id) FROM notes") == [(100, 101)]
+    assert shop.lake("SELECT * FROM other") == [(1,)]
+    assert shop.log.topic("notes").state == "incomplete"
+    with headwater.open(shop.folder) as lake:
+        (letter,) = lake.sql('SELECT * FROM log."shop.public.notes.dlq"').arrow().to_pylist()
+    assert b"a\xffb" in letter["original"]
+    assert letter["format"] == "pgoutput"
+    headers = dict(letter["_headers"])
+    assert int(headers["lsn"]) > 0
+    assert headers["seq"] == "37"
+
+
+def test_a_table_of_which_nothing_can_be_read_is_left_and_the_others_go_on(
+    anything: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoder, "LETTERS_MAX", 5)
+    shop = anything
+    shop.run("CREATE TABLE notes (id int PRIMARY KEY, v text)", "CREATE TABLE other (id int PRIMARY KEY)")
+    shop.run("INSERT INTO notes VALUES (0, 'good')")
+    shop.catch_up()
+    shop.run(
+        f"BEGIN; INSERT INTO notes SELECT i, {BAD} FROM generate_series(1, 100) i;"
+        " INSERT INTO other VALUES (1); COMMIT",
+        "INSERT INTO other VALUES (2)",
+    )
+    shop.catch_up()
+    assert shop.lake("SELECT * FROM other ORDER BY 1") == [(1,), (2,)]
+    topic = shop.log.topic("notes")
+    assert topic.state == "quarantined"
+    assert "cannot be read" in topic.reason
+    assert shop.lake("SELECT * FROM notes") == [(0, "good")]
+
+
+def test_a_copy_that_is_asked_for_mends_the_table_with_its_differences(anything: Captured) -> None:
+    """What was a letter is read once the source has mended it; other rows are not written again."""
+    shop = anything
+    shop.run("CREATE TABLE notes (id int PRIMARY KEY, v text)", "CREATE TABLE other (id int PRIMARY KEY)")
+    shop.catch_up()
+    shop.run(f"INSERT INTO notes SELECT i, CASE i WHEN 37 THEN {BAD} ELSE 'fine' END FROM generate_series(1, 100) i")
+    shop.catch_up()
+    shop.run("UPDATE notes SET v = 'mended' WHERE id = 37", "DELETE FROM notes WHERE id = 1")
+    before, topic = len(shop.changes("notes")), shop.log.topic("notes").id
+    requests.ask_copy(shop.log, "shop", "public.notes")
+    shop.catch_up()
+    shop.assert_equal("notes")
+    assert (shop.log.topic("notes").state, shop.log.topic("notes").id) == ("live", topic)
+    assert len(shop.changes("notes")) - before <= 3
+    with pytest.raises(NameNotFound, match=r"public\.notes"):
+        requests.ask_copy(shop.log, "shop", "public.note")
+
+
+def test_a_table_in_quarantine_is_taken_up_again(anything: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoder, "LETTERS_MAX", 5)
+    shop = anything
+    shop.run("CREATE TABLE notes (id int PRIMARY KEY, v text)", "INSERT INTO notes VALUES (0, 'good')")
+    shop.catch_up()
+    shop.run(f"INSERT INTO notes SELECT i, {BAD} FROM generate_series(1, 100) i")
+    shop.catch_up()
+    shop.run("UPDATE notes SET v = 'mended ' || id")
+    assert shop.log.topic("notes").state == "quarantined"
+    requests.ask_copy(shop.log, "shop", "public.notes")
+    shop.catch_up()
+    assert shop.log.topic("notes").state == "live"
+    shop.assert_equal("notes")

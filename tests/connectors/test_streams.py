@@ -1,0 +1,202 @@
+"""Transactions that are sent before they end: whole at their commit, without what was rolled back."""
+
+from __future__ import annotations
+
+import random
+import threading
+from typing import TYPE_CHECKING
+
+import numpy as np
+import psycopg
+import pytest
+
+from headwater_connectors.postgres.stream import FRAME
+from headwater_connectors.postgres.streams import Streams
+from headwater_connectors.postgres.transactions import HEADER, Chunk
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.connectors.conftest import Captured
+
+TABLES = (
+    "CREATE TABLE big (id int PRIMARY KEY, v text, n int DEFAULT 0)",
+    "CREATE TABLE small (id int PRIMARY KEY, v text)",
+    "ALTER SYSTEM SET logical_decoding_work_mem = '64kB'",
+    "SELECT pg_reload_conf()",
+)
+"""With so little memory for decoding, the server streams every transaction of a thousand rows."""
+
+
+@pytest.fixture
+def spooled(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """What the server said of transactions in progress."""
+    said: list[bytes] = []
+    original = Streams._control
+
+    def control(self: Streams, message: bytes) -> Iterator[object]:
+        said.append(message)
+        return original(self, message)
+
+    monkeypatch.setattr(Streams, "_control", control)
+    return said
+
+
+@pytest.fixture
+def streamed(shop: Captured, spooled: list[bytes]) -> Iterator[Captured]:
+    """Fails when nothing was streamed."""
+    shop.run(*TABLES)
+    _await_setting(shop, "64kB")
+    yield shop
+    shop.run("ALTER SYSTEM RESET logical_decoding_work_mem", "SELECT pg_reload_conf()")
+    _await_setting(shop, "64MB")
+    assert spooled
+
+
+def _await_setting(shop: Captured, value: str) -> None:
+    """New server processes have the setting once the server has read it."""
+    for _ in range(1000):
+        with psycopg.connect(shop.dsn) as other:
+            if other.execute("SHOW logical_decoding_work_mem").fetchone() == (value,):
+                return
+    raise AssertionError("the server did not take the setting")
+
+
+@pytest.mark.parametrize("mode", ["auto", "text"])
+def test_a_streamed_transaction_is_one_commit(streamed: Captured, mode: str) -> None:
+    shop = streamed
+    shop.mode = mode
+    shop.catch_up()
+    shop.run(
+        "BEGIN; INSERT INTO big SELECT i, repeat('x', 50) FROM generate_series(1, 5000) i;"
+        " UPDATE big SET n = 1 WHERE id % 3 = 0; DELETE FROM big WHERE id % 5 = 0;"
+        " INSERT INTO small VALUES (1, 'with it'); COMMIT"
+    )
+    shop.catch_up()
+    shop.assert_equal("big", "small")
+    assert len({row["_commit"] for row in shop.changes("big")}) == 1
+    [(rows, begin, commit)] = shop.lake("SELECT rows, begin_lsn, commit_lsn FROM shop.transactions")
+    assert rows == 5000 + 1666 + 1000 + 1
+    assert 0 < begin < commit
+    order = [row["_seq"] for row in shop.changes("big")]
+    assert order == sorted(order)
+
+
+def test_a_streamed_transaction_that_is_rolled_back_leaves_nothing(streamed: Captured, spooled: list[bytes]) -> None:
+    shop = streamed
+    shop.catch_up()
+    with shop.running(), psycopg.connect(shop.dsn) as writer:
+        writer.execute("INSERT INTO big SELECT i, repeat('x', 50) FROM generate_series(1, 5000) i")
+        while not spooled:
+            threading.Event().wait(0.01)
+        writer.rollback()
+        shop.run("INSERT INTO big VALUES (1, 'kept')")
+    shop.catch_up()
+    shop.assert_equal("big")
+    assert len(shop.changes("big")) == 1
+
+
+def test_rolled_back_parts_of_a_streamed_transaction(streamed: Captured) -> None:
+    """Savepoints rolled back before, between and after what stays; one of them altered the table."""
+    shop = streamed
+    shop.catch_up()
+    many = "INSERT INTO big SELECT i, repeat('x', 50) FROM generate_series({}, {}) i"
+    shop.run(
+        "BEGIN; SAVEPOINT a; " + many.format(1, 2000) + "; ROLLBACK TO a; " + many.format(1, 1500) + ";"
+        " SAVEPOINT b; ALTER TABLE big ADD note text; " + many.format(3001, 4500) + "; ROLLBACK TO b;"
+        " SAVEPOINT c; " + many.format(5001, 6500) + "; RELEASE c; UPDATE big SET n = 5 WHERE id < 100;"
+        " SAVEPOINT d; DELETE FROM big; ROLLBACK TO d; COMMIT"
+    )
+    shop.run("INSERT INTO big VALUES (9999, 'after')")
+    shop.catch_up()
+    shop.assert_equal("big")
+    assert shop.log.topic("big").schema.names == ("id", "v", "n")
+    assert shop.log.topic("big").schema_version == 1
+
+
+def test_the_relation_came_in_a_part_that_was_rolled_back(streamed: Captured) -> None:
+    """The server announces a table once for a streamed transaction, here only inside the rolled back part."""
+    shop = streamed
+    shop.catch_up()
+    shop.run(
+        "BEGIN; SAVEPOINT a; INSERT INTO big SELECT i, repeat('x', 50) FROM generate_series(1, 3000) i;"
+        " ROLLBACK TO a; INSERT INTO big SELECT i, repeat('y', 50) FROM generate_series(1, 3000) i; COMMIT"
+    )
+    shop.catch_up()
+    shop.assert_equal("big")
+
+
+def test_other_tables_go_on_beside_a_streamed_transaction(streamed: Captured) -> None:
+    shop = streamed
+    shop.catch_up()
+    with shop.running(), psycopg.connect(shop.dsn) as writer:
+        for part in range(5):
+            writer.execute(
+                "INSERT INTO big SELECT i, repeat('x', 50) FROM generate_series(%s::int, %s) i",
+                [part * 2000, part * 2000 + 1999],
+            )
+            shop.run(f"INSERT INTO small VALUES ({part}, 'meanwhile')")
+            seen = shop.log.newest_commit()
+            while len(shop.changes("small")) <= part:
+                seen = shop.log.wait(seen, 10)
+            assert shop.changes("big") == []
+        writer.execute("ALTER TABLE big ADD note text DEFAULT 'd'")
+        writer.execute("INSERT INTO big (id, note) VALUES (100000, 'own')")
+        writer.commit()
+    shop.catch_up()
+    shop.assert_equal("big", "small")
+
+
+def test_a_prepared_transaction_comes_with_its_commit(shop: Captured) -> None:
+    shop.run("CREATE TABLE big (id int PRIMARY KEY, v text)")
+    if shop.source_rows("SHOW max_prepared_transactions") == [("0",)]:
+        pytest.skip("the server has no prepared transactions")
+    shop.catch_up()
+    with psycopg.connect(shop.dsn, autocommit=True) as other:
+        other.execute("BEGIN")
+        other.execute("INSERT INTO big SELECT i, repeat('x', 50) FROM generate_series(1, 500) i")
+        other.execute("PREPARE TRANSACTION 'p'")
+        shop.run("INSERT INTO big VALUES (1000, 'before')")
+        shop.catch_up()
+        assert [row["id"] for row in shop.changes("big")] == [1000]
+        other.execute("COMMIT PREPARED 'p'")
+    shop.catch_up()
+    shop.assert_equal("big")
+
+
+def _sent(kind: bytes, xid: int, *more: int) -> bytes:
+    """A message as it is received: header, kind, transaction id, numbers of four bytes."""
+    return (bytes(FRAME) + b"w").ljust(HEADER, b"\0") + kind + b"".join(n.to_bytes(4, "big") for n in (xid, *more))
+
+
+def test_segments_are_sorted_wherever_the_stream_is_cut(seed: int, tmp_path: Path) -> None:
+    """Two streamed transactions, one with a rolled back part, around a plain one; cut anywhere, the same comes out."""
+    end = bytes(1 + 3 * 8)
+    plain = [_sent(b"B", 0), *(_sent(b"I", number) for number in range(100, 105)), _sent(b"C", 0)]
+    messages = [
+        _sent(b"S", 7, 1), _sent(b"R", 7, 1), _sent(b"I", 7, 1), _sent(b"I", 8, 2), _sent(b"E", 0),
+        *plain,
+        _sent(b"S", 9, 1), _sent(b"I", 9, 3), _sent(b"I", 9, 4), _sent(b"E", 0),
+        _sent(b"S", 7, 0), _sent(b"I", 8, 5), _sent(b"I", 7, 6), _sent(b"E", 0),
+        _sent(b"A", 7, 8), _sent(b"c", 7) + end, *plain, _sent(b"A", 9, 9),
+    ]  # fmt: skip
+    kept = [_sent(b"R", 1), _sent(b"I", 1), _sent(b"I", 6)]
+    draw = random.Random(seed)
+    for _ in range(200):
+        streams, out, low = Streams(tmp_path), b"", 0
+        while low < len(messages):
+            high = low + draw.randint(1, 6)
+            part = messages[low:high]
+            chunk = Chunk.of(b"".join(part), np.array([len(each) for each in part]))
+            found = [each.load() for each in streams.sort(chunk)]
+            out += b"".join(bytes(each.data) for each in found)
+            assert all(int(each.lengths.sum()) == len(each.data) for each in found)
+            low = high
+        begin, commit = HEADER + 21, HEADER + 26
+        first = b"".join(plain)
+        assert out[: len(first)] == first
+        rest = out[len(first) :]
+        assert rest[begin : -commit - len(first)] == b"".join(kept)
+        assert (rest[HEADER : HEADER + 1], rest[-len(first) - commit + HEADER : -len(first)][:1]) == (b"B", b"C")
+        assert streams.size == 0
