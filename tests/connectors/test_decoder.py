@@ -210,7 +210,7 @@ def streamed(connection: session.Connection, *, binary: bool, cuts: random.Rando
 def copied(connection: session.Connection) -> pa.Table:
     """The sample as the initial copy reads it."""
     (table,) = catalog.tables(connection, ["public.sample"])
-    return pa.concat_tables(read(connection, table))
+    return pa.concat_tables(read(connection, table), promote_options="default")
 
 
 def read(connection: session.Connection, table: catalog.TableInfo) -> list[pa.Table]:
@@ -369,7 +369,7 @@ def test_relation_of_a_weird_table(server: session.Connection) -> None:
     assert schema.names == ('a"b', "A", "a__2", "_op__src", "日本")
     assert schema.key == ('a"b',)
     server.execute("INSERT INTO \"we\"\"ird T\" VALUES (1, 'x', 'y', 'z', 2)")
-    (rows,) = read(server, table)
+    rows = pa.concat_tables(read(server, table))
     assert rows.to_pylist() == [{'a"b': 1, "A": "x", "a__2": "y", "_op__src": "z", "日本": 2}]
 
 

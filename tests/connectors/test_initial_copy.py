@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from headwater_connectors.postgres import chunks, copier, copying
+from headwater_connectors.postgres import chunks, copier, copy_stream, copying
 from headwater_connectors.postgres.capture import Capture
 from headwater_connectors.postgres.chunks import Chunk, Reader
 from headwater_connectors.postgres.copying import Copying
@@ -276,3 +276,33 @@ def _await(condition: Callable[[], bool], seconds: float = 30) -> None:
     while not condition():
         assert time.monotonic() < end, "it did not happen"
         time.sleep(0.02)
+
+
+@pytest.mark.parametrize("how", ["socket", "libpq"])
+@pytest.mark.parametrize("rows", [0, 1, 2, 5000])
+def test_both_ways_of_reading_a_copy_give_the_same_rows(
+    dsn: str, monkeypatch: pytest.MonkeyPatch, how: str, rows: int
+) -> None:
+    """None at all, one beside the signature, one larger than the buffer, and texts full of what looks like frames."""
+    monkeypatch.setattr(copy_stream, "BATCH_BYTES", 1 << 16)
+    if how == "libpq":  # as behind TLS
+        monkeypatch.setattr(copy_stream, "_from_socket", lambda c, command, _: copy_stream._from_libpq(c, command))
+    with psycopg.connect(dsn) as connection:
+        connection.execute("CREATE TABLE t (id int, v text)")
+        connection.execute(
+            "INSERT INTO t SELECT i, CASE i WHEN 7 THEN repeat('w', 400000) ELSE repeat('d' || chr(1), mod(i, 90)) END"
+            " FROM generate_series(1, %s) i",
+            [rows],
+        )
+        found = []
+        for data, starts in copy_stream.rows_of(connection, b"COPY t TO STDOUT (FORMAT binary)", 2):
+            for start in starts.tolist():
+                size = int.from_bytes(data[start + 10 : start + 14])
+                found.append((int.from_bytes(data[start + 6 : start + 10]), data[start + 14 : start + 14 + size]))
+        broken = b"COPY (SELECT 1 / (i - 3), '' FROM generate_series(1, 5) i) TO STDOUT (FORMAT binary)"
+        expected = connection.execute("SELECT id, v FROM t").fetchall()
+        assert found == [(number, text.encode()) for number, text in expected]
+        with pytest.raises(psycopg.errors.DivisionByZero):
+            list(copy_stream.rows_of(connection, broken, 2))
+        connection.rollback()
+        assert connection.execute("SELECT 1").fetchone() == (1,)

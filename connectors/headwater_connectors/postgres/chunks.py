@@ -157,7 +157,8 @@ class Reader:
                 yield self._same_table(connection)
                 if as_bytes:
                     connection.execute("SET LOCAL client_encoding = 'SQL_ASCII'")
-                for data, starts in rows_of(connection, self._copy(place, kinds).as_bytes(connection)):
+                command = self._copy(place, kinds).as_bytes(connection)
+                for data, starts in rows_of(connection, command, len(kinds)):
                     rows = self._records(data, starts, kinds)
                     if as_bytes:
                         rows.validate(full=True)

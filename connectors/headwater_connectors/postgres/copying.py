@@ -43,6 +43,8 @@ READ_AGAIN_FRACTION = 0.1
 READ_AGAIN_MIN = 50_000
 """A table of which more keys than this share, and this many, changed meanwhile is copied under one snapshot."""
 WAIT_SECONDS = 0.05
+STAGED_ROWS = 100_000
+"""Rows of a batch in a kept file: what is decoded at a time is far less, and each batch is a row of the catalog."""
 
 _log = logs.logger("copy")
 
@@ -209,12 +211,18 @@ class Copying:
         seen = ""
         try:
             with self.copier.connection() as connection:
+                rows: list[pa.Table] = []
                 for each in reader.chunk(connection, chunk, snapshot):
                     self.copier.check()
                     if isinstance(each, Snapshot):
                         seen = str(each)
-                    else:
-                        staging.append(self.topic, each)
+                        continue
+                    rows.append(each)
+                    if sum(table.num_rows for table in rows) >= STAGED_ROWS:
+                        staging.append(self.topic, _joined(rows))
+                        rows = []
+                if rows:
+                    staging.append(self.topic, _joined(rows))
             failpoint.hit("copy.keep:before")
             facts = {"part": chunk.part, "low": chunk.low, "high": chunk.high, "snapshot": seen}
             piece = staging.keep(self._name(f"{'whole-' if snapshot else 'chunk-'}{chunk.name}"), facts)
@@ -310,6 +318,11 @@ class Copying:
             return
         with self.copier.log.catalog.write() as connection:
             release(connection, names, self.copier.log.clock.now_us(), published=False)
+
+
+def _joined(rows: list[pa.Table]) -> pa.Table:
+    """Some of them may have ``_raw`` and others not."""
+    return pa.concat_tables(rows, promote_options="default")
 
 
 def _chunk(piece: Kept) -> Chunk:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import psycopg
@@ -12,10 +14,11 @@ from sqlalchemy import Connection as CatalogConnection
 from headwater import failpoint
 from headwater.catalog.catalog import put_setting
 from headwater.catalog.records import CommitInfo
-from headwater.config import SourceConfig
+from headwater.config import Settings, SourceConfig
 from headwater.errors import SourceNotReady
 from headwater.log import Log
 from headwater.log.staging import kept, release
+from headwater.ownership import holder_pid
 from headwater_connectors.postgres import catalog, check, publication, session, slot, verification
 from headwater_connectors.postgres.batch import TRANSACTIONS
 from headwater_connectors.postgres.catalog import TableInfo
@@ -61,8 +64,22 @@ class PostgresSource:
             return check.server(connection)
 
     def verify(self, source: SourceConfig, log: Log, on_table: Callable[[str], None]) -> list[verification.Verified]:
-        """Every captured table compared with the server at one position (see ``verification``)."""
-        return verification.verify(source, log, on_table)
+        """Every captured table compared with the server at one position (see ``verification``).
+
+        Captures meanwhile, where nobody does.
+        """
+        from headwater_connectors.postgres.capture import Capture
+
+        if holder_pid(log, owner_name(source.name)) is not None:
+            return verification.verify(source, log, on_table)
+        capture = Capture(source, Settings(), log, threading.Event())
+        with ThreadPoolExecutor(1, "capture") as pool:
+            running = pool.submit(capture.run)
+            try:
+                return verification.verify(source, log, on_table, running.done)
+            finally:
+                capture.stop.set()
+                running.result()
 
 
 def prepare(source: SourceConfig, connection: session.Connection) -> list[TableInfo]:

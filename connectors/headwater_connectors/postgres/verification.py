@@ -57,8 +57,13 @@ class Verified:
     skipped: str = ""
 
 
-def verify(config: SourceConfig, log: Log, on_table: Callable[[str], None] = lambda _: None) -> list[Verified]:
-    """Compare every captured table; capture has to run, or to have caught up with a source at rest.
+def verify(
+    config: SourceConfig,
+    log: Log,
+    on_table: Callable[[str], None] = lambda _: None,
+    ended: Callable[[], bool] = lambda: False,
+) -> list[Verified]:
+    """Compare every captured table; capture has to run meanwhile, and ``ended`` says when it does not any more.
 
     SourceUnreachable when the server, or the capture, cannot be waited for.
     """
@@ -66,7 +71,7 @@ def verify(config: SourceConfig, log: Log, on_table: Callable[[str], None] = lam
     try:
         with session.connect(config.dsn, config.name) as holding, _snapshot(holding) as (seen, snapshot):
             since = log.newest_commit()
-            _await(config, log)
+            _await(config, log, ended)
             commit = log.newest_commit()
             with session.connect(config.dsn, config.name) as connection:
                 for known in sorted(load(log, config.name).values(), key=lambda each: each.topic):
@@ -106,7 +111,7 @@ def _snapshot(connection: session.Connection) -> Iterator[tuple[Snapshot, str]]:
         yield Snapshot.parse(row[0]), row[1]
 
 
-def _await(config: SourceConfig, log: Log) -> None:
+def _await(config: SourceConfig, log: Log, ended: Callable[[], bool]) -> None:
     """Until the log holds everything that the server has written by now."""
     with session.connect(config.dsn, config.name) as connection:
         end = catalog.current_end(connection)
@@ -115,7 +120,7 @@ def _await(config: SourceConfig, log: Log) -> None:
         state = log.producer(f"source:{config.name}")
         if max(catalog.parse_lsn(each or "0/0") for each in (state.position, state.confirmed)) >= end:
             return
-        if time.monotonic() > until:
+        if time.monotonic() > until or ended():
             raise SourceUnreachable(
                 f"the lake did not reach {catalog.format_lsn(end)} within {WAIT_SECONDS:.0f} s",
                 where=f"source {config.name}",

@@ -35,7 +35,7 @@ def verify(
     """Check that commits and offsets have no gap and every file is there; with --deep, that no byte changed.
 
     With --source every captured table is compared with its source at one position, by check sums of key ranges
-    and, where those differ, row by row; capture has to run, or to have caught up.
+    and, where those differ, row by row.
 
     Partitions with damaged records are put in quarantine, and leave it once their bytes are right again. Exits 1
     when anything is wrong. Runs beside everything else.

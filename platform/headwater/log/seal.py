@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -30,6 +31,12 @@ _SEALED = (
 )
 _DIGESTS = select(tables.batch.c.digest).where(_SEALED)
 _DELETE = delete(tables.batch).where(_SEALED)
+
+
+WRITERS = 2
+"""Segments of one run written at once: encoding is most of sealing, and a large table is a run of its own."""
+PART_ROWS_MIN = 500_000
+"""A run is not cut into smaller segments than this to be written faster."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,14 +170,35 @@ def _runs(plan: read.Plan) -> Iterator[tuple[read.Plan, list[Batch]]]:
         yield read.as_of_version(plan, run[-1].schema_version), run
 
 
-def _write(log: Log, topic: Topic, run: tuple[read.Plan, list[Batch]], settings: Settings) -> Iterator[Segment]:
-    """The run as one or several segment files, durable."""
+def _write(log: Log, topic: Topic, run: tuple[read.Plan, list[Batch]], settings: Settings) -> list[Segment]:
+    """The run as one or several segment files, durable; several are written side by side."""
     plan, batches = run
-    while batches:
-        part: list[Batch] = []
-        while batches and (not part or sum(b.rows for b in part) + batches[0].rows <= settings.segment_rows_max):
-            part.append(batches.pop(0))
-        yield _write_segment(log, topic, plan, part, settings.row_group_rows)
+    parts = list(_parts(batches, settings.segment_rows_max))
+    if len(parts) == 1:
+        return [_write_segment(log, topic, plan, parts[0], settings.row_group_rows)]
+    with ThreadPoolExecutor(WRITERS, "seal") as pool:
+        writing = [pool.submit(_write_segment, log, topic, plan, part, settings.row_group_rows) for part in parts]
+    written = [each.result() for each in writing if each.exception() is None]
+    if len(written) < len(writing):
+        for segment in written:
+            log.storage.remove(segment.path)
+        raise next(error for each in writing if (error := each.exception()) is not None)
+    return written
+
+
+def _parts(batches: list[Batch], rows_max: int) -> Iterator[list[Batch]]:
+    """The run cut into segments: large ones into as many as are written at once, none beyond the limit."""
+    rows = sum(batch.rows for batch in batches)
+    most = min(rows_max, max(PART_ROWS_MIN, -(-rows // WRITERS)))
+    part: list[Batch] = []
+    held = 0
+    for batch in batches:
+        if part and held + batch.rows > most:
+            yield part
+            part, held = [], 0
+        part.append(batch)
+        held += batch.rows
+    yield part
 
 
 def _write_segment(log: Log, topic: Topic, plan: read.Plan, part: list[Batch], group: int) -> Segment:
