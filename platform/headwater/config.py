@@ -169,6 +169,8 @@ class SourceConfig:
     tables: tuple[str, ...] = ("public.*",)
     mode: str = "auto"
     """auto, binary or text: how changes are sent. auto: binary when every type has a decoder."""
+    silence_s: float = 60.0
+    """A server that answers nothing for so long, asked again and again, is taken for gone: the session begins anew."""
     table: Mapping[str, TableConfig] = field(default_factory=lambda: MappingProxyType({}))
     """Settings by table, keyed by "namespace.table"."""
 
@@ -326,7 +328,7 @@ def _settings(table: dict[str, Any], path: Path, environ: Mapping[str, str]) -> 
 def _source(name: str, table: dict[str, Any], path: Path, environ: Mapping[str, str]) -> SourceConfig:
     check_source_name(name, str(path))
     section = f"source.{name}"
-    _known(table, ("kind", "dsn", "tables", "mode", "table"), path, section)
+    _known(table, ("kind", "dsn", "tables", "mode", "silence_s", "table"), path, section)
     tables = table.get("tables", ["public.*"])
     if not isinstance(tables, list) or not all(isinstance(each, str) for each in tables):
         raise ConfigError(
@@ -344,10 +346,17 @@ def _source(name: str, table: dict[str, Any], path: Path, environ: Mapping[str, 
         dsn=environ.get(variable) or _typed(table.get("dsn", ""), str, "dsn", str(path)),
         tables=tuple(tables),
         mode=mode,
+        silence_s=_silence(table.get("silence_s", 60.0), section, path),
         table=MappingProxyType(
             {key: _table_config(key, value, path, section) for key, value in _table(table, "table", path).items()}
         ),
     )
+
+
+def _silence(value: Any, section: str, path: Path) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or value < 1:
+        raise ConfigError(f"silence_s = {value!r} in [{section}]", where=str(path), todo="Use seconds, 1 or more.")
+    return float(value)
 
 
 def check_source_name(name: str, where: str) -> None:

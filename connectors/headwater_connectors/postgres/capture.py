@@ -36,7 +36,7 @@ from headwater_connectors.postgres.beat import Beat
 from headwater_connectors.postgres.copier import Copier
 from headwater_connectors.postgres.decoder import Decoder
 from headwater_connectors.postgres.gap import check_gap, remember_system
-from headwater_connectors.postgres.receiver import Receiver
+from headwater_connectors.postgres.receiver import Receiver, ServerSilent
 from headwater_connectors.postgres.relation import Relation, Target
 from headwater_connectors.postgres.rows import TableUnreadable, TextNeeded
 from headwater_connectors.postgres.source import begin, owner_name, transactions_topic
@@ -68,6 +68,8 @@ server sleeps. On two cores the server slept 310 to 430 times instead of 630 and
 5 to 8 % faster (means of five). Small ones are live: somebody waits, and on busy cores it gets a tenth of one."""
 SLOT_WAIT_SECONDS = 15.0
 """How long a slot held by another process is waited for: a dead peer of ours lets go within it."""
+SILENCE_SECONDS_MAX = 600.0
+"""The longest patience with a silent server, reached by doubling ``silence_s`` after each session without a commit."""
 RECONNECT_SECONDS_MAX = 300.0
 """Give up after so long without the server; the supervisor then decides."""
 
@@ -113,6 +115,7 @@ class Capture:
         self._confirmed = 0
         self._confirmed_at = 0.0
         self._until: int | None = None
+        self._silence_s = source.silence_s
 
     def run(self, *, until: int | None = None) -> None:
         """Capture until ``stop`` is set, or until everything before the LSN ``until`` is durable.
@@ -145,9 +148,11 @@ class Capture:
         while not self.stop.is_set():
             with self._open(retry) as opened:
                 try:
-                    self._stream(opened)
+                    self._translated(opened)
                     return
                 except SourceUnreachable as error:
+                    if isinstance(error, ServerSilent):  # it may be busy with one huge transaction: be more patient
+                        self._silence_s = min(2 * self._silence_s, SILENCE_SECONDS_MAX)
                     self._beat.failed(error)
                     _log.warning("%s; reconnecting", error)
                 except TableUnreadable as error:
@@ -156,6 +161,12 @@ class Capture:
                     if self.source.mode == "binary":
                         raise
                     _log.info("a column was added that is read as text; reconnecting in text mode")
+
+    def _translated(self, opened: _Session) -> None:
+        try:
+            self._stream(opened)
+        except psycopg.Error as error:  # of the ordinary connection, whoever used it
+            raise session.translate(error, self.source.name) from error
 
     @contextmanager
     def _open(self, retry: Retrying) -> Iterator[_Session]:
@@ -181,7 +192,9 @@ class Capture:
         replication = None
         try:
             as_bytes = session.promises_no_encoding(connection)
-            replication = session.connect_replication(self.source.dsn, name, as_bytes=as_bytes)
+            application = f"headwater:{name}:{self.log.incarnation[:8]}"
+            slot.take_over(connection, name, application)
+            replication = session.connect_replication(self.source.dsn, name, application=application, as_bytes=as_bytes)
             system = slot.identify(replication, name)
             if self.log.producer(owner_name(name)).position is None:
                 remember_system(self.log, name, system)
@@ -209,7 +222,7 @@ class Capture:
         command = slot.start_command(
             name, publication.names(name), state.position, version=connection.info.server_version, binary=not text
         )
-        receiver = Receiver(stream.start(replication, command, name), name, self._confirmed)
+        receiver = Receiver(stream.start(replication, command, name), name, self._confirmed, self._silence_s)
         decoder = Decoder(transactions_topic(name), lambda relation: self._resolve(tables, relation))
         decoder.position, decoder.xid = position, tables.newest_xid()
         decoder.validates = session.promises_no_encoding(connection)
@@ -296,6 +309,7 @@ class Capture:
             self._refuse(opened, transaction)
             transaction.position = catalog.format_lsn(decoder.position)
             info = transaction.commit()
+        self._silence_s = self.source.silence_s
         opened.receiver.acknowledge(decoder.position)
         self._confirmed = max(self._confirmed, decoder.position)
         self._commit_seconds, self._commit_rows = time.monotonic() - started, info.rows or 0

@@ -21,7 +21,7 @@ from headwater_connectors.postgres.catalog import TableInfo, column_types, log_n
 from headwater_connectors.postgres.cells import Int64s, walk_copy
 from headwater_connectors.postgres.columns import ColumnType, TypeInfo
 from headwater_connectors.postgres.copy_stream import rows_of
-from headwater_connectors.postgres.known import Known, of_table
+from headwater_connectors.postgres.known import Known, is_still
 from headwater_connectors.postgres.publication import LOCK_TIMEOUT
 from headwater_connectors.postgres.rows import raw
 from headwater_connectors.postgres.session import Connection, promises_no_encoding
@@ -173,8 +173,7 @@ class Reader:
         row = connection.execute("SELECT pg_current_snapshot()::text").fetchone()
         assert row is not None
         now = catalog.tables(connection, oids=[self.table.oid])
-        planned = of_table(self.table, self.known.topic, self.known)
-        if not now or of_table(now[0], self.known.topic, self.known) != planned:
+        if not now or not is_still(self.known, now[0]):
             raise TableMoved(f"{self.table.full_name} changed while it was copied")
         return Snapshot.parse(row[0])
 

@@ -61,6 +61,7 @@ class Copier:
         """The LSN that a copy waits for, or has waited for."""
         self._free: queue.SimpleQueue[session.Connection] = queue.SimpleQueue()
         self._reading: set[int] = set()
+        self._used: set[session.Leash] = set()
         self._watcher = threading.Thread(target=self._watch, name=f"watch-{self.source}", daemon=True)
         self._watcher.start()
 
@@ -100,6 +101,8 @@ class Copier:
 
     def close(self) -> None:
         self._stop.set()
+        for leash in list(self._used):  # who waits for a silent server would be waited for
+            leash.break_off()
         self._tables.shutdown(cancel_futures=True)
         self.readers.shutdown(cancel_futures=True)
         self._watcher.join()
@@ -120,6 +123,8 @@ class Copier:
             connection = self._free.get_nowait()
         except queue.Empty:
             connection = session.connect(self.config.dsn, self.source)
+        leash = session.Leash(connection)
+        self._used.add(leash)
         self._reading.add(connection.info.backend_pid)
         try:
             yield connection
@@ -128,6 +133,8 @@ class Copier:
                 connection.close()
             raise
         finally:
+            self._used.discard(leash)
+            leash.close()
             self._reading.discard(connection.info.backend_pid if not connection.closed else 0)
             if not connection.closed:
                 self._free.put(connection)
@@ -183,8 +190,9 @@ class Copier:
                 continue
             try:
                 connection = connection or session.connect(self.config.dsn, self.source)
-                for (pid,) in connection.execute(_WAITING, [reading, WAITED_MS]).fetchall():
-                    connection.execute("SELECT pg_cancel_backend(%s)", [pid])
+                with session.within(connection, self.config.silence_s):
+                    for (pid,) in connection.execute(_WAITING, [reading, WAITED_MS]).fetchall():
+                        connection.execute("SELECT pg_cancel_backend(%s)", [pid])
             except (psycopg.Error, HeadwaterError) as error:
                 _log.warning("cannot look for statements that wait for a copy: %s", error)
                 connection = None

@@ -10,12 +10,14 @@ from __future__ import annotations
 import importlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
 import time
 import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -124,6 +126,12 @@ class EmbeddedPostgres:
             guard.wait()
         if self._temporary is not None:
             shutil.rmtree(self._temporary, ignore_errors=True)
+
+    def crash(self) -> None:
+        """Have every server process die as after an immediate shutdown; the server recovers and goes on by itself."""
+        with suppress(psycopg.Error), psycopg.connect(self.dsn(), autocommit=True, connect_timeout=5) as connection:
+            os.kill(connection.info.backend_pid, signal.SIGKILL)
+            connection.execute("SELECT 1")
 
     def create_database(self, name: str) -> str:
         """Make a database; returns its TCP connection URI."""

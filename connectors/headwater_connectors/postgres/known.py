@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 from sqlalchemy import select
@@ -130,6 +130,12 @@ def of_table(table: TableInfo, topic: str, before: Known | None = None, retyped:
         shown=before.shown if before else "",
         counted=before.counted if before else -1,
     )
+
+
+def is_still(known: Known, table: TableInfo) -> bool:
+    """Whether the table is what the record says, whatever becomes of its changes meanwhile."""
+    now = of_table(table, known.topic, known)
+    return now == replace(known, route=now.route, copy="", replaces=False, reason="")
 
 
 def key_names(known: Known) -> tuple[str, ...]:

@@ -27,13 +27,18 @@ STATUS_SECONDS = 1.0
 _POSTGRES_EPOCH = 946_684_800
 
 
+class ServerSilent(SourceUnreachable):
+    """The connection stands and nothing comes through it, not even answers."""
+
+
 class Receiver(threading.Thread):
     """Start it with a running stream; it is closed by this thread."""
 
-    def __init__(self, stream: Stream, name: str, acknowledged: int) -> None:
+    def __init__(self, stream: Stream, name: str, acknowledged: int, silence_s: float = 60.0) -> None:
         super().__init__(name=f"receive-{name}", daemon=True)
         self._stream = stream
         self._name = name
+        self._silence_s = silence_s
         self._chunks: list[Chunk | Idle] = []
         self._arrived = threading.Condition()
         self._queued = 0
@@ -79,10 +84,13 @@ class Receiver(threading.Thread):
         self._nudge()
 
     def close(self) -> None:
-        """Report what is acknowledged, end the session, end the thread."""
+        """Report what is acknowledged, end the session, end the thread. Once, by whoever else uses this object."""
         self._stopping = True
         self._nudge()
         self.join()
+        # Only here: a number that this thread closed would soon be another file's, and the next nudge written into it.
+        for descriptor in (self._wake, self._waker):
+            os.close(descriptor)
 
     def run(self) -> None:
         try:
@@ -93,8 +101,6 @@ class Receiver(threading.Thread):
             self._fail(error)
         finally:
             self._stream.close()
-            for descriptor in (self._wake, self._waker):
-                os.close(descriptor)
 
     def _receive(self) -> None:
         everything, only_wake = select.poll(), select.poll()
@@ -109,10 +115,21 @@ class Receiver(threading.Thread):
                     os.read(self._wake, 4096)
             if len(ready) > 1 or (ready and ready[0][0] != self._wake):
                 self._offer(self._stream.read())
+            self._listen(full=full)
             due = time.monotonic() - self._replied >= STATUS_SECONDS
             if due or self._answer or self._asks or self._acknowledged != self._reported:
                 self._reply()
         self._reply()
+
+    def _listen(self, *, full: bool) -> None:
+        """Ask a server that has been silent for long; give it up when it does not answer. Silent, where we listen."""
+        if full:
+            self.heard = time.monotonic()
+        silent = time.monotonic() - self.heard
+        if silent > self._silence_s:
+            raise ServerSilent(f"the server has said nothing for {silent:.0f} s", where=self._name)
+        if silent > self._silence_s / 4 and time.monotonic() - self._replied >= STATUS_SECONDS:
+            self._asks = True
 
     def _offer(self, block: Block) -> None:
         """Queue what was read and note where the stream stands."""
@@ -156,5 +173,5 @@ class Receiver(threading.Thread):
     def _nudge(self) -> None:
         try:
             os.write(self._waker, b"!")
-        except (BlockingIOError, OSError):
-            return  # already awake, or already gone
+        except BlockingIOError:
+            return  # already awake

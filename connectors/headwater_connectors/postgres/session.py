@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import psycopg
@@ -54,13 +59,53 @@ def promises_no_encoding(connection: Connection) -> bool:
     return connection.info.parameter_status("server_encoding") == "SQL_ASCII"
 
 
-def connect_replication(dsn: str, name: str, *, as_bytes: bool = False) -> PGconn:
+class Leash:
+    """A hold on a connection's socket for another thread than the one that uses it, to end what waits on it.
+
+    It has a descriptor of its own: the connection's number, looked up from outside, may be another file's by then, and
+    closing any descriptor of SQLite's files drops the locks that the whole process has on them. Thread-safe.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._lock = threading.Lock()
+        self._link: socket.socket | None = socket.socket(fileno=os.dup(connection.fileno()))
+
+    def break_off(self) -> None:
+        """End the connection: who waits on it gets an OperationalError. Never waits."""
+        with self._lock, suppress(OSError):
+            if self._link is not None:
+                self._link.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        with self._lock:
+            if self._link is not None:
+                self._link.close()
+            self._link = None
+
+
+@contextmanager
+def within(connection: Connection, seconds: float) -> Iterator[None]:
+    """Break the connection off when the block takes longer: a silent server would be waited for without end."""
+    leash = Leash(connection)
+    timer = threading.Timer(seconds, leash.break_off)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        leash.close()
+
+
+def connect_replication(dsn: str, name: str, *, application: str = "", as_bytes: bool = False) -> PGconn:
     """A logical replication session at the libpq level, for its receiving thread alone.
 
-    ``as_bytes``: texts come as the database has them, not as UTF-8.
+    ``application``: how it is known to the server. ``as_bytes``: texts come as the database has them, not as UTF-8.
     """
-    encoding = "SQL_ASCII" if as_bytes else "UTF8"
-    connection = pq.PGconn.connect(_conninfo(dsn, name, replication="database", client_encoding=encoding).encode())
+    more = {"client_encoding": "SQL_ASCII" if as_bytes else "UTF8"}
+    if application:
+        more["application_name"] = application
+    connection = pq.PGconn.connect(_conninfo(dsn, name, replication="database", **more).encode())
     if connection.status != ConnStatus.OK:
         message = connection.error_message.decode(errors="replace")
         connection.finish()
@@ -129,7 +174,10 @@ def _conninfo(dsn: str, name: str, **more: str) -> str:
         ) from error
     pinned = " ".join(f"-c {key}={value}" for key, value in _PINNED.items())
     options = f"{given.get('options') or ''} {pinned}".strip()
-    defaults = {"connect_timeout": str(CONNECT_SECONDS), "keepalives_idle": "10", "keepalives_interval": "5"}
+    defaults = {
+        "connect_timeout": str(CONNECT_SECONDS), "keepalives_idle": "10", "keepalives_interval": "5",
+        "keepalives_count": "3", "tcp_user_timeout": "30000",
+    }  # fmt: skip
     forced = {"application_name": f"headwater:{name}", "client_encoding": "UTF8", "options": options}
     return make_conninfo(dsn, **{**defaults, **{k: v for k, v in given.items() if k in defaults}, **forced, **more})
 

@@ -22,7 +22,7 @@ from headwater_connectors.postgres import catalog
 from headwater_connectors.postgres.catalog import ColumnInfo, TableInfo, log_names
 from headwater_connectors.postgres.cells import PAD, Cells
 from headwater_connectors.postgres.columns import ColumnType, TypeInfo, column_type
-from headwater_connectors.postgres.known import Known, key_names, of_table
+from headwater_connectors.postgres.known import Known, is_still, key_names, of_table
 from headwater_connectors.postgres.relation import Relation, Target
 
 
@@ -74,8 +74,7 @@ def compare(known: Known, table: TableInfo, topic: Topic, types: Types) -> Quiet
         what = reason or f"the type of {first} changed"
         return Rewritten(what, schema, replace(now, replaces=_other_hash(known, topic.schema, schema)))
     schema = _with_defaults(schema, topic.schema, table, kinds)
-    same = now == replace(known, route="topic", copy="", replaces=False, reason="")
-    if same and (schema, table.description) == (topic.schema, topic.description):
+    if is_still(known, table) and (schema, table.description) == (topic.schema, topic.description):
         return None
     return Quiet(schema, now, table.description)
 

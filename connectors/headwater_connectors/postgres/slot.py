@@ -10,6 +10,9 @@ from headwater.errors import SlotInUse
 from headwater_connectors.postgres.catalog import parse_lsn
 from headwater_connectors.postgres.session import Connection, run_replication
 
+TAKE_OVER_SECONDS = 5.0
+"""How long an ended session of the server may take to let go of the slot."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Slot:
@@ -80,6 +83,19 @@ def drop(connection: Connection, source: str) -> bool:
         raise in_use(slot, source)
     connection.execute("SELECT pg_drop_replication_slot(%s)", [slot.name])
     return True
+
+
+def take_over(connection: Connection, source: str, application: str) -> None:
+    """End a session of ours that the server still keeps the slot for: its peer is dead, because we own the source.
+
+    The server would notice by itself within wal_sender_timeout. A slot that anybody else reads is left alone.
+    """
+    held = read(connection, source)
+    if (
+        held is None or held.active_pid is None or held.application != application[:63]
+    ):  # as long as the server keeps it
+        return
+    connection.execute("SELECT pg_terminate_backend(%s, %s)", [held.active_pid, int(TAKE_OVER_SECONDS * 1000)])
 
 
 def in_use(slot: Slot, source: str) -> SlotInUse:

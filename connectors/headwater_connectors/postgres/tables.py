@@ -20,7 +20,6 @@ import pyarrow as pa
 from headwater import logs
 from headwater.catalog.catalog import put_setting
 from headwater.catalog.records import Topic
-from headwater.errors import SourceUnreachable
 from headwater.log import Log, dead_letters
 from headwater.log.staging import kept, release
 from headwater.log.transaction import Transaction
@@ -91,7 +90,7 @@ class Tables:
             return None
         seen = _as_announced(table, relation)
         if found.route == "pending":
-            if found == _with_state(known.of_table(table, found.topic, found), found):
+            if known.is_still(found, table):
                 return None
             return self._again(transaction, found, table, relation)
         change = self._compare(found, seen, transaction)
@@ -220,10 +219,8 @@ class Tables:
             reason=reason,
             counted=self._counted(now),
         )  # fmt: skip
-        if before is not None and before.route == "pending":
+        if before is not None and before.route == "pending" and not transaction.uncreate_topic(before.pending):
             self._drop_pending(transaction, before)
-        if transaction.created(now.pending):
-            raise SourceUnreachable(f"{now.full_name} changed again while its change was captured", where=self.source)
         transaction.create_topic(now.pending, now.kind, schema, source=self.source, description=about, hidden=True)
         if now.shown:
             where = f" (since {transaction.position or transaction.expected_position})"
@@ -313,10 +310,3 @@ def _as_announced(table: TableInfo, relation: Relation) -> TableInfo:
     numbers = [column.number for column in found]
     same = len(found) == len(relation.columns) and numbers == sorted(numbers)
     return replace(table, columns=found) if same and all(k in {c.name for c in found} for k in table.key) else table
-
-
-def _with_state(now: Known, before: Known) -> Known:
-    return replace(
-        now, topic=before.topic, route=before.route, copy=before.copy, shown=before.shown, replaces=before.replaces,
-        reason=before.reason,
-    )  # fmt: skip

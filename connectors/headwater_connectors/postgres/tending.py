@@ -15,7 +15,7 @@ from headwater.config import SourceConfig
 from headwater.errors import HeadwaterError, SourceUnreachable, StorageError
 from headwater.log import Log
 from headwater.log.transaction import Transaction
-from headwater_connectors.postgres import catalog, requests, survey
+from headwater_connectors.postgres import catalog, requests, session, survey
 from headwater_connectors.postgres import known as known_tables
 from headwater_connectors.postgres.catalog import TableInfo
 from headwater_connectors.postgres.chunks import TableMoved
@@ -83,7 +83,8 @@ class Tending:
             self._requests()
         if self.tables.begun or now - self._surveyed_at >= SURVEY_SECONDS:
             self._surveyed_at, self.tables.begun = now, False
-            self._surveyed = survey.look(self._source, self.tables.connection, self.tables.known)
+            with session.within(self.tables.connection, self._source.silence_s):
+                self._surveyed = survey.look(self._source, self.tables.connection, self.tables.known)
             self._act(self._surveyed)
         if self._surveyed is not None and reached >= self._surveyed.end:
             found, self._surveyed = self._surveyed, None
@@ -154,6 +155,8 @@ class Tending:
     def _settle(self, found: survey.Survey) -> None:
         """What the stream had to pass first: tables that are gone, and changes that left the rows as they were."""
         same = {oid for oid, known in self.tables.known.items() if found.known.get(oid) is known}
+        if len(same) < len(self.tables.known):  # what the stream said since may not be all that was found
+            self.tables.begun = True
         gone = [self.tables.known[oid] for oid in same if oid not in found.tables]
         changes = [(known, change) for known, change in self._changes(found) if known.oid in same]
         quiet = [(known, change) for known, change in changes if isinstance(change, Quiet)]

@@ -31,7 +31,7 @@ from headwater.types import lift_sql, quote
 from headwater_connectors.postgres import catalog, session
 from headwater_connectors.postgres.canonical import SEPARATOR, lake_sql, server_sql
 from headwater_connectors.postgres.chunks import Reader, Waited
-from headwater_connectors.postgres.known import Known, key_names, load, of_table
+from headwater_connectors.postgres.known import Known, is_still, key_names, load
 from headwater_connectors.postgres.literal import text_sql
 from headwater_connectors.postgres.pending import workbench
 from headwater_connectors.postgres.snapshot import Snapshot
@@ -97,7 +97,7 @@ def _chosen(log: Log, known: Known, connection: session.Connection, result: Veri
     tables = catalog.tables(connection, oids=[known.oid])
     if topic.state != "live":
         result.skipped = f"it is {topic.state}: {topic.reason}"
-    elif not tables or of_table(tables[0], known.topic, known) != known:
+    elif not tables or not is_still(known, tables[0]):
         result.skipped = "it changed its shape, or is gone"
     return None if result.skipped else (topic, Reader(tables[0], known, catalog.known_types(connection)))
 

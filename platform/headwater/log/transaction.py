@@ -113,8 +113,12 @@ class Transaction:
         self._changes.altered.setdefault(name, {}).update(values)
 
     def drop_topic(self, name: str) -> None:
-        """The name resolves no more from this commit on; older positions still read it."""
+        """The name resolves no more from this commit on; older positions still read it.
+
+        Records appended to it before are forgotten: another topic may take the name in this very transaction.
+        """
         self._changes.dropped.append(name)
+        self._forget(name)
 
     def add_schema(self, name: str, schema: Schema) -> None:
         """A new schema version from this commit on; what is appended after this call has that shape.
@@ -130,9 +134,17 @@ class Transaction:
         self._topics[name] = _with_schema(topic, schema)
         self._changes.schemas.setdefault(name, {})[topic.schema_version + 1] = schema
 
-    def created(self, name: str) -> bool:
-        """Whether this transaction creates a topic of that name."""
-        return any(topic.name == name for topic in self._changes.created)
+    def uncreate_topic(self, name: str) -> bool:
+        """Take back a topic that this transaction creates, with the records appended to it; whether it does."""
+        mine = [topic for topic in self._changes.created if topic.name == name]
+        if mine:
+            self._changes.created.remove(mine[0])
+            self._topics.pop(name)
+            self._forget(name)
+        return bool(mine)
+
+    def _forget(self, name: str) -> None:
+        self._staging.batches = [batch for batch in self._staging.batches if batch.topic != name]
 
     @property
     def changed(self) -> bool:
