@@ -82,7 +82,10 @@ def _rows_after(change: list[str]) -> list[str]:
     return [statement.replace("id", "number") if renamed else statement for statement in MORE]
 
 
-@pytest.mark.parametrize(("followed", "mode"), [(False, "auto"), (True, "text")], ids=["alone", "with rows after"])
+@pytest.mark.parametrize(
+    ("followed", "mode"),
+    [pytest.param(False, "auto", id="alone"), pytest.param(True, "text", id="with rows after", marks=pytest.mark.long)],
+)
 def test_the_table_is_the_servers_after_every_kind_of_ddl(shop: Captured, followed: bool, mode: str) -> None:
     """A table for each kind, all in one source: what happens to one does not touch the others."""
     shop.mode = mode

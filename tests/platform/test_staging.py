@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pytest
 
+from headwater.catalog.records import TopicSettings
 from headwater.errors import CorruptFile, DuplicateName
 from headwater.log import open_log, recovery, topics
 from headwater.log.staging import Staging, kept, release, tables_of
@@ -32,7 +33,7 @@ def log(tmp_path: Path) -> Iterator[Log]:
 
 
 def topic(partitions: int = 1) -> Topic:
-    return topics.new(NAME, "table", SCHEMA, partitions, "s", "", topics.TopicSettings())
+    return topics.new(NAME, "table", SCHEMA, partitions, "s", "", TopicSettings())
 
 
 def rows(*ids: int) -> pa.Table:

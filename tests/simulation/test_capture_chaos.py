@@ -235,6 +235,7 @@ def _every_commit_was_a_state(lake: headwater.Lake) -> None:
     assert len(moves) > 10
 
 
+@pytest.mark.long
 def test_nothing_is_lost_doubled_or_torn(server: EmbeddedPostgres, tmp_path: Path, seed: int) -> None:
     _chaos(12, seed, server, tmp_path, from_the_first_copy=False)
 

@@ -120,9 +120,8 @@ ORDER BY root.oid, p.oid
 """
 
 _TYPES = """
-SELECT t.oid::int8, t.typtype::text, coalesce((SELECT e.oid::int8 FROM pg_type e WHERE e.typarray = t.oid), 0),
-    t.typbasetype::int8, t.typtypmod
-FROM pg_type t
+SELECT t.oid::int8, t.typtype::text, coalesce(e.oid::int8, 0), t.typbasetype::int8, t.typtypmod
+FROM pg_type t LEFT JOIN pg_type e ON e.typarray = t.oid
 """
 
 
