@@ -152,12 +152,17 @@ def test_a_table_emptied_or_rewritten_after_the_final_snapshot(
 @pytest.mark.parametrize(
     "statement",
     [
-        "ALTER TABLE wide ADD COLUMN more{n} int",
         "ALTER TABLE wide ADD COLUMN more{n} int DEFAULT {n}",
-        "ALTER TABLE wide ADD COLUMN more{n} float DEFAULT random()",
-        "ALTER TABLE wide ALTER n TYPE bigint USING n + {n}",
         "TRUNCATE wide",
-        "VACUUM FULL wide",
+        *(
+            pytest.param(statement, marks=pytest.mark.long)
+            for statement in (
+                "ALTER TABLE wide ADD COLUMN more{n} int",
+                "ALTER TABLE wide ADD COLUMN more{n} float DEFAULT random()",
+                "ALTER TABLE wide ALTER n TYPE bigint USING n + {n}",
+                "VACUUM FULL wide",
+            )
+        ),
     ],
 )
 def test_a_table_that_is_altered_while_it_is_copied(shop: Captured, after_chunk: Any, statement: str) -> None:

@@ -79,7 +79,7 @@ class Forked:
         self.command.chmod(0o755)
 
     def close(self) -> None:
-        self._process.terminate()
+        self._process.kill()  # it has nothing to put in order, and once did not end by SIGTERM
         self._process.wait(30)
 
     def __enter__(self) -> Forked:
