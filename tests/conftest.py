@@ -9,6 +9,7 @@ import os
 import random
 import secrets
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -34,6 +35,12 @@ def pytest_report_header() -> str:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files first, those of whole projects: no worker is left alone with one at the end of a run."""
     items.sort(key=lambda item: (item.path.name != "test_docs.py", item.path.parent.name != "end_to_end"))
+
+
+def pytest_runtest_setup() -> None:
+    """What an earlier test ran may have left SIGTERM ignored, and every process started later would inherit that."""
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_IGN:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 @pytest.fixture

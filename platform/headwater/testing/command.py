@@ -150,6 +150,7 @@ def _become(streams: list[int], folder: str, environment: dict[str, str]) -> Non
     sys.stdin, sys.stdout, sys.stderr = (os.fdopen(place, mode) for place, mode in enumerate(("r", "w", "w")))
     sys.excepthook = sys.__excepthook__  # the command for the imports' sake has set its own
     signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in what a shell starts in the background
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # or ignored by whoever started the server
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
