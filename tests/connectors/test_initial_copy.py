@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -220,11 +221,11 @@ def test_a_table_added_while_a_transaction_that_wrote_to_it_is_open(shop: Captur
         shop.run(WIDE)
         writer.execute(ROWS.encode())  # open while the table is published
         published = "SELECT count(*) = 1 FROM pg_publication_tables WHERE tablename = 'wide'"
-        _await(lambda: shop.source_rows(published) == [(True,)])
+        _await(shop, lambda: shop.source_rows(published) == [(True,)])
         writer.execute("UPDATE wide SET n = -5 WHERE id < 100")
         assert "shop.public.wide" not in {topic.name for topic in shop.log.topics()}
         writer.commit()
-        _await(lambda: "shop.public.wide" in {topic.name for topic in shop.log.topics()})
+        _await(shop, lambda: "shop.public.wide" in {topic.name for topic in shop.log.topics()})
     shop.assert_equal("wide")
 
 
@@ -247,7 +248,7 @@ def test_the_application_waits_for_no_lock_of_a_copy(shop: Captured, monkeypatch
         shop.run("ALTER TABLE wide ADD COLUMN note text")
         waited = (shop.source_rows("SELECT clock_timestamp()")[0][0] - took).total_seconds()
         hold.set()
-        _await(lambda: "shop.public.wide" in {topic.name for topic in shop.log.topics()})
+        _await(shop, lambda: "shop.public.wide" in {topic.name for topic in shop.log.topics()})
     assert waited < 0.5
     shop.assert_equal("wide")
 
@@ -272,15 +273,6 @@ def test_a_copy_goes_on_after_a_crash_from_the_chunks_that_are_kept(shop: Captur
     shop.assert_equal("wide")
     pages = shop.source_rows("SELECT pg_relation_size('wide') / 8192")[0][0]
     assert len(read) - first < pages / 8
-
-
-def _await(condition: Callable[[], bool], seconds: float = 30) -> None:
-    import time
-
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.02)
 
 
 @pytest.mark.parametrize("how", ["socket", "libpq"])
@@ -311,3 +303,11 @@ def test_both_ways_of_reading_a_copy_give_the_same_rows(
             list(copy_stream.rows_of(connection, broken, 2))
         connection.rollback()
         assert connection.execute("SELECT 1").fetchone() == (1,)
+
+
+def _await(shop: Captured, condition: Callable[[], bool], seconds: float = 30) -> None:
+    """Looks again after each commit, and a few times between them."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen"
+        shop.log.wait(shop.log.newest_commit(), 0.05)

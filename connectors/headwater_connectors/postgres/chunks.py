@@ -62,7 +62,7 @@ class Chunk:
 
     def halves(self) -> tuple[Chunk, ...]:
         """The same pages in two chunks; the chunk alone when it is small, or has no end."""
-        if self.pages <= PAGES_MIN:
+        if self.high is None or self.pages <= PAGES_MIN:
             return (self,)
         middle = self.low + self.pages // 2
         return replace(self, high=middle), replace(self, low=middle)

@@ -127,6 +127,7 @@ class Copier:
         self._used.add(leash)
         self._reading.add(connection.info.backend_pid)
         try:
+            self.check()  # once more: who closes breaks off only what is in use by then
             yield connection
         except BaseException:
             if not connection.closed and connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:

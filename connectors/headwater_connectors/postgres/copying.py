@@ -200,11 +200,15 @@ class Copying:
 
     def _read_chunk(self, reader: Reader, chunk: Chunk, snapshot: str | None) -> list[Kept]:
         """The chunk as kept pieces: one, or more where somebody had to wait for it."""
-        try:
-            return [self._keep_chunk(reader, chunk, snapshot)]
-        except Waited:
-            self.copier.pause(WAIT_SECONDS)
-            return [piece for half in chunk.halves() for piece in self._read_chunk(reader, half, snapshot)]
+        pieces, todo = [], [chunk]
+        while todo:
+            part = todo.pop()
+            try:
+                pieces.append(self._keep_chunk(reader, part, snapshot))
+            except Waited:
+                self.copier.pause(WAIT_SECONDS)
+                todo += part.halves()
+        return pieces
 
     def _keep_chunk(self, reader: Reader, chunk: Chunk, snapshot: str | None) -> Kept:
         staging = Staging(self.copier.log)

@@ -14,12 +14,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import duckdb
 import psycopg
-import pyarrow as pa
 from psycopg import sql
 
 from headwater.catalog.records import Topic
@@ -37,6 +35,7 @@ from headwater_connectors.postgres.pending import workbench
 from headwater_connectors.postgres.snapshot import Snapshot
 
 BUCKETS = 256
+WAITED_SECONDS = 0.05
 SHOWN = 20
 """Differing rows of a table that are named; all are counted."""
 WAIT_SECONDS = 60.0
@@ -259,11 +258,8 @@ class _Comparison:
         """Read the buckets' rows and count those that are not on both sides alike."""
         schema = self.topic.schema
         lifted = ", ".join(f"{lift_sql(field.name, field.type)} AS {quote(field.name)}" for field in schema.fields)
-        self.work.execute("CREATE TABLE theirs AS SELECT * EXCLUDE (bucket_) FROM ours LIMIT 0")
-        for rows in self._retried(partial(self.reader.rows, self.connection, self._from(buckets), self.snapshot)):
-            self.work.register("piece", rows)
-            self.work.execute(f"INSERT INTO theirs SELECT {lifted} FROM piece")
-            self.work.unregister("piece")
+        while not self._read_theirs(buckets, lifted):
+            time.sleep(WAITED_SECONDS)
         chosen = f"SELECT * EXCLUDE (bucket_) FROM ours WHERE bucket_ IN ({', '.join(map(str, buckets))})"
         self.work.execute(
             f"CREATE TABLE differing AS SELECT 'lake' AS only_in, * FROM ({chosen} EXCEPT ALL SELECT * FROM theirs)"
@@ -273,12 +269,17 @@ class _Comparison:
         found = self.work.sql(f"SELECT * FROM differing ORDER BY ALL LIMIT {SHOWN}").to_arrow_table()
         self.result.examples = [{key: str(value) for key, value in row.items()} for row in found.to_pylist()]
 
-    def _retried(self, ask: Callable[[], Iterator[pa.Table]]) -> list[pa.Table]:
-        while True:
-            try:
-                return list(ask())
-            except Waited:
-                time.sleep(0.05)
+    def _read_theirs(self, buckets: list[int], lifted: str) -> bool:
+        """The server's rows of these buckets, piece by piece, in the table ``theirs``; whether nobody had to wait."""
+        self.work.execute("CREATE OR REPLACE TABLE theirs AS SELECT * EXCLUDE (bucket_) FROM ours LIMIT 0")
+        try:
+            for rows in self.reader.rows(self.connection, self._from(buckets), self.snapshot):
+                self.work.register("piece", rows)
+                self.work.execute(f"INSERT INTO theirs SELECT {lifted} FROM piece")
+                self.work.unregister("piece")
+        except Waited:
+            return False
+        return True
 
     def _count(self, query: str) -> int:
         [(count,)] = self.work.execute(query).fetchall()
