@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import threading
 from typing import TYPE_CHECKING
@@ -200,3 +201,15 @@ def test_segments_are_sorted_wherever_the_stream_is_cut(seed: int, tmp_path: Pat
         assert rest[begin : -commit - len(first)] == b"".join(kept)
         assert (rest[HEADER : HEADER + 1], rest[-len(first) - commit + HEADER : -len(first)][:1]) == (b"B", b"C")
         assert streams.size == 0
+
+
+def test_what_is_spooled_is_whole_when_calls_take_less_than_they_were_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda file, data, place: original(file, data[:7], place))
+    streams, rows = Streams(tmp_path), [_sent(b"I", 7, number) for number in range(50)]
+    messages = [_sent(b"S", 7, 1), *rows, _sent(b"E", 0), _sent(b"c", 7) + bytes(25)]
+    chunk = Chunk.of(b"".join(messages), np.array([len(each) for each in messages]))
+    _, spooled, _ = streams.sort(chunk)
+    assert bytes(spooled.load().data) == b"".join(_sent(b"I", number) for number in range(50))

@@ -37,6 +37,7 @@ class _Spool:
     """The messages of one transaction in progress, in ``parts`` of some megabytes: offset and lengths of each."""
 
     def __init__(self, folder: Path) -> None:
+        self._descriptor = -1
         self.begin_lsn = 0
         self.size = 0
         self.parts: list[tuple[int, list[Int64s]]] = []
@@ -45,7 +46,8 @@ class _Spool:
             self._descriptor = os.dup(file.fileno())
 
     def __del__(self) -> None:
-        os.close(self._descriptor)
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
 
     def read(self, offset: int, size: int) -> bytes:
         return os.pread(self._descriptor, size, offset)
@@ -53,10 +55,11 @@ class _Spool:
     def add(self, data: memoryview, lengths: Int64s) -> None:
         if not self.parts or self.size - self.parts[-1][0] >= PART_BYTES:
             self.parts.append((self.size, []))
-        with named_errors("state (a transaction in progress)"):
-            os.pwrite(self._descriptor, data, self.size)
         self.parts[-1][1].append(lengths.astype(np.int64))
-        self.size += len(data)
+        with named_errors("state (a transaction in progress)"):
+            while data:  # a call may take less than it was given
+                count = os.pwrite(self._descriptor, data, self.size)
+                data, self.size = data[count:], self.size + count
 
 
 @dataclass(frozen=True)
