@@ -34,13 +34,18 @@ PART_BYTES = 4 << 20
 
 
 class _Spool:
-    """The messages of one transaction in progress, in ``parts`` of some megabytes: offset and lengths of each."""
+    """The messages of one transaction in progress, in ``parts`` of some megabytes: messages, then their lengths.
+
+    In memory are a part's place (offset, bytes, count of messages) and the lengths of the part that is being written.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._descriptor = -1
         self.begin_lsn = 0
         self.size = 0
-        self.parts: list[tuple[int, list[Int64s]]] = []
+        self.parts: list[tuple[int, int, int]] = []
+        self._begun = 0
+        self._lengths: list[Int64s] = []
         self.aborted: set[int] = set()
         with named_errors("state (a transaction in progress)"), tempfile.TemporaryFile(dir=folder) as file:
             self._descriptor = os.dup(file.fileno())
@@ -53,9 +58,20 @@ class _Spool:
         return os.pread(self._descriptor, size, offset)
 
     def add(self, data: memoryview, lengths: Int64s) -> None:
-        if not self.parts or self.size - self.parts[-1][0] >= PART_BYTES:
-            self.parts.append((self.size, []))
-        self.parts[-1][1].append(lengths.astype(np.int64))
+        self._write(data)
+        self._lengths.append(lengths.astype(np.int64))
+        if self.size - self._begun >= PART_BYTES:
+            self.end_part()
+
+    def end_part(self) -> None:
+        """What was added since the last part is one."""
+        if self._lengths:
+            lengths = np.concatenate(self._lengths)
+            self.parts.append((self._begun, self.size - self._begun, len(lengths)))
+            self._write(lengths.data.cast("B"))
+            self._begun, self._lengths = self.size, []
+
+    def _write(self, data: memoryview) -> None:
         with named_errors("state (a transaction in progress)"):
             while data:  # a call may take less than it was given
                 count = os.pwrite(self._descriptor, data, self.size)
@@ -68,20 +84,16 @@ class Spooled:
 
     spool: _Spool
     offset: int
-    lengths: Int64s
+    size: int
+    messages: int
     whole: int = 0
     held: int = 0
-
-    @property
-    def size(self) -> int:
-        return int(self.lengths.sum())
 
     def load(self) -> Chunk:
         """The part's messages without transaction ids, as the server would have sent them after the commit."""
         data = np.frombuffer(self.spool.read(self.offset, self.size) + PAD, np.uint8)
-        ends = np.cumsum(self.lengths)
-        kinds = ends - self.lengths + HEADER
-        return _plain(data, kinds, self.lengths, self.spool.aborted)
+        lengths = np.frombuffer(self.spool.read(self.offset + self.size, 8 * self.messages), np.int64)
+        return _plain(data, np.cumsum(lengths) - lengths + HEADER, lengths, self.spool.aborted)
 
 
 def _plain(data: Bytes, at: Int64s, lengths: Int64s, aborted: set[int]) -> Chunk:
@@ -160,8 +172,9 @@ class Streams:
         spool = self._spools.pop(xid)
         flags, lsn, end, time = struct.unpack_from(">bqqq", message, HEADER + 5)
         yield _message(spool.begin_lsn, struct.pack(">cqqI", b"B", lsn, time, xid), 0)
-        for offset, lengths in spool.parts:
-            yield Spooled(spool, offset, np.concatenate(lengths))
+        spool.end_part()
+        for offset, size, messages in spool.parts:
+            yield Spooled(spool, offset, size, messages)
         yield _message(lsn, struct.pack(">cbqqq", b"C", flags, lsn, end, time), 1)
 
 

@@ -29,7 +29,7 @@ class Part(Protocol):
     """Messages in stream order: a chunk, or what ``load`` makes one. ``size`` in bytes, of which ``held`` in memory."""
 
     @property
-    def lengths(self) -> Int64s: ...
+    def messages(self) -> int: ...
     @property
     def whole(self) -> int: ...
     @property
@@ -52,6 +52,10 @@ class Chunk:
         types = np.frombuffer(data, np.uint8)[np.cumsum(lengths) - lengths + HEADER]
         commits = np.flatnonzero(types == _COMMIT)
         return cls(data, lengths, int(commits[-1]) + 1 if len(commits) else 0)
+
+    @property
+    def messages(self) -> int:
+        return len(self.lengths)
 
     @property
     def size(self) -> int:
@@ -126,7 +130,7 @@ class Pending:
     def add(self, chunk: Part) -> None:
         self._chunks.append(chunk)
         self.size += chunk.held
-        self.messages += len(chunk.lengths)
+        self.messages += chunk.messages
         if chunk.whole:
             self._whole = len(self._chunks)
 
@@ -134,7 +138,7 @@ class Pending:
         """Everything up to the end of the last whole transaction; what follows stays."""
         taken, rest = self._chunks[: self._whole], self._chunks[self._whole :]
         last = taken[-1] if taken else None
-        if isinstance(last, Chunk) and last.whole < len(last.lengths):
+        if isinstance(last, Chunk) and last.whole < last.messages:
             taken[-1], tail = last.split(last.whole)
             rest.insert(0, tail)
         self._reset(rest)
@@ -150,4 +154,4 @@ class Pending:
         self._chunks = chunks
         self._whole = 0
         self.size = sum(chunk.held for chunk in chunks)
-        self.messages = sum(len(chunk.lengths) for chunk in chunks)
+        self.messages = sum(chunk.messages for chunk in chunks)
