@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pyarrow as pa
 import pytest
 
+from headwater_connectors.postgres import verification
 from headwater_connectors.postgres.verification import Verified, verify
 
 if TYPE_CHECKING:
@@ -82,6 +83,29 @@ def test_every_difference_is_found_and_named(shop: Captured) -> None:
     }  # fmt: skip
     assert 1 <= result.read <= 3
     assert result.buckets == 256
+
+
+def test_a_table_of_which_too_much_changes_is_not_compared(shop: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The changes are committed between the snapshot and the moment in which the lake is read."""
+    monkeypatch.setattr(verification, "CHANGING_MAX", 5)
+    shop.run(
+        "CREATE TABLE plain (id int PRIMARY KEY, v int)", "INSERT INTO plain SELECT i, 0 FROM generate_series(1, 9) i"
+    )
+    shop.catch_up()
+    awaiting = verification._await
+
+    def change_first(*args: Any) -> None:
+        shop.run("UPDATE plain SET v = 1 WHERE id < 7")
+        awaiting(*args)
+
+    monkeypatch.setattr(verification, "_await", change_first)
+    with shop.running():
+        result = found(shop)["public.plain"]
+        assert (result.changing, result.differences) == (6, 0)
+        assert result.skipped == "6 rows changed meanwhile, more than 5"
+        monkeypatch.setattr(verification, "CHANGING_MAX", 9)
+        result = found(shop)["public.plain"]
+    assert (result.changing, result.differences, result.skipped, result.rows) == (6, 0, "", 3)
 
 
 @pytest.mark.parametrize("identity", ["DEFAULT", "FULL"])

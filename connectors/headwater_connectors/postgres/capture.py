@@ -34,6 +34,7 @@ from headwater.ownership import own
 from headwater_connectors.postgres import catalog, publication, session, slot, stream
 from headwater_connectors.postgres.beat import Beat
 from headwater_connectors.postgres.copier import Copier
+from headwater_connectors.postgres.copying import Stopped
 from headwater_connectors.postgres.decoder import Decoder
 from headwater_connectors.postgres.gap import check_gap, remember_system
 from headwater_connectors.postgres.receiver import Receiver, ServerSilent
@@ -74,10 +75,6 @@ RECONNECT_SECONDS_MAX = 300.0
 """Give up after so long without the server; the supervisor then decides."""
 
 _log = logs.logger("capture")
-
-
-class Stopped(Exception):
-    """The stop flag was seen where nothing may be finished any more."""
 
 
 @dataclass

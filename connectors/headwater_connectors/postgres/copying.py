@@ -50,7 +50,7 @@ _log = logs.logger("copy")
 
 
 class Stopped(Exception):
-    """The capture ends; what is kept waits for the next one."""
+    """The capture ends where nothing may be finished any more; what is kept waits for the next one."""
 
 
 class _TooFast(Exception):

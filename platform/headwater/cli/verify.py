@@ -90,7 +90,8 @@ def _verify_sources(project: Project, *, as_json: bool) -> int:
             typer.echo(_compared(each))
             for row in each["examples"]:
                 typer.echo(f"    {row}")
-    typer.echo(f"{differences or 'no'} differences")
+    left = sum(bool(each["skipped"]) for tables in found.values() for each in tables)
+    typer.echo(f"{differences or 'no'} differences" + (f"; not compared: {left} tables" if left else ""))
     return 1 if differences else 0
 
 
