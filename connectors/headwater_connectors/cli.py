@@ -105,21 +105,18 @@ def capture(
     ] = False,
 ) -> None:
     """Copy a source's tables once, then follow its changes. `headwater up` runs this for every source."""
-    import signal
-    import threading
-
     from headwater.log import open_log
+    from headwater.service.signals import check_not_cut_short, stop_signals
     from headwater_connectors.postgres.capture import Capture
     from headwater_connectors.postgres.catalog import parse_lsn
     from headwater_connectors.postgres.source import PostgresSource
 
     loaded, config = _source(name, project)
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    with open_log(loaded.lake_dir, create=True) as log:
+    with stop_signals() as stop, open_log(loaded.lake_dir, create=True) as log:
         until = parse_lsn(PostgresSource().current_end(config.dsn)) if until_caught_up else None
         Capture(config, loaded.settings, log, stop).run(until=until)
+        if until_caught_up:
+            check_not_cut_short(stop)
 
 
 def __getattr__(name: str) -> Any:

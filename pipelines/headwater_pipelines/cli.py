@@ -97,12 +97,14 @@ def views(
     """Maintain all views. `headwater up` runs this."""
     from headwater.config import load
     from headwater.log import open_log
-    from headwater.service.signals import stop_signals
+    from headwater.service.signals import check_not_cut_short, stop_signals
     from headwater_pipelines.runtime import worker
 
     loaded = load(project)
     with stop_signals() as stop, open_log(loaded.lake_dir, create=True) as log:
         worker.run(log, loaded.settings, stop, until_caught_up=until_caught_up)
+        if until_caught_up:
+            check_not_cut_short(stop)
 
 
 def pause(name: OptionalName = None, project: ProjectOption = None) -> None:

@@ -61,6 +61,10 @@ with stop_signals() as stop, open_log(Path("lake")) as log:
 def components(project):
     return [Component(name="toy", argv=[sys.executable, "-c", BODY])]
 
+class Source:
+    def current_end(self, dsn):
+        return "1/0"
+
 def prepare(project, log):
     with open(project.root / "prepared", "a") as file:
         file.write("x")
@@ -142,6 +146,7 @@ def project(tmp_path: Path) -> Path:
     (information / "METADATA").write_text("Metadata-Version: 2.1\nName: toy\nVersion: 1\n")
     (information / "entry_points.txt").write_text(
         "[headwater.component]\ntoy = toy:components\n[headwater.prepare]\ntoy = toy:prepare\n"
+        "[headwater.source]\ntoy = toy:Source\n"
     )
     folder = tmp_path / "project"
     (folder / "views").mkdir(parents=True)
@@ -302,6 +307,24 @@ def test_a_source_that_is_not_there_ends_it_with_what_to_do(project: Path, up: C
     assert "127.0.0.1" in running.lines[-1]
     assert "hunter2" not in running.text()
     assert "Traceback" not in running.text()
+
+
+def test_until_caught_up_says_when_it_was_ended_before(project: Path, up: Callable[..., Running]) -> None:
+    (project / "headwater.toml").write_text(
+        f'[project]\nname = "p"\n[source.x]\nkind = "toy"\ndsn = "there"\n[settings]\n{SETTINGS}'
+    )
+    cut_short = up("--until-caught-up")
+    cut_short.wait_for(cut_short.healthy)
+    assert cut_short.end(signal.SIGINT) == 1
+    assert "stopped before it had caught up" in cut_short.lines[-1]
+    with (
+        open_log(project / "lake") as log,
+        own(log, "source:x") as owner,
+        log.transaction("source:x", owner.epoch) as transaction,
+    ):
+        transaction.position = "1/0"
+        transaction.commit()
+    assert up("--until-caught-up").ended() == 0
 
 
 def test_a_port_that_is_taken() -> None:

@@ -97,6 +97,7 @@ class CaughtUp:
         self._log = log
         self._targets = targets
         self._commit: int | None = None
+        self.reached = False
         self._stopped_before = self._stopped()
 
     def poll(self) -> bool:
@@ -105,7 +106,8 @@ class CaughtUp:
             if not all(reached(self._log, name, end) for name, end in self._targets.items()):
                 return False
             self._commit = self._log.newest_commit()
-        if views_reached(self._log, self._commit):
+        self.reached = views_reached(self._log, self._commit)
+        if self.reached:
             return True
         worker = self._log.live.read().get(PIPELINE)
         if worker is not None and fresh(worker) and worker.stats.get("state") == "paused":

@@ -8,6 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from headwater.errors import HeadwaterError
+
+CUT_SHORT = "stopped before it had caught up"
+
 
 @contextmanager
 def stop_signals() -> Iterator[threading.Event]:
@@ -23,3 +27,9 @@ def stop_signals() -> Iterator[threading.Event]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def check_not_cut_short(stop: threading.Event) -> None:
+    """For a run that should have ended by itself: HeadwaterError when a signal ended it, so its caller can tell."""
+    if stop.is_set():
+        raise HeadwaterError(CUT_SHORT, todo="The next run goes on from here.")

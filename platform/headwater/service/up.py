@@ -23,7 +23,7 @@ from headwater.service.caught_up import CaughtUp, ends
 from headwater.service.child import Child
 from headwater.service.component import PREPARE_GROUP, Component, declared, plugged_in
 from headwater.service.http import StatusServer
-from headwater.service.signals import stop_signals
+from headwater.service.signals import CUT_SHORT, stop_signals
 from headwater.service.supervisor import MAINTENANCE, POLL_S, Supervisor
 from headwater.service.watcher import ProjectWatcher
 
@@ -104,7 +104,7 @@ class Up:
             self._supervisor.stop(self._refresh)
             server.close()
             self._log.live.forget(status.UP)
-        return self._exit_code(caught_up.left_behind() if caught_up else {})
+        return self._exit_code(caught_up)
 
     def _loop(self, caught_up: CaughtUp | None) -> str:
         while not self._stop.wait(POLL_S):
@@ -209,11 +209,15 @@ class Up:
         """The status document, read anew."""
         return status.collect(self._log, self._project)
 
-    def _exit_code(self, left_behind: Mapping[str, str]) -> int:
-        """1 when a component or a view was given up, which is said once more: it may have scrolled away."""
+    def _exit_code(self, caught_up: CaughtUp | None) -> int:
+        """1 when a component or a view was given up, or what was to be reached was not: all said once more."""
+        left_behind = caught_up.left_behind() if caught_up else {}
+        cut_short = caught_up is not None and not caught_up.reached
         for child in self._supervisor.failed:
             because = child.last_error or child.describe_exit()
             self._supervisor.note(f"{child.name} was given up: {because}", "error", component=child.name)
         for view, reason in left_behind.items():
             self._supervisor.note(f"view {view} stopped: {reason}", "error", view=view)
-        return 1 if self._supervisor.failed or left_behind else 0
+        if cut_short and not self._supervisor.failed:
+            self._supervisor.note(f"{CUT_SHORT}; the next run goes on from here", "error")
+        return 1 if self._supervisor.failed or left_behind or cut_short else 0
