@@ -43,7 +43,7 @@ def test_what_is_taken_ends_with_a_commit_and_loses_nothing(seed: int) -> None:
             low = high
             if pending.whole and draw.random() < 0.6:
                 part = pending.take_whole()
-                last = messages[sum(len(chunk.lengths) for chunk in part) - 1 + len(taken) // len(messages[0])]
+                last = messages[sum(chunk.messages for chunk in part) - 1 + len(taken) // len(messages[0])]
                 assert last[HEADER : HEADER + 1] == b"C"
                 assert part[-1].load().data[-len(last) :] == last
                 taken += bytes_of(part)
