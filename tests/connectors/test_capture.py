@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from headwater.config import Settings, SourceConfig, TableConfig
+from headwater.lake.status import status
 from headwater.log import open_log
 from headwater_connectors.postgres.capture import Capture
 from headwater_connectors.postgres.catalog import parse_lsn
@@ -70,6 +71,27 @@ def test_changes_carry_their_transaction(either: Captured) -> None:
     assert [row[:3] for row in transactions] == [(xid - 1, 2, True), (xid, 2, True)]
     assert {row["_lsn"] for row in rows} == {lsn for (lsn,) in shop.lake("SELECT commit_lsn FROM shop.transactions")}
     assert [row[3] for row in transactions] == sorted({row["_committed_at"] for row in rows})
+
+
+def test_what_the_application_says_of_a_transaction(either: Captured) -> None:
+    """A logical message inside it; the last one counts, others and those outside of transactions do not."""
+    shop = either
+    shop.run(ORDERS)
+    shop.catch_up()
+    said = '{"actor": "ann", "correlation_id": "42", "traceparent": "00-ab-cd-01", "more": [1]}'
+    emit = "SELECT pg_logical_emit_message(true, 'headwater.context', '{}')"
+    shop.run(
+        f"BEGIN; {emit.format('{}')}; INSERT INTO orders VALUES (1, 'a', 1); {emit.format(said)}; COMMIT",
+        "INSERT INTO orders VALUES (2, 'b', 2)",
+        f"BEGIN; {emit.format('no json')}; INSERT INTO orders VALUES (3, 'c', 3); COMMIT",
+        "BEGIN; SELECT pg_logical_emit_message(true, 'other', 'x'); INSERT INTO orders VALUES (4, 'd', 4); COMMIT",
+        "SELECT pg_logical_emit_message(false, 'headwater.context', '{\"actor\": \"nobody\"}')",
+    )
+    shop.catch_up()
+    shop.assert_equal("orders")
+    query = "SELECT actor, correlation_id, traceparent, context FROM shop.transactions ORDER BY commit_lsn"
+    nothing = (None, None, None, None)
+    assert shop.lake(query) == [("ann", "42", "00-ab-cd-01", said), nothing, nothing, nothing]
 
 
 def test_key_change_is_a_delete_and_a_create(either: Captured) -> None:
@@ -368,3 +390,16 @@ def _await(shop: Captured, condition: str) -> None:
             return
         threading.Event().wait(0.01)
     raise AssertionError(f"never true: {condition}")
+
+
+def test_what_the_server_keeps_for_the_slot_is_in_the_status(shop: Captured) -> None:
+    shop.run(ORDERS)
+    shop.catch_up()
+    with shop.running():
+        for _ in range(2000):
+            (found,) = status(shop.log)["sources"]
+            if found["wal_status"] and (found["state"], found["copying"]) == ("streaming", 0):
+                break
+            threading.Event().wait(0.01)
+    assert (found["wal_status"], found["copying"], found["copy"]) == ("reserved", 0, "")
+    assert found["retained_wal_bytes"] > 0

@@ -8,16 +8,20 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from headwater import record
 from headwater.schema import Schema
-from headwater_connectors.postgres.cells import PAD, Bytes, Int64s, read
+from headwater_connectors.postgres.cells import PAD, Bytes, Cells, Int64s, read
 from headwater_connectors.postgres.snapshot import widen
 from headwater_connectors.postgres.temporal import MICROS_2000
 from headwater_connectors.postgres.transactions import HEADER, XLOG_DATA, Chunk
 
-BEGIN, COMMIT, INSERT, UPDATE, DELETE, TRUNCATE, RELATION = b"BCIUDTR"
+BEGIN, COMMIT, INSERT, UPDATE, DELETE, TRUNCATE, RELATION, MESSAGE = b"BCIUDTRM"
+CONTEXT = b"headwater.context\0"
+"""The prefix of a logical message in which an application says who changes what and why, as a JSON object."""
 
 TRANSACTIONS = Schema.of(
     {
@@ -26,9 +30,14 @@ TRANSACTIONS = Schema.of(
         "commit_lsn": "BIGINT",
         "committed_at": "TIMESTAMP WITH TIME ZONE",
         "rows": "BIGINT",
+        "actor": "VARCHAR",
+        "correlation_id": "VARCHAR",
+        "traceparent": "VARCHAR",
+        "context": "JSON",
     }
 )
-"""``<source>.transactions``: one row per source transaction that changed a captured table."""
+"""``<source>.transactions``: one row per source transaction that changed a captured table. The last four are what the
+application sent in it, see ``CONTEXT``; NULL where it sent nothing, or no JSON."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +68,7 @@ class Open:
     xid: int
     committed_at: int
     changes: int
+    context: str | None = None
 
 
 @dataclass(frozen=True)
@@ -76,6 +86,8 @@ class Context:
     committed_at: Int64s
     before: Int64s
     position: int
+    sent: dict[int, str]
+    """What applications sent, of the few transactions in which they did."""
 
     @classmethod
     def of(cls, batch: Batch, kinds: Bytes, left: Open | None, near: int) -> Context:
@@ -95,6 +107,7 @@ class Context:
             _after(left.committed_at, read(batch.buffer, "i8", at + 9) + MICROS_2000),
             _after(-left.changes, running[begins]),
             end_lsn,
+            ({} if left.context is None else {0: left.context}) | _sent(batch, kinds, np.cumsum(begins)),
         )
 
     def metadata(self, places: Int64s) -> dict[str, pa.Array]:
@@ -117,8 +130,23 @@ class Context:
                 "commit_lsn": pa.array(self.lsn[of]),
                 "committed_at": _utc(self.committed_at[of]),
                 "rows": pa.array(self.running[places] - self.before[of]),
+                **self._contexts(of),
             }
         )
+
+    def _contexts(self, of: Int64s) -> dict[str, pa.Array]:
+        texts = pa.nulls(len(of), pa.string())
+        if self.sent:
+            held = pa.array(list(self.sent.values()), pa.string())
+            place = pc.index_in(pa.array(of), pa.array(list(self.sent), pa.int64()))
+            texts = held.take(place)
+        json = pl.Series(texts, dtype=pl.String)
+        valid = json.str.json_path_match("$").is_not_null()
+        named = {
+            name: json.str.json_path_match(f"$.{name}").to_arrow().cast(pa.string())
+            for name in ("actor", "correlation_id", "traceparent")
+        }
+        return {**named, "context": pc.if_else(valid.to_arrow(), texts, pa.scalar(None, pa.string()))}
 
     def still_open(self, kinds: Bytes) -> Open | None:
         ends = np.flatnonzero((kinds == BEGIN) | (kinds == COMMIT))
@@ -128,7 +156,20 @@ class Context:
         changes = int(self.running[-1] - self.before[last])
         fields = (self.lsn, self.begin_lsn, self.xid, self.committed_at)
         lsn, begin_lsn, xid, committed_at = (int(field[last]) for field in fields)
-        return Open(lsn, begin_lsn, xid, committed_at, changes)
+        return Open(lsn, begin_lsn, xid, committed_at, changes, self.sent.get(int(last)))
+
+
+def _sent(batch: Batch, kinds: Bytes, transaction: Int64s) -> dict[int, str]:
+    """The contexts that applications sent inside transactions: the last one of each."""
+    places = np.flatnonzero(kinds == MESSAGE)
+    at = batch.start[places]
+    inside = batch.buffer[at + 1] == 1  # else it belongs to no transaction, and stands anywhere
+    prefix = batch.buffer[at[:, None] + 10 + np.arange(len(CONTEXT))]
+    mine = inside & (prefix == np.frombuffer(CONTEXT, np.uint8)).all(axis=1)
+    at = at[mine] + 10 + len(CONTEXT)
+    texts = Cells(batch.buffer, at + 4, read(batch.buffer, "u4", at).astype(np.int64)).bytes()
+    found = dict(zip(transaction[places[mine]].tolist(), texts.to_pylist(), strict=True))
+    return {number: text.decode(errors="replace") for number, text in found.items()}
 
 
 def _after(first: int, rest: npt.NDArray[Any]) -> Int64s:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 
 from headwater.errors import HeadwaterError
 from headwater.log import Log
@@ -44,8 +45,21 @@ class Beat:
     def due(self) -> bool:
         return time.monotonic() - self._last >= PERIOD_SECONDS
 
-    def streaming(self, received: int, confirmed: int, server: int, *, behind: bool, copying: int, note: str) -> None:
-        """``copying``: tables that have not appeared yet, -1 when the server was not asked yet; ``note``: how far."""
+    def streaming(
+        self,
+        received: int,
+        confirmed: int,
+        server: int,
+        *,
+        behind: bool,
+        copying: int,
+        note: str,
+        slot: Mapping[str, int | str | None],
+    ) -> None:
+        """``copying``: tables that have not appeared yet, -1 when the server was not asked yet; ``note``: how far.
+
+        ``slot``: what the server says of the slot.
+        """
         moment = time.monotonic()
         since, rows = self._window
         if moment - since >= _RATE_SECONDS:
@@ -64,4 +78,5 @@ class Beat:
             rows=self._rows,
             rows_per_s=round(self._rate, 1),
             commits=self._commits,
+            **slot,
         )

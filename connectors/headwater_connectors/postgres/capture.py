@@ -32,6 +32,7 @@ from headwater.log import Log
 from headwater.log.transaction import Transaction
 from headwater.ownership import own
 from headwater_connectors.postgres import catalog, publication, session, slot, stream
+from headwater_connectors.postgres.batch import TRANSACTIONS
 from headwater_connectors.postgres.beat import Beat
 from headwater_connectors.postgres.copier import Copier
 from headwater_connectors.postgres.copying import Stopped
@@ -211,6 +212,7 @@ class Capture:
         state = self.log.producer(owner_name(name))
         assert state.position is not None
         tables = Tables(self.log, name, connection)
+        self._describe_transactions(state.position)
         if not tables.known:
             self._adopt_earlier(tables, state.position)
         text = self.source.mode == "text" or (self.source.mode == "auto" and not tables.all_binary())
@@ -227,8 +229,16 @@ class Capture:
         tending = Tending(self.source, self.log, self._epoch, tables, Copier(self.source, self.log), decoder)
         opened = _Session(connection, receiver, decoder, tending, Streams(self.log.storage.path("state")))
         _log.info("streaming %s from %s", "text" if text else "binary", state.position, extra={"lsn": state.position})
-        self._beat.now(state="streaming", error="")
+        self._beat.now(state="streaming", error="", copying=-1, copy="")  # what an earlier process said is over
         return opened
+
+    def _describe_transactions(self, position: str) -> None:
+        """What is said of a transaction may be more than in the release that created the topic."""
+        name, topic = owner_name(self.source.name), transactions_topic(self.source.name)
+        with self.log.transaction(producer=name, epoch=self._epoch, expected_position=position) as transaction:
+            transaction.add_schema(topic, TRANSACTIONS)
+            if transaction.changed:
+                transaction.commit()
 
     def _adopt_earlier(self, tables: Tables, position: str) -> None:
         """A lake of an earlier release has topics and no records of their tables: those of the same name are theirs."""
@@ -363,6 +373,7 @@ class Capture:
             behind=opened.pending.messages > 0,
             copying=tending.copying,
             note=", ".join(map(str, tending.copier.progress())),
+            slot=tending.slot,
         )
 
     def _done(self, opened: _Session) -> bool:

@@ -85,6 +85,24 @@ def drop(connection: Connection, source: str) -> bool:
     return True
 
 
+_HEALTH = """
+SELECT s.wal_status, s.safe_wal_size, pg_wal_lsn_diff(pg_current_wal_insert_lsn(), s.restart_lsn)::int8,
+    to_jsonb(s) ->> 'invalidation_reason', to_jsonb(s) ->> 'inactive_since', t.spill_bytes, t.stream_bytes
+FROM pg_replication_slots s LEFT JOIN pg_stat_replication_slots t ON t.slot_name = s.slot_name WHERE s.slot_name = %s
+"""
+HEALTH = (
+    "wal_status", "safe_wal_bytes", "retained_wal_bytes", "invalidation_reason", "inactive_since", "spill_bytes",
+    "stream_bytes",
+)  # fmt: skip
+"""What the server says of the slot: how much WAL it keeps and may keep for it, what it spilled and streamed."""
+
+
+def health(connection: Connection, source: str) -> dict[str, int | str | None]:
+    """``HEALTH`` by name; empty when there is no slot. What a server's version does not know is None."""
+    row = connection.execute(_HEALTH, [slot_name(source)]).fetchone()
+    return {} if row is None else dict(zip(HEALTH, row, strict=True))
+
+
 def take_over(connection: Connection, source: str, application: str) -> None:
     """End a session of ours that the server still keeps the slot for: its peer is dead, because we own the source.
 
@@ -125,5 +143,6 @@ def start_command(source: str, publications: tuple[str, str], position: str, *, 
     """
     listed = ",".join(f'"{name}"' for name in publications)
     protocol = 4 if version >= 160_000 else 3 if version >= 150_000 else 2
-    options = [f"proto_version '{protocol}', publication_names '{listed}', streaming 'on'"] + ["binary 'true'"] * binary
+    options = [f"proto_version '{protocol}'", f"publication_names '{listed}'", "streaming 'on'", "messages 'true'"]
+    options += ["binary 'true'"] * binary
     return f'START_REPLICATION SLOT "{slot_name(source)}" LOGICAL {position} ({", ".join(options)})'

@@ -27,7 +27,7 @@ from headwater_connectors.postgres.transactions import HEADER, XLOG_DATA, Chunk,
 
 START, STOP, COMMIT, ABORT = b"SEcA"
 _CONTROL = np.frombuffer(b"SEcA", np.uint8)
-_RELATION = ord("R")
+_RELATION, _ORIGIN, _MESSAGE = b"ROM"
 _FRAME = bytes(HEADER - XLOG_DATA.size)
 PART_BYTES = 4 << 20
 """Read back at a time, and decoded together."""
@@ -99,10 +99,11 @@ class Spooled:
 def _plain(data: Bytes, at: Int64s, lengths: Int64s, aborted: set[int]) -> Chunk:
     """Messages whose type bytes are ``at``, less the rolled back ones, each less the four bytes of its id."""
     kept = np.ones(len(data) - len(PAD), np.bool_)
-    rows = np.ones(len(at), np.bool_)
+    rows = data[at] != _ORIGIN  # says where the transaction came from, and has no id
     if aborted:
         gone = np.isin(read(data, "u4", at + 1), np.array(list(aborted), np.uint32))
-        rows = ~(gone & (data[at] != _RELATION))
+        rows &= ~(gone & (data[at] != _RELATION))
+    if not rows.all():
         kept &= np.repeat(rows, lengths)
     kept[(at[:, None] + np.arange(1, 5)).ravel()] = False
     return Chunk(data[: len(kept)][kept].tobytes(), lengths[rows] - 4, 0)
@@ -128,7 +129,7 @@ class Streams:
         kinds = data[starts + HEADER]
         places = np.flatnonzero(np.isin(kinds, _CONTROL)) if self._spools or START in kinds else ()
         if not len(places) and self._open is None:
-            yield chunk
+            yield from _outside(memoryview(chunk.data), chunk.lengths, chunk)
             return
         view, low = memoryview(chunk.data), 0
         for place in (*places, len(starts)):
@@ -141,7 +142,7 @@ class Streams:
 
     def _run(self, data: memoryview, lengths: Int64s) -> Iterator[Chunk]:
         if self._open is None:
-            yield Chunk.of(data, lengths)
+            yield from _outside(data, lengths, None)
             return
         if not self._open.begin_lsn:
             places = np.cumsum(lengths) - lengths + len(_FRAME) + 1
@@ -176,6 +177,17 @@ class Streams:
         for offset, size, messages in spool.parts:
             yield Spooled(spool, offset, size, messages)
         yield _message(lsn, struct.pack(">cbqqq", b"C", flags, lsn, end, time), 1)
+
+
+def _outside(data: memoryview, lengths: Int64s, chunk: Chunk | None) -> Iterator[Chunk]:
+    """Messages that are in no segment, without those that belong to no transaction: nothing would ever take them."""
+    held = np.frombuffer(data, np.uint8)
+    at = np.cumsum(lengths) - lengths + HEADER
+    loose = (held[at] == _MESSAGE) & (held[np.minimum(at + 1, len(held) - 1)] == 0)
+    if not loose.any():
+        yield Chunk.of(data, lengths) if chunk is None else chunk
+    elif not loose.all():
+        yield Chunk.of(held[np.repeat(~loose, lengths)].tobytes(), lengths[~loose])
 
 
 def _message(lsn: int, body: bytes, whole: int) -> Chunk:

@@ -13,7 +13,7 @@ import psycopg
 
 from headwater import logs
 from headwater.config import SourceConfig
-from headwater_connectors.postgres import catalog, publication, session
+from headwater_connectors.postgres import catalog, publication, session, slot
 from headwater_connectors.postgres.catalog import TableInfo
 from headwater_connectors.postgres.known import Known
 
@@ -35,6 +35,8 @@ class Survey:
     """What the server has of captured tables, and of those that the project's patterns name."""
     published: set[int]
     end: int
+    slot: dict[str, int | str | None] = field(default_factory=dict)
+    """``slot.HEALTH``."""
     new: list[TableInfo] = field(default_factory=list)
     incomplete: list[int] = field(default_factory=list)
 
@@ -57,6 +59,7 @@ def look(config: SourceConfig, connection: session.Connection, known: dict[int, 
             published=_rightly_published(tables, main.members, inserts.members),
             end=catalog.current_end(connection),
         )
+        found.slot = slot.health(connection, config.name)
         found.new = [table for oid, table in wanted.items() if oid not in known]
         found.incomplete = _changed_without_identity(connection, known)
     except psycopg.Error as error:

@@ -52,6 +52,7 @@ class Tending:
         self.tables = tables
         self.copier = copier
         self._surveyed: survey.Survey | None = None  # until the stream has passed its moment
+        self.slot: dict[str, int | str | None] = {}
         self._surveyed_at = 0.0
         self._asked_at = 0.0
 
@@ -85,6 +86,7 @@ class Tending:
             self._surveyed_at, self.tables.begun = now, False
             with session.within(self.tables.connection, self._source.silence_s):
                 self._surveyed = survey.look(self._source, self.tables.connection, self.tables.known)
+            self.slot = self._surveyed.slot
             self._act(self._surveyed)
         if self._surveyed is not None and reached >= self._surveyed.end:
             found, self._surveyed = self._surveyed, None
