@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 class Broken:
     """A stream whose connection ends at the first read."""
 
+    more = False
+
     def __init__(self) -> None:
         self._ends = os.pipe()
         os.write(self._ends[1], b"x")

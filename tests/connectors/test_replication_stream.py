@@ -81,7 +81,7 @@ def test_both_ways_of_reading_give_the_same_messages(
     )
     expected = shop.source_rows(
         "SELECT data FROM pg_logical_slot_peek_binary_changes('headwater_shop', NULL, NULL, 'proto_version', '1',"
-        " 'publication_names', 'headwater_shop,headwater_shop_inserts')"
+        " 'publication_names', 'headwater_shop,headwater_shop_inserts', 'messages', 'true')"
     )
     position = shop.log.producer("source:shop").position or ""
     command = slot.start_command(

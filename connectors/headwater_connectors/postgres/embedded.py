@@ -57,7 +57,7 @@ class EmbeddedPostgres:
 
     ``directory`` keeps its data there between runs (made when missing); without it the data lives in a temporary
     directory and goes with the server. ``settings`` are added to postgresql.conf's. ``fsync=False`` is for tests
-    whose server may lose data on a power cut.
+    whose server may lose data on a power cut. ``programs``: another server's, instead of the wheel's.
     """
 
     def __init__(
@@ -67,17 +67,19 @@ class EmbeddedPostgres:
         port: int | None = None,
         fsync: bool = True,
         settings: Mapping[str, str] | None = None,
+        programs: Path | None = None,
     ) -> None:
         self._temporary = Path(tempfile.mkdtemp(prefix="headwater-pg-", dir="/tmp")) if directory is None else None
         self._home = self._temporary or Path(directory or ".").resolve()
         self.port = port or _free_port()
+        self._programs = programs
         self._settings = {**_SETTINGS, "fsync": "on" if fsync else "off", **(settings or {})}
         self._guard: subprocess.Popen[bytes] | None = None
 
     @property
     def bin(self) -> Path:
         """The folder of the server's programs (psql, pgbench, pg_recvlogical, ...)."""
-        return Path(_wheel().POSTGRES_VERSIONS[18])
+        return self._programs or Path(_wheel().POSTGRES_VERSIONS[18])
 
     @property
     def data(self) -> Path:
@@ -153,7 +155,7 @@ class EmbeddedPostgres:
             return
         wheel = _wheel()
         wheel.ensure_user_exists(_SYSTEM_USER)
-        for folder in (self.bin, self._home):
+        for folder in (*(() if self._programs else (self.bin,)), self._home):
             wheel.ensure_prefix_permissions(folder)
         shutil.chown(self._home, _SYSTEM_USER, _SYSTEM_USER)
         self._home.chmod(0o755)

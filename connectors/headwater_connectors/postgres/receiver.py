@@ -109,11 +109,12 @@ class Receiver(threading.Thread):
         only_wake.register(self._wake, select.POLLIN)
         while not self._stopping:
             full = self._queued >= QUEUE_BYTES_MAX
-            ready = (only_wake if full else everything).poll(STATUS_SECONDS * 1000)
+            more = self._stream.more and not full
+            ready = (only_wake if full else everything).poll(0 if more else STATUS_SECONDS * 1000)
             for descriptor, _ in ready:
                 if descriptor == self._wake:
                     os.read(self._wake, 4096)
-            if len(ready) > 1 or (ready and ready[0][0] != self._wake):
+            if more or len(ready) > 1 or (ready and ready[0][0] != self._wake):
                 self._offer(self._stream.read())
             self._listen(full=full)
             due = time.monotonic() - self._replied >= STATUS_SECONDS

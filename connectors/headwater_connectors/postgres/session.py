@@ -182,11 +182,21 @@ def _conninfo(dsn: str, name: str, **more: str) -> str:
     return make_conninfo(dsn, **{**defaults, **{k: v for k, v in given.items() if k in defaults}, **forced, **more})
 
 
+_LEFT_OUT = ("password authentication failed", "no password supplied", "no pg_hba.conf entry", "does not exist")
+
+
 def _unreachable(dsn: str, message: str) -> HeadwaterError:
     text = _first_line(message)
     given = conninfo_to_dict(dsn)
     place = f"{given.get('host') or 'local socket'}:{given.get('port') or 5432}/{given.get('dbname') or ''}"
-    if any(word in text for word in ("password authentication failed", "no pg_hba.conf entry", "does not exist")):
+    place = f"service {given['service']}" if "service" in given else place
+    if "certificate" in text and "no pg_hba.conf entry" not in text:
+        return SourceNotReady(
+            f"the server cannot be trusted: {text}",
+            where=place,
+            todo="Check sslrootcert, and that host is a name in the server's certificate.",
+        )
+    if any(words in text for words in _LEFT_OUT):
         return SourceNotReady(
             f"the server does not let us in: {text}", where=place, todo="Check the dsn's user, password and database."
         )

@@ -65,6 +65,11 @@ class Stream(Protocol):
         """Readable when ``read`` has something to do."""
         ...
 
+    @property
+    def more(self) -> bool:
+        """Whether ``read`` may have something to do although nothing is readable."""
+        ...
+
     def read(self) -> Block:
         """What waits and what comes within a few milliseconds; may be empty. Raises what ended the stream."""
         ...
@@ -95,6 +100,8 @@ def start(connection: PGconn, command: str, name: str) -> Stream:
 
 class SocketStream:
     """Reads the connection's socket directly."""
+
+    more = False
 
     def __init__(self, connection: PGconn, name: str) -> None:
         self._connection = connection
@@ -206,11 +213,15 @@ class SocketStream:
 
 
 class LibpqStream:
-    """Reads through libpq, message by message inside C, for connections that only libpq can read."""
+    """Reads through libpq, message by message inside C, for connections that only libpq can read.
+
+    What libpq has read ahead, and what its TLS layer holds decrypted, makes no socket readable: ``more`` says so.
+    """
 
     def __init__(self, connection: PGconn, name: str) -> None:
         self._connection = connection
         self._name = name
+        self.more = False
 
     def fileno(self) -> int:
         return self._connection.socket
@@ -218,6 +229,7 @@ class LibpqStream:
     def read(self) -> Block:
         self._connection.consume_input()
         messages, _ = take(BLOCK_BYTES, copy_data(self._connection, wait=False))
+        self.more = bool(messages)
         ended = bool(messages) and len(messages[-1]) == 0
         messages = [message for message in messages if len(message)] if ended else messages
         if ended and not messages:
