@@ -53,12 +53,16 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class TableInfo:
-    """A table of the source; ``key`` are the columns that identify a row in what the server sends."""
+    """A table of the source; ``key`` are the columns that identify a row in what the server sends.
+
+    ``has_identity``: whether the server can publish its updates and deletes, of every partition.
+    """
 
     oid: int
     namespace: str
     name: str
     identity: Identity
+    has_identity: bool
     key: tuple[str, ...]
     columns: tuple[ColumnInfo, ...]
     rows: int
@@ -71,25 +75,43 @@ class TableInfo:
         return f"{self.namespace}.{self.name}"
 
     @property
-    def has_identity(self) -> bool:
-        """Whether the server can publish its updates and deletes."""
-        return self.identity == "f" or (self.identity != "n" and bool(self.key))
-
-    @property
     def kind(self) -> Kind:
         if not self.has_identity:
             return "insert_only"
         return "table" if self.key else "multiset"
 
 
+# Partitions of partitions, too. pg_partition_tree would lock every one of them, and pg_relation_size the table:
+# neither may wait behind the application, nor the application behind us, unless sizes are asked for.
+_TREE = """
+WITH RECURSIVE tree(root, relid) AS (
+    SELECT oid, oid FROM pg_class
+    WHERE relkind IN ('r', 'p') AND (%(oids)s::int8[] IS NULL OR oid = ANY (%(oids)s::int8[]::oid[]))
+    UNION ALL SELECT t.root, i.inhrelid FROM tree t JOIN pg_inherits i ON i.inhparent = t.relid
+        JOIN pg_class c ON c.oid = i.inhparent AND c.relkind = 'p')
+"""
+
+# What the server refuses to update in a publication: no identity, or one of generated columns, which are not sent.
 _TABLES = """
 SELECT c.oid::int8, n.nspname, c.relname, c.relreplident::text, greatest(c.reltuples, 0)::int8,
-    pg_total_relation_size(c.oid), coalesce(obj_description(c.oid, 'pg_class'), ''),
+    CASE WHEN %(measured)s THEN pg_total_relation_size(c.oid) ELSE c.relpages::int8 * 8192 END,
+    coalesce(obj_description(c.oid, 'pg_class'), ''),
     coalesce((SELECT array_agg(a.attname::text ORDER BY k.place)
         FROM pg_index i, unnest(i.indkey::int2[]) WITH ORDINALITY AS k(number, place), pg_attribute a
         WHERE i.indrelid = c.oid AND a.attrelid = c.oid AND a.attnum = k.number AND k.place <= i.indnkeyatts
             AND i.indisvalid AND CASE c.relreplident WHEN 'i' THEN i.indisreplident
-                ELSE i.indisprimary AND i.indimmediate END), '{}')
+                ELSE i.indisprimary AND i.indimmediate END
+            AND NOT EXISTS (SELECT FROM pg_attribute g WHERE g.attrelid = c.oid AND g.attgenerated <> ''
+                AND g.attnum = ANY (i.indkey::int2[]))), '{}'),
+    NOT EXISTS (SELECT FROM tree, pg_class p WHERE tree.root = c.oid AND p.oid = tree.relid
+        AND NOT (p.relkind = 'p' AND p.oid <> c.oid) AND NOT CASE p.relreplident
+            WHEN 'n' THEN false
+            WHEN 'f' THEN current_setting('server_version_num')::int < 180000 OR NOT EXISTS (SELECT FROM pg_attribute a
+                WHERE a.attrelid = p.oid AND a.attgenerated <> '' AND NOT a.attisdropped)
+            ELSE EXISTS (SELECT FROM pg_index i WHERE i.indrelid = p.oid AND i.indisvalid
+                AND CASE p.relreplident WHEN 'i' THEN i.indisreplident ELSE i.indisprimary AND i.indimmediate END
+                AND NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = p.oid AND a.attgenerated <> ''
+                    AND a.attnum = ANY (i.indkey::int2[]))) END)
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relpersistence = 'p'
     AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
@@ -107,16 +129,14 @@ ORDER BY attrelid, attnum
 """
 
 _PARTS = """
-SELECT root.oid::int8, p.oid::int8, n.nspname, p.relname, coalesce(pg_relation_filenode(p.oid), 0)::int8,
-    coalesce(pg_relation_size(p.oid) / current_setting('block_size')::int8, 0)::int8,
+SELECT root::int8, p.oid::int8, n.nspname, p.relname, coalesce(pg_relation_filenode(p.oid), 0)::int8,
+    coalesce(CASE WHEN %(measured)s THEN pg_relation_size(p.oid) / current_setting('block_size')::int8
+        ELSE p.relpages END, 0)::int8,
     coalesce((SELECT i.xmin = a.xmin FROM pg_inherits i, pg_attribute a
         WHERE i.inhrelid = p.oid AND a.attrelid = p.oid AND a.attnum = -6), true)
-FROM pg_class root,
-    LATERAL (SELECT relid FROM pg_partition_tree(root.oid) WHERE isleaf AND root.relkind = 'p'
-        UNION ALL SELECT root.oid WHERE root.relkind <> 'p') AS tree(relid),
-    pg_class p, pg_namespace n
-WHERE root.oid = ANY (%s::int8[]::oid[]) AND p.oid = tree.relid AND n.oid = p.relnamespace
-ORDER BY root.oid, p.oid
+FROM tree, pg_class p, pg_namespace n
+WHERE root = ANY (%(oids)s::int8[]::oid[]) AND p.oid = tree.relid AND p.relkind <> 'p' AND n.oid = p.relnamespace
+ORDER BY root, p.oid
 """
 
 _TYPES = """
@@ -126,10 +146,19 @@ FROM pg_type t LEFT JOIN pg_type e ON e.typarray = t.oid
 
 
 def tables(
-    connection: Connection, patterns: Sequence[str] = ("*",), oids: Iterable[int] | None = None
+    connection: Connection,
+    patterns: Sequence[str] = ("*",),
+    oids: Iterable[int] | None = None,
+    *,
+    measured: bool = False,
 ) -> list[TableInfo]:
-    """Ordinary and partitioned tables whose full name matches a pattern (``public.*``), by name."""
-    rows = connection.execute(_TABLES, {"oids": None if oids is None else list(oids)}).fetchall()
+    """Ordinary and partitioned tables whose full name matches a pattern (``public.*``), by name.
+
+    Takes no lock of a table. Sizes are those of the last VACUUM or ANALYZE; ``measured`` ones are exact, and cost the
+    lock for a moment: LockNotAvailable.
+    """
+    chosen = {"oids": None if oids is None else list(oids), "measured": measured}
+    rows = connection.execute((_TREE + _TABLES).encode(), chosen).fetchall()
     rows = [row for row in rows if any(fnmatchcase(f"{row[1]}.{row[2]}", pattern) for pattern in patterns)]
     columns: dict[int, list[ColumnInfo]] = {row[0]: [] for row in rows}
     for table, number, name, oid, modifier, text, not_null, missing, changed, about in connection.execute(
@@ -142,15 +171,18 @@ def tables(
             )
         )  # fmt: skip
     parts: dict[int, list[Part]] = {row[0]: [] for row in rows}
-    for table, oid, namespace, name, filenode, pages, born in connection.execute(_PARTS, [list(parts)]):
+    for table, oid, namespace, name, filenode, pages, born in connection.execute(
+        (_TREE + _PARTS).encode(), {"oids": list(parts), "measured": measured}
+    ):
         found = Part(oid=oid, namespace=namespace, name=name, filenode=filenode, pages=pages, born=born)
         parts[table].append(found)
     return [
         TableInfo(
-            oid=oid, namespace=namespace, name=name, identity=identity, key=_key(identity, key),
+            oid=oid, namespace=namespace, name=name, identity=identity, has_identity=identified,
+            key=_key(identity, key),
             columns=tuple(columns[oid]), rows=estimate, size=size, description=about, parts=tuple(parts[oid]),
         )
-        for oid, namespace, name, identity, estimate, size, about, key in rows
+        for oid, namespace, name, identity, estimate, size, about, key, identified in rows
     ]  # fmt: skip
 
 

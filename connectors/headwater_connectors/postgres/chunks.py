@@ -2,13 +2,15 @@
 
 A chunk's transaction takes ACCESS SHARE with a short wait, makes sure that the table is still the one that was
 planned (its file and its columns, looked at after the lock), notes its snapshot, reads and commits: nobody waits
-for us longer than one chunk takes, and the copier cancels even that when somebody does.
+for us longer than one chunk takes, and the pool ends even that when somebody does.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import psycopg
@@ -22,7 +24,7 @@ from headwater_connectors.postgres.cells import Int64s, walk_copy
 from headwater_connectors.postgres.columns import ColumnType, TypeInfo
 from headwater_connectors.postgres.copy_stream import rows_of
 from headwater_connectors.postgres.known import Known, is_still
-from headwater_connectors.postgres.publication import LOCK_TIMEOUT
+from headwater_connectors.postgres.pool import Waited
 from headwater_connectors.postgres.rows import raw
 from headwater_connectors.postgres.session import Connection, promises_no_encoding
 from headwater_connectors.postgres.snapshot import Snapshot
@@ -40,8 +42,8 @@ class TableMoved(Exception):
     """The table is not the planned one any more: its file or its columns are others."""
 
 
-class Waited(Exception):
-    """Somebody waited for our lock, or we for theirs; to be tried again."""
+class SnapshotLost(Exception):
+    """The exported snapshot to read under is gone: who held it had to give way."""
 
 
 @dataclass(frozen=True, order=True)
@@ -107,17 +109,38 @@ class Reader:
     types: Mapping[int, TypeInfo]
 
     def chunk(self, connection: Connection, chunk: Chunk, snapshot: str | None = None) -> Iterator[Snapshot | pa.Table]:
-        """First the snapshot that is read, then the rows. TableMoved, Waited; the transaction ends with the iterator.
+        """First the snapshot that is read, then the rows; the transaction ends with the iterator.
 
+        Raises TableMoved, Waited, SnapshotLost.
         ``snapshot``: the name of an exported one to read under, instead of a new one.
         """
-        part = next(each for each in self.table.parts if each.oid == chunk.part)
-        place = sql.SQL("FROM ONLY {} WHERE ctid >= {}").format(
-            sql.Identifier(part.namespace, part.name), sql.Literal(f"({chunk.low},0)")
-        )
-        if chunk.high is not None:
+        part = self._part(chunk)
+        yield from self._read(connection, part, self.place(chunk), snapshot)
+
+    def rows(self, connection: Connection, chunk: Chunk, where: sql.Composable, snapshot: str) -> Iterator[pa.Table]:
+        """The chunk's rows ``t`` in a snapshot that fulfil a condition."""
+        place = sql.SQL("{} AND {}").format(self.place(chunk), where)
+        found = self._read(connection, self._part(chunk), place, snapshot)
+        yield from (each for each in found if isinstance(each, pa.Table))
+
+    def ask(self, connection: Connection, chunk: Chunk, query: sql.Composed, snapshot: str) -> list[tuple[Any, ...]]:
+        """The answer to a query over ``place`` in a snapshot, as safely as rows are read."""
+        with self._held(connection, self._part(chunk), snapshot):
+            answer: list[tuple[Any, ...]] = connection.execute(query).fetchall()
+        return answer
+
+    def place(self, chunk: Chunk) -> sql.Composed:
+        """FROM and WHERE of a chunk, whose rows are called ``t``."""
+        part = self._part(chunk)
+        place = sql.SQL("FROM ONLY {} t WHERE true").format(sql.Identifier(part.namespace, part.name))
+        if part.filenode:
+            place += sql.SQL(" AND ctid >= {}").format(sql.Literal(f"({chunk.low},0)"))
+        if part.filenode and chunk.high is not None:
             place += sql.SQL(" AND ctid < {}").format(sql.Literal(f"({chunk.high},0)"))
-        yield from self._read(connection, part, place if part.filenode else _everything(part), snapshot)
+        return place
+
+    def _part(self, chunk: Chunk) -> catalog.Part:
+        return next(each for each in self.table.parts if each.oid == chunk.part)
 
     def keys(self, connection: Connection, values: str, snapshot: str) -> Iterator[pa.Table]:
         """The rows with one of these keys in a snapshot; ``values``: keys as SQL rows of texts, ``('1'), ('2')``."""
@@ -137,32 +160,32 @@ class Reader:
         )
         yield from (each for each in self._read(connection, whole, place, snapshot) if isinstance(each, pa.Table))
 
-    def rows(self, connection: Connection, place: sql.Composable, snapshot: str) -> Iterator[pa.Table]:
-        """The rows of ``place`` (FROM and WHERE) in a snapshot."""
-        whole = replace(self.table.parts[0], oid=self.table.oid, namespace=self.table.namespace, name=self.table.name)
-        yield from (each for each in self._read(connection, whole, place, snapshot) if isinstance(each, pa.Table))
-
     def _read(
         self, connection: Connection, part: catalog.Part, place: sql.Composable, snapshot: str | None
     ) -> Iterator[Snapshot | pa.Table]:
         kinds, as_bytes = column_types(self.table, self.types), promises_no_encoding(connection)
+        with self._held(connection, part, snapshot) as seen:
+            yield seen
+            if as_bytes:
+                connection.execute("SET LOCAL client_encoding = 'SQL_ASCII'")
+            command = self._copy(place, kinds).as_bytes(connection)
+            for data, starts in rows_of(connection, command, len(kinds)):
+                rows = self._records(data, starts, kinds)
+                if as_bytes:
+                    rows.validate(full=True)
+                yield rows
+
+    @contextmanager
+    def _held(self, connection: Connection, part: catalog.Part, snapshot: str | None) -> Iterator[Snapshot]:
+        """A transaction that holds the part, which is still what was planned; ends with the block."""
         try:
             with connection.transaction():
                 connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
                 if snapshot is not None:
-                    connection.execute(sql.SQL("SET TRANSACTION SNAPSHOT {}").format(sql.Literal(snapshot)))
-                connection.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(sql.Literal(LOCK_TIMEOUT)))
+                    use(connection, snapshot)
                 lock = sql.SQL("LOCK TABLE ONLY {} IN ACCESS SHARE MODE")
                 connection.execute(lock.format(sql.Identifier(part.namespace, part.name)))
                 yield self._same_table(connection)
-                if as_bytes:
-                    connection.execute("SET LOCAL client_encoding = 'SQL_ASCII'")
-                command = self._copy(place, kinds).as_bytes(connection)
-                for data, starts in rows_of(connection, command, len(kinds)):
-                    rows = self._records(data, starts, kinds)
-                    if as_bytes:
-                        rows.validate(full=True)
-                    yield rows
         except (psycopg.errors.LockNotAvailable, psycopg.errors.QueryCanceled) as error:
             raise Waited(str(error)) from error
         except _GONE as error:
@@ -202,8 +225,12 @@ class Reader:
         return pa.table({**found, **raw(names, columns, np.arange(count))})
 
 
-def _everything(part: catalog.Part) -> sql.Composed:
-    return sql.SQL("FROM ONLY {}").format(sql.Identifier(part.namespace, part.name))
+def use(connection: Connection, snapshot: str) -> None:
+    """Have the open transaction see what an exported snapshot sees. Raises SnapshotLost."""
+    try:
+        connection.execute(sql.SQL("SET TRANSACTION SNAPSHOT {}").format(sql.Literal(snapshot)))
+    except (psycopg.errors.UndefinedObject, psycopg.errors.InvalidParameterValue) as error:
+        raise SnapshotLost(str(error)) from error
 
 
 def _verbatim(text: str) -> sql.SQL:

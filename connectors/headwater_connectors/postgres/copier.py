@@ -1,4 +1,4 @@
-"""Copies tables beside the stream: threads, connections, and a watcher that lets nobody wait for us.
+"""Copies tables beside the stream: threads, and connections that nobody has to wait for.
 
 Belongs to one session of the capture. What a copy has read so far is kept in the log, so the next session's copier
 goes on from there.
@@ -24,21 +24,14 @@ from headwater_connectors.postgres import catalog, session
 from headwater_connectors.postgres.chunks import TableMoved
 from headwater_connectors.postgres.copying import Copied, Copying, Progress, Stopped
 from headwater_connectors.postgres.known import Known
+from headwater_connectors.postgres.pool import Pool
 
 TABLES_AT_ONCE = 4
 """Small tables are mostly round trips: four of them hide each other's."""
 READERS = 2
 """Chunks read at once: each is a server process and a decoder."""
-WAITED_MS = 200
-"""Who has waited so long for a lock of ours gets it: the statement that holds it is cancelled."""
-WATCH_SECONDS = 0.05
 STREAM_SECONDS = 0.005
 
-_WAITING = """
-SELECT DISTINCT holder.pid FROM pg_locks w, LATERAL unnest(pg_blocking_pids(w.pid)) AS holder(pid)
-WHERE NOT w.granted AND w.locktype = 'relation' AND holder.pid = ANY (%s)
-    AND w.waitstart < clock_timestamp() - %s * interval '1 millisecond'
-"""
 _log = logs.logger("copy")
 
 Outcome = tuple[Known, Copied | TableMoved | HeadwaterError]
@@ -59,11 +52,7 @@ class Copier:
         self._position = 0
         self.awaited = 0
         """The LSN that a copy waits for, or has waited for."""
-        self._free: queue.SimpleQueue[session.Connection] = queue.SimpleQueue()
-        self._reading: set[int] = set()
-        self._used: set[session.Leash] = set()
-        self._watcher = threading.Thread(target=self._watch, name=f"watch-{self.source}", daemon=True)
-        self._watcher.start()
+        self._pool = Pool(config)
 
     # ---- for the capture
 
@@ -101,14 +90,9 @@ class Copier:
 
     def close(self) -> None:
         self._stop.set()
-        for leash in list(self._used):  # who waits for a silent server would be waited for
-            leash.break_off()
+        self._pool.close()
         self._tables.shutdown(cancel_futures=True)
         self.readers.shutdown(cancel_futures=True)
-        self._watcher.join()
-        with suppress(queue.Empty):
-            while True:
-                self._free.get_nowait().close()
 
     # ---- for the copies
 
@@ -117,28 +101,10 @@ class Copier:
 
     @contextmanager
     def connection(self) -> Iterator[session.Connection]:
-        """A connection of the caller's own; what it reads is watched, and cancelled when somebody waits."""
+        """A connection of the caller's own (see ``pool``). Raises Waited, and Stopped once the copier is closed."""
         self.check()
-        try:
-            connection = self._free.get_nowait()
-        except queue.Empty:
-            connection = session.connect(self.config.dsn, self.source)
-        leash = session.Leash(connection)
-        self._used.add(leash)
-        self._reading.add(connection.info.backend_pid)
-        try:
-            self.check()  # once more: who closes breaks off only what is in use by then
+        with self._pool.connection() as connection:
             yield connection
-        except BaseException:
-            if not connection.closed and connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
-                connection.close()
-            raise
-        finally:
-            self._used.discard(leash)
-            leash.close()
-            self._reading.discard(connection.info.backend_pid if not connection.closed else 0)
-            if not connection.closed:
-                self._free.put(connection)
 
     def await_stream(self) -> None:
         """Until everything that the server has written by now is committed in the log."""
@@ -181,21 +147,3 @@ class Copier:
             _log.exception("the copy of %s failed", copying.known.full_name)
             outcome = HeadwaterError(f"{type(error).__name__}: {error}", where=copying.known.full_name)
         self._outcomes.put((copying.known, outcome))
-
-    def _watch(self) -> None:
-        """Cancel what reads while somebody has waited for one of its locks."""
-        connection: session.Connection | None = None
-        while not self._stop.wait(WATCH_SECONDS):
-            reading = list(self._reading)
-            if not reading:
-                continue
-            try:
-                connection = connection or session.connect(self.config.dsn, self.source)
-                with session.within(connection, self.config.silence_s):
-                    for (pid,) in connection.execute(_WAITING, [reading, WAITED_MS]).fetchall():
-                        connection.execute("SELECT pg_cancel_backend(%s)", [pid])
-            except (psycopg.Error, HeadwaterError) as error:
-                _log.warning("cannot look for statements that wait for a copy: %s", error)
-                connection = None
-        if connection is not None:
-            connection.close()

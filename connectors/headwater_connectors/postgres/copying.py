@@ -17,11 +17,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, as_completed
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+import psycopg
 import pyarrow as pa
 
 from headwater import failpoint, logs
@@ -29,12 +29,13 @@ from headwater.catalog.records import Topic
 from headwater.log import topics
 from headwater.log.staging import Kept, Staging, kept, release, tables_of
 from headwater_connectors.postgres import catalog, chunks
-from headwater_connectors.postgres.chunks import Chunk, Reader, TableMoved, Waited
+from headwater_connectors.postgres.chunks import Chunk, Reader, SnapshotLost, TableMoved
 from headwater_connectors.postgres.difference import Difference
 from headwater_connectors.postgres.known import Known
 from headwater_connectors.postgres.pending import Pending, workbench
+from headwater_connectors.postgres.pool import Waited
 from headwater_connectors.postgres.session import Connection
-from headwater_connectors.postgres.snapshot import Snapshot
+from headwater_connectors.postgres.snapshot import Snapshot, exported
 
 if TYPE_CHECKING:
     from headwater_connectors.postgres.copier import Copier
@@ -43,6 +44,8 @@ READ_AGAIN_FRACTION = 0.1
 READ_AGAIN_MIN = 50_000
 """A table of which more keys than this share, and this many, changed meanwhile is copied under one snapshot."""
 WAIT_SECONDS = 0.05
+AGAIN_SECONDS_MAX = 30.0
+"""The longest pause before a copy goes on that had to let go of its snapshot: somebody waited for it."""
 STAGED_ROWS = 100_000
 """Rows of a batch in a kept file: what is decoded at a time is far less, and each batch is a row of the catalog."""
 
@@ -105,6 +108,17 @@ class Copying:
 
     def run(self) -> Copied:
         """Raises TableMoved when the table is another one now, Stopped, and SourceUnreachable (to be run again)."""
+        pause = WAIT_SECONDS
+        while True:
+            try:
+                return self._run()
+            except (Waited, SnapshotLost) as error:
+                _log.info("the copy of %s gave way, and goes on: %s", self.known.full_name, error)
+                self.progress.phase = "giving way"
+                self.copier.pause(pause)
+                pause = min(2 * pause, AGAIN_SECONDS_MAX)
+
+    def _run(self) -> Copied:
         with self.copier.connection() as connection:
             reader = self._reader(connection)
             whole = self._held_whole(reader.table)
@@ -135,7 +149,10 @@ class Copying:
         return bool(self.known.shown) and not self.known.replaces
 
     def _reader(self, connection: Connection) -> Reader:
-        found = catalog.tables(connection, oids=[self.known.oid])
+        try:
+            found = catalog.tables(connection, oids=[self.known.oid], measured=True)
+        except psycopg.errors.LockNotAvailable as error:
+            raise Waited(str(error)) from error
         if not found:
             raise TableMoved(f"{self.known.full_name} is gone")
         self.progress.all_pages = sum(part.pages for part in found[0].parts)
@@ -165,24 +182,24 @@ class Copying:
         """Every chunk under one snapshot, which is S."""
         self._forget("")
         planned = chunks.plan(reader.table)
-        with self._exported() as (snapshot, name):
+        with self.copier.connection() as holding, exported(holding) as (snapshot, name):
             pieces = self._read_all(reader, planned, name)
         return self._finish(reader, pieces, snapshot, None)
 
     def _by_chunks(self, reader: Reader) -> Copied:
         """Chunks that a crash keeps. Raises _TooFast."""
         self._forget("whole-")
-        name = self._name("plan")
-        found = kept(self.copier.log, name)
+        plan = self._name("plan")
+        found = kept(self.copier.log, plan)
         if not found:
             planned = [[c.part, c.low, c.high] for c in chunks.plan(reader.table)]
-            found = [Staging(self.copier.log).keep(name, {"chunks": planned})]
+            found = [Staging(self.copier.log).keep(plan, {"chunks": planned})]
         planned_chunks = [Chunk(*each) for each in found[0].facts["chunks"]]
         done = kept(self.copier.log, self._name("chunk-"))
         self.progress.add(sum(piece.rows for piece in done), sum(_chunk(piece).pages for piece in done))
         pieces = done + self._read_all(reader, chunks.left(planned_chunks, [_chunk(piece) for piece in done]), None)
-        with self._exported() as (snapshot, exported):
-            return self._finish(reader, pieces, snapshot, exported)
+        with self.copier.connection() as holding, exported(holding) as (snapshot, name):
+            return self._finish(reader, pieces, snapshot, name)
 
     def _read_all(self, reader: Reader, wanted: Sequence[Chunk], snapshot: str | None) -> list[Kept]:
         self.progress.phase, self.progress.began = "reading", time.monotonic()
@@ -236,15 +253,6 @@ class Copying:
         failpoint.hit("copy.keep:after")
         self.progress.add(piece.rows, chunk.pages)
         return piece
-
-    @contextmanager
-    def _exported(self) -> Iterator[tuple[Snapshot, str]]:
-        """A new snapshot and its exported name, held by a transaction that touches no table."""
-        with self.copier.connection() as connection, connection.transaction():
-            connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-            row = connection.execute("SELECT pg_current_snapshot()::text, pg_export_snapshot()").fetchone()
-            assert row is not None
-            yield Snapshot.parse(row[0]), row[1]
 
     # ---- finishing
 

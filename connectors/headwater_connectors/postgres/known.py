@@ -88,8 +88,8 @@ class Known:
         return ours == theirs and self._identified_as(relation)
 
     def _identified_as(self, relation: Relation) -> bool:
-        if relation.identity == "f" or self.kind == "multiset":
-            return relation.identity == "f" and self.kind != "insert_only"
+        if relation.identity == "f" or self.kind == "multiset":  # of a table without identity, one that cannot be used
+            return relation.identity == "f" and (self.kind != "insert_only" or self.identity == "f")
         marked = {column.name for column in relation.columns if column.identity}
         return marked == {column.name for column in self.columns if column.number in self.key}
 

@@ -16,8 +16,6 @@ from psycopg import sql
 from headwater_connectors.postgres.catalog import TableInfo
 from headwater_connectors.postgres.session import Connection
 
-LOCK_TIMEOUT = "500ms"
-"""No statement of ours waits longer for a lock, with others queueing behind it."""
 _PUBLISH = {False: "insert, update, delete, truncate", True: "insert, truncate"}
 
 
@@ -56,18 +54,15 @@ def create_sql(source: str, tables: Sequence[TableInfo]) -> list[str]:
     return statements
 
 
-def create(connection: Connection, source: str, tables: Sequence[TableInfo]) -> None:
-    """Make what is missing of the two, each with its tables. Only before the slot exists."""
-    missing = [each.name for each in read(connection, source) if not each.exists]
-    with connection.transaction():
-        connection.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(sql.Literal(LOCK_TIMEOUT)))
-        for name, statement in zip(names(source), create_sql(source, tables), strict=True):
-            if name in missing:
-                connection.execute(statement.encode())
+def create(connection: Connection, source: str) -> None:
+    """Make what is missing of the two, without tables. Only before the slot exists."""
+    for each, statement in zip(read(connection, source), create_sql(source, []), strict=True):
+        if not each.exists:
+            connection.execute(statement.encode())
 
 
 def place(connection: Connection, both: tuple[Publication, Publication], table: TableInfo) -> None:
-    """Have the table in the publication of its kind and not in the other, in one transaction with a lock timeout.
+    """Have the table in the publication of its kind and not in the other, in one transaction, which locks it briefly.
 
     Raises LockNotAvailable (try again later) and InsufficientPrivilege.
     """
@@ -75,7 +70,6 @@ def place(connection: Connection, both: tuple[Publication, Publication], table: 
     if table.oid in right.members and table.oid not in wrong.members:
         return
     with connection.transaction():
-        connection.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(sql.Literal(LOCK_TIMEOUT)))
         if table.oid in wrong.members:
             _alter(connection, wrong.name, "DROP", table)
         if table.oid not in right.members:
@@ -85,7 +79,6 @@ def place(connection: Connection, both: tuple[Publication, Publication], table: 
 def remove(connection: Connection, both: tuple[Publication, Publication], table: TableInfo) -> None:
     """Publish the table no more."""
     with connection.transaction():
-        connection.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(sql.Literal(LOCK_TIMEOUT)))
         for each in both:
             if table.oid in each.members:
                 _alter(connection, each.name, "DROP", table)

@@ -41,6 +41,8 @@ _PINNED = {
 }
 """Texts of values must not depend on the role's or the server's settings; nor may those end a long copy. Rows that a
 policy hides from the role are an error, never missing."""
+_LOCK_TIMEOUT = "200ms"
+"""No statement of an ordinary session waits longer for a lock, with others queueing behind it (law 9)."""
 
 
 def connect(dsn: str, name: str) -> Connection:
@@ -57,6 +59,10 @@ def promises_no_encoding(connection: Connection) -> bool:
     Asked for UTF8, the server would end the stream at the first text that is none, again and again.
     """
     return connection.info.parameter_status("server_encoding") == "SQL_ASCII"
+
+
+_AGAIN = ("53300", "53400", "57P01", "57P02", "57P03", "08006", "55P03", "57014", "40P01")
+"""Too many connections, the server goes or comes, a lock that was not to be had: the next session may do better."""
 
 
 class Leash:
@@ -150,7 +156,7 @@ def refused(sqlstate: str, message: str, name: str) -> HeadwaterError:
             where=where,
             todo="Run ALTER SYSTEM SET wal_level = 'logical' and restart the server.",
         )
-    if sqlstate in ("53300", "53400", "57P01", "57P02", "57P03", "08006") or not sqlstate:
+    if sqlstate in _AGAIN or not sqlstate:
         return SourceUnreachable(f"the server ended the session: {text}", where=where)
     return SourceError(
         f"the server refused: {text} [{sqlstate}]", where=where, todo=f"Run `headwater source check {name}`."
@@ -172,7 +178,8 @@ def _conninfo(dsn: str, name: str, **more: str) -> str:
             f"the dsn of source {name} cannot be read: {mask(str(error)).strip()}",
             todo="Write postgresql://user@host:5432/database.",
         ) from error
-    pinned = " ".join(f"-c {key}={value}" for key, value in _PINNED.items())
+    locks = {} if "replication" in more else {"lock_timeout": _LOCK_TIMEOUT}  # a slot waits for open transactions
+    pinned = " ".join(f"-c {key}={value}" for key, value in {**_PINNED, **locks}.items())
     options = f"{given.get('options') or ''} {pinned}".strip()
     defaults = {
         "connect_timeout": str(CONNECT_SECONDS), "keepalives_idle": "10", "keepalives_interval": "5",

@@ -6,10 +6,15 @@ Visibility, never LSNs, decides what a copied row holds already: a commit can be
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import psycopg
+
+from headwater_connectors.postgres.session import Connection
 
 Xids = npt.NDArray[np.int64]
 
@@ -51,3 +56,17 @@ def widen(xids: Xids, near: int) -> Xids:
     wide = xids + (near & ~0xFFFF_FFFF)
     wide = np.where(wide > near + half, wide - (1 << 32), wide)
     return np.where(wide <= near - half, wide + (1 << 32), wide)
+
+
+@contextmanager
+def exported(connection: Connection) -> Iterator[tuple[Snapshot, str]]:
+    """A new snapshot and its exported name, held by a transaction that touches no table.
+
+    Once it had to be let go, who reads under it gets SnapshotLost; the end of the block is no matter then.
+    """
+    connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+    row = connection.execute("SELECT pg_current_snapshot()::text, pg_export_snapshot()").fetchone()
+    assert row is not None
+    yield Snapshot.parse(row[0]), row[1]
+    with suppress(psycopg.OperationalError):
+        connection.execute("COMMIT")

@@ -19,7 +19,7 @@ from headwater.errors import SourceNotReady
 from headwater.log import Log
 from headwater.log.staging import kept, release
 from headwater.ownership import holder_pid
-from headwater_connectors.postgres import catalog, check, publication, session, slot, verification
+from headwater_connectors.postgres import catalog, check, publication, session, slot, survey, verification
 from headwater_connectors.postgres.batch import TRANSACTIONS
 from headwater_connectors.postgres.catalog import TableInfo
 from headwater_connectors.postgres.gap import forget_system
@@ -55,7 +55,7 @@ class PostgresSource:
                     "key": list(table.key),
                     "identity": check.IDENTITY_WORDS[table.identity] if table.has_identity else "none",
                 }
-                for table in catalog.tables(connection)
+                for table in catalog.tables(connection, measured=True)
             ]
 
     def check(self, dsn: str) -> list[check.Finding]:
@@ -89,26 +89,40 @@ def prepare(source: SourceConfig, connection: session.Connection) -> list[TableI
         raise SourceNotReady(
             problems[0].what, where=f"source {source.name}", todo=f"Run {problems[0].sql}" if problems[0].sql else ""
         )
+    tables = catalog.tables(connection, source.tables)
+    if not tables:
+        raise SourceNotReady(
+            f"no table matches {', '.join(source.tables)}",
+            where=f"source {source.name}",
+            todo="Mend `tables` in headwater.toml.",
+        )
     both = publication.read(connection, source.name)
     if not all(each.exists for each in both):
         try:
-            publication.create(connection, source.name, catalog.tables(connection, source.tables))
+            publication.create(connection, source.name)
+            _publish(source.name, connection, tables)
         except psycopg.Error as error:
             raise session.translate(error, source.name) from error
         both = publication.read(connection, source.name)
     return catalog.tables(connection, oids=both[0].members | both[1].members)
 
 
+def _publish(source: str, connection: session.Connection, tables: list[TableInfo]) -> None:
+    """Fill new publications; without the right to, they are taken back. What is locked is left for the capture."""
+    refused = survey.publish(connection, source, tables)
+    if refused:
+        publication.drop(connection, source)
+        raise SourceNotReady(
+            next(iter(refused.values())),
+            where=f"source {source}",
+            todo=f"Run `headwater source check {source}` for the SQL that an owner has to run.",
+        )
+
+
 def begin(source: SourceConfig, log: Log, epoch: int, connection: session.Connection, replication: PGconn) -> None:
     """Publications, slot, and the source's first commit: its tables wait in pending until they are copied."""
     slot.drop(connection, source.name)  # one without a stored position is left over from a start that did not end
     published = prepare(source, connection)
-    if not published:
-        raise SourceNotReady(
-            f"no table matches {', '.join(source.tables)}",
-            where=f"source {source.name}",
-            todo=f"Mend `tables` in headwater.toml, then run `headwater source drop {source.name}` and try again.",
-        )
     tables = Tables(log, source.name, connection)
     point = slot.create(replication, source.name)
     failpoint.hit("source.begin:before")

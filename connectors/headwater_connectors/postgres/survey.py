@@ -22,6 +22,11 @@ ROWS_CHANGED = "rows of this table, captured for inserts only because it has no 
 _CHANGED = """
 SELECT relid::int8, n_tup_upd + n_tup_del FROM pg_stat_user_tables WHERE relid = ANY (%s::int8[]::oid[])
 """
+_AGAIN = (
+    psycopg.errors.LockNotAvailable, psycopg.errors.QueryCanceled, psycopg.errors.UndefinedTable,
+    psycopg.errors.InvalidSchemaName, psycopg.errors.UndefinedObject, psycopg.errors.DuplicateObject,
+)  # fmt: skip
+"""Somebody else has just locked, dropped, renamed or published it."""
 _log = logs.logger("capture")
 
 
@@ -70,7 +75,8 @@ def look(config: SourceConfig, connection: session.Connection, known: dict[int, 
 def publish(connection: session.Connection, source: str, tables: list[TableInfo]) -> dict[int, str]:
     """Put tables into the publication that they belong to; of those that may not be put there, why.
 
-    Those that are locked are left for the next time.
+    Those that are locked, or changed this moment, are left for the next time. One transaction each: who waits for a
+    lock of ours waits for one table.
     """
     both = publication.read(connection, source)
     reasons = {table.oid: _place(connection, both, table) for table in tables}
@@ -95,7 +101,7 @@ def _place(
     """Why the table cannot be published; empty when it is, or will be tried again."""
     try:
         publication.place(connection, both, table)
-    except (psycopg.errors.LockNotAvailable, psycopg.errors.QueryCanceled):
+    except _AGAIN:
         return ""
     except (psycopg.errors.InsufficientPrivilege, psycopg.errors.InvalidParameterValue) as error:
         _log.warning("%s cannot be published: %s", table.full_name, error)

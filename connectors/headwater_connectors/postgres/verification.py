@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import duckdb
 import psycopg
@@ -28,20 +28,26 @@ from headwater.log.rows import CurrentRows
 from headwater.types import lift_sql, quote
 from headwater_connectors.postgres import catalog, session
 from headwater_connectors.postgres.canonical import SEPARATOR, lake_sql, server_sql
-from headwater_connectors.postgres.chunks import Reader, Waited
+from headwater_connectors.postgres.chunks import Chunk, Reader, SnapshotLost, TableMoved, plan
 from headwater_connectors.postgres.known import Known, is_still, key_names, load
 from headwater_connectors.postgres.literal import text_sql
 from headwater_connectors.postgres.pending import workbench
-from headwater_connectors.postgres.snapshot import Snapshot
+from headwater_connectors.postgres.pool import Pool, Waited
+from headwater_connectors.postgres.snapshot import Snapshot, exported
 
 BUCKETS = 256
 WAITED_SECONDS = 0.05
+GIVEN_WAY_MAX = 100
+"""A table that so often somebody else held, or wanted, is left; so are all that remain once the snapshot had to be let
+go so often: an index build waits for it."""
 SHOWN = 20
 """Differing rows of a table that are named; all are counted."""
 CHANGING_MAX = 100_000
 """Rows of a table that may change meanwhile: their keys are held in memory, and sent to the server."""
+GAVE_WAY = "others needed it all the time; compare again when less is done to it"
 WAIT_SECONDS = 60.0
 """How long the lake may take to reach the source's position before nothing is compared."""
+_Answer = TypeVar("_Answer")
 
 
 @dataclass(kw_only=True)
@@ -68,48 +74,66 @@ def verify(
 
     SourceUnreachable when the server, or the capture, cannot be waited for.
     """
-    found = []
-    try:
-        with session.connect(config.dsn, config.name) as holding, _snapshot(holding) as (seen, snapshot):
-            since = log.newest_commit()
-            _await(config, log, ended)
-            commit = log.newest_commit()
-            with session.connect(config.dsn, config.name) as connection:
-                for known in sorted(load(log, config.name).values(), key=lambda each: each.topic):
-                    on_table(known.full_name)
-                    result = Verified(table=known.full_name)
-                    found.append(result)
-                    chosen = _chosen(log, known, connection, result)
-                    if chosen is not None:
-                        with workbench(log.storage.path("state")) as work:
-                            _Comparison(log, *chosen, connection, snapshot, seen, since, commit, work, result).run()
-    except psycopg.Error as error:
-        raise session.translate(error, config.name) from error
-    return found
+    todo = sorted(load(log, config.name).values(), key=lambda each: each.topic)
+    found: list[Verified] = []
+    with closing(Pool(config)) as pool:
+        for _ in range(GIVEN_WAY_MAX):
+            try:
+                _compare_all(config, log, pool, todo[len(found) :], found, on_table, ended)
+            except (SnapshotLost, Waited):
+                time.sleep(WAITED_SECONDS)
+            except psycopg.Error as error:
+                raise session.translate(error, config.name) from error
+            if len(found) == len(todo):
+                return found
+    return found + [Verified(table=each.full_name, skipped=GAVE_WAY) for each in todo[len(found) :]]
 
 
-def _chosen(log: Log, known: Known, connection: session.Connection, result: Verified) -> tuple[Topic, Reader] | None:
+def _compare_all(
+    config: SourceConfig,
+    log: Log,
+    pool: Pool,
+    todo: list[Known],
+    found: list[Verified],
+    on_table: Callable[[str], None],
+    ended: Callable[[], bool],
+) -> None:
+    """Compare tables at one position. SnapshotLost or Waited: those that are not in ``found`` are left."""
+    with pool.connection() as holding, exported(holding) as (seen, snapshot):
+        since = log.newest_commit()
+        _await(config, log, ended)
+        commit = log.newest_commit()
+        for known in todo:
+            on_table(known.full_name)
+            result = Verified(table=known.full_name)
+            chosen = _chosen(log, known, pool, result)
+            if chosen is not None:
+                with workbench(log.storage.path("state")) as work:
+                    try:
+                        _Comparison(log, *chosen, pool, snapshot, seen, since, commit, work, result).run()
+                    except TableMoved as moved:
+                        result.skipped = str(moved)
+            found.append(result)
+
+
+def _chosen(log: Log, known: Known, pool: Pool, result: Verified) -> tuple[Topic, Reader] | None:
     """What is compared; None, with the reason in ``result``, for a table that cannot be."""
     if known.route != "topic" or known.kind == "insert_only":
         copied = "it is being copied" if known.route == "pending" else "only inserts are sent"
         result.skipped = known.reason or copied
         return None
     topic = log.topic(known.shown)
-    tables = catalog.tables(connection, oids=[known.oid])
+    with pool.connection() as connection:
+        types = catalog.known_types(connection)
+        try:
+            tables = catalog.tables(connection, oids=[known.oid], measured=True)
+        except psycopg.errors.LockNotAvailable as error:
+            raise Waited(str(error)) from error
     if topic.state != "live":
         result.skipped = f"it is {topic.state}: {topic.reason}"
     elif not tables or not is_still(known, tables[0]):
         result.skipped = "it changed its shape, or is gone"
-    return None if result.skipped else (topic, Reader(tables[0], known, catalog.known_types(connection)))
-
-
-@contextmanager
-def _snapshot(connection: session.Connection) -> Iterator[tuple[Snapshot, str]]:
-    with connection.transaction():
-        connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-        row = connection.execute("SELECT pg_current_snapshot()::text, pg_export_snapshot()").fetchone()
-        assert row is not None
-        yield Snapshot.parse(row[0]), row[1]
+    return None if result.skipped else (topic, Reader(tables[0], known, types))
 
 
 def _await(config: SourceConfig, log: Log, ended: Callable[[], bool]) -> None:
@@ -135,7 +159,7 @@ class _Comparison:
     log: Log
     topic: Topic
     reader: Reader
-    connection: session.Connection
+    pool: Pool
     snapshot: str
     seen: Snapshot
     since: int
@@ -144,6 +168,7 @@ class _Comparison:
     result: Verified
 
     def run(self) -> None:
+        """Raises SnapshotLost, and TableMoved."""
         schema = self.topic.schema
         self.keys = key_names(self.reader.known) or schema.names
         shown = CurrentRows(self.log, self.work, self.topic)
@@ -216,23 +241,54 @@ class _Comparison:
         summed = f"CAST('0x' || substr(md5(concat_ws('{SEPARATOR}', {here})), 1, 15) AS BIGINT)"
         sums = f"SELECT bucket_, count(*), sum({summed}) FROM ours GROUP BY bucket_"
         ours = {bucket: (count, int(total)) for bucket, count, total in self.work.execute(sums).fetchall()}
-        there = sql.SQL(", ").join(sql.SQL("coalesce({}, chr(30))").format(text) for text, _ in texts)
-        query = sql.SQL(
-            "SELECT {}, count(*), sum(('x' || substr(md5(concat_ws({}, {})), 1, 15))::bit(60)::int8) {} GROUP BY 1"
-        ).format(self._bucket_there(), sql.Literal(SEPARATOR), there, self._from(None))
-        theirs = {bucket: (count, int(total)) for bucket, count, total in self._ask(query)}
+        theirs = self._sums_there(texts)
         return sorted(bucket for bucket in {*ours, *theirs} if ours.get(bucket) != theirs.get(bucket))
 
-    def _from(self, buckets: list[int] | None) -> sql.Composable:
-        """FROM and WHERE on the server: without the changing keys, and only these buckets."""
-        table = self.reader.table
-        only = sql.SQL("ONLY " if len(table.parts) == 1 and table.parts[0].oid == table.oid else "")
-        place = sql.SQL("FROM {}{} t WHERE true").format(only, sql.Identifier(table.namespace, table.name))
+    def _sums_there(self, texts: list[tuple[sql.Composable, str]]) -> dict[int, tuple[int, int]]:
+        there = sql.SQL(", ").join(sql.SQL("coalesce({}, chr(30))").format(text) for text, _ in texts)
+        query = sql.SQL(
+            "SELECT {}, count(*), sum(('x' || substr(md5(concat_ws({}, {})), 1, 15))::bit(60)::int8)"
+            " {} AND {} GROUP BY 1"
+        )
+        where = self._where(None)
+
+        def ask(connection: session.Connection, chunk: Chunk) -> list[tuple[Any, ...]]:
+            place = self.reader.place(chunk)
+            asked = query.format(self._bucket_there(), sql.Literal(SEPARATOR), there, place, where)
+            return self.reader.ask(connection, chunk, asked, self.snapshot)
+
+        sums: dict[int, tuple[int, int]] = {}
+        for answer in self._pieces(ask):
+            for bucket, count, total in answer:
+                before = sums.get(bucket, (0, 0))
+                sums[bucket] = (before[0] + count, before[1] + int(total))
+        return sums
+
+    def _pieces(self, act: Callable[[session.Connection, Chunk], _Answer]) -> Iterator[_Answer]:
+        """What ``act`` says of each piece of the table: where somebody waited, of smaller ones."""
+        todo, given_way = plan(self.reader.table), 0
+        while todo:
+            chunk = todo.pop()
+            try:
+                with self.pool.connection() as connection:
+                    answer = act(connection, chunk)
+            except Waited:
+                given_way += 1
+                if given_way > GIVEN_WAY_MAX:
+                    raise TableMoved(GAVE_WAY) from None
+                time.sleep(WAITED_SECONDS)
+                todo += chunk.halves()
+            else:
+                yield answer
+
+    def _where(self, buckets: list[int] | None) -> sql.Composable:
+        """The condition on the server: without the changing keys, and only these buckets."""
+        where: sql.Composable = sql.SQL("true")
         if buckets is not None and self._texts() is not None:
-            place += sql.SQL(" AND {} = ANY ({})").format(self._bucket_there(), sql.Literal(buckets))
+            where += sql.SQL(" AND {} = ANY ({})").format(self._bucket_there(), sql.Literal(buckets))
         if self.result.changing:
-            place += sql.SQL(" AND NOT EXISTS (SELECT FROM {} WHERE {})").format(*self._excluded())
-        return place
+            where += sql.SQL(" AND NOT EXISTS (SELECT FROM {} WHERE {})").format(*self._excluded())
+        return where
 
     def _excluded(self) -> tuple[sql.Composable, sql.Composable]:
         """The changing keys as a table of texts, and the condition that a row has one of them."""
@@ -251,20 +307,13 @@ class _Comparison:
         )
         return sql.SQL("unnest({}) AS k({})").format(arrays, sql.SQL(", ").join(named)), same
 
-    def _ask(self, query: sql.Composed) -> list[tuple[Any, ...]]:
-        with self.connection.transaction():
-            self.connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-            self.connection.execute(sql.SQL("SET TRANSACTION SNAPSHOT {}").format(sql.Literal(self.snapshot)))
-            return self.connection.execute(query).fetchall()
-
     # ---- rows
 
     def _compare(self, buckets: list[int]) -> None:
         """Read the buckets' rows and count those that are not on both sides alike."""
         schema = self.topic.schema
         lifted = ", ".join(f"{lift_sql(field.name, field.type)} AS {quote(field.name)}" for field in schema.fields)
-        while not self._read_theirs(buckets, lifted):
-            time.sleep(WAITED_SECONDS)
+        self._read_theirs(buckets, lifted)
         chosen = f"SELECT * EXCLUDE (bucket_) FROM ours WHERE bucket_ IN ({', '.join(map(str, buckets))})"
         self.work.execute(
             f"CREATE TABLE differing AS SELECT 'lake' AS only_in, * FROM ({chosen} EXCEPT ALL SELECT * FROM theirs)"
@@ -274,17 +323,25 @@ class _Comparison:
         found = self.work.sql(f"SELECT * FROM differing ORDER BY ALL LIMIT {SHOWN}").to_arrow_table()
         self.result.examples = [{key: str(value) for key, value in row.items()} for row in found.to_pylist()]
 
-    def _read_theirs(self, buckets: list[int], lifted: str) -> bool:
-        """The server's rows of these buckets, piece by piece, in the table ``theirs``; whether nobody had to wait."""
-        self.work.execute("CREATE OR REPLACE TABLE theirs AS SELECT * EXCLUDE (bucket_) FROM ours LIMIT 0")
-        try:
-            for rows in self.reader.rows(self.connection, self._from(buckets), self.snapshot):
-                self.work.register("piece", rows)
-                self.work.execute(f"INSERT INTO theirs SELECT {lifted} FROM piece")
-                self.work.unregister("piece")
-        except Waited:
-            return False
-        return True
+    def _read_theirs(self, buckets: list[int], lifted: str) -> None:
+        """The server's rows of these buckets in the table ``theirs``."""
+        self.work.execute("CREATE TABLE theirs AS SELECT * EXCLUDE (bucket_) FROM ours LIMIT 0")
+        where = self._where(buckets)
+
+        def take(connection: session.Connection, chunk: Chunk) -> None:
+            self.work.begin()
+            try:
+                for rows in self.reader.rows(connection, chunk, where, self.snapshot):
+                    self.work.register("piece", rows)
+                    self.work.execute(f"INSERT INTO theirs SELECT {lifted} FROM piece")
+                    self.work.unregister("piece")
+            except BaseException:
+                self.work.rollback()
+                raise
+            self.work.commit()
+
+        for _ in self._pieces(take):
+            pass
 
     def _count(self, query: str) -> int:
         [(count,)] = self.work.execute(query).fetchall()
