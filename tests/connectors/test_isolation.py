@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
@@ -10,7 +10,8 @@ from tests.connectors.conftest import Captured
 
 import headwater
 from headwater.errors import NameNotFound
-from headwater_connectors.postgres import decoder, requests
+from headwater_connectors.postgres import chunks, copying, decoder, known, requests
+from headwater_connectors.postgres.copying import Copying
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -106,6 +107,50 @@ def test_a_table_in_quarantine_is_taken_up_again(anything: Captured, monkeypatch
     shop.catch_up()
     shop.run("UPDATE notes SET v = 'mended ' || id")
     assert shop.log.topic("notes").state == "quarantined"
+    requests.ask_copy(shop.log, "shop", "public.notes")
+    shop.catch_up()
+    assert shop.log.topic("notes").state == "live"
+    shop.assert_equal("notes")
+
+
+def test_rows_that_cannot_be_read_in_the_first_copy_become_letters(
+    anything: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In chunks, also when they are read again because somebody touched them; the other rows are all there."""
+    monkeypatch.setattr(chunks, "CHUNK_PAGES", 1)
+    monkeypatch.setattr(copying, "LETTERS_MAX", 5)
+    shop = anything
+    shop.run(
+        "CREATE TABLE notes (id int PRIMARY KEY, v text)",
+        "CREATE TABLE worse (id int PRIMARY KEY, v text)",
+        "CREATE TABLE lines (v text)",
+        f"INSERT INTO lines VALUES ('good'), ({BAD})",
+        f"INSERT INTO worse SELECT i, {BAD} FROM generate_series(1, 9) i",
+        f"INSERT INTO notes SELECT i, CASE WHEN i IN (7, 300) THEN {BAD} ELSE 'v' END FROM generate_series(1, 600) i",
+    )
+    keep, touched = Copying._keep_chunk, iter([True])
+
+    def touch(self: Copying, *args: Any) -> Any:
+        piece = keep(self, *args)
+        for _ in touched:
+            shop.run("UPDATE notes SET v = v || '!' WHERE id = 300")
+        return piece
+
+    monkeypatch.setattr(Copying, "_keep_chunk", touch)
+    shop.catch_up()
+    assert [shop.log.topic(name).state for name in ("notes", "lines")] == ["incomplete"] * 2
+    assert shop.lake("SELECT count(*), min(id), max(id) FROM notes") == [(598, 1, 600)]
+    assert shop.lake("SELECT * FROM lines") == [("good",)]
+    with headwater.open(shop.folder) as lake:
+        letters = lake.sql('SELECT original, format FROM log."shop.public.notes.dlq"').arrow().to_pylist()
+    copied = {int.from_bytes(letter["original"][6:10]) for letter in letters if letter["format"] == "copy"}
+    assert copied == {7, 300}
+    assert [letter["format"] for letter in letters].count("pgoutput") == 1  # the update, while the table was copied
+    assert all(b"a\xffb" in letter["original"] for letter in letters)
+    assert "shop.public.worse" not in {topic.name for topic in shop.log.topics()}
+    reasons = {each.full_name: each.reason for each in known.load(shop.log, "shop").values()}
+    assert "rows of public.worse cannot be read" in reasons["public.worse"]
+    shop.run("UPDATE notes SET v = 'mended' WHERE id IN (7, 300)")
     requests.ask_copy(shop.log, "shop", "public.notes")
     shop.catch_up()
     assert shop.log.topic("notes").state == "live"

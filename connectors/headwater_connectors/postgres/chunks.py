@@ -18,14 +18,15 @@ import pyarrow as pa
 from psycopg import sql
 
 from headwater import record
+from headwater.errors import HeadwaterError
 from headwater_connectors.postgres import catalog
 from headwater_connectors.postgres.catalog import TableInfo, column_types, log_names
 from headwater_connectors.postgres.cells import Int64s, walk_copy
 from headwater_connectors.postgres.columns import ColumnType, TypeInfo
-from headwater_connectors.postgres.copy_stream import rows_of
+from headwater_connectors.postgres.copy_stream import row_at, rows_of
 from headwater_connectors.postgres.known import Known, is_still
 from headwater_connectors.postgres.pool import Waited
-from headwater_connectors.postgres.rows import raw
+from headwater_connectors.postgres.rows import Letter, TableUnreadable, raw
 from headwater_connectors.postgres.session import Connection, promises_no_encoding
 from headwater_connectors.postgres.snapshot import Snapshot
 
@@ -108,8 +109,12 @@ class Reader:
     known: Known
     types: Mapping[int, TypeInfo]
 
-    def chunk(self, connection: Connection, chunk: Chunk, snapshot: str | None = None) -> Iterator[Snapshot | pa.Table]:
-        """First the snapshot that is read, then the rows; the transaction ends with the iterator.
+    def chunk(
+        self, connection: Connection, chunk: Chunk, snapshot: str | None = None
+    ) -> Iterator[Snapshot | pa.Table | Letter]:
+        """First the snapshot that is read, then the rows, and those that cannot be read as letters.
+
+        The transaction ends with the iterator.
 
         Raises TableMoved, Waited, SnapshotLost.
         ``snapshot``: the name of an exported one to read under, instead of a new one.
@@ -118,10 +123,13 @@ class Reader:
         yield from self._read(connection, part, self.place(chunk), snapshot)
 
     def rows(self, connection: Connection, chunk: Chunk, where: sql.Composable, snapshot: str) -> Iterator[pa.Table]:
-        """The chunk's rows ``t`` in a snapshot that fulfil a condition."""
+        """The chunk's rows ``t`` in a snapshot that fulfil a condition. TableUnreadable when one cannot be read."""
         place = sql.SQL("{} AND {}").format(self.place(chunk), where)
-        found = self._read(connection, self._part(chunk), place, snapshot)
-        yield from (each for each in found if isinstance(each, pa.Table))
+        for each in self._read(connection, self._part(chunk), place, snapshot):
+            if isinstance(each, Letter):
+                raise TableUnreadable(f"a row of {self.table.full_name} cannot be read: {each.error}")
+            if isinstance(each, pa.Table):
+                yield each
 
     def ask(self, connection: Connection, chunk: Chunk, query: sql.Composed, snapshot: str) -> list[tuple[Any, ...]]:
         """The answer to a query over ``place`` in a snapshot, as safely as rows are read."""
@@ -142,7 +150,7 @@ class Reader:
     def _part(self, chunk: Chunk) -> catalog.Part:
         return next(each for each in self.table.parts if each.oid == chunk.part)
 
-    def keys(self, connection: Connection, values: str, snapshot: str) -> Iterator[pa.Table]:
+    def keys(self, connection: Connection, values: str, snapshot: str) -> Iterator[pa.Table | Letter]:
         """The rows with one of these keys in a snapshot; ``values``: keys as SQL rows of texts, ``('1'), ('2')``."""
         whole = replace(self.table.parts[0], oid=self.table.oid, namespace=self.table.namespace, name=self.table.name)
         columns = [column for number in self.known.key for column in self.table.columns if column.number == number]
@@ -158,11 +166,11 @@ class Reader:
             sql.SQL(", ").join(named),
             same,
         )
-        yield from (each for each in self._read(connection, whole, place, snapshot) if isinstance(each, pa.Table))
+        yield from (each for each in self._read(connection, whole, place, snapshot) if not isinstance(each, Snapshot))
 
     def _read(
         self, connection: Connection, part: catalog.Part, place: sql.Composable, snapshot: str | None
-    ) -> Iterator[Snapshot | pa.Table]:
+    ) -> Iterator[Snapshot | pa.Table | Letter]:
         kinds, as_bytes = column_types(self.table, self.types), promises_no_encoding(connection)
         with self._held(connection, part, snapshot) as seen:
             yield seen
@@ -170,10 +178,7 @@ class Reader:
                 connection.execute("SET LOCAL client_encoding = 'SQL_ASCII'")
             command = self._copy(place, kinds).as_bytes(connection)
             for data, starts in rows_of(connection, command, len(kinds)):
-                rows = self._records(data, starts, kinds)
-                if as_bytes:
-                    rows.validate(full=True)
-                yield rows
+                yield from self._readable(data, starts, kinds, as_bytes)
 
     @contextmanager
     def _held(self, connection: Connection, part: catalog.Part, snapshot: str | None) -> Iterator[Snapshot]:
@@ -212,6 +217,27 @@ class Reader:
             columns.append(name if kind.binary else text)
         listed = sql.SQL(", ").join(columns)
         return sql.SQL("COPY (SELECT {} {}) TO STDOUT (FORMAT binary)").format(listed, place)
+
+    def _readable(
+        self, data: bytes, starts: Int64s, kinds: Sequence[ColumnType], validates: bool
+    ) -> Iterator[pa.Table | Letter]:
+        """Rows as records; those that cannot be decoded are found by halving, and become letters."""
+        try:
+            rows = self._records(data, starts, kinds)
+            if validates:
+                rows.validate(full=True)
+        except HeadwaterError:
+            raise
+        except Exception as error:  # noqa: BLE001 -- whatever the bytes of one row bring about
+            if len(starts) > 1:
+                middle = len(starts) // 2
+                yield from self._readable(data, starts[:middle], kinds, validates)
+                yield from self._readable(data, starts[middle:], kinds, validates)
+                return
+            text = str(error).strip() or type(error).__name__
+            yield Letter(self.table.oid, "copy", row_at(data, int(starts[0])), type(error).__name__, text, {})
+            return
+        yield rows
 
     def _records(self, data: bytes, starts: Int64s, kinds: Sequence[ColumnType]) -> pa.Table:
         cells = walk_copy(np.frombuffer(data, np.uint8), starts, len(kinds))

@@ -48,6 +48,14 @@ def rows_of(connection: Connection, command: bytes, columns: int) -> Iterator[tu
         raise psycopg.OperationalError(f"the server broke off a COPY: {error}") from error
 
 
+def row_at(data: bytes, start: int) -> bytes:
+    """The bytes of one row, from its number of columns to its last value."""
+    end = start + 2
+    for _ in range(int.from_bytes(data[start:end])):
+        end += 4 + max(0, int.from_bytes(data[end : end + 4], signed=True))
+    return data[start:end]
+
+
 def _from_socket(connection: Connection, command: bytes, columns: int) -> Iterator[tuple[bytes, Int64s]]:
     with socket.socket(fileno=os.dup(connection.pgconn.socket)) as link:
         link.settimeout(SILENCE_SECONDS)

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+import duckdb
 import psycopg
 import pyarrow as pa
 
@@ -34,6 +35,7 @@ from headwater_connectors.postgres.difference import Difference
 from headwater_connectors.postgres.known import Known
 from headwater_connectors.postgres.pending import Pending, workbench
 from headwater_connectors.postgres.pool import Waited
+from headwater_connectors.postgres.rows import Letter, TableUnreadable
 from headwater_connectors.postgres.session import Connection
 from headwater_connectors.postgres.snapshot import Snapshot, exported
 
@@ -46,6 +48,9 @@ READ_AGAIN_MIN = 50_000
 WAIT_SECONDS = 0.05
 AGAIN_SECONDS_MAX = 30.0
 """The longest pause before a copy goes on that had to let go of its snapshot: somebody waited for it."""
+LETTERS_MAX = 1_000
+LETTER_BYTES_MAX = 16 << 20
+"""Rows of a table that cannot be read, and their bytes; beyond it the table is not copied."""
 STAGED_ROWS = 100_000
 """Rows of a batch in a kept file: what is decoded at a time is far less, and each batch is a row of the catalog."""
 
@@ -68,6 +73,8 @@ class Copied:
     topic: Topic
     pieces: tuple[Kept, ...]
     upto: int
+    letters: tuple[Letter, ...] = ()
+    """Rows that could not be read, perhaps of a version that changed since."""
 
 
 @dataclass
@@ -229,7 +236,7 @@ class Copying:
 
     def _keep_chunk(self, reader: Reader, chunk: Chunk, snapshot: str | None) -> Kept:
         staging = Staging(self.copier.log)
-        seen = ""
+        seen, letters = "", list[Letter]()
         try:
             with self.copier.connection() as connection:
                 rows: list[pa.Table] = []
@@ -238,6 +245,9 @@ class Copying:
                     if isinstance(each, Snapshot):
                         seen = str(each)
                         continue
+                    if isinstance(each, Letter):
+                        letters = self._letters(letters, each)
+                        continue
                     rows.append(each)
                     if sum(table.num_rows for table in rows) >= STAGED_ROWS:
                         staging.append(self.topic, _joined(rows))
@@ -245,7 +255,10 @@ class Copying:
                 if rows:
                     staging.append(self.topic, _joined(rows))
             failpoint.hit("copy.keep:before")
-            facts = {"part": chunk.part, "low": chunk.low, "high": chunk.high, "snapshot": seen}
+            facts = {
+                "part": chunk.part, "low": chunk.low, "high": chunk.high, "snapshot": seen,
+                "letters": [letter.to_json() for letter in letters],
+            }  # fmt: skip
             piece = staging.keep(self._name(f"{'whole-' if snapshot else 'chunk-'}{chunk.name}"), facts)
         except BaseException:
             staging.discard()
@@ -263,6 +276,8 @@ class Copying:
         self.copier.await_stream()
         upto = self.copier.log.newest_commit()
         self.progress.phase = "finishing"
+        refused = [Letter.from_json(each) for piece in pieces for each in piece.facts.get("letters", ())]
+        letters = self._letters([], *refused)
         with workbench(self.copier.log.storage.path("state")) as connection:
             pending = Pending(self.copier.log, self.pending, upto, connection)
             if exported is not None:
@@ -270,20 +285,37 @@ class Copying:
                 rows = sum(piece.rows for piece in pieces)
                 if again > max(READ_AGAIN_MIN, READ_AGAIN_FRACTION * rows) or not pending.again_is_readable:
                     raise _TooFast
-                pieces = self._read_again(reader, pieces, pending, exported) if again else pieces
+                pieces = self._read_again(reader, pieces, pending, exported, letters) if again else pieces
             tail = self._kept("tail", pending.tail(final))
             if self._compares:
-                return self._compared(pieces, tail, upto, Difference(self.copier.log, self.topic, connection))
-        return Copied(known=self.known, topic=self.topic, pieces=(*pieces, *tail), upto=upto)
+                pieces, tail = self._compared(pieces, tail, upto, connection), []
+        found = (*pieces, *tail)
+        return Copied(known=self.known, topic=self.topic, pieces=found, upto=upto, letters=tuple(letters))
 
-    def _read_again(self, reader: Reader, pieces: list[Kept], pending: Pending, exported: str) -> list[Kept]:
-        """The pieces without the rows of K, and K's rows under S."""
+    def _letters(self, before: list[Letter], *more: Letter) -> list[Letter]:
+        """All of them. Raises TableUnreadable when they are too many."""
+        letters = [*before, *more]
+        if len(letters) > LETTERS_MAX or sum(len(letter.message) for letter in letters) > LETTER_BYTES_MAX:
+            raise TableUnreadable(
+                f"{len(letters)} rows of {self.known.full_name} cannot be read, the last because: {letters[-1].error}",
+                where=self.topic.name,
+                oid=self.known.oid,
+            )
+        return letters
+
+    def _read_again(
+        self, reader: Reader, pieces: list[Kept], pending: Pending, exported: str, letters: list[Letter]
+    ) -> list[Kept]:
+        """The pieces without the rows of K, and K's rows under S; ``letters`` grows by those that cannot be read."""
         kept_pieces = [self._without_again(piece, pending) for piece in pieces]
         read = Staging(self.copier.log)
         with self.copier.connection() as connection:
             for values in pending.again():
                 for rows in self._retried(partial(reader.keys, connection, values, exported)):
-                    read.append(self.topic, rows)
+                    if isinstance(rows, Letter):
+                        letters[:] = self._letters(letters, rows)
+                    else:
+                        read.append(self.topic, rows)
         return [*kept_pieces, read.keep(self._name("final-again"), {})]
 
     def _without_again(self, piece: Kept, pending: Pending) -> Kept:
@@ -296,13 +328,15 @@ class Copying:
             staging.append(self.topic, table)
         return staging.keep(self._name(f"final-{_chunk(piece).name}"), {})
 
-    def _compared(self, pieces: Sequence[Kept], tail: Sequence[Kept], upto: int, difference: Difference) -> Copied:
+    def _compared(
+        self, pieces: Sequence[Kept], tail: Sequence[Kept], upto: int, connection: duckdb.DuckDBPyConnection
+    ) -> list[Kept]:
         """The differences from what readers see, in place of the copied rows."""
+        difference = Difference(self.copier.log, self.topic, connection)
         log = self.copier.log
         rows = (table for piece in pieces for table in tables_of(log, piece, self.topic))
         after = (table for piece in tail for table in tables_of(log, piece, self.topic))
-        changes = self._kept("changes", difference.changes(rows, after, upto))
-        return Copied(known=self.known, topic=self.topic, pieces=tuple(changes), upto=upto)
+        return self._kept("changes", difference.changes(rows, after, upto))
 
     def _kept(self, name: str, rows: Iterator[pa.Table]) -> list[Kept]:
         staging = Staging(self.copier.log)
@@ -310,7 +344,7 @@ class Copying:
             staging.append(self.topic, table)
         return [staging.keep(self._name(f"final-{name}"), {})] if staging.rows else []
 
-    def _retried(self, read: Callable[[], Iterator[pa.Table]]) -> list[pa.Table]:
+    def _retried(self, read: Callable[[], Iterator[pa.Table | Letter]]) -> list[pa.Table | Letter]:
         while True:
             try:
                 return list(read())
@@ -324,7 +358,8 @@ class Copying:
 
     def _forget(self, prefix: str) -> None:
         """Let go of what an earlier try has read under a snapshot that is gone."""
-        names = [p.name for p in kept(self.copier.log, self._name(prefix)) if p.name != self._name("begun")]
+        lasting = (self._name("begun"), self._name("letters-"))  # what belongs to the copy, not to one try
+        names = [p.name for p in kept(self.copier.log, self._name(prefix)) if not p.name.startswith(lasting)]
         names += [p.name for p in kept(self.copier.log, self._name("final-"))] if prefix else []
         if not names:
             return

@@ -9,8 +9,7 @@ A row's ``_lsn`` is its transaction's commit LSN and ``_seq`` its place in the t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -30,7 +29,7 @@ from headwater_connectors.postgres.batch import (
 )
 from headwater_connectors.postgres.cells import Bytes, Int64s, read
 from headwater_connectors.postgres.relation import Relation, Target
-from headwater_connectors.postgres.rows import Rows, TableUnreadable, truncate
+from headwater_connectors.postgres.rows import Letter, Rows, TableUnreadable, truncate
 from headwater_connectors.postgres.transactions import Chunk
 
 Resolve = Callable[[Relation], Target | None]
@@ -38,17 +37,6 @@ Resolve = Callable[[Relation], Target | None]
 
 LETTERS_MAX = 1_000
 """Rows of one commit that become dead letters; beyond it their table is put in quarantine."""
-
-
-@dataclass(frozen=True)
-class Letter:
-    """A row that could not be decoded: its message as the server sent it, why, and where it stood (as text)."""
-
-    oid: int
-    message: bytes
-    error_class: str
-    error: str
-    facts: Mapping[str, str]
 
 
 class Decoder:
@@ -161,7 +149,7 @@ class Decoder:
         facts = {name.strip("_"): str(metadata[name][0]) for name in (record.LSN, record.XID, record.SEQ)}
         text = str(error).strip() or type(error).__name__
         self.letters.append(
-            Letter(target.relation.oid, batch.message(int(places[0])), type(error).__name__, text, facts)
+            Letter(target.relation.oid, "pgoutput", batch.message(int(places[0])), type(error).__name__, text, facts)
         )
 
     def _truncates(self, batch: Batch, context: Context, place: int) -> Iterator[tuple[str, pa.Table]]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from base64 import b64decode, b64encode
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -29,6 +31,28 @@ class TextNeeded(SourceError):
 
 class TableUnreadable(SourceError):
     """So many rows of one table cannot be decoded that it is not rows that are wrong. Carries ``oid``."""
+
+
+@dataclass(frozen=True)
+class Letter:
+    """A row that could not be decoded: its bytes as the server sent them, why, and where it stood (as text).
+
+    ``format``: ``pgoutput``, a message of the stream, or ``copy``, a row of COPY BINARY.
+    """
+
+    oid: int
+    format: str
+    message: bytes
+    error_class: str
+    error: str
+    facts: Mapping[str, str]
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "message": b64encode(self.message).decode()}
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> Letter:
+        return cls(**{**found, "message": b64decode(found["message"])})
 
 
 class Rows:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 
 import psycopg
 import pyarrow as pa
@@ -21,18 +22,18 @@ from headwater import logs
 from headwater.catalog.catalog import put_setting
 from headwater.catalog.records import Topic
 from headwater.log import Log, dead_letters
-from headwater.log.staging import kept, release
+from headwater.log.staging import kept, note, release
 from headwater.log.transaction import Transaction
 from headwater.schema import Schema
 from headwater_connectors.postgres import catalog, known, session, shape, survey
 from headwater_connectors.postgres.catalog import TableInfo
 from headwater_connectors.postgres.columns import TypeInfo
 from headwater_connectors.postgres.copier import Copier
-from headwater_connectors.postgres.copying import Copied
-from headwater_connectors.postgres.decoder import Letter
+from headwater_connectors.postgres.copying import LETTERS_MAX, Copied
 from headwater_connectors.postgres.known import Known
 from headwater_connectors.postgres.pending import appended
 from headwater_connectors.postgres.relation import Relation, Target
+from headwater_connectors.postgres.rows import Letter, TableUnreadable
 from headwater_connectors.postgres.shape import Quiet, Rewritten
 
 _log = logs.logger("capture")
@@ -146,9 +147,12 @@ class Tables:
         """Rows that cannot be read become dead letters, and their tables are incomplete from this commit on."""
         for oid in {letter.oid for letter in letters}:
             found, mine = self.known[oid], [letter for letter in letters if letter.oid == oid]
+            if found.route == "pending":
+                self._refuse_later(transaction, found, mine)
+                continue
             rows = {
                 "original": pa.array([letter.message for letter in mine], pa.binary()),
-                "format": pa.array(["pgoutput"] * len(mine)),
+                "format": pa.array([letter.format for letter in mine]),
                 "error_class": pa.array([letter.error_class for letter in mine]),
                 "error_message": pa.array([letter.error for letter in mine]),
                 "headers": pa.array([list(letter.facts.items()) for letter in mine], pa.map_(pa.string(), pa.string())),
@@ -158,6 +162,24 @@ class Tables:
             _log.error("%s: %s", found.full_name, what, extra={"topic": found.topic})
             if found.shown:
                 self.mark_incomplete(transaction, found, what)
+
+    def _refuse_later(self, transaction: Transaction, found: Known, letters: list[Letter]) -> None:
+        """Changes of a table that is being copied: they become letters with the commit in which its rows appear."""
+        if sum(map(len, self._refused(found))) + len(letters) > LETTERS_MAX:
+            raise TableUnreadable(
+                f"more than {LETTERS_MAX} changes of {found.full_name} cannot be read: {letters[-1].error}",
+                where=found.topic,
+                oid=found.oid,
+            )
+        name = f"copy:{found.copy}:letters-{uuid.uuid4().hex}"
+        facts = {"letters": [letter.to_json() for letter in letters]}
+        transaction.inside(lambda connection, _: note(connection, name, facts))
+        _log.error("%s: %d changes could not be read: %s", found.full_name, len(letters), letters[0].error)
+
+    def _refused(self, found: Known) -> list[list[Letter]]:
+        """Of the stream, while the table was copied."""
+        notes = kept(self.log, f"copy:{found.copy}:letters-")
+        return [[Letter.from_json(each) for each in piece.facts["letters"]] for piece in notes]
 
     def mark_incomplete(self, transaction: Transaction, found: Known, reason: str) -> None:
         """Readers are told that the rows are not all of the source's (law 2's declared exception)."""
@@ -232,6 +254,7 @@ class Tables:
     def appear(self, transaction: Transaction, copied: Copied) -> None:
         """The copied rows and what came after them, in the commit from which on readers see the table."""
         now, topic = copied.known, copied.topic
+        letters = [*copied.letters, *chain.from_iterable(self._refused(now))]
         pending = self.topics()[now.pending]
         if now.replaces:
             if now.shown:
@@ -252,6 +275,7 @@ class Tables:
         left = [each.name for each in kept(self.log, f"copy:{now.copy}:") if each.name not in adopted]
         transaction.inside(lambda connection, _: release(connection, left, self.log.clock.now_us(), published=False))
         self._save(transaction, replace(now, route="topic", copy="", shown=topic.name, replaces=False, reason=""))
+        self.refuse(transaction, letters)
 
     def apply(self, transaction: Transaction, found: Known, change: Quiet) -> None:
         """A change that left the rows as they were."""

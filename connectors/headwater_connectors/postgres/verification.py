@@ -33,6 +33,7 @@ from headwater_connectors.postgres.known import Known, is_still, key_names, load
 from headwater_connectors.postgres.literal import text_sql
 from headwater_connectors.postgres.pending import workbench
 from headwater_connectors.postgres.pool import Pool, Waited
+from headwater_connectors.postgres.rows import TableUnreadable
 from headwater_connectors.postgres.snapshot import Snapshot, exported
 
 BUCKETS = 256
@@ -111,8 +112,8 @@ def _compare_all(
                 with workbench(log.storage.path("state")) as work:
                     try:
                         _Comparison(log, *chosen, pool, snapshot, seen, since, commit, work, result).run()
-                    except TableMoved as moved:
-                        result.skipped = str(moved)
+                    except (TableMoved, TableUnreadable) as error:
+                        result.skipped = str(error)
             found.append(result)
 
 

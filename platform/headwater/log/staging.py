@@ -149,6 +149,11 @@ class Staging:
         return self.files[-1]
 
 
+def note(connection: Connection, name: str, facts: Mapping[str, Any]) -> None:
+    """Keep facts without rows, as part of the caller's transaction; found and released like any piece."""
+    put_setting(connection, _setting(name), _to_json(Kept(name=name, files=(), batches=(), facts=dict(facts))))
+
+
 def kept(log: Log, prefix: str) -> list[Kept]:
     """Every piece whose name begins with ``prefix``, by name."""
     setting = tables.setting
