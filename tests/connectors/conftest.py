@@ -11,6 +11,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from tests.connectors import capture_mutations
 
 import headwater
 from headwater.config import Settings, SourceConfig
@@ -19,6 +20,8 @@ from headwater_connectors.postgres import testing
 from headwater_connectors.postgres.capture import Capture
 from headwater_connectors.postgres.catalog import parse_lsn
 from headwater_connectors.postgres.source import PostgresSource
+
+capture_mutations.apply_from_environment()
 
 
 @pytest.fixture(scope="session")

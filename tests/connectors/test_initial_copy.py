@@ -229,6 +229,79 @@ def test_a_table_added_while_a_transaction_that_wrote_to_it_is_open(shop: Captur
     shop.assert_equal("wide")
 
 
+@pytest.mark.long
+def test_commits_are_streamed_before_snapshots_see_them(shop: Captured, after_chunk: Any) -> None:
+    """A synchronous standby is waited for, and is not there: the stream has the commits, no snapshot sees them.
+
+    One of the two gets through before the last chunk, so some chunks saw it and others did not; the other after the
+    table has appeared.
+    """
+    shop.run(WIDE, ROWS)
+    shop.run("ALTER SYSTEM SET synchronous_commit = local", "ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
+    shop.run("SELECT pg_reload_conf()")
+    writers: list[threading.Thread] = []
+    waiting = "SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep' ORDER BY query_start"
+
+    def write(rest: int) -> None:
+        with psycopg.connect(shop.dsn, autocommit=True) as other:
+            other.execute("SET synchronous_commit = on")
+            other.execute("UPDATE wide SET n = -n, fill = repeat('m', 480) WHERE id %% 9 = %s", [rest])
+
+    def act(number: int) -> None:
+        if number == 1:
+            for rest in (0, 1):
+                writers.append(threading.Thread(target=write, args=(rest,)))
+                writers[-1].start()
+                _await(shop, lambda: len(shop.source_rows(waiting)) == len(writers))
+        if number == 4:
+            shop.run(f"SELECT pg_cancel_backend({shop.source_rows(waiting)[0][0]})")  # committed here, as it now says
+            _await(shop, lambda: len(shop.source_rows(waiting)) == 1)
+
+    after_chunk(act)
+    try:
+        _await(shop, lambda: shop.source_rows("SHOW synchronous_standby_names") == [("nobody",)])
+        shop.catch_up()
+        assert len(shop.source_rows(waiting)) == 1
+        assert shop.lake("SELECT count(*) FROM wide WHERE n < 0") == [(44 + 45,)]
+    finally:
+        shop.run("ALTER SYSTEM RESET synchronous_standby_names", "ALTER SYSTEM RESET synchronous_commit")
+        shop.run("SELECT pg_reload_conf()")
+        for writer in writers:
+            writer.join()
+    shop.assert_equal("wide")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    "statement",
+    ["ALTER TABLE wide ADD COLUMN more{n} int DEFAULT {n}", "ALTER TABLE wide ALTER n TYPE {t} USING n + {n}"],
+    ids=["added", "rewritten"],
+)
+def test_a_table_is_altered_in_every_chunk(shop: Captured, monkeypatch: pytest.MonkeyPatch, statement: str) -> None:
+    """While each of the first dozen chunks holds the table, somebody begins to alter it, and waits for us."""
+    shop.run(WIDE, ROWS)
+    original, altering = Reader._copy, list[threading.Thread]()
+    waiting = "SELECT count(*) > 0 FROM pg_locks WHERE NOT granted AND mode = 'AccessExclusiveLock'"
+
+    def alter(number: int) -> None:
+        with psycopg.connect(shop.dsn, autocommit=True) as other:
+            other.execute(statement.format(n=number, t=("int", "bigint")[number % 2]).encode())
+            other.execute("UPDATE wide SET fill = 'altered' WHERE id = %s", [number])
+
+    def copy(self: Reader, *args: Any) -> Any:
+        if len(altering) < 12:
+            altering.append(threading.Thread(target=alter, args=(len(altering),)))
+            altering[-1].start()
+            _await(shop, lambda: not altering[-1].is_alive() or shop.source_rows(waiting) == [(True,)])
+        return original(self, *args)
+
+    monkeypatch.setattr(Reader, "_copy", copy)
+    shop.catch_up()
+    assert len(altering) == 12
+    shop.catch_up()
+    shop.assert_equal("wide")
+
+
 def test_the_application_waits_for_no_lock_of_a_copy(shop: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
     """ALTER TABLE beside a chunk that takes long: the chunk gives way within a fraction of a second."""
     shop.run(WIDE, ROWS)

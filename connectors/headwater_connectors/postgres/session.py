@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import select
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -12,7 +14,7 @@ from typing import Any
 import psycopg
 from psycopg import pq
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from psycopg.pq import ConnStatus
+from psycopg.pq import ConnStatus, PollingStatus
 from psycopg.pq.abc import PGconn, PGresult
 
 from headwater.config import mask
@@ -111,11 +113,26 @@ def connect_replication(dsn: str, name: str, *, application: str = "", as_bytes:
     more = {"client_encoding": "SQL_ASCII" if as_bytes else "UTF8"}
     if application:
         more["application_name"] = application
-    connection = pq.PGconn.connect(_conninfo(dsn, name, replication="database", **more).encode())
+    connection = _connected(_conninfo(dsn, name, replication="database", **more))
     if connection.status != ConnStatus.OK:
-        message = connection.error_message.decode(errors="replace")
+        message = connection.error_message.decode(errors="replace") or "timeout expired"
         connection.finish()
         raise _unreachable(dsn, message)
+    return connection
+
+
+def _connected(conninfo: str) -> PGconn:
+    """Connect as libpq does, but with other threads running meanwhile: libpq's own call holds Python's lock.
+
+    One that did not succeed within CONNECT_SECONDS has a status other than OK, and maybe no message.
+    """
+    connection, until = pq.PGconn.connect_start(conninfo.encode()), time.monotonic() + CONNECT_SECONDS
+    events = {PollingStatus.READING: select.POLLIN, PollingStatus.WRITING: select.POLLOUT}
+    while connection.status != ConnStatus.BAD and (wanted := events.get(PollingStatus(connection.connect_poll()))):
+        ready = select.poll()
+        ready.register(connection.socket, wanted)
+        if not ready.poll(max(0.0, until - time.monotonic()) * 1000):
+            break
     return connection
 
 

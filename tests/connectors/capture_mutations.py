@@ -1,0 +1,296 @@
+"""Ways to break capture, one at a time: ``HEADWATER_CAPTURE_MUTATION`` names one for a run of the tests.
+
+Each takes away one mechanism of the real code; AttributeError when that is no longer there.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import pyarrow as pa
+
+from headwater_connectors.postgres import (
+    catalog,
+    chunks,
+    columns,
+    copy_stream,
+    copying,
+    known,
+    pending,
+    pool,
+    rows,
+    session,
+    shape,
+    slot,
+    snapshot,
+    streams,
+)
+from headwater_connectors.postgres.capture import Capture
+from headwater_connectors.postgres.decoder import Decoder
+from headwater_connectors.postgres.receiver import Receiver
+from headwater_connectors.postgres.tending import Tending
+
+VARIABLE = "HEADWATER_CAPTURE_MUTATION"
+MUTATIONS: dict[str, Callable[[], None]] = {}
+
+
+def apply_from_environment() -> None:
+    name = os.environ.get(VARIABLE)
+    if name:
+        MUTATIONS[name]()
+
+
+def _mutation(function: Callable[[], None]) -> Callable[[], None]:
+    MUTATIONS[function.__name__.replace("_", "-")] = function
+    return function
+
+
+def _wrap(owner: Any, name: str, make: Callable[[Any], Any]) -> None:
+    setattr(owner, name, make(getattr(owner, name)))
+
+
+# ---- the slot and the session
+
+
+@_mutation
+def never_acknowledged() -> None:
+    _wrap(Receiver, "acknowledge", lambda _real: lambda _self, _lsn: None)
+
+
+@_mutation
+def idle_not_acknowledged() -> None:
+    _wrap(Capture, "_idle", lambda _real: lambda _self, _opened, _lsn: None)
+
+
+@_mutation
+def acknowledged_when_received() -> None:
+    def take(real: Any) -> Any:
+        def eager(self: Receiver, *arguments: Any) -> Any:
+            found = real(self, *arguments)
+            self.acknowledge(self.received)
+            return found
+
+        return eager
+
+    _wrap(Receiver, "take", take)
+
+
+@_mutation
+def silence_is_borne() -> None:
+    @contextmanager
+    def patient(_connection: Any, _seconds: float) -> Iterator[None]:
+        yield
+
+    _wrap(Receiver, "_listen", lambda _real: lambda _self, **_more: None)
+    _wrap(session, "within", lambda _real: patient)
+
+
+@_mutation
+def status_only_with_commits() -> None:
+    """The server hears from us when something became durable, not every second."""
+
+    def reply(real: Any) -> Any:
+        return lambda self: real(self) if self._acknowledged != self._reported else None
+
+    _wrap(Receiver, "_reply", reply)
+
+
+@_mutation
+def settings_not_pinned() -> None:
+    _wrap(session, "_PINNED", lambda _real: {})
+
+
+@_mutation
+def no_streaming_of_transactions_in_progress() -> None:
+    _wrap(
+        slot, "start_command", lambda real: lambda *a, **k: real(*a, **k).replace("streaming 'on'", "streaming 'off'")
+    )
+
+
+@_mutation
+def rolled_back_parts_kept() -> None:
+    """What a sub-transaction wrote stays, whether it is rolled back or not."""
+
+    def abort(real: Any) -> Any:
+        return lambda self, xid, part: real(self, xid, part) if part == xid else None
+
+    _wrap(streams.Streams, "_abort", abort)
+
+
+# ---- rows
+
+
+@_mutation
+def unchanged_values_not_marked() -> None:
+    _wrap(rows.Rows, "_unchanged", lambda _real: lambda _self, _unchanged, _kept: {})
+
+
+@_mutation
+def exact_texts_dropped() -> None:
+    _wrap(rows, "raw", lambda _real: lambda *_arguments: {})
+    _wrap(chunks, "raw", lambda _real: lambda *_arguments: {})
+
+
+@_mutation
+def no_text_for_unknown_types() -> None:
+    def strict(real: Any) -> Any:
+        def column_type(oid: int, modifier: int, types: Mapping[int, Any]) -> Any:
+            found = real(oid, modifier, types)
+            if found is columns._EXACT:
+                raise TypeError(f"type {oid} is not supported")
+            return found
+
+        return column_type
+
+    _wrap(columns, "column_type", strict)
+    _wrap(catalog, "column_type", strict)
+    _wrap(shape, "column_type", strict)
+
+
+@_mutation
+def rows_larger_than_the_buffer_refused() -> None:
+    def receive(real: Any) -> Any:
+        def bounded(self: copy_stream._Copy) -> None:
+            if self._held == len(self._buffer):
+                raise ConnectionError("a row is too large")
+            real(self)
+            if len(self._buffer) > copy_stream.BATCH_BYTES + (1 << 16):
+                raise ConnectionError("a row is too large")
+
+        return bounded
+
+    _wrap(copy_stream._Copy, "receive", receive)
+
+
+@_mutation
+def one_bad_row_stops_the_stream() -> None:
+    def readable(self: Decoder, batch: Any, kinds: Any, context: Any, target: Any, places: Any) -> Iterator[Any]:
+        found = rows.Rows(batch, kinds, target, places).table(context)
+        if self.validates:
+            found.validate(full=True)
+        yield target.topic, found
+
+    _wrap(Decoder, "_readable", lambda _real: readable)
+
+
+@_mutation
+def one_bad_row_stops_the_copy() -> None:
+    def readable(self: chunks.Reader, data: bytes, starts: Any, kinds: Any, validates: bool) -> Iterator[pa.Table]:
+        found = self._records(data, starts, kinds)
+        if validates:
+            found.validate(full=True)
+        yield found
+
+    _wrap(chunks.Reader, "_readable", lambda _real: readable)
+
+
+@_mutation
+def one_bad_table_stops_the_source() -> None:
+    def quarantine(_self: Tending, error: Exception) -> None:
+        raise error
+
+    _wrap(Tending, "quarantine", lambda _real: quarantine)
+
+
+# ---- the copy
+
+
+@_mutation
+def chunks_read_again_after_a_crash() -> None:
+    _wrap(chunks, "left", lambda _real: lambda planned, _done: list(planned))
+
+
+@_mutation
+def nothing_read_again() -> None:
+    """K is empty: what changed between the chunks' snapshots and the last is believed to be in them."""
+
+    def touch(real: Any) -> Any:
+        def none(self: pending.Pending, *arguments: Any) -> int:
+            real(self, *arguments)
+            self.connection.execute("DELETE FROM again")
+            return 0
+
+        return none
+
+    _wrap(pending.Pending, "touch", touch)
+
+
+@_mutation
+def visible_because_older() -> None:
+    """A transaction is believed to be in a snapshot because its id, or its place in the WAL, is older."""
+    _wrap(snapshot.Snapshot, "sees_sql", lambda _real: lambda self, xid: f"({xid} < {self.xmax})")
+
+
+@_mutation
+def open_transactions_not_awaited() -> None:
+    _wrap(copying.Copying, "_await_writers", lambda _real: lambda _self, _connection, **_more: None)
+
+
+@_mutation
+def changes_after_the_copy_forgotten() -> None:
+    _wrap(pending.Pending, "tail", lambda _real: lambda _self, _final: iter(()))
+
+
+@_mutation
+def another_file_not_noticed() -> None:
+    """The table is believed to be the planned one, whatever its file and its columns are by now."""
+    _wrap(known, "is_still", lambda _real: lambda _known, _table: True)
+    _wrap(chunks, "is_still", lambda _real: lambda _known, _table: True)
+
+
+@_mutation
+def rewritten_rows_not_copied() -> None:
+    _wrap(shape, "_rewritten", lambda _real: lambda _known, _table: "")
+    _wrap(shape, "_retyped", lambda _real: lambda *_arguments: (frozenset(), ""))
+
+
+# ---- the application
+
+
+@_mutation
+def nobody_gives_way() -> None:
+    _wrap(pool, "WAITED_MS", lambda _real: 10**6)
+
+
+@_mutation
+def only_table_locks_give_way() -> None:
+    """Who waits for our transaction's end, as an index build does, waits."""
+    _wrap(pool, "_WAITING", lambda real: real.replace("NOT w.granted", "NOT w.granted AND w.locktype = 'relation'"))
+
+
+@_mutation
+def waits_for_locks_without_end() -> None:
+    _wrap(session, "_LOCK_TIMEOUT", lambda _real: "0")
+
+
+@_mutation
+def survey_locks_tables() -> None:
+    def measured(real: Any) -> Any:
+        return lambda *a, **k: real(*a, **{**k, "measured": True})
+
+    _wrap(catalog, "tables", measured)
+
+
+@_mutation
+def every_table_in_one_publication() -> None:
+    """Tables without a usable identity are published with their updates, too."""
+
+    def tables(real: Any) -> Any:
+        def identified(*arguments: Any, **more: Any) -> Sequence[Any]:
+            found: Sequence[Any] = real(*arguments, **more)
+            for table in found:
+                object.__setattr__(table, "has_identity", True)
+            return found
+
+        return identified
+
+    _wrap(catalog, "tables", tables)
+
+
+@_mutation
+def generated_identities_believed() -> None:
+    """As every_table_in_one_publication, but of those only whose identity holds a generated column."""
+    _wrap(catalog, "_TABLES", lambda real: real.replace("a.attgenerated <> ''", "false"))

@@ -1,0 +1,88 @@
+"""The tests of capture see what they are for: without its mechanism, each of them fails.
+
+``capture_mutations`` holds what is taken away, ``CAUGHT`` which test must notice. Each runs in a pytest of its own, by
+``make test-long``.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tests.connectors.capture_mutations import MUTATIONS, VARIABLE
+
+HERE = Path(__file__).parent
+COPY, PAIN = "test_initial_copy.py::test_", "test_pain_points.py::test_pain_"
+APPLICATION = "test_application.py::test_no_statement_of_the_application_fails_or_waits_for_us"
+CAUGHT = {
+    "never-acknowledged": f"{PAIN}01_the_slot_moves_while_the_source_is_written_to",
+    "idle-not-acknowledged": f"{PAIN}02_the_slot_moves_when_only_other_tables_change",
+    "silence-is-borne": f"{PAIN}03_a_connection_that_says_nothing_is_given_up",
+    "unchanged-values-not-marked": "test_capture.py::test_unchanged_toast_is_never_a_made_up_null",
+    "acknowledged-when-received": f"{PAIN}05_sessions_that_break_anywhere_lose_and_double_nothing",
+    "chunks-read-again-after-a-crash": f"{COPY}a_copy_goes_on_after_a_crash_from_the_chunks_that_are_kept",
+    "survey-locks-tables": f"{PAIN}07_a_table_that_is_locked_stops_nothing",
+    "one-bad-table-stops-the-source": (
+        "test_isolation.py::test_a_table_of_which_nothing_can_be_read_is_left_and_the_others_go_on"
+    ),
+    "one-bad-row-stops-the-stream": "test_isolation.py::test_a_row_that_cannot_be_read_becomes_a_letter",
+    "one-bad-row-stops-the-copy": ("test_isolation.py::test_rows_that_cannot_be_read_in_the_first_copy_become_letters"),
+    "no-streaming-of-transactions-in-progress": (
+        "test_streams.py::test_other_tables_go_on_beside_a_streamed_transaction"
+    ),
+    "rolled-back-parts-kept": "test_streams.py::test_rolled_back_parts_of_a_streamed_transaction",
+    "rows-larger-than-the-buffer-refused": f"{PAIN}09_a_row_of_a_hundred_megabytes",
+    "rewritten-rows-not-copied": "test_shapes.py::test_the_table_is_the_servers_after_every_kind_of_ddl[alone]",
+    "exact-texts-dropped": f"{PAIN}11_numbers_that_no_decimal_holds_keep_their_text",
+    "settings-not-pinned": f"{PAIN}12_times_are_read_alike_whatever_the_servers_settings[text]",
+    "status-only-with-commits": f"{PAIN}13_a_slow_commit_does_not_cost_the_session",
+    "no-text-for-unknown-types": f"{PAIN}17_a_type_that_nobody_knows_is_text[auto]",
+    "nothing-read-again": f"{COPY}an_unchanged_toast_value_of_a_row_that_moved_between_two_chunk_reads",
+    "visible-because-older": f"{COPY}commits_are_streamed_before_snapshots_see_them",
+    "open-transactions-not-awaited": f"{COPY}a_table_added_while_a_transaction_that_wrote_to_it_is_open",
+    "changes-after-the-copy-forgotten": f"{COPY}changes_after_the_final_snapshot_come_after_the_copied_rows",
+    "another-file-not-noticed": f"{COPY}a_table_is_altered_in_every_chunk[rewritten]",
+    "nobody-gives-way": APPLICATION,
+    "only-table-locks-give-way": APPLICATION,
+    "waits-for-locks-without-end": APPLICATION,
+    "every-table-in-one-publication": APPLICATION,
+    "generated-identities-believed": APPLICATION,
+}
+
+
+def test_every_mutation_has_a_test_that_must_see_it() -> None:
+    assert set(CAUGHT) == set(MUTATIONS)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(700)
+@pytest.mark.parametrize("name", CAUGHT)
+def test_a_mutation_is_caught(name: str) -> None:
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST")}
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-x",
+            "-p",
+            "no:cacheprovider",
+            "-o",
+            "timeout=600",
+            HERE / CAUGHT[name],
+        ],
+        cwd=HERE.parents[1],
+        env={**environment, VARIABLE: name},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    said = done.stdout
+    assert done.returncode == 1, f"{name} was not caught by {CAUGHT[name]}:\n{said}"
+    assert "AttributeError: module" not in said, f"{name} does not fit the code any more, and proves nothing:\n{said}"
+    failed = next((line for line in said.splitlines() if line.startswith(("FAILED", "ERROR"))), "")
+    print(f"{name} -> {failed}")
