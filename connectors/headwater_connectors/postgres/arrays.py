@@ -11,10 +11,10 @@ import pyarrow as pa
 
 from headwater_connectors.postgres.cells import PAD, Bools, Bytes, Cells, Int64s
 
-_QUOTE, _BACKSLASH, _OPEN, _CLOSE, _COMMA, _BOUND = b'"\\{},['
+_QUOTE, _BACKSLASH, _OPEN, _CLOSE, _BOUND = b'"\\{}['
 
 
-def elements(cells: Cells) -> tuple[Cells, Int64s, Bools]:
+def elements(cells: Cells, delimiter: str = ",") -> tuple[Cells, Int64s, Bools]:
     """Element cells of all rows one after another, list offsets (n + 1), and the odd rows.
 
     Odd: more than one dimension or a lower bound other than 1, which a list cannot hold; they have no elements.
@@ -26,7 +26,7 @@ def elements(cells: Cells) -> tuple[Cells, Int64s, Bools]:
     quote = (data == _QUOTE) & ~escaped
     outside = (np.cumsum(quote) & 1) == 0
     opens = (data == _OPEN) & outside
-    commas = (data == _COMMA) & outside
+    commas = (data == ord(delimiter)) & outside
     closes = (data == _CLOSE) & outside
 
     size = np.diff(offsets)

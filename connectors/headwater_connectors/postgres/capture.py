@@ -38,9 +38,10 @@ from headwater_connectors.postgres.copier import Copier
 from headwater_connectors.postgres.copying import Stopped
 from headwater_connectors.postgres.decoder import Decoder
 from headwater_connectors.postgres.gap import check_gap, remember_system
+from headwater_connectors.postgres.printing import TextNeeded
 from headwater_connectors.postgres.receiver import Receiver, ServerSilent
 from headwater_connectors.postgres.relation import Relation, Target
-from headwater_connectors.postgres.rows import TableUnreadable, TextNeeded
+from headwater_connectors.postgres.rows import TableUnreadable
 from headwater_connectors.postgres.source import begin, owner_name, transactions_topic
 from headwater_connectors.postgres.streams import Streams
 from headwater_connectors.postgres.tables import Tables
@@ -114,6 +115,7 @@ class Capture:
         self._confirmed_at = 0.0
         self._until: int | None = None
         self._silence_s = source.silence_s
+        self._only_text = False
 
     def run(self, *, until: int | None = None) -> None:
         """Capture until ``stop`` is set, or until everything before the LSN ``until`` is durable.
@@ -158,7 +160,8 @@ class Capture:
                 except TextNeeded:
                     if self.source.mode == "binary":
                         raise
-                    _log.info("a column was added that is read as text; reconnecting in text mode")
+                    self._only_text = True
+                    _log.info("a type came that is read as text; reconnecting in text mode")
 
     def _translated(self, opened: _Session) -> None:
         try:
@@ -215,7 +218,9 @@ class Capture:
         self._describe_transactions(state.position)
         if not tables.known:
             self._adopt_earlier(tables, state.position)
-        text = self.source.mode == "text" or (self.source.mode == "auto" and not tables.all_binary())
+        text = self.source.mode == "text" or (
+            self.source.mode == "auto" and (self._only_text or not tables.all_binary())
+        )
         position = catalog.parse_lsn(state.position)
         self._confirmed = max(position, catalog.parse_lsn(state.confirmed or "0/0"))
         command = slot.start_command(

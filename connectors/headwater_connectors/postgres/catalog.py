@@ -12,7 +12,8 @@ from typing import Literal
 from headwater import record
 from headwater.catalog.records import Kind
 from headwater.schema import Field, Schema
-from headwater_connectors.postgres.columns import ColumnType, TypeInfo, column_type
+from headwater_connectors.postgres.columns import ColumnType, column_type
+from headwater_connectors.postgres.printing import TypeInfo, Types
 from headwater_connectors.postgres.session import Connection
 
 Identity = Literal["d", "i", "f", "n"]
@@ -140,8 +141,16 @@ ORDER BY root, p.oid
 """
 
 _TYPES = """
-SELECT t.oid::int8, t.typtype::text, coalesce(e.oid::int8, 0), t.typbasetype::int8, t.typtypmod
+SELECT t.oid::int8, t.typtype::text, t.typname::text, coalesce(e.oid::int8, 0),
+    t.typbasetype::int8, t.typtypmod,
+    coalesce(r.rngsubtype::int8, m.rngtypid::int8, 0), t.typdelim::text,
+    t.typsend <> 0, coalesce(x.extname::text, ''), coalesce(f.fields, '{}')
 FROM pg_type t LEFT JOIN pg_type e ON e.typarray = t.oid
+    LEFT JOIN pg_range r ON r.rngtypid = t.oid LEFT JOIN pg_range m ON m.rngmultitypid = t.oid
+    LEFT JOIN pg_depend d ON d.classid = 'pg_type'::regclass AND d.objid = t.oid AND d.deptype = 'e'
+    LEFT JOIN pg_extension x ON x.oid = d.refobjid
+    LEFT JOIN (SELECT attrelid, array_agg(atttypid::int8) AS fields FROM pg_attribute
+        WHERE attnum > 0 AND NOT attisdropped GROUP BY attrelid) f ON f.attrelid = t.typrelid AND t.typtype = 'c'
 """
 
 
@@ -188,14 +197,14 @@ def tables(
 
 def known_types(connection: Connection) -> dict[int, TypeInfo]:
     """Every type of the database by oid."""
-    return {row[0]: TypeInfo(*row) for row in connection.execute(_TYPES)}
+    return {oid: TypeInfo(*facts) for oid, *facts in connection.execute(_TYPES)}
 
 
-def column_types(table: TableInfo, known: Mapping[int, TypeInfo]) -> tuple[ColumnType, ...]:
+def column_types(table: TableInfo, known: Types) -> tuple[ColumnType, ...]:
     return tuple(column_type(column.type_oid, column.modifier, known) for column in table.columns)
 
 
-def schema_of(table: TableInfo, known: Mapping[int, TypeInfo], ids: Mapping[int, int] | None = None) -> Schema:
+def schema_of(table: TableInfo, known: Types, ids: Mapping[int, int] | None = None) -> Schema:
     """The table's schema in the log; a field's id is its column's attnum, or what ``ids`` says for it."""
     ids = ids or {}
     names = log_names([column.name for column in table.columns])

@@ -54,6 +54,11 @@ class Cells:
         """Big-endian numbers of numpy kind ``i2 i4 i8 u2 u4 f4 f8`` at ``offset`` of each value."""
         return read(self.buffer, kind, self.start + offset)
 
+    def counts(self, offset: int = 0) -> Int64s:
+        """The int4 numbers at ``offset``, 0 for NULL."""
+        found = self.integers("i4", offset).astype(np.int64)
+        return found if self.valid is None else np.where(self.valid, found, 0)
+
     def bytes(self, kind: pa.DataType | None = None) -> pa.Array:
         """The values themselves as an Arrow ``binary`` or ``string`` array (one copy, in C++)."""
         kind = kind or pa.binary()
@@ -83,6 +88,19 @@ def read(buffer: Bytes, kind: str, at: Int64s) -> npt.NDArray[Any]:
     width = int(kind[1:])
     view: npt.NDArray[Any] = np.ndarray((len(buffer) - width + 1,), dtype=f"<{kind}", buffer=buffer, strides=(1,))
     return view[at].byteswap(inplace=True)
+
+
+def offsets_of(counts: Int64s) -> Int64s:
+    """Where the items of each row begin when those of all rows stand one after another; n + 1 numbers."""
+    offsets = np.zeros(len(counts) + 1, np.int64)
+    np.cumsum(counts, out=offsets[1:])
+    return offsets
+
+
+def places_of(counts: Int64s) -> Int64s:
+    """0, 1, 2, ... for the items of each row, one row after another."""
+    offsets = offsets_of(counts)
+    return np.arange(offsets[-1]) - np.repeat(offsets[:-1], counts)
 
 
 def array_of(cells: Cells, values: npt.NDArray[Any], kind: pa.DataType) -> pa.Array:

@@ -7,7 +7,7 @@ for us longer than one chunk takes, and the pool ends even that when somebody do
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -22,10 +22,11 @@ from headwater.errors import HeadwaterError
 from headwater_connectors.postgres import catalog
 from headwater_connectors.postgres.catalog import TableInfo, column_types, log_names
 from headwater_connectors.postgres.cells import Int64s, walk_copy
-from headwater_connectors.postgres.columns import ColumnType, TypeInfo
+from headwater_connectors.postgres.columns import ColumnType
 from headwater_connectors.postgres.copy_stream import row_at, rows_of
 from headwater_connectors.postgres.known import Known, is_still
 from headwater_connectors.postgres.pool import Waited
+from headwater_connectors.postgres.printing import TextNeeded, Types
 from headwater_connectors.postgres.rows import Letter, TableUnreadable, raw
 from headwater_connectors.postgres.session import Connection, promises_no_encoding
 from headwater_connectors.postgres.snapshot import Snapshot
@@ -107,7 +108,7 @@ class Reader:
 
     table: TableInfo
     known: Known
-    types: Mapping[int, TypeInfo]
+    types: Types
 
     def chunk(
         self, connection: Connection, chunk: Chunk, snapshot: str | None = None
@@ -193,6 +194,8 @@ class Reader:
                 yield self._same_table(connection)
         except (psycopg.errors.LockNotAvailable, psycopg.errors.QueryCanceled) as error:
             raise Waited(str(error)) from error
+        except TextNeeded as error:  # a field of a composite, of a type that was made since
+            raise TableMoved(f"{self.table.full_name} changed: {error}") from error
         except _GONE as error:
             raise TableMoved(f"{self.table.full_name} is gone or changed: {error}") from error
 

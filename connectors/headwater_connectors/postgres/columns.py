@@ -11,14 +11,14 @@
     interval                                        INTERVAL; ±infinity are odd
     one-dimensional arrays of these                 T[]; more dimensions or other lower bounds are odd
     domains                                         as their base type
-    anything else                                   VARCHAR, the exact text
+    anything else                                   VARCHAR, the text that the server prints
 
 An *odd* value is one the column's type cannot hold: NULL in the column, its exact text in ``_raw``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,8 +29,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from headwater import types
-from headwater_connectors.postgres import arrays, numeric, temporal
+from headwater_connectors.postgres import arrays, containers, numeric, temporal, temporal_texts
 from headwater_connectors.postgres.cells import Bools, Cells, Int64s, array_of
+from headwater_connectors.postgres.printing import Types, char_texts, delimiter, printer
 
 
 @dataclass(frozen=True)
@@ -47,23 +48,15 @@ Decode = Callable[[Cells], Column]
 
 @dataclass(frozen=True)
 class ColumnType:
-    """A column's type in the log and its decoders; ``binary`` is None where only text is understood."""
+    """A column's type in the log and its decoders; ``binary`` is None where only text is understood.
+
+    Without ``sends`` the type has no binary form: the server sends its text in either mode.
+    """
 
     duckdb: str
     text: Decode
     binary: Decode | None = None
-
-
-@dataclass(frozen=True)
-class TypeInfo:
-    """What pg_type says of a type: ``kind`` is typtype (b e d c r m), ``element`` an array's element type,
-    ``base`` and ``base_modifier`` a domain's."""
-
-    oid: int
-    kind: str
-    element: int = 0
-    base: int = 0
-    base_modifier: int = -1
+    sends: bool = True
 
 
 _NO_ROWS: Int64s = np.empty(0, np.int64)
@@ -72,8 +65,8 @@ _STAMP = pa.timestamp("us")
 _STAMP_UTC = pa.timestamp("us", tz="UTC")
 
 
-def column_type(oid: int, modifier: int, known: Mapping[int, TypeInfo]) -> ColumnType:
-    """The type of a column whose pg_attribute says (atttypid, atttypmod); ``known`` describes non-builtin types."""
+def column_type(oid: int, modifier: int, known: Types) -> ColumnType:
+    """The type of a column whose pg_attribute says (atttypid, atttypmod); ``known`` are the database's types."""
     if oid == _NUMERIC:
         return _numeric(modifier)
     if oid in _BUILTIN:
@@ -82,13 +75,15 @@ def column_type(oid: int, modifier: int, known: Mapping[int, TypeInfo]) -> Colum
     if info is not None and info.kind == "d":
         return column_type(info.base, info.base_modifier, known)
     if info is not None and info.element:
-        return _array(column_type(info.element, modifier, known))
-    return _TEXT if info is not None and info.kind == "e" else _EXACT
+        return _array(column_type(info.element, modifier, known), oid, info.element, known)
+    return _exact(oid, known)
 
 
-def is_builtin(oid: int) -> bool:
-    """Whether ``column_type`` needs no TypeInfo for this type."""
-    return oid in _BUILTIN or oid == _NUMERIC
+def _exact(oid: int, known: Types) -> ColumnType:
+    """VARCHAR, the text that the server prints."""
+    text, info = printer(oid, known), known.get(oid)
+    binary = None if text is None else _whole(text)
+    return ColumnType("VARCHAR", _whole(_text), binary, sends=info is None or info.sends)
 
 
 def _whole(decode: Callable[[Cells], pa.Array]) -> Decode:
@@ -119,10 +114,6 @@ def _bools_text(cells: Cells) -> pa.Array:
 
 def _bools_binary(cells: Cells) -> pa.Array:
     return pa.array(cells.byte() == 1, mask=cells.nulls())
-
-
-def _char_binary(cells: Cells) -> pa.Array:
-    return _CHARS.take(pa.array(cells.byte(), mask=cells.nulls()))
 
 
 def _uuid(sixteen: npt.NDArray[Any], cells: Cells) -> pa.Array:
@@ -178,7 +169,7 @@ def _numeric(modifier: int) -> ColumnType:
 def _stamp(kind: pa.TimestampType) -> ColumnType:
     def binary(cells: Cells) -> Column:
         values, odd = temporal.stamps_binary(cells, kind)
-        return _odd(values, odd, lambda rows: temporal.stamp_texts(cells.take(rows), "+00" if kind.tz else ""))
+        return _odd(values, odd, lambda rows: temporal_texts.stamp_texts(cells.take(rows), "+00" if kind.tz else ""))
 
     return ColumnType(_DUCKDB[kind], _odd_text(lambda cells: temporal.stamps_text(cells, kind)), binary)
 
@@ -193,24 +184,33 @@ def _odd_text(decode: Callable[[Cells], tuple[pa.Array, Bools]]) -> Decode:
 
 def _intervals_binary(cells: Cells) -> Column:
     values, odd = temporal.intervals_binary(cells)
-    words = pa.array(["-infinity", "infinity"])
-    return _odd(values, odd, lambda rows: words.take(pa.array((cells.take(rows).integers("i8") > 0).astype(np.int8))))
+    return _odd(values, odd, lambda rows: temporal_texts.interval_texts(cells.take(rows)))
 
 
-def _array(element: ColumnType) -> ColumnType:
-    """Arrays are read from text only: their binary form has to be walked element by element."""
+def _array(element: ColumnType, oid: int, element_oid: int, known: Types) -> ColumnType:
+    mark, texts = delimiter(element_oid, known), printer(oid, known)
+    text = _lists(lambda cells: arrays.elements(cells, mark), element.text, _text)
+    if element.binary is None or texts is None:
+        return ColumnType(f"{element.duckdb}[]", text)
+    return ColumnType(f"{element.duckdb}[]", text, _lists(containers.elements, element.binary, texts))
+
+
+def _lists(
+    elements: Callable[[Cells], tuple[Cells, Int64s, Bools]], element: Decode, texts: Callable[[Cells], pa.Array]
+) -> Decode:
+    """Arrays of one dimension; the others, and those of which an element cannot be held, are odd."""
 
     def decode(cells: Cells) -> Column:
-        inner, offsets, odd = arrays.elements(cells)
-        column = element.text(inner)
-        if len(column.odd):  # an element that cannot be held makes its whole array odd
+        inner, offsets, odd = elements(cells)
+        column = element(inner)
+        if len(column.odd):
             odd = odd.copy()
             odd[np.searchsorted(offsets, column.odd, side="right") - 1] = True
         masked = cells.masked(~odd) if odd.any() else cells
         values = arrays.list_array(column.values, offsets, masked.valid)
-        return _odd(values, odd, lambda rows: _text(cells.take(rows)))
+        return _odd(values, odd, lambda rows: texts(cells.take(rows)))
 
-    return ColumnType(f"{element.duckdb}[]", decode)
+    return decode
 
 
 _NUMERIC = 1700
@@ -218,19 +218,17 @@ _DUCKDB = {
     types.arrow_type(name): name
     for name in ("SMALLINT", "INTEGER", "BIGINT", "UBIGINT", "FLOAT", "DOUBLE", "TIMESTAMP", "TIMESTAMP WITH TIME ZONE")
 }
-_CHARS = pa.array([""] + [chr(code) if code < 128 else f"\\{code:o}" for code in range(1, 256)])
 _UUID_DIGITS = np.array([place for place in range(36) if place not in (8, 13, 18, 23)])
 _NIBBLES = np.zeros(256, np.uint8)
 for _digits in ("0123456789abcdef", "0123456789ABCDEF"):
     _NIBBLES[[ord(digit) for digit in _digits]] = np.arange(16)
 
-_EXACT = ColumnType("VARCHAR", _whole(_text))
 _TEXT = ColumnType("VARCHAR", _whole(_text), _whole(_text))
 _JSON = ColumnType("JSON", _whole(_text), _whole(_text))
 _BUILTIN: dict[int, ColumnType] = {
     16: ColumnType("BOOLEAN", _whole(_bools_text), _whole(_bools_binary)),
     17: ColumnType("BLOB", _whole(_bytea_text), _whole(lambda cells: cells.bytes())),
-    18: ColumnType("VARCHAR", _whole(_text), _whole(_char_binary)),
+    18: ColumnType("VARCHAR", _whole(_text), _whole(char_texts)),
     19: _TEXT,
     20: _number("i8", pa.int64()),
     21: _number("i2", pa.int16()),

@@ -17,16 +17,13 @@ from headwater.errors import SourceError
 from headwater_connectors.postgres.batch import DELETE, INSERT, UPDATE, Batch, Context
 from headwater_connectors.postgres.cells import UNCHANGED, Bools, Bytes, Cells, Int64s, walk_tuples
 from headwater_connectors.postgres.columns import Column
+from headwater_connectors.postgres.printing import TextNeeded
 from headwater_connectors.postgres.relation import Target
 
 _KEY, _OLD, _NEW = b"KON"
 _BINARY = ord("b")
 _OPS = pa.array(["c", "u", "d"])
 _CREATE, _CHANGE, _DELETE = 0, 1, 2
-
-
-class TextNeeded(SourceError):
-    """A binary session sent a type without binary decoder: a column added since the session began."""
 
 
 class TableUnreadable(SourceError):

@@ -21,8 +21,9 @@ from headwater.schema import Field, Schema
 from headwater_connectors.postgres import catalog
 from headwater_connectors.postgres.catalog import ColumnInfo, TableInfo, log_names
 from headwater_connectors.postgres.cells import PAD, Cells
-from headwater_connectors.postgres.columns import ColumnType, TypeInfo, column_type
+from headwater_connectors.postgres.columns import ColumnType, column_type
 from headwater_connectors.postgres.known import Known, is_still, key_names, of_table
+from headwater_connectors.postgres.printing import Types
 from headwater_connectors.postgres.relation import Relation, Target
 
 
@@ -45,9 +46,6 @@ class Rewritten:
     reason: str
     schema: Schema
     known: Known
-
-
-Types = Mapping[int, TypeInfo]
 
 
 def target_of(relation: Relation, known: Known, types: Types, topic: str) -> Target:

@@ -11,7 +11,7 @@ error it is read again.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import chain
 
@@ -27,11 +27,11 @@ from headwater.log.transaction import Transaction
 from headwater.schema import Schema
 from headwater_connectors.postgres import catalog, known, session, shape, survey
 from headwater_connectors.postgres.catalog import TableInfo
-from headwater_connectors.postgres.columns import TypeInfo
 from headwater_connectors.postgres.copier import Copier
 from headwater_connectors.postgres.copying import LETTERS_MAX, Copied
 from headwater_connectors.postgres.known import Known
 from headwater_connectors.postgres.pending import appended
+from headwater_connectors.postgres.printing import Types
 from headwater_connectors.postgres.relation import Relation, Target
 from headwater_connectors.postgres.rows import Letter, TableUnreadable
 from headwater_connectors.postgres.shape import Quiet, Rewritten
@@ -47,7 +47,7 @@ class Tables:
         self.source = source
         self.connection = connection
         self.known = known.load(log, source)
-        self.types: Mapping[int, TypeInfo] = catalog.known_types(connection)
+        self.types: Types = catalog.known_types(connection)
         self.begun = False
         """Whether a copy was asked for that the survey has not begun yet."""
         self._ignored: set[int] = set()
@@ -189,9 +189,11 @@ class Tables:
             _log.warning("%s is incomplete: %s", found.shown, reason, extra={"topic": found.shown})
 
     def all_binary(self) -> bool:
-        """Whether every captured column has a binary decoder."""
+        """Whether every captured column can be read in a binary session."""
         tables = catalog.tables(self.connection, oids=list(self.known))
-        return all(kind.binary for table in tables for kind in catalog.column_types(table, self.types))
+        return all(
+            kind.binary or not kind.sends for table in tables for kind in catalog.column_types(table, self.types)
+        )
 
     def newest_xid(self) -> int:
         """An xid8 near those that the stream will send."""

@@ -53,16 +53,6 @@ def stamps_binary(cells: Cells, kind: pa.DataType) -> tuple[pa.Array, Bools]:
     return array_of(cells.masked(~odd), shifted, kind), odd
 
 
-def stamp_texts(cells: Cells, zone: str) -> pa.Array:
-    """The text PostgreSQL prints for binary timestamps beyond the range of files; ``zone`` is ``+00`` or empty."""
-    seconds, micros = np.divmod(cells.integers("i8"), 1_000_000)
-    stamps = np.datetime64("2000-01-01", "s") + seconds.astype("timedelta64[s]")
-    whole = pl.Series(np.char.replace(np.datetime_as_string(stamps), "T", " ").astype(object), dtype=pl.String)
-    digits = pl.Series(micros).cast(pl.String).str.zfill(6).str.strip_chars_end("0")
-    fraction = pl.select(pl.when(digits != "").then("." + digits).otherwise(pl.lit(""))).to_series()
-    return (whole.str.strip_prefix("+") + fraction + zone).to_arrow().cast(pa.string())
-
-
 def times_binary(cells: Cells) -> pa.Array:
     return array_of(cells, cells.integers("i8"), pa.time64("us"))
 
