@@ -136,18 +136,13 @@ def exact_texts_dropped() -> None:
 
 @_mutation
 def no_text_for_unknown_types() -> None:
-    def strict(real: Any) -> Any:
-        def column_type(oid: int, modifier: int, types: Mapping[int, Any]) -> Any:
-            found = real(oid, modifier, types)
-            if found is columns._EXACT:
-                raise TypeError(f"type {oid} is not supported")
-            return found
+    def strict(_real: Any) -> Any:
+        def exact(oid: int, _types: Mapping[int, Any]) -> Any:
+            raise TypeError(f"type {oid} is not supported")
 
-        return column_type
+        return exact
 
-    _wrap(columns, "column_type", strict)
-    _wrap(catalog, "column_type", strict)
-    _wrap(shape, "column_type", strict)
+    _wrap(columns, "_exact", strict)
 
 
 @_mutation
