@@ -97,6 +97,21 @@ def recopy_table(
     typer.echo(f"{table}: asked for; `headwater status` shows the copy")
 
 
+@source.command("repair")
+def repair_source(name: SourceName, project: ProjectOption = None) -> None:
+    """After lost changes: make a new slot, compare every table with the server, append what differs.
+
+    The capture that runs does it, or the next one that starts. `headwater status` shows how far it is.
+    """
+    from headwater.log import open_log
+    from headwater_connectors.postgres import requests
+
+    loaded, _ = _source(name, project)
+    with open_log(loaded.lake_dir) as log:
+        requests.ask_repair(log, name)
+    typer.echo(f"{name}: asked for; the capture that runs, or the next `headwater capture {name}`, repairs it")
+
+
 def capture(
     name: SourceName,
     project: ProjectOption = None,

@@ -5,7 +5,7 @@ A key nobody knows is refused with the nearest known one: a misspelt limit must 
 Secrets never show in ``repr``, in messages or in logs; they come from the environment or libpq's own files.
 
     [project]                             name, lake (the log's folder, default: lake)
-    [source.NAME]                         kind, dsn, tables, mode
+    [source.NAME]                         kind, dsn, tables, mode, silence_s, on_gap, failover
     [source.NAME.table."public.orders"]   partitions
     [settings]                            every field of ``Settings``
 
@@ -19,7 +19,7 @@ import difflib
 import os
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import MappingProxyType
@@ -171,6 +171,11 @@ class SourceConfig:
     """auto, binary or text: how changes are sent. auto: binary when every type has a decoder."""
     silence_s: float = 60.0
     """A server that answers nothing for so long, asked again and again, is taken for gone: the session begins anew."""
+    on_gap: str = "stop"
+    """stop or repair: what becomes of a source whose slot was lost. repair: a new slot, and every table compared with
+    the server; where that has another history than the one captured, only when it is asked for."""
+    failover: bool = True
+    """The slot is one that standbys keep copies of, on servers that know them (PostgreSQL 17)."""
     table: Mapping[str, TableConfig] = field(default_factory=lambda: MappingProxyType({}))
     """Settings by table, keyed by "namespace.table"."""
 
@@ -328,7 +333,7 @@ def _settings(table: dict[str, Any], path: Path, environ: Mapping[str, str]) -> 
 def _source(name: str, table: dict[str, Any], path: Path, environ: Mapping[str, str]) -> SourceConfig:
     check_source_name(name, str(path))
     section = f"source.{name}"
-    _known(table, ("kind", "dsn", "tables", "mode", "silence_s", "table"), path, section)
+    _known(table, ("kind", "dsn", "tables", "mode", "silence_s", "on_gap", "failover", "table"), path, section)
     tables = table.get("tables", ["public.*"])
     if not isinstance(tables, list) or not all(isinstance(each, str) for each in tables):
         raise ConfigError(
@@ -336,21 +341,29 @@ def _source(name: str, table: dict[str, Any], path: Path, environ: Mapping[str, 
             where=str(path),
             todo='Write tables = ["public.*"].',
         )
-    mode = _typed(table.get("mode", "auto"), str, "mode", str(path))
-    if mode not in ("auto", "binary", "text"):
-        raise ConfigError(f"mode = {mode!r} in [{section}]", where=str(path), todo="Use auto, binary or text.")
     variable = f"HEADWATER_SOURCE_{name.upper()}_DSN"
     return SourceConfig(
         name=name,
         kind=_typed(table.get("kind", "postgres"), str, "kind", str(path)),
         dsn=environ.get(variable) or _typed(table.get("dsn", ""), str, "dsn", str(path)),
         tables=tuple(tables),
-        mode=mode,
+        mode=_one_of(("auto", "binary", "text"), table, "mode", section, path),
+        on_gap=_one_of(("stop", "repair"), table, "on_gap", section, path),
+        failover=_typed(table.get("failover", True), bool, "failover", str(path)),
         silence_s=_silence(table.get("silence_s", 60.0), section, path),
         table=MappingProxyType(
             {key: _table_config(key, value, path, section) for key, value in _table(table, "table", path).items()}
         ),
     )
+
+
+def _one_of(words: Sequence[str], table: Mapping[str, Any], key: str, section: str, path: Path) -> str:
+    """The value of a key that takes one of these words, the first by default."""
+    value = table.get(key, words[0])
+    if value not in words:
+        todo = f"Use {', '.join(words[:-1])} or {words[-1]}."
+        raise ConfigError(f"{key} = {value!r} in [{section}]", where=str(path), todo=todo)
+    return str(value)
 
 
 def _silence(value: Any, section: str, path: Path) -> float:

@@ -43,6 +43,7 @@ class Captured:
         self.dsn = dsn
         self.folder = folder
         self.mode = "auto"
+        self.on_gap = "stop"
         self.settings = Settings()
         self.connection = psycopg.connect(dsn, autocommit=True)
         self.log: Log = open_log(folder, create=True)
@@ -50,7 +51,7 @@ class Captured:
 
     @property
     def source(self) -> SourceConfig:
-        return SourceConfig(name="shop", dsn=self.dsn, mode=self.mode)
+        return SourceConfig(name="shop", dsn=self.dsn, mode=self.mode, on_gap=self.on_gap)
 
     def run(self, *statements: str) -> None:
         """Each in its own transaction."""

@@ -13,7 +13,7 @@ import pytest
 
 from headwater_connectors.postgres import chunks, copier, copy_stream, copying
 from headwater_connectors.postgres.capture import Capture
-from headwater_connectors.postgres.chunks import Chunk, Reader
+from headwater_connectors.postgres.chunks import Reader
 from headwater_connectors.postgres.copying import Copying
 
 if TYPE_CHECKING:
@@ -38,8 +38,8 @@ def after_chunk(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[int], No
     def install(act: Callable[[int], None]) -> None:
         original, count = Copying._keep_chunk, iter(range(1, 10**6))
 
-        def keep(self: Copying, reader: Reader, chunk: Chunk, snapshot: str | None) -> Any:
-            piece = original(self, reader, chunk, snapshot)
+        def keep(self: Copying, *chunk: Any) -> Any:
+            piece = original(self, *chunk)
             act(next(count))
             return piece
 

@@ -29,11 +29,15 @@ _SERVER = {
 }
 
 
-def server_sql(name: str, duckdb_type: str) -> sql.Composable | None:
-    """PostgreSQL's expression for a column: a text, NULL for NULL and for what the log's type cannot hold."""
-    kind = canonical(duckdb_type)
+def server_sql(name: str, duckdb_type: str, odd: bool = False) -> sql.Composable | None:
+    """PostgreSQL's expression for a column: a text, NULL for NULL and for what the log's type cannot hold.
+
+    ``odd``: a text for that, too, which no value of the lake has.
+    """
+    kind, column = canonical(duckdb_type), sql.Identifier(name)
     text = _SERVER.get("DECIMAL" if kind.startswith("DECIMAL") and not kind.endswith("[]") else kind)
-    return None if text is None else sql.SQL(text).format(sql.Identifier(name))
+    found = None if text is None else sql.SQL(text).format(column)
+    return found if found is None or not odd else sql.SQL("coalesce({}, {}::text)").format(found, column)
 
 
 def lake_sql(name: str, duckdb_type: str) -> str:

@@ -31,13 +31,12 @@ from headwater.errors import HeadwaterError, SchemaError, SlotInUse, SourceUnrea
 from headwater.log import Log
 from headwater.log.transaction import Transaction
 from headwater.ownership import own
-from headwater_connectors.postgres import catalog, publication, session, slot, stream
+from headwater_connectors.postgres import catalog, gap, publication, repair, session, slot, stream
 from headwater_connectors.postgres.batch import TRANSACTIONS
 from headwater_connectors.postgres.beat import Beat
 from headwater_connectors.postgres.copier import Copier
 from headwater_connectors.postgres.copying import Stopped
 from headwater_connectors.postgres.decoder import Decoder
-from headwater_connectors.postgres.gap import check_gap, remember_system
 from headwater_connectors.postgres.printing import TextNeeded
 from headwater_connectors.postgres.receiver import Receiver, ServerSilent
 from headwater_connectors.postgres.relation import Relation, Target
@@ -45,7 +44,7 @@ from headwater_connectors.postgres.rows import TableUnreadable
 from headwater_connectors.postgres.source import begin, owner_name, transactions_topic
 from headwater_connectors.postgres.streams import Streams
 from headwater_connectors.postgres.tables import Tables
-from headwater_connectors.postgres.tending import Tending
+from headwater_connectors.postgres.tending import RepairAsked, Tending
 from headwater_connectors.postgres.transactions import Chunk, Part, Pending, pieces
 
 TAKE_SECONDS = 0.2
@@ -157,6 +156,8 @@ class Capture:
                     _log.warning("%s; reconnecting", error)
                 except TableUnreadable as error:
                     opened.tending.quarantine(error)
+                except RepairAsked:
+                    _log.info("a repair was asked for; beginning anew")
                 except TextNeeded:
                     if self.source.mode == "binary":
                         raise
@@ -198,10 +199,10 @@ class Capture:
             replication = session.connect_replication(self.source.dsn, name, application=application, as_bytes=as_bytes)
             system = slot.identify(replication, name)
             if self.log.producer(owner_name(name)).position is None:
-                remember_system(self.log, name, system)
+                gap.remember_system(self.log, name, system)
                 begin(self.source, self.log, self._epoch, connection, replication)
             else:
-                check_gap(self.log, name, connection, system)
+                self._go_on(connection, replication, system)
             return self._start(connection, replication)
         except psycopg.Error as error:
             _close(connection, replication)
@@ -209,6 +210,17 @@ class Capture:
         except BaseException:
             _close(connection, replication)
             raise
+
+    def _go_on(self, connection: session.Connection, replication: PGconn, system: slot.System) -> None:
+        """From the stored position, or after a gap, where that is wanted, from a new one."""
+        name = self.source.name
+        found = gap.find(self.log, name, connection, replication, system)
+        wanted = repair.wanted(self.source, self.log, found)
+        if wanted is not None:
+            repair.begin(self.source, self.log, self._epoch, connection, replication, system, wanted)
+        else:
+            gap.follow(self.log, name, system)
+            slot.set_failover(connection, replication, self.source)
 
     def _start(self, connection: session.Connection, replication: PGconn) -> _Session:
         name = self.source.name

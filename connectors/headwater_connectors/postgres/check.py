@@ -86,9 +86,19 @@ def source(config: SourceConfig, connection: Connection, log: Log | None) -> lis
     found += [finding for table in tables for finding in _table(table)]
     held = slot.read(connection, config.name)
     if held is not None and held.invalid:
-        found.append(Finding(what=f"slot {held.name} was invalidated ({held.invalid})", fatal=True))
+        found.append(
+            Finding(
+                what=f"slot {held.name} was invalidated ({held.invalid}): headwater source repair {config.name}",
+                fatal=True,
+            )
+        )
     if held is None and position is not None:
-        found.append(Finding(what=f"slot {slot.slot_name(config.name)} is gone; changes may be missing", fatal=True))
+        found.append(
+            Finding(
+                what=f"slot {slot.slot_name(config.name)} is gone: headwater source repair {config.name}",
+                fatal=True,
+            )
+        )
     return found
 
 

@@ -111,17 +111,19 @@ class Reader:
     types: Types
 
     def chunk(
-        self, connection: Connection, chunk: Chunk, snapshot: str | None = None
+        self, connection: Connection, chunk: Chunk, snapshot: str | None = None, only: sql.Composable | None = None
     ) -> Iterator[Snapshot | pa.Table | Letter]:
         """First the snapshot that is read, then the rows, and those that cannot be read as letters.
 
         The transaction ends with the iterator.
 
         Raises TableMoved, Waited, SnapshotLost.
-        ``snapshot``: the name of an exported one to read under, instead of a new one.
+        ``snapshot``: the name of an exported one to read under, instead of a new one. ``only``: a condition on rows.
         """
-        part = self._part(chunk)
-        yield from self._read(connection, part, self.place(chunk), snapshot)
+        place = self.place(chunk)
+        if only is not None:
+            place += sql.SQL(" AND {}").format(only)
+        yield from self._read(connection, self._part(chunk), place, snapshot)
 
     def rows(self, connection: Connection, chunk: Chunk, where: sql.Composable, snapshot: str) -> Iterator[pa.Table]:
         """The chunk's rows ``t`` in a snapshot that fulfil a condition. TableUnreadable when one cannot be read."""

@@ -9,6 +9,7 @@ Exactly the table's rows at the commit in which they appear, whatever happened m
 two chunks, a commit that is streamed before snapshots see it, a change of a key are all in K (architecture 6).
 A crash loses the chunk that was being read; a lost S costs a new S. A table of one chunk, one without a key and one
 that changes faster than it is read are copied under one snapshot, which is then S, and begin again when it is lost.
+So is one that readers see already, and may be right: check sums of its chunks tell which keys have to be read.
 """
 
 from __future__ import annotations
@@ -19,25 +20,28 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, as_completed
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import duckdb
 import psycopg
 import pyarrow as pa
+from psycopg import sql
 
 from headwater import failpoint, logs
 from headwater.catalog.records import Topic
 from headwater.log import topics
+from headwater.log.rows import CurrentRows
 from headwater.log.staging import Kept, Staging, kept, release, tables_of
 from headwater_connectors.postgres import catalog, chunks
 from headwater_connectors.postgres.chunks import Chunk, Reader, SnapshotLost, TableMoved
 from headwater_connectors.postgres.difference import Difference
-from headwater_connectors.postgres.known import Known
+from headwater_connectors.postgres.known import RETYPED, Known
 from headwater_connectors.postgres.pending import Pending, workbench
 from headwater_connectors.postgres.pool import Waited
 from headwater_connectors.postgres.rows import Letter, TableUnreadable
 from headwater_connectors.postgres.session import Connection
 from headwater_connectors.postgres.snapshot import Snapshot, exported
+from headwater_connectors.postgres.sums import Sums, added, buckets_for, differing
 
 if TYPE_CHECKING:
     from headwater_connectors.postgres.copier import Copier
@@ -55,6 +59,7 @@ STAGED_ROWS = 100_000
 """Rows of a batch in a kept file: what is decoded at a time is far less, and each batch is a row of the catalog."""
 
 _log = logs.logger("copy")
+_T = TypeVar("_T")
 
 
 class Stopped(Exception):
@@ -91,16 +96,34 @@ class Progress:
 
     def __str__(self) -> str:
         """``public.orders: reading 45 %, 1,234,567 rows, 12 s left``"""
-        if self.phase != "reading" or not self.pages:
+        if self.phase not in ("reading", "comparing") or not self.pages:
             return f"{self.table}: {self.phase}"
         share = min(1.0, self.pages / max(1, self.all_pages))
         left = (time.monotonic() - self.began) * (1 - share) / share
-        return f"{self.table}: reading {share:.0%}, {self.rows:,} rows, {left:.0f} s left"
+        return f"{self.table}: {self.phase} {share:.0%}, {self.rows:,} rows, {left:.0f} s left"
+
+    def begin(self, phase: str) -> None:
+        """Of going over the whole table."""
+        self.phase, self.began, self.rows, self.pages = phase, time.monotonic(), 0, 0
 
     def add(self, rows: int, pages: int) -> None:
         with self.lock:
             self.rows += rows
             self.pages += pages
+
+
+@dataclass(frozen=True)
+class _Same:
+    """Every bucket but these is equal on both sides."""
+
+    sums: Sums
+    buckets: list[int]
+
+    @property
+    def where(self) -> str:
+        """The condition that a row of the lake is in one of those."""
+        listed = f" NOT IN ({', '.join(map(str, self.buckets))})" if self.buckets else " >= 0"
+        return f"{self.sums.bucket_here()}{listed}"
 
 
 class Copying:
@@ -128,8 +151,11 @@ class Copying:
     def _run(self) -> Copied:
         with self.copier.connection() as connection:
             reader = self._reader(connection)
+            sums = self._sums(reader)
             whole = self._held_whole(reader.table)
-            self._await_writers(connection, whole=whole)
+            self._await_writers(connection, whole=whole or sums is not None)
+            if sums is not None:
+                return self._by_sums(reader, sums)
             if whole:
                 return self._whole(reader)
             try:
@@ -183,7 +209,38 @@ class Copying:
             self.copier.pause(WAIT_SECONDS)
             now = _snapshot(connection)
 
+    def _sums(self, reader: Reader) -> Sums | None:
+        """How rows are compared without reading all of them, where readers see some that may be right."""
+        if not self._compares or any(field.id >= RETYPED for field in self.topic.schema.fields):
+            return None
+        keys = self.topic.schema.key or self.topic.schema.names
+        count = buckets_for(reader.table.rows)
+        found = Sums(table=reader.table, schema=self.topic.schema, keys=keys, buckets=count, odd=True)
+        return found if found.summable else None
+
     # ---- reading
+
+    def _by_sums(self, reader: Reader, sums: Sums) -> Copied:
+        """Of the table under one snapshot, which is S, only the buckets of keys that readers do not see alike."""
+        self._forget("")
+        planned = chunks.plan(reader.table)
+        with self.copier.connection() as holding, exported(holding) as (snapshot, name):
+            self.progress.begin("comparing")
+            there = self._over(planned, lambda chunk: self._sum_chunk(reader, chunk, name, sums))
+            with workbench(self.copier.log.storage.path("state")) as connection:
+                shown = CurrentRows(self.copier.log, connection, self.topic)
+                here = sums.here(connection, f"({shown.at(self.topic, self.copier.log.newest_commit())})")
+            buckets = differing(here, added(there))
+            read = self._read_all(reader, planned, name, sums.among(buckets)) if buckets else []
+        _log.info("%s: %d of %d buckets of keys differ", self.known.full_name, len(buckets), sums.buckets)
+        return self._finish(reader, read, snapshot, None, _Same(sums, buckets))
+
+    def _sum_chunk(self, reader: Reader, chunk: Chunk, snapshot: str, sums: Sums) -> list[tuple[Any, ...]]:
+        with self.copier.connection() as connection:
+            self.copier.check()
+            found = reader.ask(connection, chunk, sums.there(reader.place(chunk)), snapshot)
+        self.progress.add(sum(count for _, count, _ in found), chunk.pages)
+        return found
 
     def _whole(self, reader: Reader) -> Copied:
         """Every chunk under one snapshot, which is S."""
@@ -208,39 +265,43 @@ class Copying:
         with self.copier.connection() as holding, exported(holding) as (snapshot, name):
             return self._finish(reader, pieces, snapshot, name)
 
-    def _read_all(self, reader: Reader, wanted: Sequence[Chunk], snapshot: str | None) -> list[Kept]:
-        self.progress.phase, self.progress.began = "reading", time.monotonic()
-        running: set[Future[list[Kept]]] = {
-            self.copier.readers.submit(self._read_chunk, reader, chunk, snapshot) for chunk in wanted
-        }
-        pieces: list[Kept] = []
+    def _read_all(
+        self, reader: Reader, wanted: Sequence[Chunk], snapshot: str | None, only: sql.Composable | None = None
+    ) -> list[Kept]:
+        self.progress.begin("reading")
+        return sorted(self._over(wanted, lambda chunk: [self._keep_chunk(reader, chunk, snapshot, only)]), key=_chunk)
+
+    def _over(self, wanted: Sequence[Chunk], read: Callable[[Chunk], list[_T]]) -> list[_T]:
+        """What ``read`` gives for the chunks, several at once; in no order."""
+        running: set[Future[list[_T]]] = {self.copier.readers.submit(self._patiently, chunk, read) for chunk in wanted}
+        found: list[_T] = []
         try:
             for each in as_completed(running):
-                pieces += each.result()
+                found += each.result()
         finally:
             for each in running:
                 each.cancel()
-        return sorted(pieces, key=_chunk)
+        return found
 
-    def _read_chunk(self, reader: Reader, chunk: Chunk, snapshot: str | None) -> list[Kept]:
-        """The chunk as kept pieces: one, or more where somebody had to wait for it."""
-        pieces, todo = [], [chunk]
+    def _patiently(self, chunk: Chunk, read: Callable[[Chunk], list[_T]]) -> list[_T]:
+        """In smaller and smaller chunks where somebody had to wait."""
+        found, todo = [], [chunk]
         while todo:
             part = todo.pop()
             try:
-                pieces.append(self._keep_chunk(reader, part, snapshot))
+                found += read(part)
             except Waited:
                 self.copier.pause(WAIT_SECONDS)
                 todo += part.halves()
-        return pieces
+        return found
 
-    def _keep_chunk(self, reader: Reader, chunk: Chunk, snapshot: str | None) -> Kept:
+    def _keep_chunk(self, reader: Reader, chunk: Chunk, snapshot: str | None, only: sql.Composable | None) -> Kept:
         staging = Staging(self.copier.log)
         seen, letters = "", list[Letter]()
         try:
             with self.copier.connection() as connection:
                 rows: list[pa.Table] = []
-                for each in reader.chunk(connection, chunk, snapshot):
+                for each in reader.chunk(connection, chunk, snapshot, only):
                     self.copier.check()
                     if isinstance(each, Snapshot):
                         seen = str(each)
@@ -269,8 +330,13 @@ class Copying:
 
     # ---- finishing
 
-    def _finish(self, reader: Reader, pieces: list[Kept], final: Snapshot, exported: str | None) -> Copied:
-        """Everything that can be done before the appearing commit. Raises _TooFast."""
+    def _finish(
+        self, reader: Reader, pieces: list[Kept], final: Snapshot, exported: str | None, same: _Same | None = None
+    ) -> Copied:
+        """Everything that can be done before the appearing commit. Raises _TooFast.
+
+        ``same``: what of the rows that readers see was found to be equal, and not read.
+        """
         self.progress.phase = "waiting for the stream"
         failpoint.hit("copy.finish:before")
         self.copier.await_stream()
@@ -288,7 +354,7 @@ class Copying:
                 pieces = self._read_again(reader, pieces, pending, exported, letters) if again else pieces
             tail = self._kept("tail", pending.tail(final))
             if self._compares:
-                pieces, tail = self._compared(pieces, tail, upto, connection), []
+                pieces, tail = self._compared(pieces, tail, upto, connection, same), []
         found = (*pieces, *tail)
         return Copied(known=self.known, topic=self.topic, pieces=found, upto=upto, letters=tuple(letters))
 
@@ -329,14 +395,21 @@ class Copying:
         return staging.keep(self._name(f"final-{_chunk(piece).name}"), {})
 
     def _compared(
-        self, pieces: Sequence[Kept], tail: Sequence[Kept], upto: int, connection: duckdb.DuckDBPyConnection
+        self,
+        pieces: Sequence[Kept],
+        tail: Sequence[Kept],
+        upto: int,
+        connection: duckdb.DuckDBPyConnection,
+        same: _Same | None,
     ) -> list[Kept]:
         """The differences from what readers see, in place of the copied rows."""
         difference = Difference(self.copier.log, self.topic, connection)
         log = self.copier.log
+        if same is not None and not same.buckets and not tail:
+            return []
         rows = (table for piece in pieces for table in tables_of(log, piece, self.topic))
         after = (table for piece in tail for table in tables_of(log, piece, self.topic))
-        return self._kept("changes", difference.changes(rows, after, upto))
+        return self._kept("changes", difference.changes(rows, after, upto, same.where if same else ""))
 
     def _kept(self, name: str, rows: Iterator[pa.Table]) -> list[Kept]:
         staging = Staging(self.copier.log)

@@ -30,11 +30,18 @@ class Difference:
         self._data = ", ".join(quote(name) for name in topic.schema.names)
         self._keys = [quote(name) for name in topic.schema.key]
 
-    def changes(self, copied: Iterable[pa.Table], tail: Iterable[pa.Table], commit: int) -> Iterator[pa.Table]:
-        """Changes that turn the rows at ``commit`` into the copied ones with the tail applied."""
+    def changes(
+        self, copied: Iterable[pa.Table], tail: Iterable[pa.Table], commit: int, same: str = ""
+    ) -> Iterator[pa.Table]:
+        """Changes that turn the rows at ``commit`` into the copied ones with the tail applied.
+
+        ``same``: a condition on those rows; where it holds they are as good as copied.
+        """
         self._load("copied", copied)
         self._load("tail", tail)
         shown = CurrentRows(self.log, self.connection, self.topic)
+        if same:
+            self._add_shown(shown, commit, same)
         query = self._keyed(shown, commit) if self.topic.kind == "table" else self._bag(shown, commit)
         target = appended(self.topic)
         more = [record.WEIGHT] if self.topic.kind == "multiset" else []
@@ -42,6 +49,15 @@ class Difference:
         wanted = pa.schema([target.field(name) for name in names])
         for batch in self.connection.sql(query).to_arrow_reader(BATCH_ROWS):
             yield pa.Table.from_batches([batch]).select(names).cast(wanted)
+
+    def _add_shown(self, shown: CurrentRows, commit: int, where: str) -> None:
+        """Rows that readers see, as copied ones."""
+        fields = self.topic.schema.fields
+        lowered = ", ".join(f"{lower_sql(field.name, field.type)} AS {quote(field.name)}" for field in fields)
+        self.connection.execute(
+            f"INSERT INTO copied BY NAME SELECT {lowered}, 'r' AS {record.OP}"
+            f" FROM ({shown.at(self.topic, commit)}) WHERE {where}"
+        )
 
     def _load(self, name: str, rows: Iterable[pa.Table]) -> None:
         """A table of the rows, numbered in their order."""

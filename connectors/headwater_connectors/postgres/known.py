@@ -132,6 +132,20 @@ def of_table(table: TableInfo, topic: str, before: Known | None = None, retyped:
     )
 
 
+def of_other(known: Known, table: TableInfo) -> Known:
+    """The record of ``known`` as if it were that of another table with the same columns, whose numbers are others.
+
+    Of one with other columns: what it takes for the topic to be made anew.
+    """
+    numbers = {column.name: column.number for column in table.columns}
+    if set(numbers) != {column.name for column in known.columns}:
+        return replace(known, oid=table.oid, kind="insert_only", key=())
+    new = {column.number: numbers[column.name] for column in known.columns}
+    columns = tuple(replace(column, number=new[column.number]) for column in known.columns)
+    key, parts = tuple(new[number] for number in known.key), {part.oid: part.filenode for part in table.parts}
+    return replace(known, oid=table.oid, columns=columns, key=key, parts=parts)
+
+
 def is_still(known: Known, table: TableInfo) -> bool:
     """Whether the table is what the record says, whatever becomes of its changes meanwhile."""
     now = of_table(table, known.topic, known)

@@ -40,5 +40,23 @@ def done(connection: Connection, source: str, names: Iterable[str]) -> None:
     connection.execute(delete(tables.setting).where(tables.setting.c.name.in_(wanted)))
 
 
+def ask_repair(log: Log, source: str) -> None:
+    """Have a new slot made and every table compared with the server, by the capture that runs or starts next."""
+    log.set_setting(_repair(source), "repair")
+
+
+def repair_asked(log: Log, source: str) -> bool:
+    return log.setting(_repair(source)) is not None
+
+
+def repair_done(connection: Connection, source: str) -> None:
+    """Forget that a repair was asked for, in the transaction that begins it."""
+    put_setting(connection, _repair(source), None)
+
+
+def _repair(source: str) -> str:
+    return f"source:{source}:repair"
+
+
 def _prefix(source: str) -> str:
     return f"source:{source}:copy:"

@@ -213,7 +213,8 @@ def raw(names: Sequence[str], columns: list[Column], kept: Int64s) -> dict[str, 
     offsets = np.concatenate((np.zeros(1, np.int32), np.cumsum(counts))).astype(np.int32)
     keys_ordered = pa.array(keys[order].tolist(), pa.string())
     values = texts.take(pa.array(order))
-    return {record.RAW: pa.MapArray.from_arrays(pa.array(offsets), keys_ordered, values)}
+    nothing = pa.array(counts == 0)  # NULL, not an empty map
+    return {record.RAW: pa.MapArray.from_arrays(pa.array(offsets), keys_ordered, values, mask=nothing)}
 
 
 def _lists(values: pa.Array, counts: npt.NDArray[Any]) -> pa.ListArray:

@@ -159,7 +159,7 @@ def refused(sqlstate: str, message: str, name: str) -> HeadwaterError:
         return PublicationMissing(
             f"a publication is missing at the position to read from: {text}",
             where=where,
-            todo=f"It must exist before the slot does: run `headwater source drop {name}`, then capture again.",
+            todo=f"It must exist before the slot does: run `headwater source repair {name}`, then capture again.",
         )
     if sqlstate == "42501":
         return SourceNotReady(

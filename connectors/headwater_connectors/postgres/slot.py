@@ -6,10 +6,13 @@ from dataclasses import dataclass
 
 from psycopg.pq.abc import PGconn
 
+from headwater.config import SourceConfig
 from headwater.errors import SlotInUse
 from headwater_connectors.postgres.catalog import parse_lsn
 from headwater_connectors.postgres.session import Connection, run_replication
 
+FAILOVER_VERSION = 170_000
+"""Standbys keep copies of slots from this server version on."""
 TAKE_OVER_SECONDS = 5.0
 """How long an ended session of the server may take to let go of the slot."""
 
@@ -34,6 +37,9 @@ class System:
 
     identifier: str
     timeline: int
+
+    def __str__(self) -> str:
+        return f"{self.identifier}/{self.timeline}"
 
 
 def slot_name(source: str) -> str:
@@ -66,12 +72,39 @@ def read(connection: Connection, source: str) -> Slot | None:
     )
 
 
-def create(replication: PGconn, source: str) -> int:
+def create(replication: PGconn, source: str, *, failover: bool) -> int:
     """Make the slot; returns its consistent point: what commits after it is sent, whole."""
-    command = f'CREATE_REPLICATION_SLOT "{slot_name(source)}" LOGICAL pgoutput NOEXPORT_SNAPSHOT'
+    options = "(SNAPSHOT 'nothing', FAILOVER true)" if failover else "NOEXPORT_SNAPSHOT"
+    command = f'CREATE_REPLICATION_SLOT "{slot_name(source)}" LOGICAL pgoutput {options}'
     point = run_replication(replication, command, source).get_value(0, 1)
     assert point is not None
     return parse_lsn(point.decode())
+
+
+def can_fail_over(connection: Connection, source: SourceConfig) -> bool:
+    """Whether the slot is to be one that standbys keep copies of; on a standby none can be."""
+    row = connection.execute("SELECT pg_is_in_recovery()").fetchone()
+    return source.failover and connection.info.server_version >= FAILOVER_VERSION and row == (False,)
+
+
+def set_failover(connection: Connection, replication: PGconn, source: SourceConfig) -> None:
+    """Have a slot that was made otherwise be what the project says. The slot is not in use."""
+    if connection.info.server_version < FAILOVER_VERSION:
+        return
+    query = "SELECT to_jsonb(s) -> 'failover', pg_is_in_recovery() FROM pg_replication_slots s WHERE slot_name = %s"
+    row = connection.execute(query, [slot_name(source.name)]).fetchone()
+    if row in ((True, False), (False, False)) and row[0] != source.failover:
+        command = f'ALTER_REPLICATION_SLOT "{slot_name(source.name)}" (FAILOVER {str(source.failover).lower()})'
+        run_replication(replication, command, source.name)
+
+
+def written(connection: Connection) -> int:
+    """The end of the server's WAL; of a standby, of what it has received."""
+    row = connection.execute(
+        "SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_receive_lsn() ELSE pg_current_wal_insert_lsn() END::text"
+    ).fetchone()
+    assert row is not None
+    return parse_lsn(row[0])
 
 
 def drop(connection: Connection, source: str) -> bool:

@@ -124,7 +124,7 @@ def begin(source: SourceConfig, log: Log, epoch: int, connection: session.Connec
     slot.drop(connection, source.name)  # one without a stored position is left over from a start that did not end
     published = prepare(source, connection)
     tables = Tables(log, source.name, connection)
-    point = slot.create(replication, source.name)
+    point = slot.create(replication, source.name, failover=slot.can_fail_over(connection, source))
     failpoint.hit("source.begin:before")
     with log.transaction(producer=owner_name(source.name), epoch=epoch, expected_position=None) as transaction:
         transaction.create_topic(
@@ -144,6 +144,7 @@ def drop(source: SourceConfig, log: Log, epoch: int, connection: session.Connect
     publication.drop(connection, source.name)
     forget_topics(source.name, log, epoch)
     forget_system(log, source.name)
+    log.set_setting(f"source:{source.name}:gap", None)
 
 
 def forget_topics(name: str, log: Log, epoch: int) -> None:

@@ -130,8 +130,12 @@ class Tables:
         change = shape.compare(replace(found, route="topic"), table, topic, self.types) if topic else None
         if isinstance(change, Rewritten):
             return change
-        now = known.of_table(table, found.topic, found)
-        return Rewritten(reason, catalog.schema_of(table, self.types, now.ids), replace(now, replaces=found.replaces))
+        now, schema = known.of_table(table, found.topic, found), None
+        if isinstance(change, Quiet):  # what older rows read in a column that was added is the lake's to know, too
+            now, schema = change.known, change.schema
+        return Rewritten(
+            reason, schema or catalog.schema_of(table, self.types, now.ids), replace(now, replaces=found.replaces)
+        )
 
     def start_copy(self, copier: Copier, found: Known) -> None:
         """Have the table copied, unless it is being copied."""
@@ -219,6 +223,30 @@ class Tables:
         schema = catalog.schema_of(table, self.types)
         self.begin_copy(transaction, None, new, schema, "", table.description)
 
+    def begin_repair(self, transaction: Transaction, reason: str, *, same_server: bool) -> None:
+        """Compare every table with the server, whatever happened to it and its name's table meanwhile.
+
+        On another server, and where one of the same name was made anew, the table of the same name is meant.
+        """
+        present = {table.oid: table for table in catalog.tables(self.connection)}
+        named = {table.full_name: table for table in present.values()}
+        taken = set(self.known) if same_server else set()
+        for found in list(self.known.values()):
+            table = present.get(found.oid) if same_server else None
+            if table is None and (other := named.get(found.full_name)) is not None and other.oid not in taken:
+                table = other
+            if table is None:
+                self.drop(transaction, found)
+            elif found.route != "nowhere" or table.oid != found.oid or not same_server:
+                self._compare_again(transaction, found, table, reason)
+
+    def _compare_again(self, transaction: Transaction, found: Known, table: TableInfo, reason: str) -> None:
+        now = known.of_other(found, table) if table.oid != found.oid else found
+        change = self.anew(now, table, reason)
+        if table.oid != found.oid:
+            self._forget(transaction, found)
+        self.begin_copy(transaction, found, change.known, change.schema, change.reason, table.description)
+
     def adopt_earlier(self, transaction: Transaction) -> int:
         """Records of the tables that topics of an earlier release hold, as they are now; returns how many."""
         topics = self.topics()
@@ -305,6 +333,9 @@ class Tables:
             self._drop_pending(transaction, found)
         if found.shown:
             transaction.drop_topic(found.shown)
+        self._forget(transaction, found)
+
+    def _forget(self, transaction: Transaction, found: Known) -> None:
         del self.known[found.oid]
         name = known.setting(self.source, found.oid)
         transaction.inside(lambda connection, _: put_setting(connection, name, None))

@@ -39,6 +39,10 @@ PUBLISH_SECONDS = 0.5
 _log = logs.logger("capture")
 
 
+class RepairAsked(Exception):
+    """The session has to begin anew, with another slot."""
+
+
 class Tending:
     """Everything is done in the capture's thread; ``copier`` has threads of its own."""
 
@@ -94,6 +98,8 @@ class Tending:
 
     def _requests(self) -> None:
         """Copies that somebody asked for, also of tables that were left."""
+        if requests.repair_asked(self._log, self._source.name):
+            raise RepairAsked
         asked = requests.asked(self._log, self._source.name)
         if not asked:
             return

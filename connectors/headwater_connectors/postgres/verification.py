@@ -3,9 +3,9 @@
     S: a snapshot of the server      C: a commit after the stream has passed everything that S sees
     buckets of keys ── checksums on both sides ──▶ those that differ ── their rows ──▶ rows that differ
 
-Rows that changed after S and before C are left out on both sides, counted, and compared the next time. Which bucket a
-key is in, and what a row adds to its sum, is md5 of texts (``canonical``); the rows of a bucket that differs, and of
-tables with types that have no such text, are read and compared value by value.
+Rows that changed after S and before C are left out on both sides, counted, and compared the next time. Check sums are
+those of ``sums``; the rows of a bucket that differs, and of tables with types that have no sum, are read and compared
+value by value.
 """
 
 from __future__ import annotations
@@ -26,8 +26,7 @@ from headwater.errors import SourceUnreachable
 from headwater.log import Log, read
 from headwater.log.rows import CurrentRows
 from headwater.types import lift_sql, quote
-from headwater_connectors.postgres import catalog, session
-from headwater_connectors.postgres.canonical import SEPARATOR, lake_sql, server_sql
+from headwater_connectors.postgres import catalog, session, sums
 from headwater_connectors.postgres.chunks import Chunk, Reader, SnapshotLost, TableMoved, plan
 from headwater_connectors.postgres.known import Known, is_still, key_names, load
 from headwater_connectors.postgres.literal import text_sql
@@ -36,7 +35,6 @@ from headwater_connectors.postgres.pool import Pool, Waited
 from headwater_connectors.postgres.rows import TableUnreadable
 from headwater_connectors.postgres.snapshot import Snapshot, exported
 
-BUCKETS = 256
 WAITED_SECONDS = 0.05
 GIVEN_WAY_MAX = 100
 """A table that so often somebody else held, or wanted, is left; so are all that remain once the snapshot had to be let
@@ -172,6 +170,9 @@ class _Comparison:
         """Raises SnapshotLost, and TableMoved."""
         schema = self.topic.schema
         self.keys = key_names(self.reader.known) or schema.names
+        self.sums = sums.Sums(
+            table=self.reader.table, schema=schema, keys=self.keys, buckets=sums.buckets_for(self.reader.table.rows)
+        )
         shown = CurrentRows(self.log, self.work, self.topic)
         rows = ", ".join(quote(name) for name in schema.names)
         self._mark_changing()
@@ -181,12 +182,12 @@ class _Comparison:
             return
         same = " AND ".join(f"r.{quote(key)} IS NOT DISTINCT FROM x.{quote(key)}" for key in self.keys)
         self.work.execute(
-            f"CREATE TABLE ours AS SELECT {rows}, {self._bucket_here()} AS bucket_ FROM"
+            f"CREATE TABLE ours AS SELECT {rows}, {self.sums.bucket_here()} AS bucket_ FROM"
             f" ({shown.at(self.topic, self.commit)}) r ANTI JOIN changing x ON {same}"
         )
         self.result.rows = self._count("SELECT count(*) FROM ours")
         differing = self._differing()
-        self.result.buckets, self.result.read = BUCKETS, len(differing)
+        self.result.buckets, self.result.read = self.sums.buckets, len(differing)
         if differing:
             self._compare(differing)
 
@@ -203,67 +204,18 @@ class _Comparison:
 
     # ---- checksums
 
-    def _texts(self) -> list[tuple[sql.Composable, str]] | None:
-        """The two expressions of each column; None when a column has none."""
-        names = [column.name for column in self.reader.table.columns]
-        pairs = [
-            (server_sql(name, field.type), lake_sql(field.name, field.type))
-            for name, field in zip(names, self.topic.schema.fields, strict=True)
-        ]
-        found = [(there, here) for there, here in pairs if there is not None]
-        return found if len(found) == len(pairs) else None
-
-    def _key_texts(self) -> list[tuple[sql.Composable, str]] | None:
-        texts = self._texts()
-        places = [self.topic.schema.names.index(key) for key in self.keys]
-        return None if texts is None else [texts[place] for place in places]
-
-    def _bucket_here(self) -> str:
-        keys = self._key_texts()
-        if keys is None:
-            return "0"
-        parts = ", ".join(f"coalesce({here}, '')" for _, here in keys)
-        return f"CAST('0x' || substr(md5(concat_ws('{SEPARATOR}', {parts})), 1, 2) AS INTEGER)"
-
-    def _bucket_there(self) -> sql.Composable:
-        keys = self._key_texts()
-        if keys is None:
-            return sql.SQL("0")
-        parts = sql.SQL(", ").join(sql.SQL("coalesce({}, '')").format(there) for there, _ in keys)
-        text = sql.SQL("('x' || substr(md5(concat_ws({}, {})), 1, 2))::bit(8)::int")
-        return text.format(sql.Literal(SEPARATOR), parts)
-
     def _differing(self) -> list[int]:
         """Buckets whose count or sum is not the same; all of them when rows have no text."""
-        texts = self._texts()
-        if texts is None:
+        if not self.sums.summable:
             return [0]
-        here = ", ".join(f"coalesce({text}, chr(30))" for _, text in texts)
-        summed = f"CAST('0x' || substr(md5(concat_ws('{SEPARATOR}', {here})), 1, 15) AS BIGINT)"
-        sums = f"SELECT bucket_, count(*), sum({summed}) FROM ours GROUP BY bucket_"
-        ours = {bucket: (count, int(total)) for bucket, count, total in self.work.execute(sums).fetchall()}
-        theirs = self._sums_there(texts)
-        return sorted(bucket for bucket in {*ours, *theirs} if ours.get(bucket) != theirs.get(bucket))
-
-    def _sums_there(self, texts: list[tuple[sql.Composable, str]]) -> dict[int, tuple[int, int]]:
-        there = sql.SQL(", ").join(sql.SQL("coalesce({}, chr(30))").format(text) for text, _ in texts)
-        query = sql.SQL(
-            "SELECT {}, count(*), sum(('x' || substr(md5(concat_ws({}, {})), 1, 15))::bit(60)::int8)"
-            " {} AND {} GROUP BY 1"
-        )
         where = self._where(None)
 
         def ask(connection: session.Connection, chunk: Chunk) -> list[tuple[Any, ...]]:
-            place = self.reader.place(chunk)
-            asked = query.format(self._bucket_there(), sql.Literal(SEPARATOR), there, place, where)
-            return self.reader.ask(connection, chunk, asked, self.snapshot)
+            place = sql.SQL("{} AND {}").format(self.reader.place(chunk), where)
+            return self.reader.ask(connection, chunk, self.sums.there(place), self.snapshot)
 
-        sums: dict[int, tuple[int, int]] = {}
-        for answer in self._pieces(ask):
-            for bucket, count, total in answer:
-                before = sums.get(bucket, (0, 0))
-                sums[bucket] = (before[0] + count, before[1] + int(total))
-        return sums
+        theirs = sums.added(row for answer in self._pieces(ask) for row in answer)
+        return sums.differing(self.sums.here(self.work, "ours"), theirs)
 
     def _pieces(self, act: Callable[[session.Connection, Chunk], _Answer]) -> Iterator[_Answer]:
         """What ``act`` says of each piece of the table: where somebody waited, of smaller ones."""
@@ -285,8 +237,8 @@ class _Comparison:
     def _where(self, buckets: list[int] | None) -> sql.Composable:
         """The condition on the server: without the changing keys, and only these buckets."""
         where: sql.Composable = sql.SQL("true")
-        if buckets is not None and self._texts() is not None:
-            where += sql.SQL(" AND {} = ANY ({})").format(self._bucket_there(), sql.Literal(buckets))
+        if buckets is not None:
+            where += sql.SQL(" AND {}").format(self.sums.among(buckets))
         if self.result.changing:
             where += sql.SQL(" AND NOT EXISTS (SELECT FROM {} WHERE {})").format(*self._excluded())
         return where

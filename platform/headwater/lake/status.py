@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections import defaultdict
 from collections.abc import Mapping
@@ -118,6 +119,8 @@ def _source(log: Log, name: str, row: LiveRow | None) -> dict[str, Any]:
         "safe_wal_bytes": stats.get("safe_wal_bytes"),
         "retained_wal_bytes": stats.get("retained_wal_bytes"),
         "invalidation_reason": stats.get("invalidation_reason"),
+        "inactive_since": stats.get("inactive_since"),
+        "gap": _gap(log, name),
         "spill_bytes": stats.get("spill_bytes"),
         "stream_bytes": stats.get("stream_bytes"),
         "lag_bytes": stats.get("lag_bytes"),
@@ -127,6 +130,12 @@ def _source(log: Log, name: str, row: LiveRow | None) -> dict[str, Any]:
         "commits": stats.get("commits"),
         "age_s": None if age is None else round(age, 3),
     }
+
+
+def _gap(log: Log, name: str) -> dict[str, str] | None:
+    """The last range of a source's changes that was not seen, where there is one: at, from_lsn, to_lsn, reason."""
+    said = log.setting(f"source:{name}:gap")
+    return None if said is None else dict(json.loads(said))
 
 
 def _views(log: Log, live: Mapping[str, LiveRow]) -> list[dict[str, Any]]:

@@ -1,0 +1,231 @@
+"""After changes that nobody saw: never a silent gap, never a table copied whole, and what was not seen is said."""
+
+from __future__ import annotations
+
+import signal
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from tests.connectors.test_capture_process import Project, until
+
+from headwater.errors import SourceGap
+from headwater.lake.status import status
+from headwater_connectors.postgres import requests
+from headwater_connectors.postgres.catalog import parse_lsn
+from headwater_connectors.postgres.copying import Copying
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.connectors.conftest import Captured
+
+TABLES = (
+    "CREATE TABLE orders (id int PRIMARY KEY, who text, amount numeric(12,2), big text)",
+    "ALTER TABLE orders ALTER big SET STORAGE EXTERNAL",
+    "INSERT INTO orders SELECT i, 'w', i * 1.25, repeat('b', 3000 * (i % 50 = 0)::int) FROM generate_series(1, 5000) i",
+    "CREATE TABLE still (id int PRIMARY KEY, v text)",
+    "INSERT INTO still SELECT i, 'v' || i FROM generate_series(1, 3000) i",
+    "CREATE TABLE lines (a int, b text)",
+    "ALTER TABLE lines REPLICA IDENTITY FULL",
+    "INSERT INTO lines SELECT i % 40, 'x' FROM generate_series(1, 400) i",
+    "CREATE TABLE odd (id int PRIMARY KEY, n numeric(9,2), at timestamptz, span interval)",
+    "INSERT INTO odd SELECT i, i, now(), '1 day' FROM generate_series(1, 100) i",
+    "INSERT INTO odd VALUES (200, 'NaN', '294250-01-01', NULL), (201, NULL, now(), NULL)",
+    "CREATE TABLE sums (id int PRIMARY KEY, n numeric(9,2))",
+    "INSERT INTO sums SELECT i, nullif(i, 9) FROM generate_series(1, 100) i",
+    "CREATE TABLE emptied (id int PRIMARY KEY)",
+    "INSERT INTO emptied SELECT generate_series(1, 100)",
+    "CREATE TABLE widened (id int PRIMARY KEY)",
+    "INSERT INTO widened SELECT generate_series(1, 100)",
+    "CREATE TABLE anew (id int PRIMARY KEY, v text)",
+    "INSERT INTO anew SELECT i, 'v' FROM generate_series(1, 100) i",
+    "CREATE TABLE gone (id int PRIMARY KEY)",
+    "CREATE TABLE pages (at int)",
+    "INSERT INTO pages SELECT generate_series(1, 100)",
+)
+NAMES = ("orders", "still", "lines", "emptied", "widened", "anew", "pages", "later")
+MEANWHILE = (
+    "UPDATE orders SET amount = 0 WHERE id IN (50, 51)",
+    "DELETE FROM orders WHERE id = 4000",
+    "INSERT INTO orders VALUES (6001, 'new', 1, NULL)",
+    "UPDATE orders SET id = 7000 WHERE id = 100",
+    "INSERT INTO orders VALUES (6002, 'came and went', 1, NULL)",
+    "DELETE FROM orders WHERE id = 6002",
+    "UPDATE lines SET b = 'y' WHERE ctid = (SELECT min(ctid) FROM lines)",
+    "UPDATE sums SET n = 'NaN' WHERE id = 9",
+    "UPDATE odd SET n = 'NaN' WHERE id = 7",
+    "TRUNCATE emptied",
+    "INSERT INTO emptied VALUES (1000)",
+    "ALTER TABLE widened ADD more int DEFAULT 7",
+    "INSERT INTO widened VALUES (1000, 1)",
+    "DROP TABLE anew",
+    "CREATE TABLE anew (id int PRIMARY KEY, v text)",
+    "INSERT INTO anew SELECT i, 'v' FROM generate_series(2, 100) i",
+    "DROP TABLE gone",
+    "CREATE TABLE later (id int PRIMARY KEY)",
+    "INSERT INTO later VALUES (1)",
+    "INSERT INTO pages VALUES (1)",
+)
+
+
+def drop_slot(shop: Captured) -> None:
+    active = "SELECT active FROM pg_replication_slots WHERE slot_name = 'headwater_shop'"
+    until(lambda: shop.source_rows(active) == [(False,)])  # the server reads the end of a session after it ended here
+    shop.run("SELECT pg_drop_replication_slot('headwater_shop')")
+
+
+def rows_read(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """By table, counted from now on: rows that the server sent to a copy."""
+    original, found = Copying._keep_chunk, Counter[str]()
+
+    def count(self: Copying, *chunk: Any) -> Any:
+        piece = original(self, *chunk)
+        found[self.known.full_name] += piece.rows
+        return piece
+
+    monkeypatch.setattr(Copying, "_keep_chunk", count)
+    return found
+
+
+def appended(shop: Captured, table: str, before: dict[str, int]) -> int:
+    return len(shop.changes(table)) - before[table]
+
+
+def counts(shop: Captured) -> dict[str, int]:
+    return {name: len(shop.changes(name)) for name in NAMES if name != "later"}
+
+
+def gap_of(shop: Captured) -> dict[str, Any]:
+    (found,) = status(shop.log)["sources"]
+    return dict(found["gap"] or {})
+
+
+def test_pain_15_a_slot_that_was_dropped_costs_a_comparison_not_a_copy(
+    shop: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Everything happens while the slot is gone: only rows that differ are appended, and the range is on record."""
+    shop.run(*TABLES)
+    shop.catch_up()
+    before, topics = counts(shop), {name: shop.log.topic(name).id for name in NAMES if name != "later"}
+    newest, position = shop.log.newest_commit(), shop.log.producer("source:shop").position or ""
+    drop_slot(shop)
+    shop.run(*MEANWHILE)
+    with pytest.raises(SourceGap, match=r"is gone .*headwater source repair shop"):
+        shop.catch_up()
+    assert shop.log.newest_commit() == newest
+    requests.ask_repair(shop.log, "shop")
+    read = rows_read(monkeypatch)
+    shop.catch_up()
+    shop.assert_equal(*NAMES)
+    assert {row["id"]: dict(row["_raw"]).get("n") for row in shop.changes("odd")[102:]} == {7: "NaN", 200: "NaN"}
+    assert [(row["id"], dict(row["_raw"])) for row in shop.changes("sums")[100:]] == [(9, {"n": "NaN"})]
+    assert 0 < read.pop("public.orders") < 500
+    assert 0 < read.pop("public.lines") < 100
+    assert sum(read.pop(name) for name in ("public.pages", "public.later", "public.odd")) == 101 + 1 + 102
+    assert sum(read.values()) < 10, read
+    expected = {"orders": 6, "still": 0, "lines": 2, "emptied": 101, "widened": 1, "anew": 1}
+    assert {name: appended(shop, name, before) for name in expected} == expected
+    assert {name: shop.log.topic(name).id for name in expected} == {name: topics[name] for name in expected}
+    assert "shop.public.gone" not in {topic.name for topic in shop.log.topics()}
+    assert shop.lake("SELECT count(*) FROM orders", at=newest) == [(5000,)]
+    [(since, upto, reason)] = shop.lake("SELECT from_lsn, to_lsn, reason FROM shop.gaps")
+    assert parse_lsn(position) <= since < upto
+    assert reason == "the replication slot headwater_shop is gone"
+    assert parse_lsn(gap_of(shop)["to_lsn"]) == upto
+    shop.run("UPDATE orders SET who = 'after' WHERE id = 7000", "DELETE FROM widened WHERE id = 1")
+    shop.catch_up()
+    shop.assert_equal(*NAMES)
+    assert shop.log.topic("orders").state == "live"
+
+
+def test_changes_beside_a_repair_are_neither_lost_nor_doubled(shop: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A capture that runs is asked for a repair of equal tables; rows change after the snapshot that is compared."""
+    shop.run(*TABLES[:8], "CREATE TABLE more (id int PRIMARY KEY)", "INSERT INTO more SELECT generate_series(1, 9)")
+    shop.catch_up()
+    beside = {
+        "orders": "UPDATE orders SET who = 'u' WHERE id < 9; DELETE FROM orders WHERE id = 20;"
+        " UPDATE orders SET id = 9000 WHERE id = 21; INSERT INTO orders VALUES (8000, 'new', 1, NULL)",
+        "lines": "UPDATE lines SET b = 'y' WHERE a < 3; DELETE FROM lines WHERE a = 7",
+        "more": "TRUNCATE more; INSERT INTO more VALUES (100)",
+    }
+    original = Copying._sum_chunk
+
+    def and_change(self: Copying, *given: Any) -> Any:
+        found = original(self, *given)
+        if (statements := beside.pop(self.known.name, "")) != "":
+            shop.run(statements)
+        return found
+
+    monkeypatch.setattr(Copying, "_sum_chunk", and_change)
+    with shop.running():
+        requests.ask_repair(shop.log, "shop")
+        until(lambda: bool(gap_of(shop)) and {topic.state for topic in shop.log.topics()} == {"live"})
+    shop.catch_up()
+    assert not beside
+    assert gap_of(shop)["reason"] == "a repair was asked for"
+    shop.assert_equal("orders", "lines", "still", "more")
+
+
+def test_a_slot_that_the_server_invalidated_is_repaired_where_that_is_allowed(shop: Captured) -> None:
+    shop.run(*TABLES[:3])
+    shop.catch_up()
+    drop_slot(shop)
+    shop.run("UPDATE orders SET amount = -1 WHERE id = 5")
+    shop.run("SELECT pg_create_logical_replication_slot('headwater_shop', 'pgoutput')")
+    lost = "SELECT wal_status = 'lost' FROM pg_replication_slots WHERE slot_name = 'headwater_shop'"
+    shop.run("ALTER SYSTEM SET max_slot_wal_keep_size = '1MB'", "SELECT pg_reload_conf()")
+    try:
+        for _ in range(10):
+            shop.run("SELECT pg_logical_emit_message(false, 'x', 'x')", "SELECT pg_switch_wal()", "CHECKPOINT")
+            if shop.source_rows(lost) == [(True,)]:
+                break
+        before = len(shop.changes("orders"))
+        with pytest.raises(SourceGap, match="the server invalidated the replication slot headwater_shop"):
+            shop.catch_up()
+    finally:
+        shop.run("ALTER SYSTEM RESET max_slot_wal_keep_size", "SELECT pg_reload_conf()")
+    shop.on_gap = "repair"
+    shop.catch_up()
+    shop.assert_equal("orders")
+    assert len(shop.changes("orders")) - before == 1
+
+
+def test_another_history_is_repaired_only_when_asked(shop: Captured) -> None:
+    shop.run(*TABLES[:3])
+    shop.catch_up()
+    shop.on_gap = "repair"
+    known = shop.log.setting("source:shop:system") or ""
+    identifier = known.split("/")[0]
+    for other, says in [("1/1", "another server"), (f"{identifier}/9", "does not descend"), (known, "ends at")]:
+        shop.log.set_setting("source:shop:system", other)
+        if other == known:
+            shop.log.set_confirmed("source:shop", "FFFF/0")
+        with pytest.raises(SourceGap, match=says):
+            shop.catch_up()
+    before = len(shop.changes("orders"))
+    requests.ask_repair(shop.log, "shop")
+    shop.catch_up()
+    shop.assert_equal("orders")
+    assert len(shop.changes("orders")) == before
+    shop.run("UPDATE orders SET amount = 1 WHERE id = 1")
+    shop.catch_up()
+    shop.assert_equal("orders")
+
+
+def test_kill_9_before_a_repair_is_on_record(shop: Captured, tmp_path: Path, command: Path) -> None:
+    """The new slot is there and the commit that says so is not: it is another gap, and the repair still wanted."""
+    shop.run(*TABLES[:3])
+    shop.catch_up()
+    drop_slot(shop)
+    shop.run("DELETE FROM orders WHERE id = 3")
+    project = Project(tmp_path, shop.dsn, command)
+    assert project.run("source", "repair", "shop")[0] == 0
+    process = project.start("capture", "shop", HEADWATER_FAILPOINTS="kill:source.repair:before:1")
+    process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL
+    shop.run("DELETE FROM orders WHERE id = 4")
+    shop.catch_up()
+    shop.assert_equal("orders")
+    assert requests.repair_asked(shop.log, "shop") is False
+    until(lambda: bool(gap_of(shop)))
