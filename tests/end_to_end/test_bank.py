@@ -160,6 +160,7 @@ def test_four_sums_are_equal_for_longer(site: Callable[..., Site], server: Embed
     run_bank(site(lambda dsn: initialise(dsn, server.bin), VIEWS), seconds=20)
 
 
+@pytest.mark.long
 def test_a_torn_transaction_is_found(site: Callable[..., Site], server: EmbeddedPostgres, tmp_path: Path) -> None:
     bank = site(lambda dsn: initialise(dsn, server.bin))
     script = tmp_path / "torn.py"

@@ -27,7 +27,8 @@ RUN_S = 110
 
 
 def check(folder: Path, load: str, seed: int) -> subprocess.CompletedProcess[str]:
-    argv = [*HEADWATER, "demo", str(folder), "--check", "--for", load, "--rate", "1500", "--seed", str(seed % 10_000)]
+    argv = [*HEADWATER, "demo", str(folder), "--check", "--for", load, "--rate", "1500", "--readers", "2"]
+    argv += ["--seed", str(seed % 10_000)]
     return subprocess.run(argv, capture_output=True, text=True, check=False, timeout=RUN_S)
 
 
@@ -82,7 +83,7 @@ def proofs_can_fail(root: Path) -> None:
 def test_the_check_proves_everything_and_a_proof_finds_one_wrong_value(tmp_path: Path, seed: int) -> None:
     folder = tmp_path / "demo"
     tmp_path.chmod(0o755)  # the database runs as a user of its own when the tests run as root
-    done = check(folder, "5s", seed)
+    done = check(folder, "3s", seed)
     assert done.returncode == 0, done.stdout + done.stderr
     figures = summary(done)
     assert figures["differences"] == 0

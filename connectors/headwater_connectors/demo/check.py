@@ -1,6 +1,6 @@
 """``headwater demo --check``: the whole product under load, then the proofs.
 
-    database + load ─▶ `headwater up` ◀─ 8 readers        real processes, started as a user starts them
+    database + load ─▶ `headwater up` ◀─ readers          real processes, started as a user starts them
     load ends ─▶ `up --until-caught-up` ─▶ `seal` ─▶ every proof of ``proof``
 
 Everything runs in processes of its own; what goes wrong in any of them is a difference.
@@ -27,7 +27,6 @@ from headwater_connectors.demo.project import SOURCE, Demo, opened, view_queries
 from headwater_connectors.demo.proof import Difference, Latency
 from headwater_connectors.demo.shop import PARTITIONED, PARTITIONS, TABLES
 
-READERS = 8
 STEPS_COMPARED = 5
 """Steps at which every view is compared: the last, and others spread over the run."""
 POSITIONS_READ = 10
@@ -68,14 +67,14 @@ class Outcome:
         return "demo check: " + "  ".join(parts)
 
 
-def check(folder: Path, *, seconds: float, rate: float, seed: int, say: Say) -> Outcome:
+def check(folder: Path, *, seconds: float, rate: float, readers: int, seed: int, say: Say) -> Outcome:
     """Run the demo for ``seconds`` of load and prove it; 0 seconds only catch up and prove what is there."""
     outcome = Outcome()
     with opened(folder, seed) as demo:
         say(f"PostgreSQL at {demo.dsn}: {demo.shop.rows:,} rows, balances {demo.shop.balance}")
         after = 0
         if seconds > 0:
-            after = _under_load(demo, seconds, rate, seed, say, outcome)
+            after = _under_load(demo, seconds, rate, readers, seed, say, outcome)
         say("catching up with the source, then sealing")
         for arguments in (["up", "--until-caught-up", "--log-format", "text"], ["seal"]):
             _finish(demo, arguments, outcome)
@@ -86,7 +85,7 @@ def check(folder: Path, *, seconds: float, rate: float, seed: int, say: Say) -> 
     return outcome
 
 
-def _under_load(demo: Demo, seconds: float, rate: float, seed: int, say: Say, outcome: Outcome) -> int:
+def _under_load(demo: Demo, seconds: float, rate: float, count: int, seed: int, say: Say, outcome: Outcome) -> int:
     """Everything at once for ``seconds``; returns the newest commit when the load began."""
     root = str(demo.project.root)
     python = (sys.executable, "-m")
@@ -98,10 +97,10 @@ def _under_load(demo: Demo, seconds: float, rate: float, seed: int, say: Say, ou
             _await_views(demo, up, lake)
             after = lake.position()
         reading = [*python, "headwater_connectors.demo.readers", root, "--balance", str(demo.shop.balance)]
-        reading += ["--count", str(READERS), "--seed", str(seed)]
+        reading += ["--count", str(count), "--seed", str(seed)]
         readers = stack.enter_context(_started(demo, "readers", reading))
         _await(lambda: readers.lines() == ["reading"] or readers.process.poll() is not None, up, "readers")
-        say(f"views are live; {rate:,.0f} row changes/s and {READERS} readers for {seconds:g} s")
+        say(f"views are live; {rate:,.0f} row changes/s and {count} readers for {seconds:g} s")
         load = [*python, "headwater_connectors.demo.load", demo.dsn, "--rate", str(rate), "--for", str(seconds)]
         loading = stack.enter_context(_started(demo, "load", [*load, "--seed", str(seed)]))
         if loading.process.wait(seconds + _END_S) != 0:
@@ -109,19 +108,19 @@ def _under_load(demo: Demo, seconds: float, rate: float, seed: int, say: Say, ou
         else:
             done = json.loads(loading.last_line())
             say(f"the load made {done['rows']:,} row changes in {done['transactions']:,} transactions")
-        _collect_readers(readers, say, outcome)
+        _collect_readers(readers, count, say, outcome)
         if (code := up.stop()) != 0:
             outcome.differences.append(Difference(place="up", text=f"exit code {code}: {up.tail()}"))
     return after
 
 
-def _collect_readers(readers: Started, say: Say, outcome: Outcome) -> None:
+def _collect_readers(readers: Started, count: int, say: Say, outcome: Outcome) -> None:
     code = readers.stop()
     try:
         found = [json.loads(line) for line in readers.lines()[1:]]
     except ValueError:
         found = []
-    if len(found) != READERS or (code != 0 and not any(each["errors"] for each in found)):
+    if len(found) != count or (code != 0 and not any(each["errors"] for each in found)):
         outcome.differences.append(Difference(place="readers", text=f"exit code {code}: {readers.tail()}"))
     for number, each in enumerate(found):
         outcome.differences += [Difference(place=f"reader-{number}", text=text) for text in each["errors"]]

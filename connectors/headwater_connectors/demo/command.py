@@ -8,6 +8,7 @@ import signal
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -54,6 +55,9 @@ def demo(
     rate: Annotated[
         float, typer.Option("--rate", min=1, max=50_000, metavar="N", help="Row changes per second in the shop.")
     ] = 2_000,
+    readers: Annotated[
+        int, typer.Option("--readers", min=1, max=64, metavar="N", help="Reader processes of --check.")
+    ] = 8,
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open JupyterLab when it is up.")] = True,
     seed: Annotated[
         int | None, typer.Option("--seed", help="Repeat a run: the same shop, the same draws.", show_default=False)
@@ -69,7 +73,7 @@ def demo(
     try:
         with _place(folder) as place:
             if check:
-                raise typer.Exit(_check(place, DEFAULT_CHECK_S if seconds is None else seconds, rate, seed))
+                raise typer.Exit(_check(place, DEFAULT_CHECK_S if seconds is None else seconds, rate, readers, seed))
             from headwater_connectors.demo.show import show
 
             raise typer.Exit(show(place, seconds=seconds, rate=rate, seed=seed, browser=browser))
@@ -78,11 +82,11 @@ def demo(
         raise typer.Exit(EXIT_INTERRUPTED) from None
 
 
-def _check(place: Path, seconds: float, rate: float, seed: int) -> int:
+def _check(place: Path, seconds: float, rate: float, readers: int, seed: int) -> int:
     from headwater_connectors.demo.check import check
 
     typer.echo(f"seed {seed}", err=True)
-    outcome = check(place, seconds=seconds, rate=rate, seed=seed, say=lambda text: typer.echo(text, err=True))
+    outcome = check(place, seconds=seconds, rate=rate, readers=readers, seed=seed, say=partial(typer.echo, err=True))
     for difference in outcome.differences[:SHOWN]:
         typer.echo(f"difference: {difference}")
     typer.echo(outcome.summary())

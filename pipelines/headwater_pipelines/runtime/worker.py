@@ -2,6 +2,7 @@
 
 A view that fails is paused with its reason and the others go on; `headwater resume` rebuilds it. A definition
 that does not compile (a table that is not there yet, say) is marked failed and tried again when topics change.
+While a table is copied again (``reshaping``) its views wait, and are built anew when it is live.
 """
 
 from __future__ import annotations
@@ -131,8 +132,13 @@ class Worker:
             return
         catalog = {view.id: view for view in self.log.views()}
         compiled, errors = registry.compile_all(self.log, list(catalog.values()), self.duck)
-        wanted = {v: compiled[v] for v, view in catalog.items() if view.state != "paused" and v in compiled}
+        waiting = self._waiting(compiled)
+        ready = compiled.keys() - waiting.keys()
+        wanted = {v: compiled[v] for v, view in catalog.items() if view.state != "paused" and v in ready}
         self._forget(wanted)
+        for view in waiting.keys() & catalog.keys():
+            if catalog[view].state != "paused":
+                self._mark(catalog[view], "waiting", waiting[view])
         for view in errors.keys() & catalog.keys():
             if catalog[view].state != "paused":
                 # Before the initial copy is published its tables are not there: that is no failure.
@@ -145,6 +151,13 @@ class Worker:
                 self._mark(catalog[view], "live", "")
         # Marks made above, and what others did meanwhile, made another generation: the next round looks at it.
         self.generation = generation
+
+    def _waiting(self, compiled: Mapping[int, CompiledView]) -> dict[int, str]:
+        """Views that read a table whose rows are not the source's until it is copied, and why."""
+        reshaping = {t.id: f"{t.name} is reshaping: {t.reason}" for t in self.log.topics() if t.state == "reshaping"}
+        return {
+            view: reshaping[base.id] for view, each in compiled.items() for base in each.used if base.id in reshaping
+        }
 
     def _forget(self, wanted: Mapping[int, CompiledView]) -> None:
         """Remove the state of views that are dropped, paused, or defined over tables of another shape."""
@@ -160,7 +173,7 @@ class Worker:
             started = time.monotonic()
             self.beat("filling", None, filling=compiled.name)
             try:
-                self._catch_up(compiled)
+                self._catch_up(compiled, catalog[view])
                 self.engine.build({view: compiled}, catalog)
             except (ViewFailed, RawValue, CorruptFile) as error:
                 self._mark(catalog[view], "paused", error.what)
@@ -168,10 +181,12 @@ class Worker:
             took = round((time.monotonic() - started) * 1e3)
             logs.logger("pipeline").info("view filled", extra={"view": compiled.name, "duration_ms": took})
 
-    def _catch_up(self, compiled: CompiledView) -> None:
-        """A view is filled at the present input commit: its tables must exist there."""
-        created = max((self.log.topic(base.name).created for base in compiled.used), default=0)
-        while self.engine.program.views and self.engine.progress.input_commit < created:
+    def _catch_up(self, compiled: CompiledView, view: View) -> None:
+        """A view is filled at the present input commit: its tables must exist there, and be whole again."""
+        target = max((self.log.topic(base.name).created for base in compiled.used), default=0)
+        if view.state == "waiting":
+            target = self.log.newest_commit()
+        while self.engine.program.views and self.engine.progress.input_commit < target:
             if self._step() is None:
                 return
 

@@ -15,7 +15,8 @@ from headwater.schema import Schema
 Kind = Literal["table", "multiset", "insert_only", "changelog", "event", "transactions", "system"]
 Cleanup = Literal["delete", "compact", "both"]
 Compatibility = Mode
-ViewState = Literal["creating", "live", "paused", "failed"]
+ViewState = Literal["creating", "live", "waiting", "paused", "failed"]
+"""``waiting``: a table it reads is being copied again; it goes on by itself."""
 
 MAX_COMMIT = 2**63 - 1
 """No commit has this number; as a bound it means: whatever there is."""

@@ -52,6 +52,8 @@ def sql(
     with open_lake(load(project).lake_dir) as lake:
         result = _until_control_c(lambda: lake.sql(text, at=at))
         write(result, chosen, output, lake.log.timezone)
+        for notice in result.notices if chosen != "table" or output else ():
+            typer.echo(notice, err=True)
 
 
 def _until_control_c(query: Callable[[], Result]) -> Result:

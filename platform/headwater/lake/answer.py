@@ -65,7 +65,9 @@ class Answers:
                 types = [str(kind) for kind in relation.types]
             except duckdb.Error as error:
                 raise self._explained(error, resolved, published) from error
-        return Result(query, table, types, published, inputs, missing=missing or ())
+        explicit = at is not None or self.pinned is not None
+        notices = () if explicit else _notices(resolved)
+        return Result(query, table, types, published, inputs, missing=missing or (), notices=notices)
 
     @contextmanager
     def reading(
@@ -186,16 +188,25 @@ class Answers:
         return NoCommonPosition(f"the views share no step: {places}", todo="Query them one by one.")
 
     def _require_fresh(self, found: Sequence[View], step: Step) -> None:
-        stopped = [view for view in found if view.state in ("paused", "failed")]
+        stopped = [view for view in found if view.state in ("waiting", "paused", "failed")]
         newest = self.log.last_step() if stopped else None
         if newest is None:
             return
         if (newest.instant - step.instant).total_seconds() > STALE_AFTER_S:
             view = stopped[0]
+            mend = (
+                "Wait until it is live" if view.state == "waiting" else f"Resume it with `headwater resume {view.name}`"
+            )
             raise NoCommonPosition(
                 f"view {view.name} is {view.state} ({view.reason or 'by hand'}) since {step.instant.isoformat()}",
-                todo=f"Resume it with `headwater resume {view.name}`, or read at=commit:{step.publish_commit}.",
+                todo=f"{mend}, or read at=commit:{step.publish_commit}.",
             )
+
+
+def _notices(resolved: Resolved) -> list[str]:
+    """What is to know of the newest rows of the tables in a query."""
+    topics = {reference.topic.name: reference.topic for reference in resolved.references}
+    return [f"{name} is {topic.state}: {topic.reason}" for name, topic in topics.items() if topic.state != "live"]
 
 
 def _is_kept(reference: Reference) -> bool:

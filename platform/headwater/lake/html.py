@@ -36,8 +36,9 @@ def render(
     total: int,
     shown: int,
     position: int,
+    notices: Sequence[str] = (),
 ) -> str:
-    """An HTML table of ``rows`` with column names, types, and how much of the answer this is.
+    """An HTML table of ``rows`` with column names, types, how much of the answer this is, and what is to know of it.
 
     Args:
         columns: names, in order.
@@ -46,6 +47,7 @@ def render(
         total: rows of the whole answer.
         shown: how many of them are in ``rows``.
         position: the commit at which the answer is true.
+        notices: sentences below it.
     """
     sides = ["right" if kind.split("(")[0] in _NUMERIC else "left" for kind in types]
     head = "".join(_title(*each) for each in zip(columns, types, sides, strict=True))
@@ -55,7 +57,8 @@ def render(
         f'<table style="{_TABLE}"><thead><tr style="background: transparent">{head}</tr></thead>'
         f"<tbody>{body}</tbody></table>"
         f'<div style="padding: 5px 12px; font-size: 12px; {_DIM}">{_extent(total, shown)} · position {position:,}</div>'
-        "</div>"
+        + "".join(f'<div style="padding: 0 12px 5px; font-size: 12px">{escape(text)}</div>' for text in notices)
+        + "</div>"
     )
 
 

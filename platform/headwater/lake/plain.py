@@ -14,8 +14,9 @@ def plain_table(
     rows: Sequence[Sequence[str | None]],
     total: int,
     position: int,
+    notices: Sequence[str] = (),
 ) -> str:
-    """Names, types, rows (numbers to the right, NULL as such), then how many of how many and at which commit."""
+    """Names, types, rows (numbers to the right, NULL as such), how many of how many and at which commit, notices."""
     cells = [[_cell(value) for value in row] for row in rows]
     right = [name.startswith(_NUMERIC) for name in types]
     widths = [
@@ -27,7 +28,7 @@ def plain_table(
     lines += [_line(row, widths, right) for row in cells]
     shown = f"{total:,} rows" if total == len(rows) else f"{len(rows):,} of {total:,} rows"
     lines.append(f"({shown}, at commit {position})" if total != 1 else f"(1 row, at commit {position})")
-    return "\n".join(lines)
+    return "\n".join([*lines, *notices])
 
 
 def _cell(value: str | None) -> str:

@@ -33,6 +33,8 @@ class Result:
     ``position`` is the commit whose published state was read; ``input_position`` the commit at which tables
     were read, and of which every view in the query is a true picture (equal to ``position`` without views).
     ``missing``: damaged records that the caller asked to leave out; empty otherwise.
+    ``notices``: tables in the query whose newest rows are not all of the source's, and why: one is being copied again,
+    or has rows that could not be read, or is not captured any more.
     ``shown_rows`` is how many rows the forms for people show.
     """
 
@@ -47,12 +49,14 @@ class Result:
         input_position: int,
         *,
         missing: Sequence[Damage] = (),
+        notices: Sequence[str] = (),
     ) -> None:
         self.text = text
         self.types = types
         self.position = position
         self.input_position = input_position
         self.missing = tuple(missing)
+        self.notices = tuple(notices)
         self._table = table
 
     @property
@@ -118,7 +122,7 @@ class Result:
     def __str__(self) -> str:
         from headwater.lake.plain import plain_table
 
-        return plain_table(self.columns, self.types, self._shown, self.rows, self.position)
+        return plain_table(self.columns, self.types, self._shown, self.rows, self.position, self.notices)
 
     def _repr_html_(self) -> str:
         from headwater.lake.html import render
@@ -130,6 +134,7 @@ class Result:
             total=self.rows,
             shown=len(self._shown),
             position=self.position,
+            notices=self.notices,
         )
 
 

@@ -81,9 +81,10 @@ def _copied(log: Log, name: str) -> bool:
 
 def views_reached(log: Log, commit: int) -> bool:
     """Whether every live view has seen all input up to ``commit``."""
-    if not any(each.state in ("creating", "live") for each in log.views()):
+    states = {each.state for each in log.views()}
+    if not states & {"creating", "waiting", "live"}:
         return True
-    if any(each.state == "creating" for each in log.views()):
+    if states & {"creating", "waiting"}:
         return False
     step = log.last_step()
     consumed = step.input_commit if step else 0
