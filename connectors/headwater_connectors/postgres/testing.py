@@ -18,6 +18,13 @@ from psycopg.conninfo import make_conninfo
 from headwater_connectors.postgres.embedded import EmbeddedPostgres
 
 VARIABLE = "HEADWATER_TEST_DSN"
+SETTINGS = {
+    "max_replication_slots": "50",
+    "max_wal_senders": "50",
+    "max_connections": "200",
+    "max_prepared_transactions": "10",
+}
+"""What the tests need of a server, beside wal_level = logical."""
 
 
 @contextmanager
@@ -27,13 +34,7 @@ def server() -> Iterator[str]:
     if given:
         yield given
         return
-    settings = {
-        "max_replication_slots": "50",
-        "max_wal_senders": "50",
-        "max_connections": "200",
-        "max_prepared_transactions": "10",
-    }
-    with EmbeddedPostgres(fsync=False, settings=settings) as embedded:
+    with EmbeddedPostgres(fsync=False, settings=SETTINGS) as embedded:
         yield embedded.dsn()
 
 
