@@ -83,6 +83,9 @@ def recopy_table(
     name: SourceName,
     table: Annotated[str, typer.Argument(metavar="TABLE", help="The table, as namespace.table.")],
     project: ProjectOption = None,
+    where: Annotated[
+        str, typer.Option("--where", metavar="SQL", help="Compare only the rows that this condition selects.")
+    ] = "",
 ) -> None:
     """Copy one table again beside everything else, and append what differs. Also takes up one in quarantine.
 
@@ -93,7 +96,7 @@ def recopy_table(
 
     loaded, _ = _source(name, project)
     with open_log(loaded.lake_dir) as log:
-        requests.ask_copy(log, name, table)
+        requests.ask_copy(log, name, table, where)
     typer.echo(f"{table}: asked for; `headwater status` shows the copy")
 
 

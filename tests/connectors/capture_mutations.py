@@ -150,10 +150,10 @@ def rows_larger_than_the_buffer_refused() -> None:
     def receive(real: Any) -> Any:
         def bounded(self: copy_stream._Copy) -> None:
             if self._held == len(self._buffer):
-                raise ConnectionError("a row is too large")
+                raise ValueError("a row is too large")
             real(self)
             if len(self._buffer) > copy_stream.BATCH_BYTES + (1 << 16):
-                raise ConnectionError("a row is too large")
+                raise ValueError("a row is too large")
 
         return bounded
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import psycopg
+import pyarrow as pa
 import pytest
 from tests.connectors.conftest import Captured
 
 import headwater
-from headwater.errors import NameNotFound
+from headwater.errors import NameNotFound, UsageError
 from headwater_connectors.postgres import chunks, copying, decoder, known, requests
 from headwater_connectors.postgres.copying import Copying
 
@@ -155,3 +156,59 @@ def test_rows_that_cannot_be_read_in_the_first_copy_become_letters(
     shop.catch_up()
     assert shop.log.topic("notes").state == "live"
     shop.assert_equal("notes")
+
+
+def test_a_range_is_copied_again(shop: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only rows in the range are mended; rows that change meanwhile, into it, out of it or beside it, stay right."""
+    shop.run(
+        'CREATE TABLE notes (id int PRIMARY KEY, v text, "Big" text)',
+        "ALTER TABLE notes ALTER v SET STORAGE EXTERNAL",
+        "INSERT INTO notes SELECT i, repeat(chr(65 + i % 26), 3000), 'n' || i FROM generate_series(1, 500) i",
+    )
+    shop.catch_up()
+    with shop.log.transaction("tamper", shop.log.raise_epoch("tamper")) as transaction:
+        wrong = {"id": [10, 20, 200, 999, 30], "v": ["wrong", None, "wrong", "extra", None], "Big": ["x"] * 5}
+        kinds = {"_op": ["u", "d", "u", "c", "d"]}
+        table = pa.table({**wrong, **kinds}).set_column(0, "id", pa.array(wrong["id"], pa.int32()))
+        transaction.append("shop.public.notes", table)
+        transaction.commit()
+    before, keep, once = len(shop.changes("notes")), Copying._keep_chunk, iter([True])
+
+    def change(self: Copying, *args: Any) -> Any:
+        if next(once, False):
+            shop.run("UPDATE notes SET id = 700 WHERE id = 40", "DELETE FROM notes WHERE id = 50")
+        piece = keep(self, *args)
+        shop.run(
+            "UPDATE notes SET id = 60 WHERE id = 700", "UPDATE notes SET \"Big\" = 'new' WHERE id IN (10, 70)",
+            "UPDATE notes SET id = 800 WHERE id = 80", "UPDATE notes SET id = 90 WHERE id = 800",
+            "INSERT INTO notes VALUES (999, 'now here', 'r'), (50, 'again', 'r')",
+        ) if next(twice, False) else None  # fmt: skip
+        return piece
+
+    twice = iter([True])
+    shop.run("DELETE FROM notes WHERE id IN (60, 90)")
+    monkeypatch.setattr(Copying, "_keep_chunk", change)
+    requests.ask_copy(shop.log, "shop", "public.notes", "id BETWEEN 1 AND 100 OR id = 999 OR \"Big\" = 'none'")
+    shop.catch_up()
+    assert shop.log.topic("notes").state == "live"
+    theirs = dict(shop.source_rows('SELECT id, md5(v) || "Big" FROM notes'))
+    ours = dict(shop.lake('SELECT id, md5(v) || "Big" FROM notes'))
+    assert {key for key in {*ours, *theirs} if ours.get(key) != theirs.get(key)} == {200}  # not in the range
+    assert len(shop.changes("notes")) - before < 40
+    requests.ask_copy(shop.log, "shop", "public.notes", "id / (id - 200) > 1")
+    shop.catch_up()  # what the server cannot evaluate changes nothing
+    assert shop.log.topic("notes").state == "live"
+    assert shop.lake("SELECT v FROM notes WHERE id = 200") == [("wrong",)]
+    requests.ask_copy(shop.log, "shop", "public.notes", "id = 200")
+    shop.catch_up()
+    shop.assert_equal("notes")
+    for condition, says in (
+        ("id = 1; DROP TABLE notes", "cannot be read"),
+        ("id = 1) ORDER BY (1", "more than a condition"),
+        ("id IN (SELECT 1)", "subquery"),
+        ("other = 1", "no column"),
+        ("id = ", "cannot be read"),
+        ("true GROUP BY 1", "cannot be read|more than"),
+    ):
+        with pytest.raises(UsageError, match=says):
+            requests.ask_copy(shop.log, "shop", "public.notes", condition)

@@ -32,13 +32,14 @@ from headwater.catalog.records import Topic
 from headwater.log import topics
 from headwater.log.rows import CurrentRows
 from headwater.log.staging import Kept, Staging, kept, release, tables_of
-from headwater_connectors.postgres import catalog, chunks
+from headwater_connectors.postgres import catalog, chunks, selection
 from headwater_connectors.postgres.chunks import Chunk, Reader, SnapshotLost, TableMoved
 from headwater_connectors.postgres.difference import Difference
 from headwater_connectors.postgres.known import RETYPED, Known
 from headwater_connectors.postgres.pending import Pending, workbench
 from headwater_connectors.postgres.pool import Waited
 from headwater_connectors.postgres.rows import Letter, TableUnreadable
+from headwater_connectors.postgres.selection import Selection
 from headwater_connectors.postgres.session import Connection
 from headwater_connectors.postgres.snapshot import Snapshot, exported
 from headwater_connectors.postgres.sums import Sums, added, buckets_for, differing
@@ -151,6 +152,8 @@ class Copying:
     def _run(self) -> Copied:
         with self.copier.connection() as connection:
             reader = self._reader(connection)
+            if self.known.where:
+                return self._selected(reader, selection.of(self.known, self.known.where))
             sums = self._sums(reader)
             whole = self._held_whole(reader.table)
             self._await_writers(connection, whole=whole or sums is not None)
@@ -265,6 +268,40 @@ class Copying:
         with self.copier.connection() as holding, exported(holding) as (snapshot, name):
             return self._finish(reader, pieces, snapshot, name)
 
+    def _selected(self, reader: Reader, selected: Selection) -> Copied:
+        """The rows that a condition selects, there or here, and those that changed meanwhile: compared under S.
+
+        A condition that one of the two cannot evaluate changes nothing, and the log says why.
+        """
+        self._forget("")
+        only = sql.SQL("({})").format(sql.SQL(selected.server))
+        try:
+            with self.copier.connection() as holding, exported(holding) as (final, name):
+                pieces = self._read_all(reader, [Chunk(part.oid, 0, None) for part in reader.table.parts], name, only)
+                return self._finish_selected(reader, pieces, final, name, selected)
+        except (psycopg.DataError, psycopg.ProgrammingError, duckdb.Error) as error:
+            _log.error("rows of %s cannot be selected by %s: %s", self.known.full_name, self.known.where, error)
+            return Copied(known=self.known, topic=self.topic, pieces=(), upto=0)
+
+    def _finish_selected(
+        self, reader: Reader, pieces: list[Kept], final: Snapshot, exported: str, selected: Selection
+    ) -> Copied:
+        log = self.copier.log
+        self.copier.await_stream()
+        upto = log.newest_commit()
+        letters = self._letters([], *_refused(pieces))
+        with workbench(log.storage.path("state")) as connection:
+            pending = Pending(log, self.pending, upto, connection)
+            difference = Difference(log, self.topic, connection, selects=True)
+            pending.touch_all(final)
+            difference.select(selected.lake, (t for piece in pieces for t in tables_of(log, piece, self.topic)), upto)
+            pieces = self._read_again(reader, pieces, pending, exported, letters)
+            rows = (table for piece in pieces for table in tables_of(log, piece, self.topic))
+            changes = self._kept("changes", difference.changes(rows, (), upto))
+            tail = self._kept("tail", pending.tail(final))
+        found = (*changes, *tail)
+        return Copied(known=self.known, topic=self.topic, pieces=found, upto=upto, letters=tuple(letters))
+
     def _read_all(
         self, reader: Reader, wanted: Sequence[Chunk], snapshot: str | None, only: sql.Composable | None = None
     ) -> list[Kept]:
@@ -342,8 +379,7 @@ class Copying:
         self.copier.await_stream()
         upto = self.copier.log.newest_commit()
         self.progress.phase = "finishing"
-        refused = [Letter.from_json(each) for piece in pieces for each in piece.facts.get("letters", ())]
-        letters = self._letters([], *refused)
+        letters = self._letters([], *_refused(pieces))
         with workbench(self.copier.log.storage.path("state")) as connection:
             pending = Pending(self.copier.log, self.pending, upto, connection)
             if exported is not None:
@@ -447,6 +483,10 @@ def _joined(rows: list[pa.Table]) -> pa.Table:
 
 def _chunk(piece: Kept) -> Chunk:
     return Chunk(piece.facts["part"], piece.facts["low"], piece.facts["high"])
+
+
+def _refused(pieces: Sequence[Kept]) -> list[Letter]:
+    return [Letter.from_json(each) for piece in pieces for each in piece.facts.get("letters", ())]
 
 
 def _snapshot(connection: Connection) -> Snapshot:

@@ -21,12 +21,17 @@ from headwater_connectors.postgres.pending import BATCH_ROWS, appended
 
 
 class Difference:
-    """For one topic, in the shape that the copy has; ``copied`` and ``tail`` are read once, in their order."""
+    """For one topic, in the shape that the copy has; ``copied`` and ``tail`` are read once, in their order.
 
-    def __init__(self, log: Log, topic: Topic, connection: duckdb.DuckDBPyConnection) -> None:
+    With ``selects`` only keys are compared that were copied or are in the table ``again`` (see ``select``).
+    """
+
+    def __init__(self, log: Log, topic: Topic, connection: duckdb.DuckDBPyConnection, *, selects: bool = False) -> None:
         self.log = log
         self.topic = topic
         self.connection = connection
+        self._selects = selects
+        self._shown = CurrentRows(log, connection, topic)
         self._data = ", ".join(quote(name) for name in topic.schema.names)
         self._keys = [quote(name) for name in topic.schema.key]
 
@@ -39,7 +44,7 @@ class Difference:
         """
         self._load("copied", copied)
         self._load("tail", tail)
-        shown = CurrentRows(self.log, self.connection, self.topic)
+        shown = self._shown
         if same:
             self._add_shown(shown, commit, same)
         query = self._keyed(shown, commit) if self.topic.kind == "table" else self._bag(shown, commit)
@@ -58,6 +63,31 @@ class Difference:
             f"INSERT INTO copied BY NAME SELECT {lowered}, 'r' AS {record.OP}"
             f" FROM ({shown.at(self.topic, commit)}) WHERE {where}"
         )
+
+    def select(self, condition: str, copied: Iterable[pa.Table], commit: int) -> None:
+        """Add keys to ``again`` that readers see and the condition selects, and that were not copied.
+
+        The server looks at them by their key: it may judge otherwise.
+        """
+        self._load("copied", copied)
+        lowered = ", ".join(
+            lower_sql(name, self.topic.schema.field(name).type) + f" AS {key}"
+            for name, key in zip(self.topic.schema.key, self._keys, strict=True)
+        )
+        keys = ", ".join(self._keys)
+        self.connection.execute(
+            f"INSERT INTO again SELECT {keys} FROM (SELECT {lowered}"
+            f" FROM ({self._shown.at(self.topic, commit)}) WHERE {condition})"
+            f" EXCEPT SELECT {keys} FROM copied EXCEPT SELECT {keys} FROM again"
+        )
+
+    def _selected(self) -> str:
+        """The compared keys, as values."""
+        lifted = ", ".join(
+            lift_sql(name, self.topic.schema.field(name).type) + f" AS {key}"
+            for name, key in zip(self.topic.schema.key, self._keys, strict=True)
+        )
+        return f"SELECT {lifted} FROM copied UNION SELECT {lifted} FROM again"
 
     def _load(self, name: str, rows: Iterable[pa.Table]) -> None:
         """A table of the rows, numbered in their order."""
@@ -91,7 +121,8 @@ class Difference:
             f" UNION ALL SELECT {self._data} FROM ({folded}) WHERE NOT {GONE}) LEFT JOIN ({raw}) USING ({keys})"
         )
         lowered = ", ".join(f"{lower_sql(field.name, field.type)} AS {quote(field.name)}" for field in schema.fields)
-        before = f"(SELECT {self._data} FROM ({shown.at(self.topic, commit)}))"
+        only = f" SEMI JOIN ({self._selected()}) USING ({keys})" if self._selects else ""
+        before = f"(SELECT {self._data} FROM ({shown.at(self.topic, commit)}){only})"
         same = " AND ".join(f"n.{key} = b.{key}" for key in self._keys)
         values = [quote(name) for name in schema.names if quote(name) not in self._keys]
         differs = " OR ".join(["n._raw IS NOT NULL", *(f"n.{name} IS DISTINCT FROM b.{name}" for name in values)])

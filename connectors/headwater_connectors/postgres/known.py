@@ -62,6 +62,10 @@ class Known:
     reason: str = ""
     counted: int = -1
     """How many updates and deletes the server had counted when a table without identity was copied; -1: not asked."""
+    where: str = ""
+    """The copy compares only the rows that this condition selects."""
+    lacking: str = ""
+    """Why the table was, and after such a copy will be, incomplete."""
 
     @property
     def pending(self) -> str:
@@ -149,7 +153,7 @@ def of_other(known: Known, table: TableInfo) -> Known:
 def is_still(known: Known, table: TableInfo) -> bool:
     """Whether the table is what the record says, whatever becomes of its changes meanwhile."""
     now = of_table(table, known.topic, known)
-    return now == replace(known, route=now.route, copy="", replaces=False, reason="")
+    return now == replace(known, route=now.route, copy="", replaces=False, reason="", where="", lacking="")
 
 
 def key_names(known: Known) -> tuple[str, ...]:

@@ -36,6 +36,10 @@ class Pending:
         self.connection = connection
         self._records = read.relation_sql(log, connection, read.plan(log, topic, 0, upto), "pending_hot")
 
+    def touch_all(self, final: Snapshot) -> None:
+        """Make the table ``again`` of every key that a transaction touched which S sees."""
+        self.touch(final, [Snapshot(0, 0, ())])
+
     def touch(self, final: Snapshot, chunks: Sequence[Snapshot]) -> int:
         """Make the table ``again`` of K: keys that have to be read again; returns how many.
 

@@ -8,30 +8,44 @@ from sqlalchemy import Connection, delete, select
 
 from headwater.catalog import tables
 from headwater.catalog.catalog import put_setting
-from headwater.errors import NameNotFound
+from headwater.errors import NameNotFound, UsageError
 from headwater.log import Log
 from headwater.log.names import near
-from headwater_connectors.postgres.known import load
+from headwater_connectors.postgres import selection
+from headwater_connectors.postgres.known import Known, load
 
 
-def ask_copy(log: Log, source: str, table: str) -> None:
+def ask_copy(log: Log, source: str, table: str, where: str = "") -> None:
     """Have a captured table (``namespace.table``) copied again; a table that was left is captured again.
 
-    Readers keep its rows meanwhile, as ``reshaping``; only differences are appended. NameNotFound with near names.
+    Readers keep its rows meanwhile, as ``reshaping``; only differences are appended. ``where``: only rows that this
+    condition selects are compared. NameNotFound with near names; UsageError about the condition.
     """
-    names = sorted(known.full_name for known in load(log, source).values())
-    if table not in names:
-        raise NameNotFound(f"source {source} captures no table {table}", suggestions=near(table, names))
+    found = {known.full_name: known for known in load(log, source).values()}
+    if table not in found:
+        raise NameNotFound(f"source {source} captures no table {table}", suggestions=near(table, sorted(found)))
+    if where:
+        selection.of(found[table], where)
+        if not can_select(found[table]):
+            raise UsageError(
+                f"only a table with a key, that is captured, can be compared in part; {table} is not",
+                todo="Leave the condition out.",
+            )
     with log.catalog.write() as connection:
-        put_setting(connection, f"{_prefix(source)}{table}", "copy")
+        put_setting(connection, f"{_prefix(source)}{table}", f"where {where}" if where else "copy")
 
 
-def asked(log: Log, source: str) -> set[str]:
-    """Tables of which a copy was asked for and has not begun."""
+def can_select(known: Known) -> bool:
+    return known.kind == "table" and known.route == "topic"
+
+
+def asked(log: Log, source: str) -> dict[str, str]:
+    """Tables of which a copy was asked for and has not begun, with the condition on their rows."""
     setting = tables.setting
-    query = select(setting.c.name).where(setting.c.name.startswith(_prefix(source), autoescape=True))
+    query = select(setting.c.name, setting.c.value).where(setting.c.name.startswith(_prefix(source), autoescape=True))
     with log.catalog.read() as connection:
-        return {row.name.removeprefix(_prefix(source)) for row in connection.execute(query)}
+        found = connection.execute(query).all()
+    return {row.name.removeprefix(_prefix(source)): row.value.removeprefix("copy")[6:] for row in found}
 
 
 def done(connection: Connection, source: str, names: Iterable[str]) -> None:

@@ -275,6 +275,9 @@ class Tables:
             self._drop_pending(transaction, before)
         transaction.create_topic(now.pending, now.kind, schema, source=self.source, description=about, hidden=True)
         if now.shown:
+            topic = transaction.topic(now.shown)
+            if now.where and topic is not None and topic.state == "incomplete":
+                now = replace(now, lacking=topic.reason)
             where = f" (since {transaction.position or transaction.expected_position})"
             transaction.alter_topic(now.shown, state="reshaping", reason=f"{reason}; it is copied again{where}")
         self.begun = True
@@ -295,7 +298,8 @@ class Tables:
             )  # fmt: skip
         else:
             transaction.add_schema(now.shown, topic.schema)
-            transaction.alter_topic(now.shown, state="live", reason="")
+            state = "incomplete" if now.lacking else "live"
+            transaction.alter_topic(now.shown, state=state, reason=now.lacking)
         for piece in copied.pieces:
             transaction.adopt(piece)
         rows = self.log.read_changes(pending.name, copied.upto, self.log.newest_commit(), appended(pending).names)
@@ -304,7 +308,8 @@ class Tables:
         adopted = {piece.name for piece in copied.pieces}
         left = [each.name for each in kept(self.log, f"copy:{now.copy}:") if each.name not in adopted]
         transaction.inside(lambda connection, _: release(connection, left, self.log.clock.now_us(), published=False))
-        self._save(transaction, replace(now, route="topic", copy="", shown=topic.name, replaces=False, reason=""))
+        now = replace(now, route="topic", copy="", shown=topic.name, replaces=False, reason="", where="", lacking="")
+        self._save(transaction, now)
         self.refuse(transaction, letters)
 
     def apply(self, transaction: Transaction, found: Known, change: Quiet) -> None:

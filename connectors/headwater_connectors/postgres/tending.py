@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 from headwater import logs
 from headwater.config import SourceConfig
@@ -22,7 +23,7 @@ from headwater_connectors.postgres.chunks import TableMoved
 from headwater_connectors.postgres.copier import Copier
 from headwater_connectors.postgres.copying import Copied
 from headwater_connectors.postgres.decoder import Decoder
-from headwater_connectors.postgres.known import Known
+from headwater_connectors.postgres.known import Known, is_still
 from headwater_connectors.postgres.rows import TableUnreadable
 from headwater_connectors.postgres.shape import Quiet, Rewritten, compare
 from headwater_connectors.postgres.source import owner_name
@@ -105,12 +106,15 @@ class Tending:
             return
         found = {known.full_name: known for known in self.tables.known.values()}
         with self._change() as transaction:
-            for name in sorted(asked & set(found)):
+            for name in sorted(set(asked) & set(found)):
                 table = self.tables.look(found[name].oid)
                 if table is not None:
                     change = self.tables.anew(found[name], table, "a copy was asked for")
+                    now, where = change.known, asked[name]
+                    if where and requests.can_select(found[name]) and is_still(found[name], table):
+                        now = replace(now, where=where)
                     self.tables.begin_copy(
-                        transaction, found[name], change.known, change.schema, change.reason, table.description
+                        transaction, found[name], now, change.schema, change.reason, table.description
                     )
             transaction.inside(lambda connection, _: requests.done(connection, self._source.name, asked))
 

@@ -182,7 +182,7 @@ class _Comparison:
             return
         same = " AND ".join(f"r.{quote(key)} IS NOT DISTINCT FROM x.{quote(key)}" for key in self.keys)
         self.work.execute(
-            f"CREATE TABLE ours AS SELECT {rows}, {self.sums.bucket_here()} AS bucket_ FROM"
+            f"CREATE TEMP VIEW ours AS SELECT {rows}, {self.sums.bucket_here()} AS bucket_ FROM"
             f" ({shown.at(self.topic, self.commit)}) r ANTI JOIN changing x ON {same}"
         )
         self.result.rows = self._count("SELECT count(*) FROM ours")
