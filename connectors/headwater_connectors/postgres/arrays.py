@@ -19,9 +19,7 @@ def elements(cells: Cells, delimiter: str = ",") -> tuple[Cells, Int64s, Bools]:
 
     Odd: more than one dimension or a lower bound other than 1, which a list cannot hold; they have no elements.
     """
-    text = cells.bytes()
-    offsets = np.frombuffer(text.buffers()[1], np.int32, len(cells) + 1, text.offset * 4).astype(np.int64)
-    data = _buffer_of(text, int(offsets[-1]))
+    data, offsets = _flat(cells)
     escaped = _escaped(data)
     quote = (data == _QUOTE) & ~escaped
     outside = (np.cumsum(quote) & 1) == 0
@@ -41,10 +39,28 @@ def elements(cells: Cells, delimiter: str = ",") -> tuple[Cells, Int64s, Bools]:
     return _cells(data, escaped, begins + 1, ends), lists, odd
 
 
+def quoted(cells: Cells) -> tuple[Cells, Int64s, Bytes]:
+    """All that is in double quotes in the texts, one after another: cells, of which row, and the byte behind them."""
+    data, offsets = _flat(cells)
+    escaped = _escaped(data)
+    places = np.flatnonzero((data == _QUOTE) & ~escaped)
+    begins, ends = places[0::2], places[1::2]
+    after = np.append(data, np.uint8(0))[ends + 1]
+    rows = np.searchsorted(offsets, begins, side="right") - 1
+    return _cells(data, escaped, begins, ends + 1), rows, after
+
+
 def list_array(values: pa.Array, offsets: Int64s, valid: Bools | None) -> pa.Array:
     """A list array, NULL where ``valid`` is false."""
     mask = None if valid is None else pa.array(~valid)
     return pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), values, mask=mask)
+
+
+def _flat(cells: Cells) -> tuple[Bytes, Int64s]:
+    """The texts one after another, and where each begins."""
+    text = cells.bytes()
+    offsets = np.frombuffer(text.buffers()[1], np.int32, len(cells) + 1, text.offset * 4).astype(np.int64)
+    return _buffer_of(text, int(offsets[-1])), offsets
 
 
 def _buffer_of(text: pa.Array, size: int) -> Bytes:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from psycopg import sql
 
 from headwater.types import canonical, quote
+from headwater_connectors.postgres.literal import extension_type
 
 SEPARATOR = "\x1f"
 
@@ -29,12 +30,14 @@ _SERVER = {
 }
 
 
-def server_sql(name: str, duckdb_type: str, odd: bool = False) -> sql.Composable | None:
+def server_sql(name: str, duckdb_type: str, source_type: str = "", odd: bool = False) -> sql.Composable | None:
     """PostgreSQL's expression for a column: a text, NULL for NULL and for what the log's type cannot hold.
 
     ``odd``: a text for that, too, which no value of the lake has.
     """
     kind, column = canonical(duckdb_type), sql.Identifier(name)
+    if extension_type(source_type, kind):
+        return None
     text = _SERVER.get("DECIMAL" if kind.startswith("DECIMAL") and not kind.endswith("[]") else kind)
     found = None if text is None else sql.SQL(text).format(column)
     return found if found is None or not odd else sql.SQL("coalesce({}, {}::text)").format(found, column)

@@ -29,7 +29,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from headwater import types
-from headwater_connectors.postgres import arrays, containers, numeric, temporal, temporal_texts
+from headwater_connectors.postgres import arrays, containers, extensions, numeric, temporal, temporal_texts
 from headwater_connectors.postgres.cells import Bools, Cells, Int64s, array_of
 from headwater_connectors.postgres.printing import Types, char_texts, delimiter, printer
 
@@ -76,7 +76,7 @@ def column_type(oid: int, modifier: int, known: Types) -> ColumnType:
         return column_type(info.base, info.base_modifier, known)
     if info is not None and info.element:
         return _array(column_type(info.element, modifier, known), oid, info.element, known)
-    return _exact(oid, known)
+    return _EXTENSIONS.get((info.extension, info.name) if info else ("", "")) or _exact(oid, known)
 
 
 def _exact(oid: int, known: Types) -> ColumnType:
@@ -248,4 +248,12 @@ _BUILTIN: dict[int, ColumnType] = {
     1266: ColumnType("TIMETZ", _whole(temporal.timetz_text), _whole(temporal.timetz_binary)),
     2950: ColumnType("UUID", _whole(_uuid_text), _whole(_uuid_binary)),
     3802: ColumnType("JSON", _whole(_text), _whole(lambda cells: cells.shifted(1).bytes(pa.string()))),
+}
+_GEOMETRY = ColumnType("BLOB", _whole(extensions.unhexed), _whole(lambda cells: cells.bytes()))
+_EXTENSIONS: dict[tuple[str, str], ColumnType] = {
+    ("hstore", "hstore"): ColumnType("JSON", _whole(extensions.hstore_text), _whole(extensions.hstore_binary)),
+    ("vector", "vector"): ColumnType("FLOAT[]", _whole(extensions.vector_text), _whole(extensions.VECTOR.binary)),
+    ("vector", "halfvec"): ColumnType("FLOAT[]", _whole(extensions.vector_text), _whole(extensions.HALF_VECTOR.binary)),
+    ("postgis", "geometry"): _GEOMETRY,
+    ("postgis", "geography"): _GEOMETRY,
 }

@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+import re
+
 from headwater.types import canonical
 
+_BARE_NAME = re.compile(r'^(?:.*\.)?"?(\w+)"?(?:\(.*\))?$')
+_VECTORS, _GEOMETRIES = ("vector", "halfvec"), ("geometry", "geography")
+_WRITTEN = {"hstore": "JSON", **dict.fromkeys(_VECTORS, "FLOAT[]"), **dict.fromkeys(_GEOMETRIES, "BLOB")}
 
-def text_sql(value: str, duckdb_type: str) -> str:
-    """DuckDB SQL of the text of ``value`` (a DuckDB value of this type, not what files hold); NULL stays NULL."""
+
+def extension_type(source_type: str, kind: str) -> str:
+    """The bare name of an extension's type that is written in a way of its own; ``kind`` is its type in the log."""
+    found = _BARE_NAME.match(source_type)
+    return found[1] if found and _WRITTEN.get(found[1]) == kind else ""
+
+
+def text_sql(value: str, duckdb_type: str, source_type: str = "") -> str:
+    """DuckDB SQL of the text of ``value`` (a DuckDB value of this type, not what files hold); NULL stays NULL.
+
+    ``source_type``: what the source calls its type.
+    """
     kind = canonical(duckdb_type)
-    if kind.endswith("[]"):
-        element = text_sql("e", kind[:-2])
-        nested = kind[:-2].endswith("[]")
-        shown = element if nested else _double_quoted(element)
-        items = f"list_transform({value}, lambda e: CASE WHEN e IS NULL THEN 'NULL' ELSE {shown} END)"
-        return f"CASE WHEN {value} IS NOT NULL THEN '{{' || array_to_string({items}, ',') || '}}' END"
+    if name := extension_type(source_type, kind):
+        return _extension_sql(value, name)
+    return _list_sql(value, kind, source_type) if kind.endswith("[]") else _scalar_sql(value, kind)
+
+
+def _scalar_sql(value: str, kind: str) -> str:
     if kind == "BLOB":
         return f"'\\x' || hex({value})"
     if kind in ("DATE", "TIMESTAMP", "TIMESTAMP WITH TIME ZONE"):
@@ -22,6 +37,24 @@ def text_sql(value: str, duckdb_type: str) -> str:
         parts = f"headwater_interval_parts({value})"
         return f"{parts}.months || ' months ' || {parts}.days || ' days ' || {parts}.micros || ' microseconds'"
     return f"CAST({value} AS VARCHAR)"
+
+
+def _list_sql(value: str, kind: str, source_type: str) -> str:
+    """Lists in lists are arrays of a type that is itself written with braces: its texts are quoted as any others."""
+    element = _double_quoted(text_sql("e", kind[:-2], source_type.removesuffix("[]")))
+    items = f"list_transform({value}, lambda e: CASE WHEN e IS NULL THEN 'NULL' ELSE {element} END)"
+    mark = ";" if source_type == "box[]" else ","
+    return f"CASE WHEN {value} IS NOT NULL THEN '{{' || array_to_string({items}, '{mark}') || '}}' END"
+
+
+def _extension_sql(value: str, name: str) -> str:
+    if name in _VECTORS:
+        return f"'[' || array_to_string({value}, ',') || ']'"
+    if name in _GEOMETRIES:
+        return f"hex({value})"
+    pair = f"{_double_quoted('p.key')} || '=>' || coalesce({_double_quoted('p.value')}, 'NULL')"
+    pairs = f"map_entries(CAST({value} AS MAP(VARCHAR, VARCHAR)))"
+    return f"array_to_string(list_transform({pairs}, lambda p: {pair}), ', ')"
 
 
 def quoted_sql(text: str) -> str:

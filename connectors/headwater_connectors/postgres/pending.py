@@ -64,9 +64,9 @@ class Pending:
     def again(self) -> Iterator[str]:
         """K as rows of SQL literals, some thousand keys at a time."""
         schema = self.topic.schema
+        fields = [schema.field(name) for name in schema.key]
         texts = [
-            quoted_sql(text_sql(lift_sql(name, schema.field(name).type), schema.field(name).type))
-            for name in schema.key
+            quoted_sql(text_sql(lift_sql(field.name, field.type), field.type, field.source_type)) for field in fields
         ]
         row = "'(' || " + " || ', ' || ".join(texts) + " || ')'"
         rows = self.connection.execute(

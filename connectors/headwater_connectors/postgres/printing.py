@@ -16,7 +16,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from headwater.errors import SourceError
-from headwater_connectors.postgres import containers, floats, geometric, network, numeric, temporal_texts, text_search
+from headwater_connectors.postgres import (
+    containers,
+    extensions,
+    floats,
+    geometric,
+    network,
+    numeric,
+    temporal_texts,
+    text_search,
+)
 from headwater_connectors.postgres.cells import Cells, offsets_of, places_of, read
 from headwater_connectors.postgres.containers import Print
 from headwater_connectors.postgres.spelling import chosen, joined, nulled, numbers, per_row
@@ -61,7 +70,7 @@ def printer(oid: int, known: Types) -> Print | None:
 def _plain(info: TypeInfo, known: Types) -> Print | None:
     """An array, or a type that an extension made."""
     if not info.element:
-        return EXTENSIONS.get((info.extension, info.name))
+        return extensions.PRINTERS.get((info.extension, info.name))
     element = printer(info.element, known)
     return element and containers.array_texts(element, delimiter(info.element, known))
 
@@ -198,7 +207,6 @@ _BUILTIN: dict[int, Print | None] = {
     3614: text_search.vector_texts,
     5069: _integers("u8"),  # xid8
 }
-EXTENSIONS: dict[tuple[str, str], Print] = {}
 _MADE: dict[str, Callable[[TypeInfo, Types], Print | None]] = {
     "d": lambda info, known: printer(info.base, known),
     "e": lambda _, __: text_of,

@@ -90,7 +90,7 @@ class Sums:
         """The two expressions of each column; None when a column has none."""
         columns = zip(self.table.columns, self.schema.fields, strict=True)
         pairs = [
-            (server_sql(column.name, field.type, self.odd), lake_sql(field.name, field.type))
+            (server_sql(column.name, field.type, field.source_type, self.odd), lake_sql(field.name, field.type))
             for column, field in columns
         ]
         found = [(there, here) for there, here in pairs if there is not None]

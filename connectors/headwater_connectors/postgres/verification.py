@@ -246,7 +246,7 @@ class _Comparison:
     def _excluded(self) -> tuple[sql.Composable, sql.Composable]:
         """The changing keys as a table of texts, and the condition that a row has one of them."""
         schema = self.topic.schema
-        texts = [text_sql(quote(key), schema.field(key).type) for key in self.keys]
+        texts = [text_sql(quote(key), schema.field(key).type, schema.field(key).source_type) for key in self.keys]
         rows = self.work.execute(f"SELECT {', '.join(texts)} FROM changing").fetchall()
         lists = [[row[place] for row in rows] for place in range(len(self.keys))]
         columns = dict(zip(schema.names, self.reader.table.columns, strict=True))
