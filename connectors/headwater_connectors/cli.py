@@ -115,6 +115,18 @@ def repair_source(name: SourceName, project: ProjectOption = None) -> None:
     typer.echo(f"{name}: asked for; the capture that runs, or the next `headwater capture {name}`, repairs it")
 
 
+@source.command("guard")
+def guard_source(name: SourceName, project: ProjectOption = None) -> None:
+    """Watch the WAL that the server keeps for the slot, and drop the slot beyond `wal_drop_bytes`. `up` runs it."""
+    from headwater.log import open_log
+    from headwater.service.signals import stop_signals
+    from headwater_connectors.postgres.guard import Guard
+
+    loaded, config = _source(name, project)
+    with stop_signals() as stop, open_log(loaded.lake_dir, create=True) as log:
+        Guard(config, log).run(stop)
+
+
 def capture(
     name: SourceName,
     project: ProjectOption = None,

@@ -5,7 +5,7 @@ A key nobody knows is refused with the nearest known one: a misspelt limit must 
 Secrets never show in ``repr``, in messages or in logs; they come from the environment or libpq's own files.
 
     [project]                             name, lake (the log's folder, default: lake)
-    [source.NAME]                         kind, dsn, tables, mode, silence_s, on_gap, failover
+    [source.NAME]                         every field of ``SourceConfig``
     [source.NAME.table."public.orders"]   partitions
     [settings]                            every field of ``Settings``
 
@@ -176,6 +176,10 @@ class SourceConfig:
     the server; where that has another history than the one captured, only when it is asked for."""
     failover: bool = True
     """The slot is one that standbys keep copies of, on servers that know them (PostgreSQL 17)."""
+    wal_warn_bytes: int = 4096 * MIB
+    """WAL that the server keeps for the slot, beyond which status and log warn; 0: never. A disk fills in hours."""
+    wal_drop_bytes: int = 0
+    """... beyond which the slot is dropped, whatever the capture does, so that the server can go on; 0: never."""
     table: Mapping[str, TableConfig] = field(default_factory=lambda: MappingProxyType({}))
     """Settings by table, keyed by "namespace.table"."""
 
@@ -333,7 +337,7 @@ def _settings(table: dict[str, Any], path: Path, environ: Mapping[str, str]) -> 
 def _source(name: str, table: dict[str, Any], path: Path, environ: Mapping[str, str]) -> SourceConfig:
     check_source_name(name, str(path))
     section = f"source.{name}"
-    _known(table, ("kind", "dsn", "tables", "mode", "silence_s", "on_gap", "failover", "table"), path, section)
+    _known(table, [each.name for each in fields(SourceConfig) if each.name != "name"], path, section)
     tables = table.get("tables", ["public.*"])
     if not isinstance(tables, list) or not all(isinstance(each, str) for each in tables):
         raise ConfigError(
@@ -350,7 +354,9 @@ def _source(name: str, table: dict[str, Any], path: Path, environ: Mapping[str, 
         mode=_one_of(("auto", "binary", "text"), table, "mode", section, path),
         on_gap=_one_of(("stop", "repair"), table, "on_gap", section, path),
         failover=_typed(table.get("failover", True), bool, "failover", str(path)),
-        silence_s=_silence(table.get("silence_s", 60.0), section, path),
+        silence_s=_number(table, "silence_s", 60.0, 1, section, path),
+        wal_warn_bytes=int(_number(table, "wal_warn_bytes", 4096 * MIB, 0, section, path)),
+        wal_drop_bytes=int(_number(table, "wal_drop_bytes", 0, 0, section, path)),
         table=MappingProxyType(
             {key: _table_config(key, value, path, section) for key, value in _table(table, "table", path).items()}
         ),
@@ -366,9 +372,11 @@ def _one_of(words: Sequence[str], table: Mapping[str, Any], key: str, section: s
     return str(value)
 
 
-def _silence(value: Any, section: str, path: Path) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or value < 1:
-        raise ConfigError(f"silence_s = {value!r} in [{section}]", where=str(path), todo="Use seconds, 1 or more.")
+def _number(table: Mapping[str, Any], key: str, default: float, least: int, section: str, path: Path) -> float:
+    value = table.get(key, default)
+    if isinstance(value, bool) or not isinstance(value, int | float) or value < least:
+        unit = "seconds" if key.endswith("_s") else "bytes"
+        raise ConfigError(f"{key} = {value!r} in [{section}]", where=str(path), todo=f"Use {unit}, {least} or more.")
     return float(value)
 
 

@@ -51,6 +51,11 @@ SOURCE_LAG_SECONDS = "headwater_source_lag_seconds"
 SOURCE_ROWS = "headwater_source_rows_total"
 SOURCE_COMMITS = "headwater_source_commits_total"
 SOURCE_ROWS_PER_SECOND = "headwater_source_rows_per_second"
+SOURCE_WAL_BYTES = "headwater_source_wal_retained_bytes"
+SOURCE_WAL_SAFE_BYTES = "headwater_source_wal_safe_bytes"
+SOURCE_SLOT_WARNING = "headwater_source_slot_warning"
+SOURCE_SPILL_BYTES = "headwater_source_spill_bytes_total"
+SOURCE_STREAM_BYTES = "headwater_source_stream_bytes_total"
 VIEW_UP = "headwater_view_up"
 VIEW_LAG_COMMITS = "headwater_view_lag_commits"
 VIEW_LAG_SECONDS = "headwater_view_lag_seconds"
@@ -83,6 +88,11 @@ HELP = {
     SOURCE_ROWS: "Row changes captured since the source's process started.",
     SOURCE_COMMITS: "Commits made since the source's process started.",
     SOURCE_ROWS_PER_SECOND: "Row changes captured per second, lately.",
+    SOURCE_WAL_BYTES: "WAL bytes the server keeps for the source's slot.",
+    SOURCE_WAL_SAFE_BYTES: "WAL bytes the server may still write before the slot can be lost.",
+    SOURCE_SLOT_WARNING: "1 while the slot needs to be looked at: see slot_warning in the status.",
+    SOURCE_SPILL_BYTES: "Bytes of transactions that the server spilled to disk to decode them.",
+    SOURCE_STREAM_BYTES: "Bytes of transactions that the server sent before they ended.",
     VIEW_UP: "1 while the view is live.",
     VIEW_LAG_COMMITS: "Input commits that the view has not seen.",
     VIEW_LAG_SECONDS: "Age of the oldest commit the view has not seen.",

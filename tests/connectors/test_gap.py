@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.connectors.test_capture_process import Project, until
 
+from headwater.config import load
 from headwater.errors import SourceGap
 from headwater.lake.status import status
 from headwater_connectors.postgres import requests
 from headwater_connectors.postgres.catalog import parse_lsn
+from headwater_connectors.postgres.component import components
 from headwater_connectors.postgres.copying import Copying
+from headwater_connectors.postgres.guard import Guard
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -213,6 +218,7 @@ def test_another_history_is_repaired_only_when_asked(shop: Captured) -> None:
     shop.assert_equal("orders")
 
 
+@pytest.mark.long
 def test_kill_9_before_a_repair_is_on_record(shop: Captured, tmp_path: Path, command: Path) -> None:
     """The new slot is there and the commit that says so is not: it is another gap, and the repair still wanted."""
     shop.run(*TABLES[:3])
@@ -229,3 +235,50 @@ def test_kill_9_before_a_repair_is_on_record(shop: Captured, tmp_path: Path, com
     shop.assert_equal("orders")
     assert requests.repair_asked(shop.log, "shop") is False
     until(lambda: bool(gap_of(shop)))
+
+
+def test_pain_01_a_capture_that_stands_still_does_not_fill_the_servers_disk(
+    shop: Captured, tmp_path: Path, command: Path
+) -> None:
+    """Its slot is in use and never moves: somebody else warns, and drops it; the capture mends it once it goes on."""
+    shop.run(*TABLES[:3], "CREATE SCHEMA apart", "CREATE TABLE apart.other (a text)")
+    shop.catch_up()
+    process = Project(tmp_path, shop.dsn, command).start_script("capture", "shop")
+    active = "SELECT count(*) = 1 FROM pg_replication_slots WHERE slot_name = 'headwater_shop' AND active"
+    until(lambda: shop.source_rows(active) == [(True,)])
+    process.send_signal(signal.SIGSTOP)
+    try:
+        shop.run("INSERT INTO apart.other SELECT repeat('x', 1000) FROM generate_series(1, 3000) i")
+        shop.run("UPDATE orders SET amount = -1 WHERE id = 5")
+        warns = replace(shop.source, wal_warn_bytes=1 << 20)
+        assert Guard(warns, shop.log).look() is False
+        (found,) = status(shop.log)["sources"]
+        assert re.fullmatch(r"the server keeps \d MiB of WAL for the slot, more than 1 MiB", found["slot_warning"])
+        assert found["retained_wal_bytes"] > 1 << 20
+        assert found["wal_status"] == "reserved"
+        drops = replace(warns, wal_drop_bytes=2 << 20)
+        assert Guard(drops, shop.log).look() is True
+        assert shop.source_rows("SELECT count(*) FROM pg_replication_slots WHERE slot_name = 'headwater_shop'") == [
+            (0,)
+        ]
+        assert Guard(drops, shop.log).look() is False
+    finally:
+        process.send_signal(signal.SIGCONT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode not in (0, -signal.SIGSTOP)
+    assert "was dropped: it kept" in errors
+    assert "headwater source repair shop" in errors
+    shop.on_gap = "repair"
+    before = len(shop.changes("orders"))
+    shop.catch_up()
+    shop.assert_equal("orders")
+    assert len(shop.changes("orders")) - before == 1
+    assert "wal_drop_bytes" in gap_of(shop)["reason"]
+
+
+def test_a_guard_runs_where_a_slot_may_be_dropped(tmp_path: Path) -> None:
+    text = '[source.shop]\ndsn = "d"\n[source.other]\ndsn = "d"\nwal_drop_bytes = 1_000_000\non_gap = "repair"\n'
+    (tmp_path / "headwater.toml").write_text(text)
+    named = {each.name: list(each.argv) for each in components(load(tmp_path))}
+    assert set(named) == {"source:shop", "source:other", "guard:other"}
+    assert named["guard:other"] == ["headwater", "source", "guard", "other"]

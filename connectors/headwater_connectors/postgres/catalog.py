@@ -237,10 +237,12 @@ def current_end(connection: Connection) -> int:
     """The LSN that everything committed until now lies before.
 
     pg_current_wal_insert_lsn, because pg_current_wal_lsn lags with synchronous_commit = off. Where it points
-    just behind a page's header it means that page's start, which is as far as the stream can get.
+    just behind a page's header it means that page's start, which is as far as the stream can get. Of a standby, what it
+    has replayed.
     """
     row = connection.execute(
-        "SELECT pg_current_wal_insert_lsn()::text, current_setting('wal_block_size')::int,"
+        "SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_insert_lsn() END::text,"
+        " current_setting('wal_block_size')::int,"
         " (SELECT setting::int8 FROM pg_settings WHERE name = 'wal_segment_size')"
     ).fetchone()
     assert row is not None

@@ -58,7 +58,8 @@ def server(connection: Connection) -> list[Finding]:
         more = f"ALTER SYSTEM SET max_wal_senders = {senders + 5};"
         found.append(Finding(what=f"all {senders} WAL senders are in use (needs a restart)", sql=more))
     if standby:
-        found.append(Finding(what="the server is a standby: publications are made on its primary", fatal=True))
+        what = "the server is a standby: publications are made, and tables copied, on its primary; let dsn lead there"
+        found.append(Finding(what=what, fatal=True))
     return found
 
 

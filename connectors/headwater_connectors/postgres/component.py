@@ -1,4 +1,7 @@
-"""What ``headwater up`` runs for PostgreSQL: one capture process per source. Light imports only."""
+"""What ``headwater up`` runs for PostgreSQL: a capture process per source, and one that guards its slot where asked.
+
+Light imports only.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,9 @@ from headwater.service.component import Component
 
 
 def components(project: Project) -> list[Component]:
+    sources = [source for source in project.sources.values() if source.kind == "postgres"]
+    guarded = [source.name for source in sources if source.wal_drop_bytes]
     return [
-        Component(name=f"source:{name}", argv=["headwater", "capture", name])
-        for name, source in project.sources.items()
-        if source.kind == "postgres"
+        *(Component(name=f"source:{each.name}", argv=["headwater", "capture", each.name]) for each in sources),
+        *(Component(name=f"guard:{name}", argv=["headwater", "source", "guard", name]) for name in guarded),
     ]

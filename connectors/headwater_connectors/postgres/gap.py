@@ -10,7 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from psycopg.pq.abc import PGconn
+from sqlalchemy import Connection as CatalogConnection
 
+from headwater.catalog.catalog import put_setting
 from headwater.errors import HeadwaterError, PublicationMissing, SourceGap
 from headwater.log import Log
 from headwater_connectors.postgres import publication, slot
@@ -54,6 +56,21 @@ def forget_system(log: Log, source: str) -> None:
     log.set_setting(setting(source), None)
 
 
+def _dropped(source: str) -> str:
+    return f"source:{source}:dropped"
+
+
+def remember_dropped(log: Log, source: str, reason: str) -> None:
+    """Keep why we drop the slot; called before it is dropped."""
+    log.set_setting(_dropped(source), reason)
+
+
+def settle(connection: CatalogConnection, source: str, system: System) -> None:
+    """What a repair has mended, in its transaction: the position belongs to this server, and no slot was dropped."""
+    put_setting(connection, setting(source), str(system))
+    put_setting(connection, _dropped(source), None)
+
+
 def is_another(log: Log, source: str, system: System) -> bool:
     """Whether the position belongs to another server, not a copy or an earlier time of this one."""
     known = log.setting(setting(source)) or str(system)
@@ -82,17 +99,20 @@ def find(log: Log, source: str, connection: Connection, replication: PGconn, sys
             what = f"the server's timeline {system.timeline} branched off at {format_lsn(branch)}, before the stored"
             return Gap(what=f"{what} {format_lsn(position)}: it lost commits that were captured", foreign=True)
         stored = min(stored, branch)
-    return _missing(source, connection, stored)
+    return _missing(log, source, connection, stored)
 
 
-def _missing(source: str, connection: Connection, stored: int) -> Gap | None:
+def _missing(log: Log, source: str, connection: Connection, stored: int) -> Gap | None:
     end = slot.written(connection)
     if end < stored:
         what = f"the server ends at {format_lsn(end)}, before the stored position {format_lsn(stored)}"
         return Gap(what=what, foreign=True)
     held = slot.read(connection, source)
     if held is None:
-        return Gap(what=f"the replication slot {slot.slot_name(source)} is gone")
+        why = log.setting(_dropped(source))
+        return Gap(
+            what=f"the replication slot {slot.slot_name(source)} " + (f"was dropped: {why}" if why else "is gone")
+        )
     if held.invalid:
         return Gap(what=f"the server invalidated the replication slot {held.name} ({held.invalid})")
     if held.confirmed > stored:

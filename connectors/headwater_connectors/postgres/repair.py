@@ -80,7 +80,7 @@ def begin(
     def settle(catalog: CatalogConnection, _: CommitInfo) -> None:
         producer = catalog_tables.producer
         catalog.execute(update(producer).where(producer.c.name == owner_name(name)).values(confirmed=None))
-        put_setting(catalog, gap.setting(name), str(system))
+        gap.settle(catalog, name, system)
         put_setting(catalog, f"source:{name}:gap", json.dumps(said))
         requests.repair_done(catalog, name)
 

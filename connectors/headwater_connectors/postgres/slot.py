@@ -130,7 +130,11 @@ HEALTH = (
 """What the server says of the slot: how much WAL it keeps and may keep for it, what it spilled and streamed."""
 
 
-def health(connection: Connection, source: str) -> dict[str, int | str | None]:
+Health = dict[str, int | str | None]
+"""``HEALTH`` by name."""
+
+
+def health(connection: Connection, source: str) -> Health:
     """``HEALTH`` by name; empty when there is no slot. What a server's version does not know is None."""
     row = connection.execute(_HEALTH, [slot_name(source)]).fetchone()
     return {} if row is None else dict(zip(HEALTH, row, strict=True))
@@ -147,6 +151,13 @@ def take_over(connection: Connection, source: str, application: str) -> None:
     ):  # as long as the server keeps it
         return
     connection.execute("SELECT pg_terminate_backend(%s, %s)", [held.active_pid, int(TAKE_OVER_SECONDS * 1000)])
+
+
+def end_reader(connection: Connection, source: str) -> None:
+    """End whatever session reads the slot."""
+    held = read(connection, source)
+    if held is not None and held.active_pid is not None:
+        connection.execute("SELECT pg_terminate_backend(%s, %s)", [held.active_pid, int(TAKE_OVER_SECONDS * 1000)])
 
 
 def in_use(slot: Slot, source: str) -> SlotInUse:

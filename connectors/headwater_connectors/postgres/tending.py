@@ -26,6 +26,7 @@ from headwater_connectors.postgres.decoder import Decoder
 from headwater_connectors.postgres.known import Known, is_still
 from headwater_connectors.postgres.rows import TableUnreadable
 from headwater_connectors.postgres.shape import Quiet, Rewritten, compare
+from headwater_connectors.postgres.slot import Health
 from headwater_connectors.postgres.source import owner_name
 from headwater_connectors.postgres.tables import Tables
 
@@ -57,7 +58,7 @@ class Tending:
         self.tables = tables
         self.copier = copier
         self._surveyed: survey.Survey | None = None  # until the stream has passed its moment
-        self.slot: dict[str, int | str | None] = {}
+        self.slot: Health = {}
         self._surveyed_at = 0.0
         self._asked_at = 0.0
 
@@ -91,11 +92,17 @@ class Tending:
             self._surveyed_at, self.tables.begun = now, False
             with session.within(self.tables.connection, self._source.silence_s):
                 self._surveyed = survey.look(self._source, self.tables.connection, self.tables.known)
-            self.slot = self._surveyed.slot
+            self._look_at_slot(self._surveyed.slot)
             self._act(self._surveyed)
         if self._surveyed is not None and reached >= self._surveyed.end:
             found, self._surveyed = self._surveyed, None
             self._settle(found)
+
+    def _look_at_slot(self, found: Health) -> None:
+        said = found.get("slot_warning")
+        if said and said != self.slot.get("slot_warning"):
+            _log.warning("%s", said)
+        self.slot = found
 
     def _requests(self) -> None:
         """Copies that somebody asked for, also of tables that were left."""

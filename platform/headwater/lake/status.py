@@ -96,13 +96,15 @@ def _partitions(log: Log) -> list[dict[str, Any]]:
 def _sources(log: Log, live: Mapping[str, LiveRow]) -> list[dict[str, Any]]:
     names = {topic.source for topic in log.topics(hidden=True) if topic.source}
     names |= {component.removeprefix("source:") for component in live if component.startswith("source:")}
-    return [_source(log, name, live.get(f"source:{name}")) for name in sorted(names)]
+    return [_source(log, name, live.get(f"source:{name}"), live.get(f"guard:{name}")) for name in sorted(names)]
 
 
-def _source(log: Log, name: str, row: LiveRow | None) -> dict[str, Any]:
+def _source(log: Log, name: str, row: LiveRow | None, guard: LiveRow | None) -> dict[str, Any]:
     producer = log.producer(f"source:{name}")
     stats = dict(row.stats) if row else {}
     age = time.time() - row.beat_at if row else None
+    if guard is not None and (row is None or guard.beat_at > row.beat_at):
+        stats |= guard.stats  # of the slot, of which a capture that stands still says nothing new
     fresh = age is not None and age <= FRESH_S
     state = str(stats.get("state", "stopped")) if fresh or stats.get("state") == "error" else "stopped"
     return {
@@ -119,6 +121,7 @@ def _source(log: Log, name: str, row: LiveRow | None) -> dict[str, Any]:
         "safe_wal_bytes": stats.get("safe_wal_bytes"),
         "retained_wal_bytes": stats.get("retained_wal_bytes"),
         "invalidation_reason": stats.get("invalidation_reason"),
+        "slot_warning": stats.get("slot_warning") or None,
         "inactive_since": stats.get("inactive_since"),
         "gap": _gap(log, name),
         "spill_bytes": stats.get("spill_bytes"),

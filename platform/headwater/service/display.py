@@ -90,7 +90,7 @@ def _sources(found: list[dict[str, Any]]) -> Table:
             number(each["rows_per_s"]),
             number(each["lag_bytes"]),
             number(each["lag_ms"]),
-            each["error"] or each.get("copy") or "",
+            each["error"] or each.get("slot_warning") or each.get("copy") or "",
         )
     return table
 

@@ -120,7 +120,13 @@ class StatusCollector(Collector):
             found,
         )
         yield from _gauges(("source",), {metrics.SOURCE_LAG_SECONDS: "lag_ms"}, found, scale=1e-3)
-        yield from _counters(("source",), {metrics.SOURCE_ROWS: "rows", metrics.SOURCE_COMMITS: "commits"}, found)
+        slots = {metrics.SOURCE_WAL_BYTES: "retained_wal_bytes", metrics.SOURCE_WAL_SAFE_BYTES: "safe_wal_bytes"}
+        yield from _gauges(("source",), slots, found)
+        warned = [((each["name"],), float(bool(each.get("slot_warning")))) for each in found]
+        yield _gauge(metrics.SOURCE_SLOT_WARNING, ("source",), warned)
+        counted = {metrics.SOURCE_ROWS: "rows", metrics.SOURCE_COMMITS: "commits"}
+        counted |= {metrics.SOURCE_SPILL_BYTES: "spill_bytes", metrics.SOURCE_STREAM_BYTES: "stream_bytes"}
+        yield from _counters(("source",), counted, found)
 
     def _views(self, found: Sequence[Mapping[str, Any]]) -> Iterator[Metric]:
         live = [((each["name"],), float(each["state"] == "live")) for each in found]
