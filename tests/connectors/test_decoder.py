@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,11 +18,13 @@ from tests.connectors.type_cases import CASES, ODD, TEXT_CASES, TYPES_SQL, Case
 
 from headwater import record, types
 from headwater_connectors.postgres import catalog, chunks, floats, session
+from headwater_connectors.postgres.cells import PAD, Cells
 from headwater_connectors.postgres.chunks import Chunk as Pages
 from headwater_connectors.postgres.chunks import TableMoved
+from headwater_connectors.postgres.columns import ColumnType, column_type
 from headwater_connectors.postgres.decoder import Decoder
 from headwater_connectors.postgres.known import of_table
-from headwater_connectors.postgres.printing import TextNeeded
+from headwater_connectors.postgres.printing import TextNeeded, TypeInfo
 from headwater_connectors.postgres.shape import target_of
 from headwater_connectors.postgres.transactions import HEADER, Chunk
 
@@ -265,6 +269,47 @@ def test_a_field_of_a_type_made_later_has_the_copy_begin_again(server: session.C
         list(chunks.Reader(table, of_table(table, "sample"), types).chunk(server, Pages(table.oid, 0, None)))
     with session.connect(dsn, "test") as fresh:
         assert copied(fresh).column("c0").to_pylist() == ["(1,a,x)"]
+
+
+def test_the_documented_types_are_those_of_the_code(server: session.Connection) -> None:
+    """Each row of the guide's table: types, what they are in the lake, whether they are read in binary."""
+    guide = Path(__file__).parents[2] / "docs" / "postgres.md"
+    rows = re.findall(r"^\| (`.*`) \| (`.*`) \| (yes|no|as text) \|$", guide.read_text(encoding="utf-8"), re.MULTILINE)
+    known = catalog.known_types(server)
+    documented = 0
+    for types_cell, lake_cell, binary in rows:
+        names, lake = re.findall("`([^`]*)`", types_cell), re.findall("`([^`]*)`", lake_cell)
+        for place, name in enumerate(names):
+            found = _type_of(server, known, name)
+            expected = lake[place] if len(lake) > 1 else lake[0]
+            assert found.duckdb == expected, name
+            assert (found.binary is not None, found.sends) == (binary == "yes", binary != "as text"), name
+            documented += 1
+    assert documented >= 75
+
+
+def _type_of(server: session.Connection, known: Mapping[int, TypeInfo], name: str) -> ColumnType:
+    if "." in name:
+        extension, bare = name.split(".")
+        return column_type(1, -1, {1: TypeInfo("b", bare, extension=extension)})
+    server.execute("DROP TABLE IF EXISTS documented")
+    server.execute(f"CREATE TABLE documented (id {name})".encode())
+    [(oid, modifier)] = server.execute(
+        "SELECT atttypid::int8, atttypmod FROM pg_attribute WHERE attrelid = 'documented'::regclass AND attnum = 1"
+    )
+    return column_type(oid, modifier, known)
+
+
+def test_wkb_of_postgis() -> None:
+    """A point with SRID 4326 as PostGIS sends it, in binary and in text; bytes by its documented format (EWKB)."""
+    point = struct.pack("<BIIdd", 1, 0x20000001, 4326, 1.5, -2)
+    kind = column_type(1, -1, {1: TypeInfo("b", "geometry", extension="postgis")})
+    assert kind.binary is not None
+    for decode, sent in ((kind.binary, point), (kind.text, point.hex().upper().encode())):
+        cells = Cells(
+            np.frombuffer(sent + PAD, np.uint8), np.array([0, 0]), np.array([len(sent), 0]), np.array([True, False])
+        )
+        assert decode(cells).values.to_pylist() == [point, None]
 
 
 def test_relation_of_a_weird_table(server: session.Connection) -> None:
