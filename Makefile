@@ -61,7 +61,7 @@ demo: $(STAMP)  ## Starts everything: PostgreSQL with a live web shop, views, Ju
 
 # Three workers on two cores: a test waits for processes a third of its time.
 test: $(STAMP) setup-browser setup-compiler  ## Runs the tests, all but the long ones; under 8 minutes on 2 cores.
-	$(BIN)/python -m pytest -m "not long" -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/python -m pytest -m "not long" -n 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-long: $(STAMP) setup-browser setup-compiler  ## Runs the long tests: load, crash sweeps, restarts. ARGS="..." goes to pytest.
 	$(BIN)/python -m pytest -m long $(ARGS)
