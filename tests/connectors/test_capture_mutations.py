@@ -84,5 +84,6 @@ def test_a_mutation_is_caught(name: str) -> None:
     said = done.stdout
     assert done.returncode == 1, f"{name} was not caught by {CAUGHT[name]}:\n{said}"
     assert "AttributeError: module" not in said, f"{name} does not fit the code any more, and proves nothing:\n{said}"
-    failed = next((line for line in said.splitlines() if line.startswith(("FAILED", "ERROR"))), "")
-    print(f"{name} -> {failed}")
+    failed = next((line for line in said.splitlines() if line.startswith(("FAILED tests", "ERROR tests"))), "")
+    why = next((line[1:].strip() for line in said.splitlines() if line.startswith("E  ")), "")
+    print(f"{name} -> {failed}: {why[:300]}")

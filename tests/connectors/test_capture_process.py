@@ -223,6 +223,75 @@ def test_a_copy_that_did_not_end_goes_on(shop: Captured, project: Project, place
     shop.assert_equal("orders")
 
 
+SMALL_CHUNKS = """
+import runpy
+from headwater_connectors.postgres import chunks
+chunks.CHUNK_PAGES, chunks.PAGES_MIN = 8, 2
+runpy.run_module("headwater.cli", run_name="__main__", alter_sys=True)
+"""
+
+
+@contextmanager
+def churn(shop: Captured, seed: int) -> Iterator[None]:
+    """Rows of ``wide`` change, move, come and go from another thread until the block ends."""
+    stop, draw = threading.Event(), random.Random(seed)
+
+    def work() -> None:
+        with psycopg.connect(shop.dsn, autocommit=True) as connection:
+            for number in range(10**9):
+                if stop.wait(0.005):
+                    return
+                ids = draw.sample(range(1, 900), 5)
+                fill = "y" * draw.randint(1, 600)
+                connection.execute("UPDATE wide SET n = n + 1, fill = %s WHERE id = ANY (%s)", [fill, ids])
+                connection.execute("UPDATE wide SET id = id + 10000 WHERE id = %s", [draw.randint(1, 900)])
+                connection.execute("DELETE FROM wide WHERE id = %s", [draw.randint(1, 900)])
+                connection.execute("INSERT INTO wide VALUES (%s, 0, 'new')", [100_000 + seed % 1000 * 1000 + number])
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        worker.join()
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+def test_kill_9_at_every_step_of_a_copy_with_changes_pending(shop: Captured, project: Project, seed: int) -> None:
+    """Every crash point that a copy passes, as a recorded run names them, and some of those of storage and catalog."""
+    shop.connection.prepare_threshold = None  # a plan would not outlive the table
+    made = (
+        "CREATE TABLE wide (id int PRIMARY KEY, n int, fill text)",
+        "INSERT INTO wide SELECT i, i, repeat('x', 500) FROM generate_series(1, 900) i",
+    )
+    shop.run("CREATE TABLE other (id int PRIMARY KEY)", *made)
+    words = ["capture", "shop", "--until-caught-up"]
+    record, draw, killed = project.root / "hits", random.Random(seed), 0
+
+    def capture(plan: str) -> int:
+        with churn(shop, draw.getrandbits(30)):
+            process = project._started([sys.executable, "-c", SMALL_CHUNKS], *words, HEADWATER_FAILPOINTS=plan)
+            process.communicate(timeout=60)
+        return process.returncode
+
+    assert capture(f"record:{record}") == 0
+    hits = record.read_text().split()
+    first = hits.index("copy.keep:before")
+    copying = [(name, hits.count(name)) for name in dict.fromkeys(hits) if name.startswith("copy.")]
+    assert {name for name, _ in copying} == {"copy.keep:before", "copy.keep:after", "copy.finish:before"}
+    plans = [f"kill:{name}:{number}" for name, count in copying for number in {1, count // 2 + 1}]
+    plans += [f"kill:{draw.randint(first, len(hits))}" for _ in range(5)]
+    for number, plan in enumerate(plans):  # a new table, or one that readers see
+        shop.run(*(("DROP TABLE wide", *made) if number % 2 else ("ALTER TABLE wide ALTER n TYPE bigint USING n + 1",)))
+        killed += capture(plan) == -signal.SIGKILL
+        shop.catch_up()
+        shop.assert_equal("wide")
+    print(f"{killed} of {len(plans)} were killed: {plans}")
+    assert killed > len(plans) // 2
+
+
 # ---- one paragraph that says what to do
 
 

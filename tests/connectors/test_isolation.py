@@ -158,6 +158,7 @@ def test_rows_that_cannot_be_read_in_the_first_copy_become_letters(
     shop.assert_equal("notes")
 
 
+@pytest.mark.long
 def test_a_range_is_copied_again(shop: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only rows in the range are mended; rows that change meanwhile, into it, out of it or beside it, stay right."""
     shop.run(
