@@ -21,7 +21,7 @@ from headwater_connectors.postgres import arrays
 from headwater_connectors.postgres.cells import Cells, Int64s, offsets_of, places_of, read
 from headwater_connectors.postgres.containers import Print, walk
 from headwater_connectors.postgres.floats import texts_of
-from headwater_connectors.postgres.spelling import joined, nulled, numbers, per_row
+from headwater_connectors.postgres.spelling import escaped, holding, joined, nulled, numbers, per_row
 
 _CONTROL = [chr(code) for code in range(32)]
 _KEY_END = ord("=")
@@ -67,14 +67,14 @@ def _every(texts: pa.Array, first: int) -> pa.Array:
 
 
 def _escaped(texts: pa.Array) -> pa.Array:
-    return pc.replace_substring_regex(texts, r'(["\\])', r"\\\1")
+    return escaped(texts, b'"\\', "\\")
 
 
 def _json_escaped(texts: pa.Array) -> pa.Array:
-    escaped = _escaped(texts)
-    if not pc.any(pc.match_substring_regex(escaped, r"[\x00-\x1f]")).as_py():
-        return escaped
-    series = pl.Series(escaped, dtype=pl.String)
+    text = _escaped(texts)
+    if not holding(text, bytes(range(32))).any():
+        return text
+    series = pl.Series(text, dtype=pl.String)
     return series.str.replace_many(_CONTROL, [f"\\u{ord(each):04x}" for each in _CONTROL]).to_arrow().cast(pa.string())
 
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from headwater_connectors.postgres.cells import Cells, Int64s
+from headwater_connectors.postgres.cells import Bools, Bytes, Cells, Int64s
 
-_SPACE = r"\t\n\v\f\r "
-_WORD = {"array": r"(?i)^$|^null$|", "range": "^$|", "composite": "^$|"}
-_MARKS = {"array": r"{}\"\\", "range": r"\[\](),\"\\", "composite": r"(),\"\\"}
+Place = Literal["array", "range", "composite"]
+_MARKS: dict[Place, bytes] = {"array": b'{}"\\', "range": b'[](),"\\', "composite": b'(),"\\'}
 
 
 def joined(*parts: pa.Array | str, between: str = "") -> pa.Array:
@@ -43,10 +44,47 @@ def nulled(texts: pa.Array, cells: Cells) -> pa.Array:
     return texts if nulls is None else pc.if_else(pa.array(nulls), pa.scalar(None, pa.string()), texts)
 
 
-def quoted(texts: pa.Array, place: str, delimiter: str = "") -> pa.Array:
-    """Texts as elements of an ``array`` or parts of a ``range`` or ``composite``: in quotes where they need them."""
-    needs = pc.match_substring_regex(texts, f"{_WORD[place]}[{_MARKS[place]}{delimiter}{_SPACE}]")
-    if not pc.any(needs).as_py():
+def holding(texts: pa.Array, marks: bytes) -> Bools:
+    """Which texts have one of these bytes in them. Reads bytes: a pattern for each text takes ten times as long."""
+    data, offsets = _content(texts)
+    marked = np.zeros(256, np.bool_)
+    marked[np.frombuffer(marks, np.uint8)] = True
+    places = np.flatnonzero(marked[data])
+    found = np.zeros(len(texts), np.bool_)
+    found[np.searchsorted(offsets, places, side="right") - 1] = True
+    return found
+
+
+def escaped(texts: pa.Array, marks: bytes, mark: str = "") -> pa.Array:
+    """With ``mark`` in front of each of these bytes, or where there is none the byte itself twice."""
+    which = holding(texts, marks)
+    if not which.any():
         return texts
-    escaped = pc.replace_substring_regex(texts, r'(["\\])', r"\\\1" if place == "array" else r"\1\1")
-    return pc.if_else(needs, joined('"', escaped, '"'), texts)
+    some = texts.filter(pa.array(which))
+    for each in sorted(map(chr, marks), key="\\".__eq__, reverse=True):  # a backslash first: others may be marked by it
+        some = pc.replace_substring(some, each, (mark or each) + each)
+    return pc.replace_with_mask(texts, pa.array(which), some)
+
+
+def quoted(texts: pa.Array, place: Place, delimiter: str = "") -> pa.Array:
+    """Texts as elements of an ``array`` or parts of a ``range`` or ``composite``: in quotes where they need them."""
+    needs = holding(texts, _MARKS[place] + delimiter.encode() + b"\t\n\v\f\r ")
+    data, offsets = _content(texts)
+    length = np.diff(offsets)
+    needs |= length == 0
+    if place == "array" and (four := np.flatnonzero(length == 4)).size:
+        word = data[offsets[four][:, None] + np.arange(4)] & 0xDF  # upper case
+        needs[four] |= (word == np.frombuffer(b"NULL", np.uint8)).all(axis=1)
+    if not needs.any():
+        return texts
+    some = escaped(texts.filter(pa.array(needs)), b'"\\', "\\" if place == "array" else "")
+    return pc.replace_with_mask(texts, pa.array(needs), joined('"', some, '"'))
+
+
+def _content(texts: pa.Array) -> tuple[Bytes, Int64s]:
+    """The bytes of all texts one after another, and where each begins."""
+    _, ends, held = texts.buffers()
+    offsets = np.frombuffer(ends, np.int32, len(texts) + 1, texts.offset * 4).astype(np.int64)
+    if held is None:
+        return np.empty(0, np.uint8), offsets
+    return np.frombuffer(held, np.uint8, int(offsets[-1] - offsets[0]), int(offsets[0])), offsets - offsets[0]

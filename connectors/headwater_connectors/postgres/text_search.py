@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from headwater_connectors.postgres.cells import Cells, Int64s, offsets_of, places_of, read
-from headwater_connectors.postgres.spelling import chosen, joined, nulled, numbers, per_row
+from headwater_connectors.postgres.spelling import chosen, escaped, joined, nulled, numbers, per_row
 
 _WEIGHTS = pa.array(["", "C", "B", "A"])
 
@@ -20,7 +19,7 @@ def vector_texts(cells: Cells) -> pa.Array:
     offsets = offsets_of(counts)
     start, length = _lexemes(cells, counts, offsets)
     words = Cells(cells.buffer, start, length).bytes(pa.string())
-    words = joined("'", pc.replace_substring_regex(words, r"(['\\])", r"\1\1"), "'")
+    words = joined("'", escaped(words, b"'\\"), "'")
     return nulled(per_row(joined(words, _positions(cells, start + length + 1)), offsets, " "), cells)
 
 
