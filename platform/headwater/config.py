@@ -9,7 +9,8 @@ Secrets never show in ``repr``, in messages or in logs; they come from the envir
     [source.NAME.table."public.orders"]   partitions
     [settings]                            every field of ``Settings``
 
-Environment: ``HEADWATER_SOURCE_<NAME>_DSN`` replaces a source's dsn, ``HEADWATER_<SETTING>`` a setting.
+Environment: ``HEADWATER_SOURCE_<NAME>_DSN`` replaces a source's dsn, ``..._STANDBY_DSN`` its standby_dsn,
+``HEADWATER_<SETTING>`` a setting.
 This module imports the standard library only: it is on the path of ``headwater --help``.
 """
 
@@ -161,11 +162,13 @@ class TableConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class SourceConfig:
-    """One ``[source.NAME]``. ``dsn`` is never shown."""
+    """One ``[source.NAME]``. ``dsn`` and ``standby_dsn`` are never shown."""
 
     name: str
     kind: str = "postgres"
     dsn: str = field(default="", repr=False)
+    standby_dsn: str = field(default="", repr=False)
+    """A standby of that server, which decodes its changes instead of it; empty: it does so itself."""
     tables: tuple[str, ...] = ("public.*",)
     mode: str = "auto"
     """auto, binary or text: how changes are sent. auto: binary when every type has a decoder."""
@@ -182,6 +185,11 @@ class SourceConfig:
     """... beyond which the slot is dropped, whatever the capture does, so that the server can go on; 0: never."""
     table: Mapping[str, TableConfig] = field(default_factory=lambda: MappingProxyType({}))
     """Settings by table, keyed by "namespace.table"."""
+
+    @property
+    def decoding_dsn(self) -> str:
+        """Where the replication slot is."""
+        return self.standby_dsn or self.dsn
 
     @property
     def dsn_shown(self) -> str:
@@ -350,6 +358,8 @@ def _source(name: str, table: dict[str, Any], path: Path, environ: Mapping[str, 
         name=name,
         kind=_typed(table.get("kind", "postgres"), str, "kind", str(path)),
         dsn=environ.get(variable) or _typed(table.get("dsn", ""), str, "dsn", str(path)),
+        standby_dsn=environ.get(variable.replace("_DSN", "_STANDBY_DSN"))
+        or _typed(table.get("standby_dsn", ""), str, "standby_dsn", str(path)),
         tables=tuple(tables),
         mode=_one_of(("auto", "binary", "text"), table, "mode", section, path),
         on_gap=_one_of(("stop", "repair"), table, "on_gap", section, path),

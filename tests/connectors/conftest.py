@@ -44,6 +44,7 @@ class Captured:
         self.folder = folder
         self.mode = "auto"
         self.on_gap = "stop"
+        self.standby_dsn = ""
         self.settings = Settings()
         self.connection = psycopg.connect(dsn, autocommit=True)
         self.log: Log = open_log(folder, create=True)
@@ -51,7 +52,7 @@ class Captured:
 
     @property
     def source(self) -> SourceConfig:
-        return SourceConfig(name="shop", dsn=self.dsn, mode=self.mode, on_gap=self.on_gap)
+        return SourceConfig(name="shop", dsn=self.dsn, mode=self.mode, on_gap=self.on_gap, standby_dsn=self.standby_dsn)
 
     def run(self, *statements: str) -> None:
         """Each in its own transaction."""

@@ -31,12 +31,13 @@ from headwater.errors import HeadwaterError, SchemaError, SlotInUse, SourceUnrea
 from headwater.log import Log
 from headwater.log.transaction import Transaction
 from headwater.ownership import own
-from headwater_connectors.postgres import catalog, gap, publication, repair, session, slot, stream
+from headwater_connectors.postgres import catalog, gap, mark, publication, repair, session, slot, standby, stream
 from headwater_connectors.postgres.batch import TRANSACTIONS
 from headwater_connectors.postgres.beat import Beat
 from headwater_connectors.postgres.copier import Copier
 from headwater_connectors.postgres.copying import Stopped
 from headwater_connectors.postgres.decoder import Decoder
+from headwater_connectors.postgres.gap import Gap
 from headwater_connectors.postgres.printing import TextNeeded
 from headwater_connectors.postgres.receiver import Receiver, ServerSilent
 from headwater_connectors.postgres.relation import Relation, Target
@@ -195,14 +196,18 @@ class Capture:
         try:
             as_bytes = session.promises_no_encoding(connection)
             application = f"headwater:{name}:{self.log.incarnation[:8]}"
-            slot.take_over(connection, name, application)
-            replication = session.connect_replication(self.source.dsn, name, application=application, as_bytes=as_bytes)
-            system = slot.identify(replication, name)
-            if self.log.producer(owner_name(name)).position is None:
-                gap.remember_system(self.log, name, system)
-                begin(self.source, self.log, self._epoch, connection, replication)
-            else:
-                self._go_on(connection, replication, system)
+            with standby.decoding(self.source, connection) as decoding:
+                slot.take_over(decoding, name, application)
+                replication = session.connect_replication(
+                    self.source.decoding_dsn, name, application=application, as_bytes=as_bytes
+                )
+                system = slot.identify(replication, name)
+                if self.log.producer(owner_name(name)).position is None:
+                    gap.remember_system(self.log, name, system)
+                    begin(self.source, self.log, self._epoch, connection, decoding, replication)
+                else:
+                    self._go_on(connection, decoding, replication, system)
+                mark.leave(self.log, name, connection)
             return self._start(connection, replication)
         except psycopg.Error as error:
             _close(connection, replication)
@@ -211,16 +216,20 @@ class Capture:
             _close(connection, replication)
             raise
 
-    def _go_on(self, connection: session.Connection, replication: PGconn, system: slot.System) -> None:
+    def _go_on(
+        self, connection: session.Connection, decoding: session.Connection, replication: PGconn, system: slot.System
+    ) -> None:
         """From the stored position, or after a gap, where that is wanted, from a new one."""
         name = self.source.name
-        found = gap.find(self.log, name, connection, replication, system)
+        found = gap.find(self.log, name, decoding, replication, system)
+        if found is None and gap.is_known(self.log, name, system) and mark.is_older(self.log, name, connection):
+            found = Gap(what="the server has an older mark of ours: it was restored from a copy", foreign=True)
         wanted = repair.wanted(self.source, self.log, found)
         if wanted is not None:
-            repair.begin(self.source, self.log, self._epoch, connection, replication, system, wanted)
+            repair.begin(self.source, self.log, self._epoch, connection, decoding, replication, system, wanted)
         else:
             gap.follow(self.log, name, system)
-            slot.set_failover(connection, replication, self.source)
+            slot.set_failover(decoding, replication, self.source)
 
     def _start(self, connection: session.Connection, replication: PGconn) -> _Session:
         name = self.source.name

@@ -9,7 +9,7 @@ from psycopg import sql
 
 from headwater.config import SourceConfig
 from headwater.log import Log
-from headwater_connectors.postgres import catalog, publication, slot
+from headwater_connectors.postgres import catalog, publication, slot, standby
 from headwater_connectors.postgres.session import Connection
 
 OLDEST_VERSION: Final = 140_000
@@ -85,7 +85,8 @@ def source(config: SourceConfig, connection: Connection, log: Log | None) -> lis
     else:
         found += _members(config, tables, main, inserts)
     found += [finding for table in tables for finding in _table(table)]
-    held = slot.read(connection, config.name)
+    with standby.decoding(config, connection) as decoding:
+        held = slot.read(decoding, config.name)
     if held is not None and held.invalid:
         found.append(
             Finding(

@@ -126,12 +126,17 @@ def _missing(log: Log, source: str, connection: Connection, stored: int) -> Gap 
     return None
 
 
+def is_known(log: Log, source: str, system: System) -> bool:
+    """Whether the server is on the timeline that the position belongs to."""
+    return log.setting(setting(source)) == str(system)
+
+
 def follow(log: Log, source: str, system: System) -> None:
     """Go on where there is no gap: on a new timeline nothing beyond the stored position counts as acknowledged.
 
     What was acknowledged on idle WAL may lie beyond the branch; told to the new server, it would skip changes there.
     """
-    if log.setting(setting(source)) != str(system):
+    if not is_known(log, source, system):
         producer = f"source:{source}"
         log.set_confirmed(producer, log.producer(producer).position or "0/0")
         remember_system(log, source, system)

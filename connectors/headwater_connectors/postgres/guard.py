@@ -56,7 +56,7 @@ class Guard:
     def look(self) -> bool:
         """Report how much WAL is kept, and drop the slot when that is too much; whether it was dropped."""
         try:
-            with session.connect(self.config.dsn, self.config.name) as connection:
+            with session.connect(self.config.decoding_dsn, self.config.name) as connection:
                 health = slot.health(connection, self.config.name)
                 said = warning(self.config, health)
                 self.log.live.beat(f"guard:{self.config.name}", **health, slot_warning=said)

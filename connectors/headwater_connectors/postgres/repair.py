@@ -22,7 +22,7 @@ from headwater.catalog.records import CommitInfo
 from headwater.config import SourceConfig
 from headwater.log import Log
 from headwater.schema import Schema
-from headwater_connectors.postgres import gap, requests, slot
+from headwater_connectors.postgres import gap, requests, slot, standby
 from headwater_connectors.postgres.catalog import format_lsn, parse_lsn
 from headwater_connectors.postgres.gap import Gap
 from headwater_connectors.postgres.session import Connection
@@ -63,15 +63,26 @@ def wanted(source: SourceConfig, log: Log, found: Gap | None) -> Gap | None:
 
 
 def begin(
-    source: SourceConfig, log: Log, epoch: int, connection: Connection, replication: PGconn, system: System, found: Gap
+    source: SourceConfig,
+    log: Log,
+    epoch: int,
+    connection: Connection,
+    decoding: Connection,
+    replication: PGconn,
+    system: System,
+    found: Gap,
 ) -> None:
-    """A new slot and the commit from which on it is followed. Raises SlotInUse, SourceNotReady."""
+    """A new slot and the commit from which on it is followed. Raises SlotInUse, SourceNotReady.
+
+    ``decoding`` and ``replication`` are sessions where the slot is (see ``standby``).
+    """
     name = source.name
     state = log.producer(owner_name(name))
-    slot.drop(connection, name)
+    slot.drop(decoding, name)
     prepare(source, connection)
     same_server = not gap.is_another(log, name, system)
-    point = slot.create(replication, name, failover=slot.can_fail_over(connection, source))
+    with standby.helped(source, connection, decoding):
+        point = slot.create(replication, name, failover=slot.can_fail_over(decoding, source))
     failpoint.hit("source.repair:before")
     since = max(parse_lsn(each or "0/0") for each in (state.position, state.confirmed))
     moment = datetime.now(UTC)

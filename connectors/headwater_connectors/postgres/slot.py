@@ -101,7 +101,8 @@ def set_failover(connection: Connection, replication: PGconn, source: SourceConf
 def written(connection: Connection) -> int:
     """The end of the server's WAL; of a standby, of what it has received."""
     row = connection.execute(
-        "SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_receive_lsn() ELSE pg_current_wal_insert_lsn() END::text"
+        "SELECT CASE WHEN pg_is_in_recovery()"
+        " THEN greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn()) ELSE pg_current_wal_insert_lsn() END::text"
     ).fetchone()
     assert row is not None
     return parse_lsn(row[0])
@@ -119,7 +120,8 @@ def drop(connection: Connection, source: str) -> bool:
 
 
 _HEALTH = """
-SELECT s.wal_status, s.safe_wal_size, pg_wal_lsn_diff(pg_current_wal_insert_lsn(), s.restart_lsn)::int8,
+SELECT s.wal_status, s.safe_wal_size, pg_wal_lsn_diff(CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn()
+        ELSE pg_current_wal_insert_lsn() END, s.restart_lsn)::int8,
     to_jsonb(s) ->> 'invalidation_reason', to_jsonb(s) ->> 'inactive_since', t.spill_bytes, t.stream_bytes
 FROM pg_replication_slots s LEFT JOIN pg_stat_replication_slots t ON t.slot_name = s.slot_name WHERE s.slot_name = %s
 """

@@ -19,7 +19,17 @@ from headwater.errors import SourceNotReady
 from headwater.log import Log
 from headwater.log.staging import kept, release
 from headwater.ownership import holder_pid
-from headwater_connectors.postgres import catalog, check, publication, session, slot, survey, verification
+from headwater_connectors.postgres import (
+    catalog,
+    check,
+    mark,
+    publication,
+    session,
+    slot,
+    standby,
+    survey,
+    verification,
+)
 from headwater_connectors.postgres.batch import TRANSACTIONS
 from headwater_connectors.postgres.catalog import TableInfo
 from headwater_connectors.postgres.gap import forget_system
@@ -119,12 +129,23 @@ def _publish(source: str, connection: session.Connection, tables: list[TableInfo
         )
 
 
-def begin(source: SourceConfig, log: Log, epoch: int, connection: session.Connection, replication: PGconn) -> None:
-    """Publications, slot, and the source's first commit: its tables wait in pending until they are copied."""
-    slot.drop(connection, source.name)  # one without a stored position is left over from a start that did not end
+def begin(
+    source: SourceConfig,
+    log: Log,
+    epoch: int,
+    connection: session.Connection,
+    decoding: session.Connection,
+    replication: PGconn,
+) -> None:
+    """Publications, slot, and the source's first commit: its tables wait in pending until they are copied.
+
+    ``decoding`` and ``replication`` are sessions where the slot is (see ``standby``).
+    """
+    slot.drop(decoding, source.name)  # one without a stored position is left over from a start that did not end
     published = prepare(source, connection)
     tables = Tables(log, source.name, connection)
-    point = slot.create(replication, source.name, failover=slot.can_fail_over(connection, source))
+    with standby.helped(source, connection, decoding):
+        point = slot.create(replication, source.name, failover=slot.can_fail_over(decoding, source))
     failpoint.hit("source.begin:before")
     with log.transaction(producer=owner_name(source.name), epoch=epoch, expected_position=None) as transaction:
         transaction.create_topic(
@@ -140,10 +161,12 @@ def begin(source: SourceConfig, log: Log, epoch: int, connection: session.Connec
 def drop(source: SourceConfig, log: Log, epoch: int, connection: session.Connection) -> None:
     """Slot, then publications, then topics and position: the source can be captured anew. History stays readable
     at older positions."""
-    slot.drop(connection, source.name)
+    with standby.decoding(source, connection) as decoding:
+        slot.drop(decoding, source.name)
     publication.drop(connection, source.name)
     forget_topics(source.name, log, epoch)
     forget_system(log, source.name)
+    mark.forget(log, source.name)
     log.set_setting(f"source:{source.name}:gap", None)
 
 

@@ -13,7 +13,7 @@ import psycopg
 
 from headwater import logs
 from headwater.config import SourceConfig
-from headwater_connectors.postgres import catalog, guard, publication, session, slot
+from headwater_connectors.postgres import catalog, guard, publication, session, slot, standby
 from headwater_connectors.postgres.catalog import TableInfo
 from headwater_connectors.postgres.known import Known
 
@@ -64,7 +64,8 @@ def look(config: SourceConfig, connection: session.Connection, known: dict[int, 
             published=_rightly_published(tables, main.members, inserts.members),
             end=catalog.current_end(connection),
         )
-        found.slot = slot.health(connection, config.name)
+        with standby.decoding(config, connection) as decoding:
+            found.slot = slot.health(decoding, config.name)
         found.slot["slot_warning"] = guard.warning(config, found.slot)
         found.new = [table for oid, table in wanted.items() if oid not in known]
         found.incomplete = _changed_without_identity(connection, known)

@@ -16,7 +16,7 @@ from headwater.config import SourceConfig
 from headwater.errors import HeadwaterError, SourceUnreachable, StorageError
 from headwater.log import Log
 from headwater.log.transaction import Transaction
-from headwater_connectors.postgres import catalog, requests, session, survey
+from headwater_connectors.postgres import catalog, mark, requests, session, survey
 from headwater_connectors.postgres import known as known_tables
 from headwater_connectors.postgres.catalog import TableInfo
 from headwater_connectors.postgres.chunks import TableMoved
@@ -59,6 +59,7 @@ class Tending:
         self.copier = copier
         self._surveyed: survey.Survey | None = None  # until the stream has passed its moment
         self.slot: Health = {}
+        self._marked_at = time.monotonic()
         self._surveyed_at = 0.0
         self._asked_at = 0.0
 
@@ -103,6 +104,9 @@ class Tending:
         if said and said != self.slot.get("slot_warning"):
             _log.warning("%s", said)
         self.slot = found
+        if time.monotonic() - self._marked_at >= mark.PERIOD_SECONDS:
+            self._marked_at = time.monotonic()
+            mark.leave(self._log, self._source.name, self.tables.connection)
 
     def _requests(self) -> None:
         """Copies that somebody asked for, also of tables that were left."""
