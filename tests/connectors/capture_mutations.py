@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -18,14 +19,18 @@ from headwater_connectors.postgres import (
     columns,
     copy_stream,
     copying,
+    gap,
     known,
+    mark,
     pending,
     pool,
+    repair,
     rows,
     session,
     shape,
     slot,
     snapshot,
+    stream,
     streams,
 )
 from headwater_connectors.postgres.capture import Capture
@@ -96,6 +101,63 @@ def status_only_with_commits() -> None:
         return lambda self: real(self) if self._acknowledged != self._reported else None
 
     _wrap(Receiver, "_reply", reply)
+
+
+@_mutation
+def messages_in_libpq_not_looked_for() -> None:
+    stream.LibpqStream.more = property(lambda _self: False, lambda _self, _more: None)  # type: ignore[assignment]
+
+
+# ---- slots that are lost, servers that are others
+
+
+@_mutation
+def invalidated_slots_believed() -> None:
+    _wrap(slot, "Slot", lambda real: lambda **facts: real(**{**facts, "invalid": ""}))
+
+
+@_mutation
+def every_row_read_again_after_a_gap() -> None:
+    _wrap(copying, "differing", lambda _real: lambda here, there: sorted({*here, *there}))
+
+
+@_mutation
+def values_that_the_lake_cannot_hold_compared_as_null() -> None:
+    _wrap(copying, "Sums", lambda real: lambda **facts: real(**{**facts, "odd": False}))
+
+
+@_mutation
+def another_history_repaired_unasked() -> None:
+    def given(real: Any) -> Any:
+        return lambda config, log, found: real(config, log, replace(found, foreign=False) if found else None)
+
+    _wrap(repair, "wanted", given)
+
+
+@_mutation
+def nobody_ends_the_session_of_a_capture_that_stands_still() -> None:
+    _wrap(slot, "end_reader", lambda _real: lambda _connection, _source: None)
+
+
+@_mutation
+def slots_stay_behind_at_a_failover() -> None:
+    _wrap(slot, "can_fail_over", lambda _real: lambda _connection, _source: False)
+    _wrap(slot, "set_failover", lambda _real: lambda _connection, _replication, _source: None)
+
+
+@_mutation
+def branches_of_history_not_compared() -> None:
+    _wrap(gap, "_branch", lambda _real: lambda *_: 1 << 62)
+
+
+@_mutation
+def idle_positions_carried_over_to_another_server() -> None:
+    _wrap(gap, "follow", lambda _real: gap.remember_system)
+
+
+@_mutation
+def marks_not_read() -> None:
+    _wrap(mark, "is_older", lambda _real: lambda *_: False)
 
 
 @_mutation

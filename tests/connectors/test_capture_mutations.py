@@ -16,6 +16,7 @@ from tests.connectors.capture_mutations import MUTATIONS, VARIABLE
 
 HERE = Path(__file__).parent
 COPY, PAIN = "test_initial_copy.py::test_", "test_pain_points.py::test_pain_"
+GAP, FAILOVER = "test_gap.py::test_", "test_failover.py::test_"
 APPLICATION = "test_application.py::test_no_statement_of_the_application_fails_or_waits_for_us"
 CAUGHT = {
     "never-acknowledged": f"{PAIN}01_the_slot_moves_while_the_source_is_written_to",
@@ -39,6 +40,22 @@ CAUGHT = {
     "exact-texts-dropped": f"{PAIN}11_numbers_that_no_decimal_holds_keep_their_text",
     "settings-not-pinned": f"{PAIN}12_times_are_read_alike_whatever_the_servers_settings[text]",
     "status-only-with-commits": f"{PAIN}13_a_slow_commit_does_not_cost_the_session",
+    "messages-in-libpq-not-looked-for": "test_secured.py::test_nothing_waits_in_the_tls_layer",
+    "invalidated-slots-believed": f"{GAP}a_slot_that_the_server_invalidated_is_repaired_where_that_is_allowed",
+    "every-row-read-again-after-a-gap": f"{GAP}pain_15_a_slot_that_was_dropped_costs_a_comparison_not_a_copy",
+    "values-that-the-lake-cannot-hold-compared-as-null": (
+        f"{GAP}pain_15_a_slot_that_was_dropped_costs_a_comparison_not_a_copy"
+    ),
+    "another-history-repaired-unasked": f"{GAP}another_history_is_repaired_only_when_asked",
+    "nobody-ends-the-session-of-a-capture-that-stands-still": (
+        f"{GAP}pain_01_a_capture_that_stands_still_does_not_fill_the_servers_disk"
+    ),
+    "slots-stay-behind-at-a-failover": f"{FAILOVER}pain_14_a_promoted_standby_is_followed_without_loss",
+    "branches-of-history-not-compared": f"{FAILOVER}commits_that_a_failover_lost_are_taken_back",
+    "idle-positions-carried-over-to-another-server": (
+        f"{FAILOVER}idle_wal_that_a_failover_lost_is_not_acknowledged_to_the_new_server"
+    ),
+    "marks-not-read": f"{FAILOVER}a_backup_that_was_restored_is_never_read_on_blindly",
     "no-text-for-unknown-types": f"{PAIN}17_a_type_that_nobody_knows_is_text[auto]",
     "nothing-read-again": f"{COPY}an_unchanged_toast_value_of_a_row_that_moved_between_two_chunk_reads",
     "visible-because-older": f"{COPY}commits_are_streamed_before_snapshots_see_them",

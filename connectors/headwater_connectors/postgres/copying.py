@@ -229,11 +229,11 @@ class Copying:
         planned = chunks.plan(reader.table)
         with self.copier.connection() as holding, exported(holding) as (snapshot, name):
             self.progress.begin("comparing")
-            there = self._over(planned, lambda chunk: self._sum_chunk(reader, chunk, name, sums))
+            there = added(self._over(planned, lambda chunk: self._sum_chunk(reader, chunk, name, sums)))
             with workbench(self.copier.log.storage.path("state")) as connection:
                 shown = CurrentRows(self.copier.log, connection, self.topic)
                 here = sums.here(connection, f"({shown.at(self.topic, self.copier.log.newest_commit())})")
-            buckets = differing(here, added(there))
+            buckets = differing(here, there)
             read = self._read_all(reader, planned, name, sums.among(buckets)) if buckets else []
         _log.info("%s: %d of %d buckets of keys differ", self.known.full_name, len(buckets), sums.buckets)
         return self._finish(reader, read, snapshot, None, _Same(sums, buckets))
@@ -308,17 +308,16 @@ class Copying:
         self.progress.begin("reading")
         return sorted(self._over(wanted, lambda chunk: [self._keep_chunk(reader, chunk, snapshot, only)]), key=_chunk)
 
-    def _over(self, wanted: Sequence[Chunk], read: Callable[[Chunk], list[_T]]) -> list[_T]:
-        """What ``read`` gives for the chunks, several at once; in no order."""
+    def _over(self, wanted: Sequence[Chunk], read: Callable[[Chunk], list[_T]]) -> Iterator[_T]:
+        """What ``read`` gives for the chunks, several at once; in no order, and no longer held than it takes."""
         running: set[Future[list[_T]]] = {self.copier.readers.submit(self._patiently, chunk, read) for chunk in wanted}
-        found: list[_T] = []
         try:
             for each in as_completed(running):
-                found += each.result()
+                running.remove(each)
+                yield from each.result()
         finally:
             for each in running:
                 each.cancel()
-        return found
 
     def _patiently(self, chunk: Chunk, read: Callable[[Chunk], list[_T]]) -> list[_T]:
         """In smaller and smaller chunks where somebody had to wait."""
