@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import random
 from collections.abc import Sequence
 from typing import Any
 
@@ -81,44 +82,7 @@ _INTERVAL = st.one_of(
 )
 
 
-def _listed(inner: st.SearchStrategy[Any], mark: str = ",") -> st.SearchStrategy[str]:
-    """Array literals of one or two dimensions, with NULL, other lower bounds, and everything in quotes."""
-    element = st.none() | inner
-    line = st.lists(element, min_size=1, max_size=4).map(lambda values: "{" + mark.join(map(_quoted, values)) + "}")
-    square = st.lists(st.tuples(element, element), min_size=1, max_size=3).map(
-        lambda rows: "{" + mark.join("{" + mark.join(map(_quoted, row)) + "}" for row in rows) + "}"
-    )
-    moved = st.builds("[{0}:{0}]={1}".format, st.integers(-3, 3), element.map(lambda value: "{" + _quoted(value) + "}"))
-    return st.just("{}") | line | line | square | moved
-
-
-def _quoted(value: str | None) -> str:
-    return "NULL" if value is None else '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
-
-
-def _row(*fields: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
-    """Composite literals."""
-    return st.tuples(*(st.none() | field for field in fields)).map(
-        lambda values: "(" + ",".join("" if value is None else _doubled(value) for value in values) + ")"
-    )
-
-
-def _doubled(value: str) -> str:
-    return '"' + value.replace("\\", "\\\\").replace('"', '""') + '"'
-
-
-def _span(bound: st.SearchStrategy[Any]) -> st.SearchStrategy[str]:
-    """Ranges, with and without bounds."""
-
-    def written(ends: list[Any], low: bool, high: bool, marks: str) -> str:
-        return f"{marks[0]}{ends[0] if low else ''},{ends[1] if high else ''}{marks[1]}"
-
-    marks = st.sampled_from(["[]", "[)", "(]", "()"])
-    return st.builds(written, st.tuples(bound, bound).map(sorted), st.booleans(), st.booleans(), marks)
-
-
 _INT = st.integers(-(2**31), 2**31 - 2)
-_PAIR = _row(_INT.map(str), _TEXT)
 RANDOM: dict[str, st.SearchStrategy[str]] = {
     "boolean": st.sampled_from(["t", "f"]),
     "smallint": st.integers(-(2**15), 2**15 - 1).map(str),
@@ -162,36 +126,19 @@ RANDOM: dict[str, st.SearchStrategy[str]] = {
         lambda word, at: "'" + word.replace("\\", "\\\\").replace("'", "''") + "'" + at,
         _TEXT.filter(bool), st.sampled_from(["", ":1", ":3A,7", ":16383"])), max_size=4).map(" ".join),
     "mood": st.sampled_from(["sad", "ok"]),
-    "pair": _PAIR,
-    "pair[]": _listed(_PAIR),
-    "integer[]": _listed(_INT.map(str)),
-    "text[]": _listed(_TEXT),
-    "numeric(12,2)[]": _listed(st.decimals(-(10**9), 10**9, places=2).map(str) | st.just("NaN")),
-    "double precision[]": _listed(_DOUBLE),
-    "date[]": _listed(_DATE),
-    "timestamptz[]": _listed(_STAMP),
-    "timestamp[]": _listed(_STAMP),
-    "interval[]": _listed(_INTERVAL),
-    "bytea[]": _listed(st.binary(max_size=5).map(lambda data: "\\x" + data.hex())),
-    "boolean[]": _listed(st.sampled_from(["t", "f"])),
-    "uuid[]": _listed(st.uuids().map(str)),
-    "jsonb[]": _listed(_JSON.filter(lambda text: "\\u0000" not in text)),
-    "timetz[]": _listed(st.builds("{}{:+03}".format, _CLOCK, st.integers(-15, 15))),
-    "time[]": _listed(_CLOCK),
-    "lists": _listed(_INT.map(str)),
-    "lists[]": _listed(_listed(_INT.map(str))),
-    "positive[]": _listed(st.integers(1, 99).map(str)),
-    "inet[]": _listed(_ADDRESS.map(str)),
-    "box[]": _listed(st.builds("({},1),({},0)".format, _INT, _INT), ";"),
-    "int4range": _span(_INT),
-    "int8multirange": st.lists(_span(st.integers(-(2**60), 2**60)), max_size=3).map(
-        lambda spans: "{" + ",".join(spans) + "}"),
-    "int4range[]": _listed(_span(_INT)),
 }  # fmt: skip
+"""Types of single values."""
+
+
+ARRAYS = (
+    "integer", "text", "numeric(12,2)", "double precision", "date", "timestamptz", "timestamp", "interval", "bytea",
+    "boolean", "uuid", "jsonb", "timetz", "time", "inet", "mood", "box", "pair", "lists", "int4range",
+)  # fmt: skip
+"""Types whose arrays are made of what was drawn for them."""
 
 
 def drawn(count: int, seed: int) -> dict[str, Texts]:
-    """So many random values of every type."""
+    """So many random values of every type: single ones by hypothesis, and what is made of them."""
 
     def of(strategy: st.SearchStrategy[str]) -> list[str]:
         found: list[str] = []
@@ -206,7 +153,58 @@ def drawn(count: int, seed: int) -> dict[str, Texts]:
         collect()
         return found
 
-    return {name: of(strategy) for name, strategy in RANDOM.items()}
+    values: dict[str, list[str]] = {name: of(strategy) for name, strategy in RANDOM.items()}
+    made = _Made(random.Random(seed))
+    values["int4range"] = [made.span(values["integer"]) for _ in range(count)]
+    values["int8multirange"] = [
+        "{" + ",".join(made.span(values["bigint"]) for _ in range(place % 4)) + "}" for place in range(count)
+    ]
+    values["pair"] = [made.row(values["integer"], values["text"]) for _ in range(count)]
+    values["lists"] = [made.line(values["integer"]) for _ in range(count)]
+    for name in ARRAYS:
+        values[f"{name}[]"] = [made.array(values[name], ";" if name == "box" else ",") for _ in range(count)]
+    return dict(values)
+
+
+class _Made:
+    """Literals of values in values."""
+
+    def __init__(self, source: random.Random) -> None:
+        self.source = source
+
+    def array(self, values: Sequence[str], mark: str) -> str:
+        """Of one or two dimensions, and with other lower bounds."""
+        shape = self.source.random()
+        if shape < 0.6:
+            return self.line(values, mark)
+        if shape < 0.8:
+            wide = self.source.randint(1, 3)
+            return "{" + mark.join(self.line(values, mark, wide) for _ in range(self.source.randint(1, 3))) + "}"
+        low = self.source.randint(-3, 3)
+        return f"[{low}:{low}]={self.line(values, mark, 1)}"
+
+    def line(self, values: Sequence[str], mark: str = ",", count: int | None = None) -> str:
+        """Of one dimension; everything is in quotes."""
+        chosen = [self._some(values) for _ in range(self.source.randint(0, 4) if count is None else count)]
+        quoted = ["NULL" if each is None else '"' + _escaped(each, "\\") + '"' for each in chosen]
+        return "{" + mark.join(quoted) + "}"
+
+    def row(self, *fields: Sequence[str]) -> str:
+        chosen = [self._some(values) for values in fields]
+        return "(" + ",".join("" if each is None else '"' + _escaped(each, '"') + '"' for each in chosen) + ")"
+
+    def span(self, values: Sequence[str]) -> str:
+        """A range of numbers, with and without bounds."""
+        ends = [str(end) for end in sorted(int(self.source.choice(values)) for _ in range(2))]
+        low, high = (end if self.source.random() < 0.8 else "" for end in ends)
+        return f"{self.source.choice('[(')}{low},{high}{self.source.choice('])')}"
+
+    def _some(self, values: Sequence[str]) -> str | None:
+        return self.source.choice(values) if self.source.random() < 0.85 else None
+
+
+def _escaped(text: str, quote_mark: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', quote_mark + '"')
 
 
 # ---- the trip
@@ -238,7 +236,7 @@ class Trip:
     def _capture(self) -> None:
         shop = self.shop
         shop.run(*self.statements)
-        self._insert(0)
+        self._insert()
         shop.catch_up()
         shop.run(f"INSERT INTO t SELECT id + {STREAMED}, {self._names()} FROM t")
         shop.catch_up()
@@ -246,24 +244,27 @@ class Trip:
         shop.run(f"INSERT INTO t SELECT id + {IN_TEXT}, {self._names()} FROM t WHERE id < {STREAMED}")
         shop.catch_up()
 
-    def _insert(self, first: int) -> None:
-        """A row per value; values that the server refuses (two ranges that do not fit, ...) are left out, and few."""
-        refused = 0
-        with self.shop.connection.transaction():
-            rows = max(len(values) for _, values in self.columns)
-            self.shop.connection.cursor().executemany(
-                "INSERT INTO t (id) VALUES (%s)", [(first + row,) for row in range(rows)]
-            )
-            for place, (name, values) in enumerate(self.columns):
-                for row, value in enumerate(values):
-                    try:
-                        with self.shop.connection.transaction():
-                            self.shop.connection.execute(
-                                f"UPDATE t SET c{place} = %s::{name} WHERE id = {first + row}".encode(), [value]
-                            )
-                    except psycopg.errors.DataError:
-                        refused += 1
+    def _insert(self) -> None:
+        """A row per value; values that the server refuses are left out, and few."""
+        accepted = [(name, self._accepted(name, list(values))) for name, values in self.columns]
+        refused = sum(len(values) for _, values in self.columns) - sum(len(values) for _, values in accepted)
         assert refused <= sum(len(values) for _, values in self.columns) / 20
+        texts = ", ".join("%s::text[]" for _ in accepted)
+        named = ", ".join(f"a{place}" for place in range(len(accepted)))
+        values = ", ".join(f"a{place}::{name}" for place, (name, _) in enumerate(accepted))
+        self.shop.connection.execute(
+            f"INSERT INTO t SELECT i - 1, {values} FROM unnest({texts}) WITH ORDINALITY AS u({named}, i)".encode(),
+            [values for _, values in accepted],
+        )
+
+    def _accepted(self, name: str, values: list[str | None]) -> list[str | None]:
+        """Those of the values that are some of the type; found by halving."""
+        try:
+            self.shop.connection.execute(f"SELECT count(a::{name}) FROM unnest(%s::text[]) a".encode(), [values])
+        except psycopg.errors.DataError:
+            middle = len(values) // 2
+            return self._accepted(name, values[:middle]) + self._accepted(name, values[middle:]) if middle else []
+        return values
 
     def _names(self) -> str:
         return ", ".join(f"c{place}" for place in range(len(self.columns)))
