@@ -18,9 +18,9 @@ from headwater.schema import Schema
 from headwater_connectors.postgres.canonical import SEPARATOR, lake_sql, server_sql
 from headwater_connectors.postgres.catalog import TableInfo
 
-BUCKET_ROWS = 1_000
+BUCKET_ROWS = 100
 BUCKETS_MIN, BUCKETS_MAX = 256, 65_536
-"""Of a large table: so that few rows are read for one that differs, and the sums of a chunk are few."""
+"""So that few rows are read for one that differs, and the sums of a chunk are fewer than its rows."""
 
 BySum = dict[int, tuple[int, int]]
 """Count of rows and sum, by bucket."""
