@@ -6,7 +6,9 @@ Secrets never show in ``repr``, in messages or in logs; they come from the envir
 
     [project]                             name, lake (the log's folder, default: lake)
     [source.NAME]                         every field of ``SourceConfig``
-    [source.NAME.table."public.orders"]   partitions
+    [source.NAME.table."public.orders"]   partitions, columns, where
+    [source.NAME.messages]                topics of logical messages, by their prefix
+    [source.NAME.outbox."public.outbox"]  topic, by, key, type, payload, id
     [settings]                            every field of ``Settings``
 
 Environment: ``HEADWATER_SOURCE_<NAME>_DSN`` replaces a source's dsn, ``..._STANDBY_DSN`` its standby_dsn,
@@ -34,6 +36,8 @@ REFUSED_SOURCE_NAMES = frozenset({"log", "history", "main", "temp", "system", "v
 MIB = 1 << 20
 PARTITIONS_MAX = 256
 """Of a topic: each is a segment file per seal; more would be many small files."""
+PREFIX_BYTES_MAX = 1_000
+"""Of a logical message's prefix that a topic is told for."""
 _MAY_BE_ZERO = frozenset({"http_port", "linger_ms", "file_grace_s", "base_rows_min", "disk_bytes_max"})
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _PASSWORD_IN_URL = re.compile(r"(?P<head>\w+://[^:/@\s]*:)[^@\s]*(?=@)")
@@ -158,6 +162,23 @@ class TableConfig:
 
     partitions: int = 1
     """Partitions of its topic; rows go to one by the hash of their key, so order per key is kept."""
+    columns: tuple[str, ...] = ()
+    """The columns that are captured, the key's among them; empty: all."""
+    where: str = ""
+    """An SQL condition on the row, which the server evaluates: only rows that fulfil it are captured; empty: all."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutboxConfig:
+    """A table whose inserted rows are events: their topics, and the columns that say what each is."""
+
+    topic: str = ""
+    """Where they go; ``{}`` stands for the value of the column ``by``. Empty: ``<source>.events.{}``."""
+    by: str = "aggregatetype"
+    key: str = "aggregateid"
+    type: str = "type"
+    payload: str = "payload"
+    id: str = "id"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,6 +206,17 @@ class SourceConfig:
     """... beyond which the slot is dropped, whatever the capture does, so that the server can go on; 0: never."""
     table: Mapping[str, TableConfig] = field(default_factory=lambda: MappingProxyType({}))
     """Settings by table, keyed by "namespace.table"."""
+    origin: str = "any"
+    """any, or none: leave out what the server itself received by replication (PostgreSQL 16 and later)."""
+    messages: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    """Topics of the logical messages that the application sends in its transactions, by prefix."""
+    outbox: Mapping[str, OutboxConfig] = field(default_factory=lambda: MappingProxyType({}))
+    """Outbox tables, keyed by "namespace.table"."""
+
+    @property
+    def wanted(self) -> tuple[str, ...]:
+        """Patterns of every table that is to be captured."""
+        return (*self.tables, *self.outbox)
 
     @property
     def decoding_dsn(self) -> str:
@@ -362,6 +394,7 @@ def _source(name: str, table: dict[str, Any], path: Path, environ: Mapping[str, 
         or _typed(table.get("standby_dsn", ""), str, "standby_dsn", str(path)),
         tables=tuple(tables),
         mode=_one_of(("auto", "binary", "text"), table, "mode", section, path),
+        origin=_one_of(("any", "none"), table, "origin", section, path),
         on_gap=_one_of(("stop", "repair"), table, "on_gap", section, path),
         failover=_typed(table.get("failover", True), bool, "failover", str(path)),
         silence_s=_number(table, "silence_s", 60.0, 1, section, path),
@@ -369,6 +402,10 @@ def _source(name: str, table: dict[str, Any], path: Path, environ: Mapping[str, 
         wal_drop_bytes=int(_number(table, "wal_drop_bytes", 0, 0, section, path)),
         table=MappingProxyType(
             {key: _table_config(key, value, path, section) for key, value in _table(table, "table", path).items()}
+        ),
+        messages=MappingProxyType(_messages(_table(table, "messages", path), path, section)),
+        outbox=MappingProxyType(
+            {key: _outbox(key, value, path, section) for key, value in _table(table, "outbox", path).items()}
         ),
     )
 
@@ -388,6 +425,29 @@ def _number(table: Mapping[str, Any], key: str, default: float, least: int, sect
         unit = "seconds" if key.endswith("_s") else "bytes"
         raise ConfigError(f"{key} = {value!r} in [{section}]", where=str(path), todo=f"Use {unit}, {least} or more.")
     return float(value)
+
+
+def _messages(table: dict[str, Any], path: Path, section: str) -> dict[str, str]:
+    for prefix in table:
+        if prefix.startswith("headwater.") or not 0 < len(prefix.encode()) <= PREFIX_BYTES_MAX:
+            raise ConfigError(
+                f"messages with the prefix {prefix!r} cannot have a topic in [{section}.messages]",
+                where=str(path),
+                todo=f"Use 1 to {PREFIX_BYTES_MAX} bytes, and none that begins with headwater.",
+            )
+    return {prefix: _typed(topic, str, f"the topic of {prefix!r}", str(path)) for prefix, topic in table.items()}
+
+
+def _outbox(key: str, value: Any, path: Path, section: str) -> OutboxConfig:
+    place = f'{section}.outbox."{key}"'
+    if not isinstance(value, dict):
+        raise ConfigError(f"[{place}] must be a table", where=str(path), todo=f"Write [{place}], with or without keys.")
+    _known(value, [each.name for each in fields(OutboxConfig)], path, place)
+    given = {name: _typed(text, str, f"{name} of [{place}]", str(path)) for name, text in value.items()}
+    if given.get("topic", "{}").count("{}") > 1:
+        todo = "Write {} once, for the value of the column that says which topic, or not at all."
+        raise ConfigError(f"topic = {given['topic']!r} in [{place}]", where=str(path), todo=todo)
+    return OutboxConfig(**given)
 
 
 def check_source_name(name: str, where: str) -> None:
@@ -410,9 +470,15 @@ def _table_config(key: str, value: Any, path: Path, section: str) -> TableConfig
     place = f'{section}.table."{key}"'
     if not isinstance(value, dict):
         raise ConfigError(f"[{place}] must be a table", where=str(path), todo=f"Write [{place}] and partitions = 4.")
-    _known(value, ("partitions",), path, place)
+    _known(value, [each.name for each in fields(TableConfig)], path, place)
     partitions = _typed(value.get("partitions", 1), int, f"partitions of [{place}]", str(path))
     if not 1 <= partitions <= PARTITIONS_MAX:
         todo = f"Use 1 to {PARTITIONS_MAX}."
         raise ConfigError(f"partitions = {partitions} in [{place}]", where=str(path), todo=todo)
-    return TableConfig(partitions=partitions)
+    columns = value.get("columns", [])
+    if not isinstance(columns, list) or not all(isinstance(each, str) for each in columns):
+        raise ConfigError(
+            f"columns of [{place}] is not a list of texts", where=str(path), todo='Write columns = ["id", "name"].'
+        )
+    where = _typed(value.get("where", ""), str, f"where of [{place}]", str(path))
+    return TableConfig(partitions=partitions, columns=tuple(columns), where=where)

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
 import pytest
 from tests.connectors import capture_mutations
 
 import headwater
-from headwater.config import Settings, SourceConfig
+from headwater.config import OutboxConfig, Settings, SourceConfig, TableConfig
 from headwater.log import Log, open_log
 from headwater_connectors.postgres import testing
 from headwater_connectors.postgres.capture import Capture
@@ -22,6 +22,8 @@ from headwater_connectors.postgres.catalog import parse_lsn
 from headwater_connectors.postgres.source import PostgresSource
 
 capture_mutations.apply_from_environment()
+
+T = TypeVar("T")
 
 
 @pytest.fixture(scope="session")
@@ -46,13 +48,21 @@ class Captured:
         self.on_gap = "stop"
         self.standby_dsn = ""
         self.settings = Settings()
+        self.tables: tuple[str, ...] = ("public.*",)
+        self.table: dict[str, TableConfig] = {}
+        self.origin = "any"
+        self.messages: dict[str, str] = {}
+        self.outbox: dict[str, OutboxConfig] = {}
         self.connection = psycopg.connect(dsn, autocommit=True)
         self.log: Log = open_log(folder, create=True)
         self._lake: headwater.Lake | None = None
 
     @property
     def source(self) -> SourceConfig:
-        return SourceConfig(name="shop", dsn=self.dsn, mode=self.mode, on_gap=self.on_gap, standby_dsn=self.standby_dsn)
+        return SourceConfig(
+            name="shop", dsn=self.dsn, tables=self.tables, mode=self.mode, origin=self.origin, table=self.table,
+            messages=self.messages, outbox=self.outbox, on_gap=self.on_gap, standby_dsn=self.standby_dsn,
+        )  # fmt: skip
 
     def run(self, *statements: str) -> None:
         """Each in its own transaction."""
@@ -85,6 +95,15 @@ class Captured:
             thread.join()
         assert not failed, failed
 
+    def until(self, look: Callable[[], T], enough: Callable[[T], bool]) -> T:
+        """What ``look`` returns once it is enough."""
+        for _ in range(2000):
+            found = look()
+            if enough(found):
+                return found
+            threading.Event().wait(0.01)
+        raise AssertionError(f"never enough: {found}")
+
     def lake(self, query: str, at: int | None = None) -> list[tuple[Any, ...]]:
         self._lake = self._lake or headwater.open(self.folder)
         table = self._lake.sql(query, at=at).arrow()
@@ -98,11 +117,11 @@ class Captured:
         rows = self.log.read_changes(f"shop.public.{table}", 0, self.log.newest_commit())
         return [dict(row) for row in rows.to_pylist()]
 
-    def assert_equal(self, *tables: str, columns: str = "*") -> None:
+    def assert_equal(self, *tables: str, columns: str = "*", where: str = "true") -> None:
         """The lake's tables are the server's, duplicates counted."""
         for table in tables:
             ours = Counter(map(_hashable, self.lake(f"SELECT {columns} FROM {table}")))
-            theirs = Counter(map(_hashable, self.source_rows(f"SELECT {columns} FROM {table}")))
+            theirs = Counter(map(_hashable, self.source_rows(f"SELECT {columns} FROM {table} WHERE {where}")))
             here, there = (ours - theirs).most_common(3), (theirs - ours).most_common(3)
             assert (here, there) == ([], []), table
 

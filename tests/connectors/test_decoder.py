@@ -17,6 +17,7 @@ import pytest
 from tests.connectors.type_cases import CASES, ODD, TEXT_CASES, TYPES_SQL, Case
 
 from headwater import record, types
+from headwater.config import SourceConfig
 from headwater_connectors.postgres import catalog, chunks, floats, session
 from headwater_connectors.postgres.cells import PAD, Cells
 from headwater_connectors.postgres.chunks import Chunk as Pages
@@ -24,7 +25,7 @@ from headwater_connectors.postgres.chunks import TableMoved
 from headwater_connectors.postgres.columns import ColumnType, column_type
 from headwater_connectors.postgres.decoder import Decoder
 from headwater_connectors.postgres.known import of_table
-from headwater_connectors.postgres.printing import TextNeeded, TypeInfo
+from headwater_connectors.postgres.printing import TextNeeded, TypeInfo, Types
 from headwater_connectors.postgres.shape import target_of
 from headwater_connectors.postgres.transactions import HEADER, Chunk
 
@@ -84,9 +85,11 @@ def copied(connection: session.Connection) -> pa.Table:
     return pa.concat_tables(read(connection, table), promote_options="default")
 
 
-def read(connection: session.Connection, table: catalog.TableInfo) -> list[pa.Table]:
+def read(connection: session.Connection, table: catalog.TableInfo, types: Types | None = None) -> list[pa.Table]:
     """The whole table as the copy reads its only chunk, without the operation."""
-    reader = chunks.Reader(table, of_table(table, "sample"), catalog.known_types(connection))
+    reader = chunks.Reader(
+        table, of_table(table, "sample"), types or catalog.known_types(connection), SourceConfig(name="shop")
+    )
     found = list(reader.chunk(connection, Pages(table.oid, 0, None)))
     return [each.drop_columns([record.OP]) for each in found if isinstance(each, pa.Table)]
 
@@ -266,7 +269,7 @@ def test_a_field_of_a_type_made_later_has_the_copy_begin_again(server: session.C
     server.execute("CREATE TYPE later AS ENUM ('x'); ALTER TYPE pair ADD ATTRIBUTE c later")
     server.execute("INSERT INTO sample VALUES (1, row(1, 'a', 'x'))")
     with pytest.raises(TableMoved, match="read as text only"):
-        list(chunks.Reader(table, of_table(table, "sample"), types).chunk(server, Pages(table.oid, 0, None)))
+        list(read(server, table, types))
     with session.connect(dsn, "test") as fresh:
         assert copied(fresh).column("c0").to_pylist() == ["(1,a,x)"]
 

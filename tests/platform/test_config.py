@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from headwater.config import REFUSED_SOURCE_NAMES, Settings, find, load, mask
+from headwater.config import REFUSED_SOURCE_NAMES, OutboxConfig, Settings, TableConfig, find, load, mask
 from headwater.errors import ConfigError
 
 PROJECT = """
@@ -22,6 +22,14 @@ mode = "text"
 
 [source.shop.table."public.orders"]
 partitions = 4
+columns = ["id", "cents"]
+where = "id > 5"
+
+[source.shop.messages]
+"order" = "shop.events.placed"
+
+[source.shop.outbox."public.outbox"]
+by = "kind"
 
 [settings]
 linger_ms = 5
@@ -41,8 +49,11 @@ def test_a_project_as_written(tmp_path: Path) -> None:
     assert (found.name, found.root, found.lake_dir) == ("shop", tmp_path, tmp_path / "lake")
     assert (shop.kind, shop.tables, shop.mode) == ("postgres", ("public.*", "audit.entries"), "text")
     assert shop.dsn == "postgresql://reader:hunter2@db.example/shop"
-    assert shop.table_config("public.orders").partitions == 4
+    assert shop.table_config("public.orders") == TableConfig(partitions=4, columns=("id", "cents"), where="id > 5")
     assert shop.table_config("public.customers").partitions == 1
+    assert shop.messages == {"order": "shop.events.placed"}
+    assert shop.outbox == {"public.outbox": OutboxConfig(by="kind")}
+    assert shop.wanted == ("public.*", "audit.entries", "public.outbox")
     assert (found.settings.linger_ms, found.settings.seal_age_s) == (5, 30.0)
     assert found.settings.timezone == "Europe/Zurich"
     assert found.settings.seal_commits == Settings().seal_commits
@@ -91,6 +102,11 @@ def test_no_project_says_how_to_make_one(tmp_path: Path) -> None:
         ("[source.shop]\nmode = 'fast'\n", "Use auto, binary or text"),
         ("[source.shop]\ntables = 'public.*'\n", "not a list of texts"),
         ("[source.shop.table.'a.b']\npartitions = 0\n", "Use 1 to 256"),
+        ("[source.shop.table.'a.b']\ncolumns = 'id'\n", "not a list of texts"),
+        ("[source.shop]\norigin = 'some'\n", "Use any or none"),
+        ("[source.shop.messages]\n'headwater.context' = 'a'\n", "cannot have a topic"),
+        ("[source.shop.outbox.'a.b']\nbye = 'x'\n", "'bye'.*Did you mean 'by'"),
+        ("[source.shop.outbox.'a.b']\ntopic = '{}.{}'\n", "Write {} once"),
         ("[source]\nshop = 1\n", "shop must be a table"),
         ("[source.Shop]\n", "'Shop' is no source name"),
         ("[project\n", "not valid TOML"),

@@ -55,10 +55,11 @@ class Beat:
         copying: int,
         note: str,
         slot: Mapping[str, int | str | None],
+        **more: int | str,
     ) -> None:
         """``copying``: tables that have not appeared yet, -1 when the server was not asked yet; ``note``: how far.
 
-        ``slot``: what the server says of the slot.
+        ``slot``: what the server says of the slot; ``more``: other figures of the status.
         """
         moment = time.monotonic()
         since, rows = self._window
@@ -79,4 +80,5 @@ class Beat:
             rows_per_s=round(self._rate, 1),
             commits=self._commits,
             **slot,
+            **more,
         )

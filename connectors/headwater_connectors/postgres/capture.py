@@ -27,7 +27,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_aft
 
 from headwater import logs
 from headwater.config import Settings, SourceConfig
-from headwater.errors import HeadwaterError, SchemaError, SlotInUse, SourceUnreachable
+from headwater.errors import DuplicateName, HeadwaterError, SchemaError, SlotInUse, SourceUnreachable, TopicChanged
 from headwater.log import Log
 from headwater.log.transaction import Transaction
 from headwater.ownership import own
@@ -37,7 +37,9 @@ from headwater_connectors.postgres.beat import Beat
 from headwater_connectors.postgres.copier import Copier
 from headwater_connectors.postgres.copying import Stopped
 from headwater_connectors.postgres.decoder import Decoder
+from headwater_connectors.postgres.events import Events
 from headwater_connectors.postgres.gap import Gap
+from headwater_connectors.postgres.messages import Ignored
 from headwater_connectors.postgres.printing import TextNeeded
 from headwater_connectors.postgres.receiver import Receiver, ServerSilent
 from headwater_connectors.postgres.relation import Relation, Target
@@ -108,6 +110,8 @@ class Capture:
         self.stop = stop
         self._epoch = 0
         self._beat = Beat(log, owner_name(source.name))
+        self._events = Events(log, source.name)
+        self._ignored = Ignored()
         self._transaction: Transaction | None = None
         self._commit_seconds = 0.0
         self._commit_rows = 0
@@ -155,6 +159,8 @@ class Capture:
                         self._silence_s = min(2 * self._silence_s, SILENCE_SECONDS_MAX)
                     self._beat.failed(error)
                     _log.warning("%s; reconnecting", error)
+                except (TopicChanged, DuplicateName) as error:  # of an event topic, by somebody else
+                    _log.info("%s; reconnecting", error)
                 except TableUnreadable as error:
                     opened.tending.quarantine(error)
                 except RepairAsked:
@@ -235,7 +241,7 @@ class Capture:
         name = self.source.name
         state = self.log.producer(owner_name(name))
         assert state.position is not None
-        tables = Tables(self.log, name, connection)
+        tables = Tables(self.log, self.source, connection)
         self._describe_transactions(state.position)
         if not tables.known:
             self._adopt_earlier(tables, state.position)
@@ -245,15 +251,19 @@ class Capture:
         position = catalog.parse_lsn(state.position)
         self._confirmed = max(position, catalog.parse_lsn(state.confirmed or "0/0"))
         command = slot.start_command(
-            name, publication.names(name), state.position, version=connection.info.server_version, binary=not text
-        )
+            name, publication.names(name), state.position,
+            version=connection.info.server_version, binary=not text, origin=self.source.origin,
+        )  # fmt: skip
         receiver = Receiver(stream.start(replication, command, name), name, self._confirmed, self._silence_s)
         decoder = Decoder(transactions_topic(name), lambda relation: self._resolve(tables, relation))
         decoder.position, decoder.xid = position, tables.newest_xid()
+        decoder.messages, decoder.ignored = self.source.messages, self._ignored
         decoder.validates = session.promises_no_encoding(connection)
         receiver.start()
         tending = Tending(self.source, self.log, self._epoch, tables, Copier(self.source, self.log), decoder)
-        opened = _Session(connection, receiver, decoder, tending, Streams(self.log.storage.path("state")))
+        opened = _Session(
+            connection, receiver, decoder, tending, Streams(self.log.storage.path("state"), self._ignored)
+        )
         _log.info("streaming %s from %s", "text" if text else "binary", state.position, extra={"lsn": state.position})
         self._beat.now(state="streaming", error="", copying=-1, copy="")  # what an earlier process said is over
         return opened
@@ -331,6 +341,7 @@ class Capture:
         expected = self.log.producer(name).position
         with self.log.transaction(producer=name, epoch=self._epoch, expected_position=expected) as transaction:
             self._transaction = transaction
+            self._events.begin()
             while not pending.whole:
                 self._append(decoder, pending.take_all())
                 while not pending.whole and not self._full(pending):
@@ -343,6 +354,7 @@ class Capture:
             transaction.position = catalog.format_lsn(decoder.position)
             info = transaction.commit()
         self._silence_s = self.source.silence_s
+        self._events.committed()
         opened.receiver.acknowledge(decoder.position)
         self._confirmed = max(self._confirmed, decoder.position)
         self._commit_seconds, self._commit_rows = time.monotonic() - started, info.rows or 0
@@ -369,6 +381,9 @@ class Capture:
                 self._transaction.append(topic, rows)
             except SchemaError as error:
                 raise decoder.unreadable(topic, str(error)) from error
+        events, decoder.events = decoder.events, []
+        for arrived in events:
+            self._events.write(self._transaction, arrived)
 
     def _resolve(self, tables: Tables, relation: Relation) -> Target | None:
         assert self._transaction is not None
@@ -400,6 +415,10 @@ class Capture:
             copying=tending.copying,
             note=", ".join(map(str, tending.copier.progress())),
             slot=tending.slot,
+            left_out=tending.left_out,
+            events=self._events.written,
+            refused_events=self._events.refused,
+            ignored_messages=str(self._ignored),
         )
 
     def _done(self, opened: _Session) -> bool:

@@ -5,18 +5,21 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Literal
 
 from headwater import record
 from headwater.catalog.records import Kind
+from headwater.config import SourceConfig, TableConfig
 from headwater.schema import Field, Schema
 from headwater_connectors.postgres.columns import ColumnType, column_type
 from headwater_connectors.postgres.printing import TypeInfo, Types
 from headwater_connectors.postgres.session import Connection
 
 Identity = Literal["d", "i", "f", "n"]
+STORED_VERSION = 180_000
+"""From this version on, stored generated columns can be published."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +38,8 @@ class ColumnInfo:
     missing: str | None
     changed: int
     description: str
+    generated: str = ""
+    """pg_attribute.attgenerated: ``s`` stored, ``v`` virtual, empty for what is no generated column."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,14 +75,31 @@ class TableInfo:
     size: int
     description: str
     parts: tuple[Part, ...] = ()
+    outbox: bool = False
+    """Whether its inserted rows are events, and nothing else of it is wanted."""
+    columns_ever: int = 0
+    """The highest number of a column that it has, or had."""
+    listed: bool = False
+    """Whether the project names the columns."""
+    where: str = ""
+    """The project's condition on rows; empty: all are captured."""
+    omitted: tuple[str, ...] = ()
+    """Generated columns that the server does not publish."""
+    refused: str = ""
+    """Why it cannot be captured as the project says."""
 
     @property
     def full_name(self) -> str:
         return f"{self.namespace}.{self.name}"
 
     @property
+    def updates(self) -> bool:
+        """Whether its updates and deletes are to be published."""
+        return self.has_identity and not self.outbox
+
+    @property
     def kind(self) -> Kind:
-        if not self.has_identity:
+        if not self.updates:
             return "insert_only"
         return "table" if self.key else "multiset"
 
@@ -92,7 +114,8 @@ WITH RECURSIVE tree(root, relid) AS (
         JOIN pg_class c ON c.oid = i.inhparent AND c.relkind = 'p')
 """
 
-# What the server refuses to update in a publication: no identity, or one of generated columns, which are not sent.
+# What the server refuses to update in a publication: no identity, or one of generated columns, which are not sent
+# (from PostgreSQL 18 on, stored ones are).
 _TABLES = """
 SELECT c.oid::int8, n.nspname, c.relname, c.relreplident::text, greatest(c.reltuples, 0)::int8,
     CASE WHEN %(measured)s THEN pg_total_relation_size(c.oid) ELSE c.relpages::int8 * 8192 END,
@@ -103,16 +126,19 @@ SELECT c.oid::int8, n.nspname, c.relname, c.relreplident::text, greatest(c.reltu
             AND i.indisvalid AND CASE c.relreplident WHEN 'i' THEN i.indisreplident
                 ELSE i.indisprimary AND i.indimmediate END
             AND NOT EXISTS (SELECT FROM pg_attribute g WHERE g.attrelid = c.oid AND g.attgenerated <> ''
-                AND g.attnum = ANY (i.indkey::int2[]))), '{}'),
+                AND g.attnum = ANY (i.indkey::int2[]) AND NOT (g.attgenerated = 's' AND
+                    current_setting('server_version_num')::int >= 180000))), '{}'),
     NOT EXISTS (SELECT FROM tree, pg_class p WHERE tree.root = c.oid AND p.oid = tree.relid
         AND NOT (p.relkind = 'p' AND p.oid <> c.oid) AND NOT CASE p.relreplident
             WHEN 'n' THEN false
             WHEN 'f' THEN current_setting('server_version_num')::int < 180000 OR NOT EXISTS (SELECT FROM pg_attribute a
-                WHERE a.attrelid = p.oid AND a.attgenerated <> '' AND NOT a.attisdropped)
+                WHERE a.attrelid = p.oid AND a.attgenerated = 'v' AND NOT a.attisdropped)
             ELSE EXISTS (SELECT FROM pg_index i WHERE i.indrelid = p.oid AND i.indisvalid
                 AND CASE p.relreplident WHEN 'i' THEN i.indisreplident ELSE i.indisprimary AND i.indimmediate END
                 AND NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = p.oid AND a.attgenerated <> ''
-                    AND a.attnum = ANY (i.indkey::int2[]))) END)
+                    AND NOT (a.attgenerated = 's' AND current_setting('server_version_num')::int >= 180000)
+                    AND a.attnum = ANY (i.indkey::int2[]))) END),
+    c.relnatts
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relpersistence = 'p'
     AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
@@ -123,9 +149,9 @@ ORDER BY n.nspname, c.relname
 _COLUMNS = """
 SELECT attrelid::int8, attnum, attname, atttypid::int8, atttypmod, format_type(atttypid, atttypmod), attnotnull,
     CASE WHEN atthasmissing THEN (attmissingval::text::text[])[1] END, xmin::text::int8,
-    coalesce(col_description(attrelid, attnum), '')
+    coalesce(col_description(attrelid, attnum), ''), attgenerated::text
 FROM pg_attribute
-WHERE attrelid = ANY (%s::int8[]::oid[]) AND attnum > 0 AND NOT attisdropped AND attgenerated = ''
+WHERE attrelid = ANY (%s::int8[]::oid[]) AND attnum > 0 AND NOT attisdropped
 ORDER BY attrelid, attnum
 """
 
@@ -138,6 +164,23 @@ SELECT root::int8, p.oid::int8, n.nspname, p.relname, coalesce(pg_relation_filen
 FROM tree, pg_class p, pg_namespace n
 WHERE root = ANY (%(oids)s::int8[]::oid[]) AND p.oid = tree.relid AND p.relkind <> 'p' AND n.oid = p.relnamespace
 ORDER BY root, p.oid
+"""
+
+# Partitions of a captured root are captured with it; a root is captured under its own name.
+_LEFT_OUT = """
+SELECT n.nspname, c.relname, CASE
+    WHEN c.relkind = 'v' THEN 'a view: its tables are captured, define it as a view of the lake'
+    WHEN c.relkind = 'm' THEN 'a materialized view: its tables are captured, define it as a view of the lake'
+    WHEN c.relkind = 'f' THEN 'a foreign table: its rows are on another server'
+    WHEN c.relpersistence = 't' THEN 'a temporary table'
+    ELSE 'an unlogged table: the server writes nothing of it to its log; ALTER TABLE ... SET LOGGED' END
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE (c.relkind IN ('v', 'm', 'f') OR (c.relkind IN ('r', 'p') AND c.relpersistence <> 'p'))
+    AND NOT c.relispartition AND (n.nspname !~ '^pg_' OR c.relpersistence = 't') AND n.nspname !~ '^pg_toast'
+    AND n.nspname <> 'information_schema'
+    AND NOT EXISTS (SELECT FROM pg_depend d
+        WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
+ORDER BY n.nspname, c.relname
 """
 
 _TYPES = """
@@ -160,39 +203,91 @@ def tables(
     oids: Iterable[int] | None = None,
     *,
     measured: bool = False,
+    config: SourceConfig | None = None,
 ) -> list[TableInfo]:
     """Ordinary and partitioned tables whose full name matches a pattern (``public.*``), by name.
 
     Takes no lock of a table. Sizes are those of the last VACUUM or ANALYZE; ``measured`` ones are exact, and cost the
-    lock for a moment: LockNotAvailable.
+    lock for a moment: LockNotAvailable. ``config``: what the project says of each.
     """
-    chosen = {"oids": None if oids is None else list(oids), "measured": measured}
-    rows = connection.execute((_TREE + _TABLES).encode(), chosen).fetchall()
+    asked = {"oids": None if oids is None else list(oids), "measured": measured}
+    rows = connection.execute((_TREE + _TABLES).encode(), asked).fetchall()
     rows = [row for row in rows if any(fnmatchcase(f"{row[1]}.{row[2]}", pattern) for pattern in patterns)]
     columns: dict[int, list[ColumnInfo]] = {row[0]: [] for row in rows}
-    for table, number, name, oid, modifier, text, not_null, missing, changed, about in connection.execute(
+    for table, number, name, oid, modifier, text, not_null, missing, changed, about, generated in connection.execute(
         _COLUMNS, [list(columns)]
     ):
         columns[table].append(
             ColumnInfo(
                 number=number, name=name, type_oid=oid, modifier=modifier, type_name=text, not_null=not_null,
-                missing=missing, changed=changed, description=about,
+                missing=missing, changed=changed, description=about, generated=generated,
             )
         )  # fmt: skip
     parts: dict[int, list[Part]] = {row[0]: [] for row in rows}
     for table, oid, namespace, name, filenode, pages, born in connection.execute(
         (_TREE + _PARTS).encode(), {"oids": list(parts), "measured": measured}
     ):
-        found = Part(oid=oid, namespace=namespace, name=name, filenode=filenode, pages=pages, born=born)
-        parts[table].append(found)
-    return [
+        part = Part(oid=oid, namespace=namespace, name=name, filenode=filenode, pages=pages, born=born)
+        parts[table].append(part)
+    found = [
         TableInfo(
             oid=oid, namespace=namespace, name=name, identity=identity, has_identity=identified,
             key=_key(identity, key),
             columns=tuple(columns[oid]), rows=estimate, size=size, description=about, parts=tuple(parts[oid]),
+            columns_ever=ever,
         )
-        for oid, namespace, name, identity, estimate, size, about, key, identified in rows
+        for oid, namespace, name, identity, estimate, size, about, key, identified, ever in rows
     ]  # fmt: skip
+    return [_as_chosen(table, config, connection.info.server_version) for table in found]
+
+
+def _as_chosen(table: TableInfo, config: SourceConfig | None, version: int) -> TableInfo:
+    """The table as the server publishes it, and as the project wants it."""
+    unsent = {column.name for column in table.columns if column.generated not in _sent_generated(version)}
+    columns = tuple(column for column in table.columns if column.name not in unsent)
+    table = replace(table, columns=columns, omitted=tuple(sorted(unsent)))
+    wanted = config.table_config(table.full_name) if config else TableConfig()
+    table = replace(table, outbox=config is not None and table.full_name in config.outbox, where=wanted.where)
+    if not wanted.columns:
+        refused = _too_old(version) if wanted.where else ""
+        return replace(table, refused=refused)
+    if refused := _refused(table, wanted, unsent, version):
+        return replace(table, refused=refused)
+    listed = tuple(column for column in columns if column.name in wanted.columns)
+    return replace(table, columns=listed, listed=True)
+
+
+def _sent_generated(version: int) -> tuple[str, ...]:
+    """attgenerated of columns that the server publishes."""
+    return ("", "s") if version >= STORED_VERSION else ("",)
+
+
+def _too_old(version: int) -> str:
+    return "" if version >= 150_000 else "`columns` and `where` need PostgreSQL 15 or later"
+
+
+def _refused(table: TableInfo, wanted: TableConfig, unsent: set[str], version: int) -> str:
+    """What is wrong with the columns that the project names."""
+    names = [column.name for column in table.columns]
+    unknown = [name for name in wanted.columns if name not in names]
+    lacking = [name for name in table.key if name not in wanted.columns]
+    if unknown:
+        why = "a generated column that the server does not publish" if unknown[0] in unsent else "no column of it"
+        return f"`columns` names {unknown[0]}, which is {why}"
+    if table.updates and table.identity == "f":
+        return "its replica identity is FULL, which needs every column: leave `columns` out, or give it a key"
+    if table.updates and lacking:
+        return f"`columns` lacks {lacking[0]}, which is part of the key"
+    return _too_old(version)
+
+
+def left_out(connection: Connection, patterns: Sequence[str]) -> dict[str, str]:
+    """What matches a pattern by its full name and cannot be captured: why."""
+    return {
+        f"{namespace}.{name}": why
+        for namespace, name, why in connection.execute(_LEFT_OUT)
+        if any(fnmatchcase(f"{namespace}.{name}", pattern) for pattern in patterns)
+    }
 
 
 def known_types(connection: Connection) -> dict[int, TypeInfo]:

@@ -9,11 +9,13 @@ from psycopg import sql
 
 from headwater.config import SourceConfig
 from headwater.log import Log
-from headwater_connectors.postgres import catalog, publication, slot, standby
+from headwater_connectors.postgres import catalog, events, publication, slot, standby
 from headwater_connectors.postgres.session import Connection
 
 OLDEST_VERSION: Final = 140_000
 """pgoutput's binary mode came with PostgreSQL 14."""
+ORIGIN_VERSION: Final = 160_000
+"""From this version on, the server can leave out what it received by replication."""
 IDENTITY_WORDS: Final = {"d": "primary key", "i": "unique index", "f": "full row", "n": "none"}
 
 
@@ -26,7 +28,7 @@ class Finding:
     fatal: bool = False
 
 
-def server(connection: Connection) -> list[Finding]:
+def server(connection: Connection, origin: str = "any") -> list[Finding]:
     """What any source needs: version, wal_level, free slots and senders, the replication privilege."""
     row = connection.execute(
         "SELECT current_setting('server_version_num')::int, current_setting('server_version'),"
@@ -40,6 +42,8 @@ def server(connection: Connection) -> list[Finding]:
     found = []
     if number < OLDEST_VERSION:
         found.append(Finding(what=f"the server is PostgreSQL {version}; 14 or newer is needed", fatal=True))
+    if origin != "any" and number < ORIGIN_VERSION:
+        found.append(Finding(what=f"origin = {origin!r} needs PostgreSQL 16, the server is {version}", fatal=True))
     if level != "logical":
         found.append(
             Finding(
@@ -65,8 +69,9 @@ def server(connection: Connection) -> list[Finding]:
 
 def source(config: SourceConfig, connection: Connection, log: Log | None) -> list[Finding]:
     """Everything about one source; ``log`` is None when the lake does not exist yet."""
-    found = server(connection)
-    tables = catalog.tables(connection, config.tables)
+    found = server(connection, config.origin)
+    tables = catalog.tables(connection, config.wanted, config=config)
+    found += [Finding(what=what, fatal=True) for what in events.check_topics(config)]
     if not tables:
         found.append(Finding(what=f"no table matches {', '.join(config.tables)}", fatal=True))
     main, inserts = publication.read(connection, config.name)
@@ -78,13 +83,15 @@ def source(config: SourceConfig, connection: Connection, log: Log | None) -> lis
                 Finding(what=f"publication {missing} is missing while captured data depends on it", fatal=True)
             )
         elif not all(_owned(connection, table.oid) for table in tables):
-            statements = ";\n".join(publication.create_sql(config.name, tables)) + ";"
+            statements = ";\n".join(publication.create_sql(config.name, tables, connection.info.server_version)) + ";"
             found.append(
                 Finding(what="this role may not publish every table; an owner has to", sql=statements, fatal=True)
             )
     else:
         found += _members(config, tables, main, inserts)
     found += [finding for table in tables for finding in _table(table)]
+    left_out = catalog.left_out(connection, config.wanted)
+    found += [Finding(what=f"{name} is left out: it is {why}") for name, why in left_out.items()]
     with standby.decoding(config, connection) as decoding:
         held = slot.read(decoding, config.name)
     if held is not None and held.invalid:
@@ -112,7 +119,7 @@ def _members(
 ) -> list[Finding]:
     found = []
     for table in tables:
-        if table.oid not in main.members | inserts.members:
+        if table.oid not in {**main.members, **inserts.members}:
             found.append(
                 Finding(
                     what=f"{table.full_name} is newer than the capture and not part of it; its statements are not"
@@ -137,7 +144,7 @@ def _members(
 def _table(table: catalog.TableInfo) -> list[Finding]:
     found = []
     name = sql.Identifier(table.namespace, table.name).as_string(None)
-    if table.kind == "insert_only":
+    if table.kind == "insert_only" and not table.outbox:
         found.append(
             Finding(
                 what=f"{table.full_name} has no key: only inserts are captured, it becomes incomplete once rows change",
@@ -145,6 +152,12 @@ def _table(table: catalog.TableInfo) -> list[Finding]:
             )
         )
     columns = [column.name for column in table.columns]
+    if table.refused:
+        found.append(Finding(what=f"{table.full_name} cannot be captured: {table.refused}", fatal=True))
+    found += [
+        Finding(what=f"column {column} of {table.full_name} is generated and is not sent, so it is not captured")
+        for column in table.omitted
+    ]
     for old, new in zip(columns, catalog.log_names(columns), strict=True):
         if old != new:
             found.append(Finding(what=f"column {old} of {table.full_name} is called {new} in the lake"))

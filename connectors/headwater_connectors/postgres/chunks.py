@@ -18,6 +18,7 @@ import pyarrow as pa
 from psycopg import sql
 
 from headwater import record
+from headwater.config import SourceConfig
 from headwater.errors import HeadwaterError
 from headwater_connectors.postgres import catalog
 from headwater_connectors.postgres.catalog import TableInfo, column_types, log_names
@@ -109,6 +110,7 @@ class Reader:
     table: TableInfo
     known: Known
     types: Types
+    config: SourceConfig
 
     def chunk(
         self, connection: Connection, chunk: Chunk, snapshot: str | None = None, only: sql.Composable | None = None
@@ -148,7 +150,11 @@ class Reader:
             place += sql.SQL(" AND ctid >= {}").format(sql.Literal(f"({chunk.low},0)"))
         if part.filenode and chunk.high is not None:
             place += sql.SQL(" AND ctid < {}").format(sql.Literal(f"({chunk.high},0)"))
-        return place
+        return place + self._filter()
+
+    def _filter(self) -> sql.Composable:
+        """The condition on rows, in the words of the server that published it."""
+        return sql.SQL(" AND {}").format(_verbatim(self.known.published)) if self.known.chosen else sql.SQL("")
 
     def _part(self, chunk: Chunk) -> catalog.Part:
         return next(each for each in self.table.parts if each.oid == chunk.part)
@@ -169,6 +175,7 @@ class Reader:
             sql.SQL(", ").join(named),
             same,
         )
+        place += self._filter()
         yield from (each for each in self._read(connection, whole, place, snapshot) if not isinstance(each, Snapshot))
 
     def _read(
@@ -205,7 +212,7 @@ class Reader:
         """The snapshot; TableMoved unless the table, looked at after the lock, is what was planned."""
         row = connection.execute("SELECT pg_current_snapshot()::text").fetchone()
         assert row is not None
-        now = catalog.tables(connection, oids=[self.table.oid])
+        now = catalog.tables(connection, oids=[self.table.oid], config=self.config)
         if not now or not is_still(self.known, now[0]):
             raise TableMoved(f"{self.table.full_name} changed while it was copied")
         return Snapshot.parse(row[0])

@@ -186,13 +186,13 @@ class Copying:
 
     def _reader(self, connection: Connection) -> Reader:
         try:
-            found = catalog.tables(connection, oids=[self.known.oid], measured=True)
+            found = catalog.tables(connection, oids=[self.known.oid], measured=True, config=self.copier.config)
         except psycopg.errors.LockNotAvailable as error:
             raise Waited(str(error)) from error
         if not found:
             raise TableMoved(f"{self.known.full_name} is gone")
         self.progress.all_pages = sum(part.pages for part in found[0].parts)
-        return Reader(found[0], self.known, catalog.known_types(connection))
+        return Reader(found[0], self.known, catalog.known_types(connection), self.copier.config)
 
     def _held_whole(self, table: catalog.TableInfo) -> bool:
         return self.known.kind != "table" or len(chunks.plan(table)) == 1

@@ -9,7 +9,7 @@ A row's ``_lsn`` is its transaction's commit LSN and ``_seq`` its place in the t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -28,6 +28,8 @@ from headwater_connectors.postgres.batch import (
     Open,
 )
 from headwater_connectors.postgres.cells import Bytes, Int64s, read
+from headwater_connectors.postgres.events import Arrived
+from headwater_connectors.postgres.messages import Ignored, arrived
 from headwater_connectors.postgres.relation import Relation, Target
 from headwater_connectors.postgres.rows import Letter, Rows, TableUnreadable, truncate
 from headwater_connectors.postgres.transactions import Chunk
@@ -56,6 +58,11 @@ class Decoder:
         """Rows that could not be decoded; whoever takes them empties the list."""
         self.validates = False
         """Whether texts are checked to be UTF-8: a database in SQL_ASCII promises nothing."""
+        self.events: list[Arrived] = []
+        """Events in what was decoded; whoever takes them empties the list."""
+        self.messages: Mapping[str, str] = {}
+        """Topics of logical messages by prefix."""
+        self.ignored = Ignored()
         self.xid = 0
         """A transaction id near those that come, with its epoch: the stream sends the lower half only."""
 
@@ -83,6 +90,9 @@ class Decoder:
                 self._relations[relation.oid] = relation
                 self._targets.pop(relation.oid, None)
         yield from self._rows(batch, kinds, context, low, len(kinds))
+        said = arrived(batch, kinds, context, self.messages, self.ignored)
+        if said is not None:
+            self.events.append(said)
         transactions = context.transactions(kinds)
         if transactions.num_rows:
             yield self._transactions_topic, transactions
@@ -127,6 +137,9 @@ class Decoder:
             rows = Rows(batch, kinds, target, places).table(context)
             if self.validates:
                 rows.validate(full=True)
+            if target.outbox is not None:
+                self.events.append(target.outbox.arrived(target, rows))
+                return
             yield target.topic, rows
         except HeadwaterError:
             raise
@@ -156,5 +169,5 @@ class Decoder:
         message = batch.message(place)
         for at in range(6, len(message), 4):
             target = self._target(int.from_bytes(message[at : at + 4]))
-            if target is not None:
+            if target is not None and target.outbox is None:
                 yield target.topic, truncate(target, context, place)

@@ -18,8 +18,9 @@ from headwater.log import Log
 from headwater_connectors.postgres.catalog import TableInfo, log_names
 from headwater_connectors.postgres.relation import Relation
 
-Route = Literal["topic", "pending", "nowhere"]
-"""topic: live. pending: a copy runs, and takes them up when it appears. nowhere: in quarantine or left."""
+Route = Literal["topic", "pending", "nowhere", "outbox"]
+"""topic: live. pending: a copy runs, and takes them up when it appears. nowhere: in quarantine or left. outbox: its
+inserted rows are events of other topics."""
 
 RETYPED = 10_000
 """A column whose type changed is another field of the log: its id is this much higher each time."""
@@ -60,6 +61,12 @@ class Known:
     shown: str = ""
     replaces: bool = False
     reason: str = ""
+    columns_ever: int = 0
+    """The highest number of a column that the table had: a new one is higher. 0 in records of earlier releases."""
+    chosen: str = ""
+    """The project's condition on rows that are captured."""
+    published: str = ""
+    """... as the server spells it, once it is published so."""
     counted: int = -1
     """How many updates and deletes the server had counted when a table without identity was copied; -1: not asked."""
     where: str = ""
@@ -132,6 +139,9 @@ def of_table(table: TableInfo, topic: str, before: Known | None = None, retyped:
         columns=columns,
         parts={part.oid: part.filenode for part in table.parts},
         shown=before.shown if before else "",
+        columns_ever=table.columns_ever,
+        chosen=table.where,
+        published=before.published if before and before.chosen == table.where else "",
         counted=before.counted if before else -1,
     )
 
@@ -147,7 +157,9 @@ def of_other(known: Known, table: TableInfo) -> Known:
     new = {column.number: numbers[column.name] for column in known.columns}
     columns = tuple(replace(column, number=new[column.number]) for column in known.columns)
     key, parts = tuple(new[number] for number in known.key), {part.oid: part.filenode for part in table.parts}
-    return replace(known, oid=table.oid, columns=columns, key=key, parts=parts)
+    return replace(
+        known, oid=table.oid, columns=columns, key=key, parts=parts, columns_ever=table.columns_ever, published=""
+    )
 
 
 def is_still(known: Known, table: TableInfo) -> bool:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from headwater.catalog.records import Kind
 from headwater_connectors.postgres.columns import ColumnType
+
+if TYPE_CHECKING:
+    from headwater_connectors.postgres.outbox import Outbox
 
 
 @dataclass(frozen=True)
@@ -61,3 +65,5 @@ class Target:
     names: tuple[str, ...]
     types: tuple[ColumnType, ...]
     key: tuple[int, ...] = ()
+    outbox: Outbox | None = None
+    """Of an outbox table: its rows are no rows of ``topic`` but events."""

@@ -97,7 +97,7 @@ def begin(
 
     with log.transaction(producer=owner_name(name), epoch=epoch, expected_position=state.position) as transaction:
         transaction.position = format_lsn(point)
-        Tables(log, name, connection).begin_repair(transaction, found.what, same_server=same_server)
+        Tables(log, source, connection).begin_repair(transaction, found.what, same_server=same_server)
         topic = gaps_topic(name)
         if transaction.topic(topic) is None:
             about = (

@@ -15,6 +15,7 @@ import numpy as np
 
 from headwater import default
 from headwater.catalog.records import Topic
+from headwater.config import OutboxConfig
 from headwater.errors import HeadwaterError
 from headwater.registry import promotion
 from headwater.schema import Field, Schema
@@ -23,6 +24,7 @@ from headwater_connectors.postgres.catalog import ColumnInfo, TableInfo, log_nam
 from headwater_connectors.postgres.cells import PAD, Cells
 from headwater_connectors.postgres.columns import ColumnType, column_type
 from headwater_connectors.postgres.known import Known, is_still, key_names, of_table
+from headwater_connectors.postgres.outbox import Outbox
 from headwater_connectors.postgres.printing import Types
 from headwater_connectors.postgres.relation import Relation, Target
 
@@ -55,6 +57,14 @@ def target_of(relation: Relation, known: Known, types: Types, topic: str) -> Tar
     return Target(topic, known.kind, relation, tuple(names), kinds, tuple(map(names.index, key_names(known))))
 
 
+def outbox_target(relation: Relation, known: Known, config: OutboxConfig, types: Types) -> Target:
+    """Where rows of an outbox table go, whatever shape it has; ``home`` is where its dead letters are."""
+    names = log_names([column.name for column in relation.columns])
+    kinds = tuple(column_type(column.type_oid, column.modifier, types) for column in relation.columns)
+    outbox = Outbox(config, known.source, known.topic)
+    return Target(known.topic, "insert_only", relation, tuple(names), kinds, outbox=outbox)
+
+
 def compare(known: Known, table: TableInfo, topic: Topic, types: Types) -> Quiet | Rewritten | None:
     """What turns the table as known into the table as it is; None when nothing did. ``topic`` holds its rows."""
     kinds = dict(zip((column.number for column in table.columns), catalog.column_types(table, types), strict=True))
@@ -67,7 +77,7 @@ def compare(known: Known, table: TableInfo, topic: Topic, types: Types) -> Quiet
     if (now.kind, now.key) != (known.kind, known.key):
         what = f"its rows were identified by {_identity(known)}, and are by {_identity(now)}"
         return Rewritten(what, schema, replace(now, replaces=True))
-    reason = _rewritten(known, table) or _odd_default(known, table, kinds)
+    reason = _chosen_anew(known, table) or _rewritten(known, table) or _odd_default(known, table, kinds)
     if retyped or reason:
         what = reason or f"the type of {first} changed"
         return Rewritten(what, schema, replace(now, replaces=_other_hash(known, topic.schema, schema)))
@@ -101,6 +111,17 @@ def _retyped(
     return frozenset(found), next(iter(found.values()), "")
 
 
+def _chosen_anew(known: Known, table: TableInfo) -> str:
+    """Why rows or values that were there are captured now and were not before."""
+    if table.where != known.chosen:
+        return "which rows of it are captured was changed"
+    ever = known.columns_ever or max((column.number for column in known.columns), default=0)
+    for column in table.columns:
+        if column.number not in known.ids and (column.number <= ever or column.generated):
+            return f"column {column.name} was not captured before"
+    return ""
+
+
 def _rewritten(known: Known, table: TableInfo) -> str:
     """Why rows may hold other values than the stream has told: empty when they do not."""
     now = {part.oid: part.filenode for part in table.parts}
@@ -110,6 +131,14 @@ def _rewritten(known: Known, table: TableInfo) -> str:
     gone = [oid for oid in known.parts if oid not in now]
     if gone:
         return "a partition was dropped or detached"
+    # What empties a partition is not sent, and looks as what writes it anew.
+    other = [
+        part.name
+        for part in table.parts
+        if part.oid != table.oid and known.parts.get(part.oid, part.filenode) != part.filenode
+    ]
+    if other:
+        return f"partition {other[0]} was emptied or written anew"
     before = {column.number: column.changed for column in known.columns}
     altered = [c.name for c in table.columns if before.get(c.number, c.changed) != c.changed or c.number not in before]
     other_file = any(now[oid] != filenode for oid, filenode in known.parts.items())

@@ -181,7 +181,9 @@ def identify(replication: PGconn, source: str) -> System:
     return System(identifier=identifier.decode(), timeline=int(timeline))
 
 
-def start_command(source: str, publications: tuple[str, str], position: str, *, version: int, binary: bool) -> str:
+def start_command(
+    source: str, publications: tuple[str, str], position: str, *, version: int, binary: bool, origin: str = "any"
+) -> str:
     """START_REPLICATION from ``position``, the stored one: earlier than the slot's is checked before, never assumed.
 
     ``version``: the server's, as server_version_num. Two-phase decoding stays off in all protocols: what was sent at
@@ -190,5 +192,5 @@ def start_command(source: str, publications: tuple[str, str], position: str, *, 
     listed = ",".join(f'"{name}"' for name in publications)
     protocol = 4 if version >= 160_000 else 3 if version >= 150_000 else 2
     options = [f"proto_version '{protocol}'", f"publication_names '{listed}'", "streaming 'on'", "messages 'true'"]
-    options += ["binary 'true'"] * binary
+    options += ["binary 'true'"] * binary + [f"origin '{origin}'"] * (origin != "any")
     return f'START_REPLICATION SLOT "{slot_name(source)}" LOGICAL {position} ({", ".join(options)})'

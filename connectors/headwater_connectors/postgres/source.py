@@ -22,6 +22,7 @@ from headwater.ownership import holder_pid
 from headwater_connectors.postgres import (
     catalog,
     check,
+    events,
     mark,
     publication,
     session,
@@ -94,12 +95,14 @@ class PostgresSource:
 
 def prepare(source: SourceConfig, connection: session.Connection) -> list[TableInfo]:
     """Make the publications if they are missing; the tables that are published. Raises SourceNotReady."""
-    problems = [finding for finding in check.server(connection) if finding.fatal]
+    problems = [finding for finding in check.server(connection, source.origin) if finding.fatal]
     if problems:
         raise SourceNotReady(
             problems[0].what, where=f"source {source.name}", todo=f"Run {problems[0].sql}" if problems[0].sql else ""
         )
-    tables = catalog.tables(connection, source.tables)
+    for problem in events.check_topics(source):
+        raise SourceNotReady(problem, where=f"source {source.name}", todo="Mend it in headwater.toml.")
+    tables = catalog.tables(connection, source.wanted, config=source)
     if not tables:
         raise SourceNotReady(
             f"no table matches {', '.join(source.tables)}",
@@ -114,12 +117,12 @@ def prepare(source: SourceConfig, connection: session.Connection) -> list[TableI
         except psycopg.Error as error:
             raise session.translate(error, source.name) from error
         both = publication.read(connection, source.name)
-    return catalog.tables(connection, oids=both[0].members | both[1].members)
+    return catalog.tables(connection, oids={**both[0].members, **both[1].members}, config=source)
 
 
 def _publish(source: str, connection: session.Connection, tables: list[TableInfo]) -> None:
     """Fill new publications; without the right to, they are taken back. What is locked is left for the capture."""
-    refused = survey.publish(connection, source, tables)
+    refused = survey.publish(connection, source, tables).refused
     if refused:
         publication.drop(connection, source)
         raise SourceNotReady(
@@ -143,7 +146,7 @@ def begin(
     """
     slot.drop(decoding, source.name)  # one without a stored position is left over from a start that did not end
     published = prepare(source, connection)
-    tables = Tables(log, source.name, connection)
+    tables = Tables(log, source, connection)
     with standby.helped(source, connection, decoding):
         point = slot.create(replication, source.name, failover=slot.can_fail_over(decoding, source))
     failpoint.hit("source.begin:before")

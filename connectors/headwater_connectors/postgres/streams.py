@@ -23,6 +23,7 @@ import numpy as np
 
 from headwater.storage.local import named_errors
 from headwater_connectors.postgres.cells import PAD, Bytes, Int64s, read
+from headwater_connectors.postgres.messages import Ignored, prefixes
 from headwater_connectors.postgres.transactions import HEADER, XLOG_DATA, Chunk, Part
 
 START, STOP, COMMIT, ABORT = b"SEcA"
@@ -112,8 +113,9 @@ def _plain(data: Bytes, at: Int64s, lengths: Int64s, aborted: set[int]) -> Chunk
 class Streams:
     """Sorts what was received: whole transactions pass, those in progress wait in ``folder``. One session's."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, ignored: Ignored | None = None) -> None:
         self._folder = folder
+        self._ignored = ignored or Ignored()
         self._spools: dict[int, _Spool] = {}
         self._open: _Spool | None = None
 
@@ -129,7 +131,7 @@ class Streams:
         kinds = data[starts + HEADER]
         places = np.flatnonzero(np.isin(kinds, _CONTROL)) if self._spools or START in kinds else ()
         if not len(places) and self._open is None:
-            yield from _outside(memoryview(chunk.data), chunk.lengths, chunk)
+            yield from self._outside(memoryview(chunk.data), chunk.lengths, chunk)
             return
         view, low = memoryview(chunk.data), 0
         for place in (*places, len(starts)):
@@ -142,13 +144,26 @@ class Streams:
 
     def _run(self, data: memoryview, lengths: Int64s) -> Iterator[Chunk]:
         if self._open is None:
-            yield from _outside(data, lengths, None)
+            yield from self._outside(data, lengths, None)
             return
         if not self._open.begin_lsn:
             places = np.cumsum(lengths) - lengths + len(_FRAME) + 1
             found = read(np.frombuffer(bytes(data) + PAD, np.uint8), "i8", places)
             self._open.begin_lsn = int(found[found > 0].min(initial=np.iinfo(np.int64).max)) if found.any() else 0
         self._open.add(data, lengths)
+
+    def _outside(self, data: memoryview, lengths: Int64s, chunk: Chunk | None) -> Iterator[Chunk]:
+        """Messages that are in no segment, without those that belong to no transaction: they are only counted."""
+        held = np.frombuffer(data, np.uint8)
+        ends = np.cumsum(lengths)
+        at = ends - lengths + HEADER
+        loose = (held[at] == _MESSAGE) & (held[np.minimum(at + 1, len(held) - 1)] == 0)
+        if not loose.any():
+            yield Chunk.of(data, lengths) if chunk is None else chunk
+            return
+        self._ignored.add(prefixes(held, at[loose], ends[loose]))
+        if not loose.all():
+            yield Chunk.of(held[np.repeat(~loose, lengths)].tobytes(), lengths[~loose])
 
     def _control(self, message: bytes) -> Iterator[Part]:
         kind, xid = message[HEADER], int.from_bytes(message[HEADER + 1 : HEADER + 5])
@@ -177,17 +192,6 @@ class Streams:
         for offset, size, messages in spool.parts:
             yield Spooled(spool, offset, size, messages)
         yield _message(lsn, struct.pack(">cbqqq", b"C", flags, lsn, end, time), 1)
-
-
-def _outside(data: memoryview, lengths: Int64s, chunk: Chunk | None) -> Iterator[Chunk]:
-    """Messages that are in no segment, without those that belong to no transaction: nothing would ever take them."""
-    held = np.frombuffer(data, np.uint8)
-    at = np.cumsum(lengths) - lengths + HEADER
-    loose = (held[at] == _MESSAGE) & (held[np.minimum(at + 1, len(held) - 1)] == 0)
-    if not loose.any():
-        yield Chunk.of(data, lengths) if chunk is None else chunk
-    elif not loose.all():
-        yield Chunk.of(held[np.repeat(~loose, lengths)].tobytes(), lengths[~loose])
 
 
 def _message(lsn: int, body: bytes, whole: int) -> Chunk:

@@ -7,6 +7,7 @@ after it: what only the stream may order (a new name, a dropped table) takes eff
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import psycopg
@@ -27,6 +28,18 @@ _AGAIN = (
     psycopg.errors.InvalidSchemaName, psycopg.errors.UndefinedObject, psycopg.errors.DuplicateObject,
 )  # fmt: skip
 """Somebody else has just locked, dropped, renamed or published it."""
+_REFUSED = (
+    psycopg.errors.InsufficientPrivilege,
+    psycopg.errors.InvalidParameterValue,
+    psycopg.errors.SyntaxError,
+    psycopg.errors.FeatureNotSupported,
+    psycopg.errors.UndefinedColumn,
+    psycopg.errors.UndefinedFunction,
+    psycopg.errors.DatatypeMismatch,
+    psycopg.errors.InvalidColumnReference,
+    psycopg.errors.InvalidTextRepresentation,
+)
+"""Not allowed, or no such columns or condition."""
 _log = logs.logger("capture")
 
 
@@ -44,6 +57,8 @@ class Survey:
     """``slot.HEALTH``."""
     new: list[TableInfo] = field(default_factory=list)
     incomplete: list[int] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)
+    """What the patterns name and cannot be captured: why."""
 
 
 def look(config: SourceConfig, connection: session.Connection, known: dict[int, Known]) -> Survey:
@@ -52,37 +67,49 @@ def look(config: SourceConfig, connection: session.Connection, known: dict[int, 
     Raises SourceUnreachable; a missing privilege is only a warning.
     """
     try:
-        wanted = {table.oid: table for table in catalog.tables(connection, config.tables)}
+        wanted = {table.oid: table for table in catalog.tables(connection, config.wanted, config=config)}
         others = [oid for oid in known if oid not in wanted]
-        tables = {**wanted, **{table.oid: table for table in catalog.tables(connection, oids=others)}}
+        tables = {**wanted, **{table.oid: table for table in catalog.tables(connection, oids=others, config=config)}}
         both = publication.read(connection, config.name)
+        publication.publish_generated(connection, both)
         _move_without_identity(connection, tables, both)
         main, inserts = publication.read(connection, config.name)
         found = Survey(
             known=dict(known),
             tables=tables,
-            published=_rightly_published(tables, main.members, inserts.members),
+            published=_rightly_published(tables, (main, inserts), known),
             end=catalog.current_end(connection),
         )
         with standby.decoding(config, connection) as decoding:
             found.slot = slot.health(decoding, config.name)
         found.slot["slot_warning"] = guard.warning(config, found.slot)
         found.new = [table for oid, table in wanted.items() if oid not in known]
+        found.left_out = catalog.left_out(connection, config.wanted)
         found.incomplete = _changed_without_identity(connection, known)
     except psycopg.Error as error:
         raise session.translate(error, config.name) from error
     return found
 
 
-def publish(connection: session.Connection, source: str, tables: list[TableInfo]) -> dict[int, str]:
-    """Put tables into the publication that they belong to; of those that may not be put there, why.
+@dataclass(kw_only=True)
+class Published:
+    """``refused``: why tables may not be published; ``where``: conditions as the server spells them."""
+
+    refused: dict[int, str] = field(default_factory=dict)
+    where: dict[int, str] = field(default_factory=dict)
+
+
+def publish(connection: session.Connection, source: str, tables: list[TableInfo]) -> Published:
+    """Put tables into the publication that they belong to.
 
     Those that are locked, or changed this moment, are left for the next time. One transaction each: who waits for a
     lock of ours waits for one table.
     """
     both = publication.read(connection, source)
-    reasons = {table.oid: _place(connection, both, table) for table in tables}
-    return {oid: reason for oid, reason in reasons.items() if reason}
+    found = Published()
+    for table in tables:
+        _place(connection, both, table, found)
+    return found
 
 
 def _move_without_identity(
@@ -93,26 +120,51 @@ def _move_without_identity(
     """At once, because the application's statements fail: tables without identity leave the main publication."""
     for oid in both[0].members:
         table = tables.get(oid)
-        if table is not None and not table.has_identity:
-            _place(connection, both, table)
+        if table is not None and not table.updates:
+            _place(connection, both, table, Published())
 
 
 def _place(
-    connection: session.Connection, both: tuple[publication.Publication, publication.Publication], table: TableInfo
-) -> str:
-    """Why the table cannot be published; empty when it is, or will be tried again."""
+    connection: session.Connection,
+    both: tuple[publication.Publication, publication.Publication],
+    table: TableInfo,
+    found: Published,
+) -> None:
+    """Publish the table, unless it is locked; what came of it goes to ``found``."""
     try:
-        publication.place(connection, both, table)
+        found.where[table.oid] = publication.place(connection, both, table)
     except _AGAIN:
-        return ""
-    except (psycopg.errors.InsufficientPrivilege, psycopg.errors.InvalidParameterValue) as error:
+        return
+    except (publication.Unpublishable, *_REFUSED) as error:
         _log.warning("%s cannot be published: %s", table.full_name, error)
-        return f"it cannot be published: {str(error).strip()}"
-    return ""
+        found.refused[table.oid] = f"it cannot be published: {str(error).strip()}"
+        with suppress(*_AGAIN, *_REFUSED):  # the application's statements may fail as long as it is
+            publication.remove(connection, both, table)
 
 
-def _rightly_published(tables: dict[int, TableInfo], main: frozenset[int], inserts: frozenset[int]) -> set[int]:
-    return {oid for oid, table in tables.items() if oid in (main if table.has_identity else inserts)}
+def _rightly_published(
+    tables: dict[int, TableInfo],
+    both: tuple[publication.Publication, publication.Publication],
+    known: dict[int, Known],
+) -> set[int]:
+    return {oid for oid, table in tables.items() if _is_right(table, both, known.get(oid))}
+
+
+def _is_right(
+    table: TableInfo, both: tuple[publication.Publication, publication.Publication], known: Known | None
+) -> bool:
+    """A condition is published for the identity that the table had then: with another one it is looked at anew."""
+    if table.refused:
+        return False
+    if not table.where:
+        return publication.is_placed(both, table, "")
+    if known is None or known.chosen != table.where or not known.published:
+        return False
+    numbers = {column.name: column.number for column in table.columns}
+    same = known.identity == table.identity and (
+        known.kind != "table" or known.key == tuple(numbers[name] for name in table.key)
+    )
+    return same and publication.is_placed(both, table, known.published)
 
 
 def counted(connection: session.Connection, oids: list[int]) -> dict[int, int]:

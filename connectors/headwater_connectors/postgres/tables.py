@@ -21,11 +21,12 @@ import pyarrow as pa
 from headwater import logs
 from headwater.catalog.catalog import put_setting
 from headwater.catalog.records import Topic
+from headwater.config import SourceConfig
 from headwater.log import Log, dead_letters
 from headwater.log.staging import kept, note, release
 from headwater.log.transaction import Transaction
 from headwater.schema import Schema
-from headwater_connectors.postgres import catalog, known, session, shape, survey
+from headwater_connectors.postgres import catalog, events, known, session, shape, survey
 from headwater_connectors.postgres.catalog import TableInfo
 from headwater_connectors.postgres.copier import Copier
 from headwater_connectors.postgres.copying import LETTERS_MAX, Copied
@@ -42,9 +43,10 @@ _log = logs.logger("capture")
 class Tables:
     """``connection`` is an ordinary session of the capture's thread."""
 
-    def __init__(self, log: Log, source: str, connection: session.Connection) -> None:
+    def __init__(self, log: Log, config: SourceConfig, connection: session.Connection) -> None:
         self.log = log
-        self.source = source
+        self.config = config
+        self.source = source = config.name
         self.connection = connection
         self.known = known.load(log, source)
         self.types: Types = catalog.known_types(connection)
@@ -66,6 +68,8 @@ class Tables:
                 self._ignored.add(relation.oid)
                 _log.warning("changes of %s are not captured", relation.full_name)
             return None
+        if found.route == "outbox":
+            return self._outbox(found, relation)
         if not found.announced_as(relation):
             found = self._reshaped(found, relation, transaction)
             if found is None:
@@ -75,9 +79,16 @@ class Tables:
     def target(self, relation: Relation) -> Target | None:
         """The same for a relation that was resolved before, after its table's record changed."""
         found = self.known.get(relation.oid)
+        if found is not None and found.route == "outbox":
+            return self._outbox(found, relation)
         if found is None or found.route == "nowhere" or not found.announced_as(relation):
             return None
         return shape.target_of(relation, found, self.types, _goes_to(found))
+
+    def _outbox(self, found: Known, relation: Relation) -> Target | None:
+        """None once the project calls it an outbox no more: the survey has it copied then."""
+        config = self.config.outbox.get(found.full_name)
+        return None if config is None else shape.outbox_target(relation, found, config, self.types)
 
     def _reshaped(self, found: Known, relation: Relation, transaction: Transaction) -> Known | None:
         """The table's record once its new shape is understood; None when the relation's rows are not wanted.
@@ -161,6 +172,8 @@ class Tables:
                 "error_message": pa.array([letter.error for letter in mine]),
                 "headers": pa.array([list(letter.facts.items()) for letter in mine], pa.map_(pa.string(), pa.string())),
             }
+            if found.route == "outbox":
+                events.create_home(transaction, found.topic, self.source)
             dead_letters.append(transaction, found.shown or found.topic, pa.table(rows))
             what = f"{len(mine)} rows could not be read and are in {found.topic}.dlq: {mine[0].error}"
             _log.error("%s: %s", found.full_name, what, extra={"topic": found.topic})
@@ -194,7 +207,7 @@ class Tables:
 
     def all_binary(self) -> bool:
         """Whether every captured column can be read in a binary session."""
-        tables = catalog.tables(self.connection, oids=list(self.known))
+        tables = catalog.tables(self.connection, oids=list(self.known), config=self.config)
         return all(
             kind.binary or not kind.sends for table in tables for kind in catalog.column_types(table, self.types)
         )
@@ -209,7 +222,7 @@ class Tables:
         """The table as the server's catalog has it now; None when it is gone."""
         try:
             self.types = catalog.known_types(self.connection)
-            tables = catalog.tables(self.connection, oids=[oid])
+            tables = catalog.tables(self.connection, oids=[oid], config=self.config)
         except psycopg.Error as error:
             raise session.translate(error, self.source) from error
         return tables[0] if tables else None
@@ -217,8 +230,14 @@ class Tables:
     # ---- changes of a table's record
 
     def create(self, transaction: Transaction, table: TableInfo) -> None:
-        """A table that was not captured before: its changes wait in pending until it is copied."""
+        """A table that was not captured before: its changes wait in pending until it is copied.
+
+        Of an outbox table nothing is copied: rows that were there before are no events.
+        """
         topic = catalog.topic_name(self.source, table.namespace, table.name)
+        if table.outbox:
+            self._save(transaction, replace(known.of_table(table, topic), route="outbox"))
+            return
         new = replace(known.of_table(table, topic), replaces=True)
         schema = catalog.schema_of(table, self.types)
         self.begin_copy(transaction, None, new, schema, "", table.description)
@@ -228,7 +247,7 @@ class Tables:
 
         On another server, and where one of the same name was made anew, the table of the same name is meant.
         """
-        present = {table.oid: table for table in catalog.tables(self.connection)}
+        present = {table.oid: table for table in catalog.tables(self.connection, config=self.config)}
         named = {table.full_name: table for table in present.values()}
         taken = set(self.known) if same_server else set()
         for found in list(self.known.values()):
@@ -237,6 +256,11 @@ class Tables:
                 table = other
             if table is None:
                 self.drop(transaction, found)
+            elif found.route == "outbox" and table.outbox and table.oid == found.oid:
+                continue  # nothing of it is here that could be compared
+            elif found.route == "outbox" or table.outbox:
+                self.drop(transaction, found)
+                self.create(transaction, table)
             elif found.route != "nowhere" or table.oid != found.oid or not same_server:
                 self._compare_again(transaction, found, table, reason)
 
@@ -250,7 +274,7 @@ class Tables:
     def adopt_earlier(self, transaction: Transaction) -> int:
         """Records of the tables that topics of an earlier release hold, as they are now; returns how many."""
         topics = self.topics()
-        for table in catalog.tables(self.connection):
+        for table in catalog.tables(self.connection, config=self.config):
             name = catalog.topic_name(self.source, table.namespace, table.name)
             if name in topics:
                 found = known.of_table(table, name)
@@ -323,6 +347,10 @@ class Tables:
             transaction.alter_topic(found.shown, description=change.description)
         self._save(transaction, change.known)
 
+    def note_condition(self, transaction: Transaction, found: Known, where: str) -> None:
+        """The table is published with this condition on its rows, as the server spells it."""
+        self._save(transaction, replace(found, published=where))
+
     def leave(self, transaction: Transaction, found: Known, reason: str) -> None:
         """Capture no more of the table; readers keep the last good rows and are told why."""
         if found.route == "pending":
@@ -371,4 +399,10 @@ def _as_announced(table: TableInfo, relation: Relation) -> TableInfo:
     found = tuple(column for column in columns if column is not None)
     numbers = [column.number for column in found]
     same = len(found) == len(relation.columns) and numbers == sorted(numbers)
-    return replace(table, columns=found) if same and all(k in {c.name for c in found} for k in table.key) else table
+    later = [column.number for column in table.columns if column not in found]
+    ever = min(later, default=table.columns_ever + 1) - 1
+    return (
+        replace(table, columns=found, columns_ever=ever)
+        if same and all(k in {c.name for c in found} for k in table.key)
+        else table
+    )

@@ -38,6 +38,9 @@ ASK_SECONDS = 0.5
 PUBLISH_SECONDS = 0.5
 """A table that was just published, or was locked when it should have been, is looked at again so soon."""
 
+LEFT_OUT_MAX = 20
+"""Tables that the status names with the reason why they are not captured."""
+
 _log = logs.logger("capture")
 
 
@@ -60,6 +63,7 @@ class Tending:
         self._surveyed: survey.Survey | None = None  # until the stream has passed its moment
         self.slot: Health = {}
         self._marked_at = time.monotonic()
+        self._left_out: dict[str, str] = {}
         self._surveyed_at = 0.0
         self._asked_at = 0.0
 
@@ -68,6 +72,14 @@ class Tending:
         """How many tables have not appeared yet, or again; -1 before the server was asked."""
         pending = sum(known.route == "pending" for known in self.tables.known.values())
         return pending if self._surveyed_at > 0 else -1
+
+    @property
+    def left_out(self) -> str:
+        """What the project names and is not captured, each with its reason: the first of them, and how many more."""
+        left = {known.full_name: known.reason for known in self.tables.known.values() if known.route == "nowhere"}
+        said = [f"{name}: {why}" for name, why in sorted({**self._left_out, **left}.items())]
+        more = [f"and {len(said) - LEFT_OUT_MAX} more"] if len(said) > LEFT_OUT_MAX else []
+        return "; ".join([*said[:LEFT_OUT_MAX], *more])
 
     @property
     def settled(self) -> bool:
@@ -93,6 +105,7 @@ class Tending:
             self._surveyed_at, self.tables.begun = now, False
             with session.within(self.tables.connection, self._source.silence_s):
                 self._surveyed = survey.look(self._source, self.tables.connection, self.tables.known)
+            self._left_out = self._surveyed.left_out
             self._look_at_slot(self._surveyed.slot)
             self._act(self._surveyed)
         if self._surveyed is not None and reached >= self._surveyed.end:
@@ -119,7 +132,7 @@ class Tending:
         with self._change() as transaction:
             for name in sorted(set(asked) & set(found)):
                 table = self.tables.look(found[name].oid)
-                if table is not None:
+                if table is not None and not table.outbox:
                     change = self.tables.anew(found[name], table, "a copy was asked for")
                     now, where = change.known, asked[name]
                     if where and requests.can_select(found[name]) and is_still(found[name], table):
@@ -129,9 +142,24 @@ class Tending:
                     )
             transaction.inside(lambda connection, _: requests.done(connection, self._source.name, asked))
 
+    def _outboxes(self, found: survey.Survey) -> None:
+        """Tables that the project calls an outbox now, or no more: taken in anew as what they are."""
+        tables = self.tables
+        other = [
+            (known, found.tables[oid])
+            for oid, known in tables.known.items()
+            if oid in found.tables and (known.route == "outbox") != found.tables[oid].outbox
+        ]
+        if other:
+            with self._change() as transaction:
+                for known, table in other:
+                    tables.drop(transaction, known)
+                    tables.create(transaction, table)
+
     def _act(self, found: survey.Survey) -> None:
         """What need not wait for the stream: new tables, tables written anew, copies that may begin."""
         tables = self.tables
+        self._outboxes(found)
         rewritten = [(known, change) for known, change in self._changes(found) if isinstance(change, Rewritten)]
         lost = [
             (known, tables.anew(known, found.tables[oid], "it was taken out of the publication"))
@@ -158,12 +186,15 @@ class Tending:
     def _publish(self, unpublished: list[TableInfo]) -> None:
         """Have tables published and look again soon; those that cannot be are left, with the reason."""
         tables = self.tables
-        refused = survey.publish(self.tables.connection, self._source.name, unpublished)
-        if refused:
+        found = survey.publish(self.tables.connection, self._source.name, unpublished)
+        where = {oid: text for oid, text in found.where.items() if text}
+        if found.refused or where:
             with self._change() as transaction:
-                for oid, reason in refused.items():
+                for oid, reason in found.refused.items():
                     tables.leave(transaction, tables.known[oid], reason)
-        if len(refused) < len(unpublished):
+                for oid, text in where.items():
+                    tables.note_condition(transaction, tables.known[oid], text)
+        if len(found.refused) < len(unpublished):
             self._surveyed_at = time.monotonic() - SURVEY_SECONDS + PUBLISH_SECONDS
 
     def _changes(self, found: survey.Survey) -> Iterator[tuple[Known, Quiet | Rewritten]]:

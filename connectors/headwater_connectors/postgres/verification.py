@@ -73,7 +73,8 @@ def verify(
 
     SourceUnreachable when the server, or the capture, cannot be waited for.
     """
-    todo = sorted(load(log, config.name).values(), key=lambda each: each.topic)
+    captured = (each for each in load(log, config.name).values() if each.route != "outbox")
+    todo = sorted(captured, key=lambda each: each.topic)
     found: list[Verified] = []
     with closing(Pool(config)) as pool:
         for _ in range(GIVEN_WAY_MAX):
@@ -105,7 +106,7 @@ def _compare_all(
         for known in todo:
             on_table(known.full_name)
             result = Verified(table=known.full_name)
-            chosen = _chosen(log, known, pool, result)
+            chosen = _chosen(log, config, known, pool, result)
             if chosen is not None:
                 with workbench(log.storage.path("state")) as work:
                     try:
@@ -115,7 +116,7 @@ def _compare_all(
             found.append(result)
 
 
-def _chosen(log: Log, known: Known, pool: Pool, result: Verified) -> tuple[Topic, Reader] | None:
+def _chosen(log: Log, config: SourceConfig, known: Known, pool: Pool, result: Verified) -> tuple[Topic, Reader] | None:
     """What is compared; None, with the reason in ``result``, for a table that cannot be."""
     if known.route != "topic" or known.kind == "insert_only":
         copied = "it is being copied" if known.route == "pending" else "only inserts are sent"
@@ -125,14 +126,14 @@ def _chosen(log: Log, known: Known, pool: Pool, result: Verified) -> tuple[Topic
     with pool.connection() as connection:
         types = catalog.known_types(connection)
         try:
-            tables = catalog.tables(connection, oids=[known.oid], measured=True)
+            tables = catalog.tables(connection, oids=[known.oid], measured=True, config=config)
         except psycopg.errors.LockNotAvailable as error:
             raise Waited(str(error)) from error
     if topic.state != "live":
         result.skipped = f"it is {topic.state}: {topic.reason}"
     elif not tables or not is_still(known, tables[0]):
         result.skipped = "it changed its shape, or is gone"
-    return None if result.skipped else (topic, Reader(tables[0], known, types))
+    return None if result.skipped else (topic, Reader(tables[0], known, types, config))
 
 
 def _await(config: SourceConfig, log: Log, ended: Callable[[], bool]) -> None:

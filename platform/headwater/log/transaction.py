@@ -155,6 +155,15 @@ class Transaction:
         """The topic of this full name as this transaction sees it: what it appends is made for that."""
         return self._topics.get(name)
 
+    def topic_like(self, name: str) -> Topic | None:
+        """The topic of this full name, upper and lower case being one, as this transaction sees it."""
+        folded = name.lower()
+        return self._topics.get(name) or next((t for n, t in self._topics.items() if n.lower() == folded), None)
+
+    def count_topics(self, prefix: str) -> int:
+        """How many topics there are whose names begin so, as this transaction sees it."""
+        return sum(name.startswith(prefix) for name in self._topics)
+
     def append(self, name: str, table: pa.Table, partition: int | None = None) -> None:
         """Stage rows of one topic. Columns: the topic's own (file types) and any metadata columns of its kind.
 
