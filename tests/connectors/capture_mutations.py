@@ -24,6 +24,7 @@ from headwater_connectors.postgres import (
     mark,
     pending,
     pool,
+    publication,
     repair,
     rows,
     session,
@@ -304,6 +305,18 @@ def rewritten_rows_not_copied() -> None:
     _wrap(shape, "_retyped", lambda _real: lambda *_arguments: (frozenset(), ""))
 
 
+@_mutation
+def truncates_forgotten() -> None:
+    _wrap(Decoder, "_truncates", lambda _real: lambda *_arguments: iter(()))
+
+
+@_mutation
+def odd_keys_believed() -> None:
+    """Keys that no value of the log's type holds are NULL, all of them."""
+    _wrap(rows, "refuse_odd_keys", lambda _real: lambda _columns: None)
+    _wrap(chunks, "refuse_odd_keys", lambda _real: lambda _columns: None)
+
+
 # ---- the application
 
 
@@ -329,6 +342,15 @@ def survey_locks_tables() -> None:
         return lambda *a, **k: real(*a, **{**k, "measured": True})
 
     _wrap(catalog, "tables", measured)
+
+
+@_mutation
+def heirs_published_with_their_parent() -> None:
+    _wrap(
+        publication,
+        "_table",
+        lambda _real: lambda table: publication.sql.Identifier(table.namespace, table.name),
+    )
 
 
 @_mutation

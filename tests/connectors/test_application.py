@@ -42,9 +42,10 @@ MADE = (
     "CREATE TABLE parted_bare (id int, n int, v text) PARTITION BY RANGE (id)",
     "CREATE TABLE parted_bare_1 PARTITION OF parted_bare FOR VALUES FROM (0) TO (1000000)",
     "ALTER TABLE parted_bare REPLICA IDENTITY FULL",  # which its partition does not take over
+    "CREATE TABLE heir () INHERITS (orders)",  # of everything but the key
     "CREATE TABLE large (id int PRIMARY KEY, n int, v text) WITH (fillfactor = 60)",
 )
-TABLES = ("orders", "lines", "bag", "late_key", "nothing", "made", "made_key", "parted", "parted_bare", "large")
+TABLES = ("orders", "lines", "bag", "late_key", "nothing", "made", "made_key", "parted", "parted_bare", "heir", "large")
 DDL = (
     "ALTER TABLE {t} ADD COLUMN c{n} int DEFAULT {n}",
     "ALTER TABLE {t} DROP COLUMN c{n}",

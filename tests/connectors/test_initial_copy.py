@@ -197,6 +197,47 @@ def test_a_table_that_changes_faster_than_it_is_copied(
     shop.assert_equal("wide")
 
 
+KEYS = {
+    "smallint": "i::smallint", "bigint": "i * 10000000000", "text": "'é''\"\\ ' || i", "varchar(40)": "'v' || i",
+    "char(9)": "'c' || i", "numeric(12,3)": "i / 8.0", "numeric": "i / 3.0", "uuid": "md5(i::text)::uuid",
+    "date": "CASE i WHEN 7 THEN 'infinity'::date ELSE date '0044-03-15 BC' + i END",
+    "timestamp": "timestamp '1582-10-01' + i * interval '1 day 00:00:00.000001'",
+    "timestamptz": "timestamptz '2001-01-01 00:00:00+02' + i * interval '1 hour'",
+    "time": "time '00:00' + i * interval '1 second'", "bytea": "decode(md5(i::text), 'hex')",
+    "inet": "'10.0.0.0'::inet + i", "float8": "i / 7.0", "moods": "('{a' || i || ',NULL}')::text[]",
+    "int4range": "int4range(i, i + 2)", "interval": "i * interval '1 month 2 days 3.5 seconds'",
+}  # fmt: skip
+
+
+@pytest.mark.long
+def test_keys_of_every_kind_are_read_again(shop: Captured, after_chunk: Any) -> None:
+    """Rows change beside their copy and are read again by their keys, written as text."""
+    tables = [f"k{place}" for place in range(len(KEYS))]
+    shop.run("CREATE DOMAIN moods AS text[]")
+    for table, (kind, value) in zip(tables, KEYS.items(), strict=True):
+        shop.run(
+            f"CREATE TABLE {table} (k {kind}, part int, n int, fill text, PRIMARY KEY (k, part))"
+            " WITH (fillfactor = 50)",
+            f"INSERT INTO {table} SELECT {value}, i % 3, i, repeat('x', 500) FROM generate_series(1, 120) i",
+        )
+    again: list[str] = []
+
+    def act(number: int) -> None:
+        if number <= 2 * len(tables):
+            with psycopg.connect(shop.dsn, autocommit=True) as other:
+                for table in tables:
+                    other.execute(f"UPDATE {table} SET n = n + 1000 WHERE n % 7 = {number % 7}".encode())
+                again.append("changed")
+
+    after_chunk(act)
+    shop.catch_up()
+    assert len(again) == 2 * len(tables)
+    for table in tables:
+        assert shop.log.topic(table).state == "live"
+        query = f"SELECT count(*), count(DISTINCT k), sum(n), sum(part) FROM {table}"
+        assert shop.lake(query) == shop.source_rows(query), table
+
+
 def test_a_keyless_table_is_copied_under_one_snapshot(shop: Captured, after_chunk: Any) -> None:
     shop.run(
         "CREATE TABLE lines (n int, fill text) WITH (fillfactor = 50)",

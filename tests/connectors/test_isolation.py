@@ -159,6 +159,23 @@ def test_rows_that_cannot_be_read_in_the_first_copy_become_letters(
 
 
 @pytest.mark.long
+def test_rows_whose_key_the_log_cannot_hold_become_letters(shop: Captured) -> None:
+    """Their keys would all be NULL, and the rows one row."""
+    shop.run(
+        "CREATE TABLE years (k timestamp PRIMARY KEY, n int)",
+        "INSERT INTO years VALUES ('294276-01-01', 1), ('294276-01-02', 2), ('2020-01-01', 3), ('infinity', 4)",
+    )
+    shop.catch_up()
+    shop.run("UPDATE years SET n = n + 10", "INSERT INTO years VALUES ('294276-01-03', 5)")
+    shop.catch_up()
+    assert shop.lake("SELECT n FROM years ORDER BY n") == [(13,), (14,)]
+    topic = shop.log.topic("years")
+    assert topic.state == "incomplete"
+    assert "294276-01-0" in topic.reason
+    assert shop.lake('SELECT count(*) FROM log."shop.public.years.dlq"') == [(2 + 3,)]
+
+
+@pytest.mark.long
 def test_a_range_is_copied_again(shop: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only rows in the range are mended; rows that change meanwhile, into it, out of it or beside it, stay right."""
     shop.run(

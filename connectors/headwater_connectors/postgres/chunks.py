@@ -28,7 +28,7 @@ from headwater_connectors.postgres.copy_stream import row_at, rows_of
 from headwater_connectors.postgres.known import Known, is_still
 from headwater_connectors.postgres.pool import Waited
 from headwater_connectors.postgres.printing import TextNeeded, Types
-from headwater_connectors.postgres.rows import Letter, TableUnreadable, raw
+from headwater_connectors.postgres.rows import Letter, TableUnreadable, raw, refuse_odd_keys
 from headwater_connectors.postgres.session import Connection, promises_no_encoding
 from headwater_connectors.postgres.snapshot import Snapshot
 
@@ -254,6 +254,9 @@ class Reader:
     def _records(self, data: bytes, starts: Int64s, kinds: Sequence[ColumnType]) -> pa.Table:
         cells = walk_copy(np.frombuffer(data, np.uint8), starts, len(kinds))
         columns = [(kind.binary or kind.text)(cell) for kind, cell in zip(kinds, cells, strict=True)]
+        if self.known.kind == "table":
+            numbers = [column.number for column in self.table.columns]
+            refuse_odd_keys(columns[numbers.index(number)] for number in self.known.key)
         names = log_names([column.name for column in self.table.columns])
         count = len(starts)
         found = dict(zip(names, (column.values for column in columns), strict=True))

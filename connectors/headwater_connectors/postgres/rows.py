@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64decode, b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -93,6 +93,8 @@ class Rows:
             self._refuse_without_old()
         unchanged = [self._fill_from_old(number) for number in range(len(self._cells))]
         columns = [self._decode(number) for number in range(len(self._cells))]
+        if target.kind == "table":
+            refuse_odd_keys(columns[number] for number in target.key)
         kept, op = self._operations()
         rows = None if len(kept) == len(self._place) else pa.array(kept)
         arrays = [column.values if rows is None else column.values.take(rows) for column in columns]
@@ -194,6 +196,13 @@ class Rows:
         grid = np.stack([mask[kept] for _, mask in lacking], axis=1)
         names = pa.array([name for name, _ in lacking]).take(pa.array(np.nonzero(grid)[1]))
         return {record.UNCHANGED: _lists(names, grid.sum(axis=1))}
+
+
+def refuse_odd_keys(columns: Iterable[Column]) -> None:
+    """Rows whose key no value of the log's type holds would all be one row. ValueError."""
+    odd = next((column.odd_text[0] for column in columns if len(column.odd)), None)
+    if odd is not None:
+        raise ValueError(f"the key {odd} has no value in the log's type, so the row could not be told from others")
 
 
 def raw(names: Sequence[str], columns: list[Column], kept: Int64s) -> dict[str, pa.Array]:
