@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
+from psycopg import sql
 
 from headwater_connectors.postgres import (
     catalog,
@@ -349,7 +350,7 @@ def heirs_published_with_their_parent() -> None:
     _wrap(
         publication,
         "_table",
-        lambda _real: lambda table: publication.sql.Identifier(table.namespace, table.name),
+        lambda _real: lambda table: sql.Identifier(table.namespace, table.name),
     )
 
 
