@@ -35,7 +35,7 @@ from headwater.log.staging import Kept, Staging, kept, release, tables_of
 from headwater_connectors.postgres import catalog, chunks, selection
 from headwater_connectors.postgres.chunks import Chunk, Reader, SnapshotLost, TableMoved
 from headwater_connectors.postgres.difference import Difference
-from headwater_connectors.postgres.known import RETYPED, Known
+from headwater_connectors.postgres.known import RETYPED, Known, is_still
 from headwater_connectors.postgres.pending import Pending, workbench
 from headwater_connectors.postgres.pool import Waited
 from headwater_connectors.postgres.rows import Letter, TableUnreadable
@@ -136,6 +136,7 @@ class Copying:
         self.pending = pending
         self.progress = Progress(known.full_name)
         self.topic = self._destination(pending, shown)
+        self._gave_way = False
 
     def run(self) -> Copied:
         """Raises TableMoved when the table is another one now, Stopped, and SourceUnreachable (to be run again)."""
@@ -145,7 +146,7 @@ class Copying:
                 return self._run()
             except (Waited, SnapshotLost) as error:
                 _log.info("the copy of %s gave way, and goes on: %s", self.known.full_name, error)
-                self.progress.phase = "giving way"
+                self.progress.phase, self._gave_way = "giving way", True
                 self.copier.pause(pause)
                 pause = min(2 * pause, AGAIN_SECONDS_MAX)
 
@@ -191,6 +192,8 @@ class Copying:
             raise Waited(str(error)) from error
         if not found:
             raise TableMoved(f"{self.known.full_name} is gone")
+        if not is_still(self.known, found[0]):
+            raise TableMoved(f"{self.known.full_name} changed before it was copied")
         self.progress.all_pages = sum(part.pages for part in found[0].parts)
         return Reader(found[0], self.known, catalog.known_types(connection), self.copier.config)
 
@@ -213,8 +216,11 @@ class Copying:
             now = _snapshot(connection)
 
     def _sums(self, reader: Reader) -> Sums | None:
-        """How rows are compared without reading all of them, where readers see some that may be right."""
-        if not self._compares or any(field.id >= RETYPED for field in self.topic.schema.fields):
+        """How rows are compared without reading all of them, where readers see some that may be right.
+
+        None once the snapshot for it had to be let go: chunks outlast that.
+        """
+        if self._gave_way or not self._compares or any(field.id >= RETYPED for field in self.topic.schema.fields):
             return None
         keys = self.topic.schema.key or self.topic.schema.names
         count = buckets_for(reader.table.rows)
