@@ -303,6 +303,17 @@ def _type_of(server: session.Connection, known: Mapping[int, TypeInfo], name: st
     return column_type(oid, modifier, known)
 
 
+@pytest.mark.parametrize("size", [99, 2**30])
+def test_an_array_whose_lengths_are_wrong_is_refused(size: int) -> None:
+    """Never read as whatever lies behind it: the row becomes a letter."""
+    sent = struct.pack(">5i", 1, 0, 25, 1, 1) + struct.pack(">i", size) + b"abc"
+    kind = column_type(1009, -1, {1009: TypeInfo("b", "_text", element=25)})
+    assert kind.binary is not None
+    cells = Cells(np.frombuffer(sent, np.uint8), np.array([0]), np.array([len(sent)]))
+    with pytest.raises(ValueError, match="length"):
+        kind.binary(cells)
+
+
 def test_wkb_of_postgis() -> None:
     """A point with SRID 4326 as PostGIS sends it, in binary and in text; bytes by its documented format (EWKB)."""
     point = struct.pack("<BIIdd", 1, 0x20000001, 4326, 1.5, -2)

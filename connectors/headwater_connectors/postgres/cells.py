@@ -60,9 +60,16 @@ class Cells:
         return found if self.valid is None else np.where(self.valid, found, 0)
 
     def bytes(self, kind: pa.DataType | None = None) -> pa.Array:
-        """The values themselves as an Arrow ``binary`` or ``string`` array (one copy, in C++)."""
+        """The values themselves as an Arrow ``binary`` or ``string`` array (one copy, in C++).
+
+        ValueError when they do not lie inside the buffer: Arrow would read whatever is there.
+        """
         kind = kind or pa.binary()
         count = len(self)
+        if count and (
+            self.start.min() < 0 or self.length.min() < 0 or (self.start + self.length).max() > len(self.buffer)
+        ):
+            raise ValueError("a value whose length is not that of its bytes")
         offsets = np.empty(2 * count + 1, np.int32)
         offsets[0:-1:2] = self.start
         offsets[1::2] = self.start + self.length
