@@ -130,6 +130,26 @@ def test_the_relation_came_in_a_part_that_was_rolled_back(streamed: Captured) ->
     shop.assert_equal("big")
 
 
+def test_messages_of_a_streamed_transaction(streamed: Captured) -> None:
+    """Those that were rolled back leave no event, and say nothing of the transaction."""
+    shop = streamed
+    shop.messages = {"order": "shop.events.placed"}
+    shop.catch_up()
+    says = "SELECT pg_logical_emit_message(true, '{}', '{}')"
+    ann, bob = (says.format("headwater.context", f'{{"actor": "{name}"}}') for name in ("ann", "bob"))
+    many = "INSERT INTO big SELECT i, repeat('x', 50) FROM generate_series({}, {}) i"
+    shop.run(
+        f"BEGIN; {says.format('order', 1)}; {ann}; SAVEPOINT a;"
+        f" {says.format('order', 2)}; {bob}; {many.format(1, 3000)};"
+        f" ROLLBACK TO a; {many.format(1, 3000)}; {says.format('order', 3)}; COMMIT"
+    )
+    shop.catch_up()
+    shop.assert_equal("big")
+    events = shop.lake('SELECT payload, _commit FROM log."shop.events.placed" ORDER BY _offset')
+    assert events == [(payload, shop.changes("big")[0]["_commit"]) for payload in ("1", "3")]
+    assert shop.lake("SELECT actor FROM shop.transactions") == [("ann",)]
+
+
 def test_other_tables_go_on_beside_a_streamed_transaction(streamed: Captured) -> None:
     shop = streamed
     shop.catch_up()

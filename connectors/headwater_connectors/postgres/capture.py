@@ -45,7 +45,7 @@ from headwater_connectors.postgres.receiver import Receiver, ServerSilent
 from headwater_connectors.postgres.relation import Relation, Target
 from headwater_connectors.postgres.rows import TableUnreadable
 from headwater_connectors.postgres.source import begin, owner_name, transactions_topic
-from headwater_connectors.postgres.streams import Streams
+from headwater_connectors.postgres.streams import Streams, Unattributed
 from headwater_connectors.postgres.tables import Tables
 from headwater_connectors.postgres.tending import RepairAsked, Tending
 from headwater_connectors.postgres.transactions import Chunk, Part, Pending, pieces
@@ -112,6 +112,7 @@ class Capture:
         self._beat = Beat(log, owner_name(source.name))
         self._events = Events(log, source.name)
         self._ignored = Ignored()
+        self._streaming = True
         self._transaction: Transaction | None = None
         self._commit_seconds = 0.0
         self._commit_rows = 0
@@ -161,6 +162,9 @@ class Capture:
                     _log.warning("%s; reconnecting", error)
                 except (TopicChanged, DuplicateName) as error:  # of an event topic, by somebody else
                     _log.info("%s; reconnecting", error)
+                except Unattributed:
+                    self._streaming = False
+                    _log.info("a transaction with messages was rolled back in part; reconnecting to have it sent whole")
                 except TableUnreadable as error:
                     opened.tending.quarantine(error)
                 except RepairAsked:
@@ -253,7 +257,9 @@ class Capture:
         command = slot.start_command(
             name, publication.names(name), state.position,
             version=connection.info.server_version, binary=not text, origin=self.source.origin,
+            streaming=self._streaming,
         )  # fmt: skip
+        self._streaming = True  # in the session after this one
         receiver = Receiver(stream.start(replication, command, name), name, self._confirmed, self._silence_s)
         decoder = Decoder(transactions_topic(name), lambda relation: self._resolve(tables, relation))
         decoder.position, decoder.xid = position, tables.newest_xid()

@@ -182,7 +182,14 @@ def identify(replication: PGconn, source: str) -> System:
 
 
 def start_command(
-    source: str, publications: tuple[str, str], position: str, *, version: int, binary: bool, origin: str = "any"
+    source: str,
+    publications: tuple[str, str],
+    position: str,
+    *,
+    version: int,
+    binary: bool,
+    origin: str = "any",
+    streaming: bool = True,
 ) -> str:
     """START_REPLICATION from ``position``, the stored one: earlier than the slot's is checked before, never assumed.
 
@@ -191,6 +198,6 @@ def start_command(
     """
     listed = ",".join(f'"{name}"' for name in publications)
     protocol = 4 if version >= 160_000 else 3 if version >= 150_000 else 2
-    options = [f"proto_version '{protocol}'", f"publication_names '{listed}'", "streaming 'on'", "messages 'true'"]
-    options += ["binary 'true'"] * binary + [f"origin '{origin}'"] * (origin != "any")
+    options = [f"proto_version '{protocol}'", f"publication_names '{listed}'", "messages 'true'"]
+    options += ["streaming 'on'"] * streaming + ["binary 'true'"] * binary + [f"origin '{origin}'"] * (origin != "any")
     return f'START_REPLICATION SLOT "{slot_name(source)}" LOGICAL {position} ({", ".join(options)})'

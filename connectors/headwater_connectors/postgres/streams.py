@@ -34,6 +34,14 @@ PART_BYTES = 4 << 20
 """Read back at a time, and decoded together."""
 
 
+class Unattributed(Exception):
+    """A transaction in progress had logical messages and a part that was rolled back.
+
+    The server does not say which part a message belongs to. Of a transaction that it sends after the commit, it
+    leaves out what was rolled back.
+    """
+
+
 class _Spool:
     """The messages of one transaction in progress, in ``parts`` of some megabytes: messages, then their lengths.
 
@@ -48,6 +56,8 @@ class _Spool:
         self._begun = 0
         self._lengths: list[Int64s] = []
         self.aborted: set[int] = set()
+        self.says = False
+        """Whether it has logical messages."""
         with named_errors("state (a transaction in progress)"), tempfile.TemporaryFile(dir=folder) as file:
             self._descriptor = os.dup(file.fileno())
 
@@ -125,7 +135,7 @@ class Streams:
         return sum(spool.size for spool in self._spools.values())
 
     def sort(self, chunk: Chunk) -> Iterator[Part]:
-        """The chunk's messages that can be decoded now, in the order of commits."""
+        """The chunk's messages that can be decoded now, in the order of commits. Raises Unattributed."""
         data = np.frombuffer(chunk.data, np.uint8)
         starts = np.cumsum(chunk.lengths) - chunk.lengths
         kinds = data[starts + HEADER]
@@ -150,6 +160,8 @@ class Streams:
             places = np.cumsum(lengths) - lengths + len(_FRAME) + 1
             found = read(np.frombuffer(bytes(data) + PAD, np.uint8), "i8", places)
             self._open.begin_lsn = int(found[found > 0].min(initial=np.iinfo(np.int64).max)) if found.any() else 0
+        at = np.cumsum(lengths) - lengths + HEADER
+        self._open.says |= bool((np.frombuffer(data, np.uint8)[at] == _MESSAGE).any())
         self._open.add(data, lengths)
 
     def _outside(self, data: memoryview, lengths: Int64s, chunk: Chunk | None) -> Iterator[Chunk]:
@@ -186,6 +198,8 @@ class Streams:
 
     def _commit(self, xid: int, message: bytes) -> Iterator[Part]:
         spool = self._spools.pop(xid)
+        if spool.says and spool.aborted:
+            raise Unattributed
         flags, lsn, end, time = struct.unpack_from(">bqqq", message, HEADER + 5)
         yield _message(spool.begin_lsn, struct.pack(">cqqI", b"B", lsn, time, xid), 0)
         spool.end_part()
