@@ -9,6 +9,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
+import pytest
 from benchmarks.log_data import EVENT_COLUMNS, TABLE_COLUMNS, accounts, cents, events, ratio
 
 from headwater.schema import Schema
@@ -16,6 +17,7 @@ from headwater.schema import Schema
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.long
 def test_one_part_runs_from_the_command_line_and_prints_one_object(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "benchmarks.log", "--quick", "--json", "--only", "hot", "--folder", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)

@@ -126,7 +126,11 @@ def test_kill_9_under_load_loses_and_doubles_nothing(shop: Captured, project: Pr
 
 
 @pytest.mark.parametrize(
-    "where", ["source.acknowledge:before", pytest.param("source.acknowledge:after", marks=pytest.mark.long)]
+    "where",
+    [
+        pytest.param("source.acknowledge:before", marks=pytest.mark.long),
+        pytest.param("source.acknowledge:after", marks=pytest.mark.long),
+    ],
 )
 def test_kill_9_around_the_acknowledgement(shop: Captured, project: Project, seed: int, where: str) -> None:
     shop.run(ORDERS, HISTORY)

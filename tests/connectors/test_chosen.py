@@ -23,7 +23,7 @@ ORDERS = (
 )
 
 
-@pytest.fixture(params=["binary", "text"])
+@pytest.fixture(params=["binary", pytest.param("text", marks=pytest.mark.long)])
 def either(request: pytest.FixtureRequest, shop: Captured) -> Captured:
     shop.mode = request.param
     return shop
@@ -70,6 +70,7 @@ def test_only_the_chosen_columns_and_rows_are_captured(either: Captured) -> None
     _same(shop, "orders", **shown)
 
 
+@pytest.mark.long
 def test_another_choice_is_copied_again(shop: Captured) -> None:
     """Fewer and more columns, another condition, none; the topic stays, and what was added has its values."""
     shop.run(*ORDERS)

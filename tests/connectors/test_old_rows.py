@@ -81,7 +81,7 @@ BAG = [
 """Duplicates, rows of NULL and long values in a table without a key."""
 
 
-@pytest.mark.parametrize("mode", ["binary", "text"])
+@pytest.mark.parametrize("mode", ["binary", pytest.param("text", marks=pytest.mark.long)])
 def test_every_replica_identity_with_every_kind_of_change(shop: Captured, mode: str) -> None:
     """A table for each identity, all in one source; what each change did is seen after each group of them."""
     shop.mode = mode

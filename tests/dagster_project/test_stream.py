@@ -92,6 +92,7 @@ def first_worker(shop: Shop, ended: Future[tuple[Ending, list[Account]]]) -> wor
     return found[0]
 
 
+@pytest.mark.long
 def test_killed_worker_has_one_successor(shop: Shop) -> None:
     said: list[str] = []
     with open_log(shop.project.lake_dir) as log, ThreadPoolExecutor(1) as pool:
@@ -116,6 +117,7 @@ def test_killed_worker_has_one_successor(shop: Shop) -> None:
     assert f"started worker {second.pid}, epoch {second.epoch}" in said
 
 
+@pytest.mark.long
 def test_a_hanging_worker_is_replaced(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker, "HUNG_S", 2.0)
     said: list[str] = []
@@ -134,6 +136,7 @@ def test_a_hanging_worker_is_replaced(shop: Shop, monkeypatch: pytest.MonkeyPatc
     assert shop.log.producer(worker.PIPELINE).epoch > first.epoch
 
 
+@pytest.mark.long
 def test_two_leases_start_one_worker(shop: Shop) -> None:
     """Both find none and start one each; ownership lets one live, and both leases adopt it."""
     shop.order()

@@ -79,6 +79,7 @@ def proofs_can_fail(root: Path) -> None:
         listed.write_text(whole)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(4 * RUN_S)
 def test_the_check_proves_everything_and_a_proof_finds_one_wrong_value(tmp_path: Path, seed: int) -> None:
     folder = tmp_path / "demo"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import psycopg
+import pytest
 from psycopg import sql
 from tests.end_to_end.site import HEADWATER, Site, await_
 
@@ -56,6 +57,7 @@ def change_everything(dsn: str, first: int) -> list[str]:
     return [row[0] for row in rows]
 
 
+@pytest.mark.long
 def test_every_table_can_be_updated_and_deleted_from(site: Callable[..., Site]) -> None:
     shop = site(prepare)
     shop.headwater("source", "prepare", shop.source)

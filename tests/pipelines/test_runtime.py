@@ -46,6 +46,7 @@ def test_every_step_equals_the_sql(shop: Shop) -> None:
         assert log.last_step().input_commit == shop.commits[-1]  # type: ignore[union-attr]
 
 
+@pytest.mark.long
 def test_many_commits_in_one_step_and_one_commit_per_step_agree(shop: Shop) -> None:
     with open_log(shop.lake) as log:
         create_all(log)

@@ -135,6 +135,7 @@ def test_a_rewritten_chain_is_found(archived: Log, change: Any, said: str | None
     assert any(said in each for each in findings) if said else findings == []
 
 
+@pytest.mark.long
 def test_an_older_lake_begins_its_chain_with_what_it_holds(log: Log) -> None:
     fill(log)
     seal.seal(log, LIMITS, tail_s=0)

@@ -51,6 +51,7 @@ def answers(headwater: Runner, folder: Path) -> list[tuple[str, int, str]]:
     return [(each["country"], each["orders"], each["amount"]) for each in json.loads(done.stdout)["rows"]]
 
 
+@pytest.mark.long
 def test_from_a_database_to_a_view(headwater: Runner, server: EmbeddedPostgres, tmp_path: Path) -> None:
     dsn = server.create_database("Web-Shop")
     rows = "INSERT INTO orders SELECT i, 'c' || i %% 3, i / 7.0 FROM generate_series(%s::int, %s::int) i"

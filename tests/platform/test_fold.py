@@ -57,12 +57,12 @@ def write_keyed(log: Log, seed: int, partitions: int, commits: int) -> dict[int,
     return truth
 
 
-@pytest.mark.parametrize("partitions", [1, 4])
+@pytest.mark.parametrize("partitions", [pytest.param(1, marks=pytest.mark.long), 4])
 def test_keyed_rows_equal_the_model_at_every_commit(log: Log, seed: int, partitions: int) -> None:
     check_every_tier(log, write_keyed(log, seed, partitions, commits=9), seed)
 
 
-@pytest.mark.parametrize("partitions", [1, 4])
+@pytest.mark.parametrize("partitions", [pytest.param(1, marks=pytest.mark.long), 4])
 def test_keyed_rows_over_a_base_read_in_place_equal_the_model(
     log: Log, seed: int, partitions: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

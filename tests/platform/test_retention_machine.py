@@ -35,7 +35,7 @@ from headwater.testing.writer import Writer
 DAY = 86_400
 LIMITS = replace(Settings(), row_group_rows=16, time_travel_s=DAY, history_s=3 * DAY, compact_dirty_fraction=0.01)
 EVENTS = Schema.of({"id": "BIGINT", "what": "VARCHAR"}, key=["id"])
-QUICK = settings(max_examples=5, stateful_step_count=25, deadline=None)
+QUICK = settings(max_examples=2, stateful_step_count=25, deadline=None)
 THOROUGH = settings(max_examples=200, stateful_step_count=60, deadline=None)
 
 

@@ -294,6 +294,7 @@ def test_a_standby_takes_over_after_kill_9(up: Callable[..., Running]) -> None:
     assert standby.end(signal.SIGINT) == 0
 
 
+@pytest.mark.long
 def test_a_source_that_is_not_there_ends_it_with_what_to_do(project: Path, up: Callable[..., Running]) -> None:
     with closing(socket.socket()) as bound:
         bound.bind(("127.0.0.1", 0))  # bound, not listening: whoever connects is refused

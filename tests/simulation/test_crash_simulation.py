@@ -67,7 +67,7 @@ def chosen(points: Sequence[str], chance: random.Random, many: int) -> list[int]
     return sorted(chance.choice(places[name]) for name in chance.sample(sorted(places), k=many))
 
 
-@pytest.mark.parametrize("name", WORKLOADS)
+@pytest.mark.parametrize("name", ["capture", pytest.param("keep", marks=pytest.mark.long)])
 def test_kill_at_some_calls(arena: Path, seed: int, name: str) -> None:
     points = record(arena / "whole", name, seed)
     assert {"storage.fsync:before", "catalog.commit:after", "acknowledge:before"} <= set(points)

@@ -141,6 +141,7 @@ def until(holds: Callable[[], bool], what: str) -> None:
         threading.Event().wait(0.05)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300 + 2 * SECONDS)
 def test_jepsens_kafka_workload(tmp_path: Path, seed: int) -> None:
     run(tmp_path, seed, SECONDS)

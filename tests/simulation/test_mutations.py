@@ -65,6 +65,7 @@ def test_every_mutation_has_a_test_that_must_see_it() -> None:
     assert set(CAUGHT) == set(MUTATIONS)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", NAMED)
 def test_a_power_cut_shows_what_durability_hangs_on(shimmed: Server, arena: Path, seed: int, name: str) -> None:
     run = Recorded(shimmed, arena / "run", "capture", seed)
