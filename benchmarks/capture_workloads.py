@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 _KINDS: Sequence[tuple[str, str]] = (
-    ("bigint", "i * 7919 % 50000"),
+    ("bigint", "i % 9973 * 7919 % 50000"),
     ("text", "'value ' || i % 1000"),
     ("numeric(12,2)", "(i % 100000) / 100.0"),
     ("timestamptz", "now()"),

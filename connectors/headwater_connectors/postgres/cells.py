@@ -66,13 +66,12 @@ class Cells:
         """
         kind = kind or pa.binary()
         count = len(self)
-        if count and (
-            self.start.min() < 0 or self.length.min() < 0 or (self.start + self.length).max() > len(self.buffer)
-        ):
+        ends = self.start + self.length
+        if count and (self.start.min() < 0 or self.length.min() < 0 or ends.max() > len(self.buffer)):
             raise ValueError("a value whose length is not that of its bytes")
         offsets = np.empty(2 * count + 1, np.int32)
         offsets[0:-1:2] = self.start
-        offsets[1::2] = self.start + self.length
+        offsets[1::2] = ends
         offsets[-1] = offsets[-2] if count else 0
         # The buffer read as an array of 2n strings: the values at even places, what lies between them at odd ones.
         spans = pa.Array.from_buffers(kind, 2 * count, [None, pa.py_buffer(offsets), pa.py_buffer(self.buffer)])
