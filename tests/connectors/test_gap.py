@@ -237,6 +237,7 @@ def test_kill_9_before_a_repair_is_on_record(shop: Captured, tmp_path: Path, com
     until(lambda: bool(gap_of(shop)))
 
 
+@pytest.mark.long
 def test_pain_01_a_capture_that_stands_still_does_not_fill_the_servers_disk(
     shop: Captured, tmp_path: Path, command: Path
 ) -> None:

@@ -108,7 +108,7 @@ def test_a_table_of_which_too_much_changes_is_not_compared(shop: Captured, monke
     assert (result.changing, result.differences, result.skipped, result.rows) == (6, 0, "", 3)
 
 
-@pytest.mark.parametrize("identity", ["DEFAULT", "FULL"])
+@pytest.mark.parametrize("identity", ["DEFAULT", pytest.param("FULL", marks=pytest.mark.long)])
 def test_tables_that_change_meanwhile_have_no_differences(shop: Captured, identity: str) -> None:
     shop.run("CREATE TABLE plain (id int PRIMARY KEY, v int)", f"ALTER TABLE plain REPLICA IDENTITY {identity}")
     shop.run("INSERT INTO plain SELECT i, 0 FROM generate_series(1, 2000) i")

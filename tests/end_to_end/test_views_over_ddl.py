@@ -12,7 +12,7 @@ from tests.end_to_end.site import await_
 
 from headwater.config import Settings
 from headwater.lake import open_lake
-from headwater_connectors.postgres import testing
+from headwater_connectors.postgres import copying, testing
 from headwater_pipelines import api
 from headwater_pipelines.runtime import worker
 
@@ -51,7 +51,8 @@ def assert_equal(shop: Captured, *names: str) -> None:
         assert shop.lake(f"SELECT count(*) > 0 FROM {name}") == [(True,)], name
 
 
-def test_views_over_changes_of_shape(shop: Captured) -> None:
+def test_views_over_changes_of_shape(shop: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(copying, "AGAIN_SECONDS_MAX", 0.1)  # a copy that gave way is tried again at once
     shop.run(
         "CREATE TABLE orders (id int PRIMARY KEY, who text, n int NOT NULL)",
         "INSERT INTO orders SELECT i, 'w' || i % 3, i FROM generate_series(1, 30) i",

@@ -59,7 +59,7 @@ def test_pages_together_are_the_answer_in_every_order(lake: Lake, seed: int) -> 
     chance = random.Random(seed)
     names = [column.name for column in pages.columns(lake.position())]
     whole = bag(texts(lake, EVERY_KIND))
-    for _ in range(5):
+    for _ in range(3):
         sort = [
             {"column": name, "descending": chance.random() < 0.5} for name in chance.sample(names, chance.randint(0, 3))
         ]

@@ -59,7 +59,7 @@ def write_keyed(log: Log, seed: int, partitions: int, commits: int) -> dict[int,
 
 @pytest.mark.parametrize("partitions", [pytest.param(1, marks=pytest.mark.long), 4])
 def test_keyed_rows_equal_the_model_at_every_commit(log: Log, seed: int, partitions: int) -> None:
-    check_every_tier(log, write_keyed(log, seed, partitions, commits=9), seed)
+    check_every_tier(log, write_keyed(log, seed, partitions, commits=6), seed)
 
 
 @pytest.mark.parametrize("partitions", [pytest.param(1, marks=pytest.mark.long), 4])

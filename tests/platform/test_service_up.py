@@ -281,6 +281,7 @@ def test_a_component_that_keeps_crashing_is_given_up_and_said_so(project: Path, 
     assert "toy was given up" in lines[-1]["message"]
 
 
+@pytest.mark.long
 def test_a_standby_takes_over_after_kill_9(up: Callable[..., Running]) -> None:
     first = up()
     first.wait_for(first.healthy)

@@ -246,7 +246,7 @@ def test_a_segment_that_is_short_or_gone_is_refused_by_name(log: Log, damage: Da
         assert lake.sql("SELECT count(*) FROM other").scalar() == 10
 
 
-@pytest.mark.parametrize("query", QUERIES)
+@pytest.mark.parametrize("query", [QUERIES[0], pytest.param(QUERIES[1], marks=pytest.mark.long)])
 def test_what_a_flipped_byte_in_a_segment_breaks_is_named(log: Log, query: str) -> None:
     """Segments are not checked on every read (verify does): what DuckDB cannot read must still name the file."""
     two_topics(log)

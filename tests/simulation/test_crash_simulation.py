@@ -71,7 +71,7 @@ def chosen(points: Sequence[str], chance: random.Random, many: int) -> list[int]
 def test_kill_at_some_calls(arena: Path, seed: int, name: str) -> None:
     points = record(arena / "whole", name, seed)
     assert {"storage.fsync:before", "catalog.commit:after", "acknowledge:before"} <= set(points)
-    for place in chosen(points, random.Random(seed), many=3 if name == "capture" else 1):
+    for place in chosen(points, random.Random(seed), many=2 if name == "capture" else 1):
         kill_at(arena / f"kill-{place}", name, seed, place, points[place - 1])
 
 
