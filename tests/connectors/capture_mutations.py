@@ -5,8 +5,7 @@ Each takes away one mechanism of the real code; AttributeError when that is no l
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 from psycopg import sql
 
+from headwater.testing.breaking import Mutations, wrap
 from headwater_connectors.postgres import (
     catalog,
     chunks,
@@ -40,23 +40,7 @@ from headwater_connectors.postgres.decoder import Decoder
 from headwater_connectors.postgres.receiver import Receiver
 from headwater_connectors.postgres.tending import Tending
 
-VARIABLE = "HEADWATER_CAPTURE_MUTATION"
-MUTATIONS: dict[str, Callable[[], None]] = {}
-
-
-def apply_from_environment() -> None:
-    name = os.environ.get(VARIABLE)
-    if name:
-        MUTATIONS[name]()
-
-
-def _mutation(function: Callable[[], None]) -> Callable[[], None]:
-    MUTATIONS[function.__name__.replace("_", "-")] = function
-    return function
-
-
-def _wrap(owner: Any, name: str, make: Callable[[Any], Any]) -> None:
-    setattr(owner, name, make(getattr(owner, name)))
+MUTATIONS = _mutation = Mutations("HEADWATER_CAPTURE_MUTATION")
 
 
 # ---- the slot and the session
@@ -64,12 +48,12 @@ def _wrap(owner: Any, name: str, make: Callable[[Any], Any]) -> None:
 
 @_mutation
 def never_acknowledged() -> None:
-    _wrap(Receiver, "acknowledge", lambda _real: lambda _self, _lsn: None)
+    wrap(Receiver, "acknowledge", lambda _real: lambda _self, _lsn: None)
 
 
 @_mutation
 def idle_not_acknowledged() -> None:
-    _wrap(Capture, "_idle", lambda _real: lambda _self, _opened, _lsn: None)
+    wrap(Capture, "_idle", lambda _real: lambda _self, _opened, _lsn: None)
 
 
 @_mutation
@@ -82,7 +66,7 @@ def acknowledged_when_received() -> None:
 
         return eager
 
-    _wrap(Receiver, "take", take)
+    wrap(Receiver, "take", take)
 
 
 @_mutation
@@ -91,8 +75,8 @@ def silence_is_borne() -> None:
     def patient(_connection: Any, _seconds: float) -> Iterator[None]:
         yield
 
-    _wrap(Receiver, "_listen", lambda _real: lambda _self, **_more: None)
-    _wrap(session, "within", lambda _real: patient)
+    wrap(Receiver, "_listen", lambda _real: lambda _self, **_more: None)
+    wrap(session, "within", lambda _real: patient)
 
 
 @_mutation
@@ -102,7 +86,7 @@ def status_only_with_commits() -> None:
     def reply(real: Any) -> Any:
         return lambda self: real(self) if self._acknowledged != self._reported else None
 
-    _wrap(Receiver, "_reply", reply)
+    wrap(Receiver, "_reply", reply)
 
 
 @_mutation
@@ -115,17 +99,17 @@ def messages_in_libpq_not_looked_for() -> None:
 
 @_mutation
 def invalidated_slots_believed() -> None:
-    _wrap(slot, "Slot", lambda real: lambda **facts: real(**{**facts, "invalid": ""}))
+    wrap(slot, "Slot", lambda real: lambda **facts: real(**{**facts, "invalid": ""}))
 
 
 @_mutation
 def every_row_read_again_after_a_gap() -> None:
-    _wrap(copying, "differing", lambda _real: lambda here, there: sorted({*here, *there}))
+    wrap(copying, "differing", lambda _real: lambda here, there: sorted({*here, *there}))
 
 
 @_mutation
 def values_that_the_lake_cannot_hold_compared_as_null() -> None:
-    _wrap(copying, "Sums", lambda real: lambda **facts: real(**{**facts, "odd": False}))
+    wrap(copying, "Sums", lambda real: lambda **facts: real(**{**facts, "odd": False}))
 
 
 @_mutation
@@ -133,45 +117,43 @@ def another_history_repaired_unasked() -> None:
     def given(real: Any) -> Any:
         return lambda config, log, found: real(config, log, replace(found, foreign=False) if found else None)
 
-    _wrap(repair, "wanted", given)
+    wrap(repair, "wanted", given)
 
 
 @_mutation
 def nobody_ends_the_session_of_a_capture_that_stands_still() -> None:
-    _wrap(slot, "end_reader", lambda _real: lambda _connection, _source: None)
+    wrap(slot, "end_reader", lambda _real: lambda _connection, _source: None)
 
 
 @_mutation
 def slots_stay_behind_at_a_failover() -> None:
-    _wrap(slot, "can_fail_over", lambda _real: lambda _connection, _source: False)
-    _wrap(slot, "set_failover", lambda _real: lambda _connection, _replication, _source: None)
+    wrap(slot, "can_fail_over", lambda _real: lambda _connection, _source: False)
+    wrap(slot, "set_failover", lambda _real: lambda _connection, _replication, _source: None)
 
 
 @_mutation
 def branches_of_history_not_compared() -> None:
-    _wrap(gap, "_branch", lambda _real: lambda *_: 1 << 62)
+    wrap(gap, "_branch", lambda _real: lambda *_: 1 << 62)
 
 
 @_mutation
 def idle_positions_carried_over_to_another_server() -> None:
-    _wrap(gap, "follow", lambda _real: gap.remember_system)
+    wrap(gap, "follow", lambda _real: gap.remember_system)
 
 
 @_mutation
 def marks_not_read() -> None:
-    _wrap(mark, "is_older", lambda _real: lambda *_: False)
+    wrap(mark, "is_older", lambda _real: lambda *_: False)
 
 
 @_mutation
 def settings_not_pinned() -> None:
-    _wrap(session, "_PINNED", lambda _real: {})
+    wrap(session, "_PINNED", lambda _real: {})
 
 
 @_mutation
 def no_streaming_of_transactions_in_progress() -> None:
-    _wrap(
-        slot, "start_command", lambda real: lambda *a, **k: real(*a, **k).replace("streaming 'on'", "streaming 'off'")
-    )
+    wrap(slot, "start_command", lambda real: lambda *a, **k: real(*a, **k).replace("streaming 'on'", "streaming 'off'"))
 
 
 @_mutation
@@ -181,7 +163,7 @@ def rolled_back_parts_kept() -> None:
     def abort(real: Any) -> Any:
         return lambda self, xid, part: real(self, xid, part) if part == xid else None
 
-    _wrap(streams.Streams, "_abort", abort)
+    wrap(streams.Streams, "_abort", abort)
 
 
 # ---- rows
@@ -189,13 +171,13 @@ def rolled_back_parts_kept() -> None:
 
 @_mutation
 def unchanged_values_not_marked() -> None:
-    _wrap(rows.Rows, "_unchanged", lambda _real: lambda _self, _unchanged, _kept: {})
+    wrap(rows.Rows, "_unchanged", lambda _real: lambda _self, _unchanged, _kept: {})
 
 
 @_mutation
 def exact_texts_dropped() -> None:
-    _wrap(rows, "raw", lambda _real: lambda *_arguments: {})
-    _wrap(chunks, "raw", lambda _real: lambda *_arguments: {})
+    wrap(rows, "raw", lambda _real: lambda *_arguments: {})
+    wrap(chunks, "raw", lambda _real: lambda *_arguments: {})
 
 
 @_mutation
@@ -206,7 +188,7 @@ def no_text_for_unknown_types() -> None:
 
         return exact
 
-    _wrap(columns, "_exact", strict)
+    wrap(columns, "_exact", strict)
 
 
 @_mutation
@@ -221,7 +203,7 @@ def rows_larger_than_the_buffer_refused() -> None:
 
         return bounded
 
-    _wrap(copy_stream._Copy, "receive", receive)
+    wrap(copy_stream._Copy, "receive", receive)
 
 
 @_mutation
@@ -232,7 +214,7 @@ def one_bad_row_stops_the_stream() -> None:
             found.validate(full=True)
         yield target.topic, found
 
-    _wrap(Decoder, "_readable", lambda _real: readable)
+    wrap(Decoder, "_readable", lambda _real: readable)
 
 
 @_mutation
@@ -243,7 +225,7 @@ def one_bad_row_stops_the_copy() -> None:
             found.validate(full=True)
         yield found
 
-    _wrap(chunks.Reader, "_readable", lambda _real: readable)
+    wrap(chunks.Reader, "_readable", lambda _real: readable)
 
 
 @_mutation
@@ -251,7 +233,7 @@ def one_bad_table_stops_the_source() -> None:
     def quarantine(_self: Tending, error: Exception) -> None:
         raise error
 
-    _wrap(Tending, "quarantine", lambda _real: quarantine)
+    wrap(Tending, "quarantine", lambda _real: quarantine)
 
 
 # ---- the copy
@@ -259,7 +241,7 @@ def one_bad_table_stops_the_source() -> None:
 
 @_mutation
 def chunks_read_again_after_a_crash() -> None:
-    _wrap(chunks, "left", lambda _real: lambda planned, _done: list(planned))
+    wrap(chunks, "left", lambda _real: lambda planned, _done: list(planned))
 
 
 @_mutation
@@ -274,48 +256,48 @@ def nothing_read_again() -> None:
 
         return none
 
-    _wrap(pending.Pending, "touch", touch)
+    wrap(pending.Pending, "touch", touch)
 
 
 @_mutation
 def visible_because_older() -> None:
     """A transaction is believed to be in a snapshot because its id, or its place in the WAL, is older."""
-    _wrap(snapshot.Snapshot, "sees_sql", lambda _real: lambda self, xid: f"({xid} < {self.xmax})")
+    wrap(snapshot.Snapshot, "sees_sql", lambda _real: lambda self, xid: f"({xid} < {self.xmax})")
 
 
 @_mutation
 def open_transactions_not_awaited() -> None:
-    _wrap(copying.Copying, "_await_writers", lambda _real: lambda _self, _connection, **_more: None)
+    wrap(copying.Copying, "_await_writers", lambda _real: lambda _self, _connection, **_more: None)
 
 
 @_mutation
 def changes_after_the_copy_forgotten() -> None:
-    _wrap(pending.Pending, "tail", lambda _real: lambda _self, _final: iter(()))
+    wrap(pending.Pending, "tail", lambda _real: lambda _self, _final: iter(()))
 
 
 @_mutation
 def another_file_not_noticed() -> None:
     """The table is believed to be the planned one, whatever its file and its columns are by now."""
-    _wrap(known, "is_still", lambda _real: lambda _known, _table: True)
-    _wrap(chunks, "is_still", lambda _real: lambda _known, _table: True)
+    wrap(known, "is_still", lambda _real: lambda _known, _table: True)
+    wrap(chunks, "is_still", lambda _real: lambda _known, _table: True)
 
 
 @_mutation
 def rewritten_rows_not_copied() -> None:
-    _wrap(shape, "_rewritten", lambda _real: lambda _known, _table: "")
-    _wrap(shape, "_retyped", lambda _real: lambda *_arguments: (frozenset(), ""))
+    wrap(shape, "_rewritten", lambda _real: lambda _known, _table: "")
+    wrap(shape, "_retyped", lambda _real: lambda *_arguments: (frozenset(), ""))
 
 
 @_mutation
 def truncates_forgotten() -> None:
-    _wrap(Decoder, "_truncates", lambda _real: lambda *_arguments: iter(()))
+    wrap(Decoder, "_truncates", lambda _real: lambda *_arguments: iter(()))
 
 
 @_mutation
 def odd_keys_believed() -> None:
     """Keys that no value of the log's type holds are NULL, all of them."""
-    _wrap(rows, "refuse_odd_keys", lambda _real: lambda _columns: None)
-    _wrap(chunks, "refuse_odd_keys", lambda _real: lambda _columns: None)
+    wrap(rows, "refuse_odd_keys", lambda _real: lambda _columns: None)
+    wrap(chunks, "refuse_odd_keys", lambda _real: lambda _columns: None)
 
 
 # ---- the application
@@ -323,18 +305,18 @@ def odd_keys_believed() -> None:
 
 @_mutation
 def nobody_gives_way() -> None:
-    _wrap(pool, "WAITED_MS", lambda _real: 10**6)
+    wrap(pool, "WAITED_MS", lambda _real: 10**6)
 
 
 @_mutation
 def only_table_locks_give_way() -> None:
     """Who waits for our transaction's end, as an index build does, waits."""
-    _wrap(pool, "_WAITING", lambda real: real.replace("NOT w.granted", "NOT w.granted AND w.locktype = 'relation'"))
+    wrap(pool, "_WAITING", lambda real: real.replace("NOT w.granted", "NOT w.granted AND w.locktype = 'relation'"))
 
 
 @_mutation
 def waits_for_locks_without_end() -> None:
-    _wrap(session, "_LOCK_TIMEOUT", lambda _real: "0")
+    wrap(session, "_LOCK_TIMEOUT", lambda _real: "0")
 
 
 @_mutation
@@ -342,12 +324,12 @@ def survey_locks_tables() -> None:
     def measured(real: Any) -> Any:
         return lambda *a, **k: real(*a, **{**k, "measured": True})
 
-    _wrap(catalog, "tables", measured)
+    wrap(catalog, "tables", measured)
 
 
 @_mutation
 def heirs_published_with_their_parent() -> None:
-    _wrap(
+    wrap(
         publication,
         "_table",
         lambda _real: lambda table: sql.Identifier(table.namespace, table.name),
@@ -367,10 +349,10 @@ def every_table_in_one_publication() -> None:
 
         return identified
 
-    _wrap(catalog, "tables", tables)
+    wrap(catalog, "tables", tables)
 
 
 @_mutation
 def generated_identities_believed() -> None:
     """As every_table_in_one_publication, but of those only whose identity holds a generated column."""
-    _wrap(catalog, "_TABLES", lambda real: real.replace("a.attgenerated <> ''", "false"))
+    wrap(catalog, "_TABLES", lambda real: real.replace("a.attgenerated <> ''", "false"))

@@ -21,7 +21,7 @@ from headwater_connectors.postgres.capture import Capture
 from headwater_connectors.postgres.catalog import parse_lsn
 from headwater_connectors.postgres.source import PostgresSource
 
-capture_mutations.apply_from_environment()
+capture_mutations.MUTATIONS.apply_from_environment()
 
 T = TypeVar("T")
 

@@ -6,13 +6,10 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from tests.connectors.capture_mutations import MUTATIONS, VARIABLE
+from tests.connectors.capture_mutations import MUTATIONS
 
 HERE = Path(__file__).parent
 COPY, PAIN = "test_initial_copy.py::test_", "test_pain_points.py::test_pain_"
@@ -81,28 +78,8 @@ def test_every_mutation_has_a_test_that_must_see_it() -> None:
 @pytest.mark.timeout(700)
 @pytest.mark.parametrize("name", CAUGHT)
 def test_a_mutation_is_caught(name: str) -> None:
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST")}
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-q",
-            "-x",
-            "-p",
-            "no:cacheprovider",
-            "-o",
-            "timeout=600",
-            HERE / CAUGHT[name],
-        ],
-        cwd=HERE.parents[1],
-        env={**environment, VARIABLE: name},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    said = done.stdout
-    assert done.returncode == 1, f"{name} was not caught by {CAUGHT[name]}:\n{said}"
+    code, said = MUTATIONS.run(name, [HERE / CAUGHT[name]], 600)
+    assert code == 1, f"{name} was not caught by {CAUGHT[name]}:\n{said}"
     assert "AttributeError: module" not in said, f"{name} does not fit the code any more, and proves nothing:\n{said}"
     failed = next((line for line in said.splitlines() if line.startswith(("FAILED tests", "ERROR tests"))), "")
     why = next((line[1:].strip() for line in said.splitlines() if line.startswith("E  ")), "")

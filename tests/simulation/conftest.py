@@ -19,7 +19,7 @@ from headwater.testing.workloads import WORKLOADS
 
 MEMORY = Path("/dev/shm")
 
-mutations.apply_from_environment()  # what test_mutations.py breaks in a process of its own
+mutations.MUTATIONS.apply_from_environment()  # what test_mutations.py breaks in a process of its own
 
 
 @pytest.fixture

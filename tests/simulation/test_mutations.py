@@ -6,16 +6,13 @@ are tried in every run, on a recorded workload; all of them by ``make test-long`
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from headwater.errors import HeadwaterError
 from headwater.testing import power
-from headwater.testing.mutations import MUTATIONS, VARIABLE
+from headwater.testing.mutations import MUTATIONS
 from headwater.testing.recording import Recorded
 from headwater.testing.shim import Server
 
@@ -76,28 +73,7 @@ def test_a_power_cut_shows_what_durability_hangs_on(shimmed: Server, arena: Path
 
 
 def outcome(tests: list[str], mutation: str | None) -> tuple[int, str]:
-    """pytest's exit code for these tests (0 passed, 1 failed), and what it said."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-q",
-            "-x",
-            "-p",
-            "no:cacheprovider",
-            "-o",
-            "timeout=900",
-            *(str(HERE / test) for test in tests),
-        ],
-        cwd=HERE.parents[1],
-        env={**environment, **({VARIABLE: mutation} if mutation else {})},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return done.returncode, done.stdout
+    return MUTATIONS.run(mutation, [HERE / test for test in tests], 900)
 
 
 @pytest.mark.long

@@ -1,9 +1,4 @@
-"""Ways to break headwater, one at a time, so that a test can show that the tests see it.
-
-``HEADWATER_MUTATION`` holds one name; the test processes and their children apply it when they start. Each mutation
-wraps or replaces one function of the real code and raises AttributeError when that function is no longer there: a
-mutation that changes nothing would prove nothing.
-"""
+"""Ways to break headwater, one at a time, so that a test can show that the tests see it."""
 
 from __future__ import annotations
 
@@ -21,34 +16,16 @@ from headwater.catalog import catalog, tables
 from headwater.log import read, recovery, seal, transaction
 from headwater.log.transaction import Transaction
 from headwater.storage import hot, local
+from headwater.testing.breaking import Mutations, wrap
 
-VARIABLE = "HEADWATER_MUTATION"
-MUTATIONS: dict[str, Callable[[], None]] = {}
-
-
-def apply_from_environment() -> None:
-    """Break what the environment asks for; nothing when it asks for nothing."""
-    name = os.environ.get(VARIABLE)
-    if name:
-        MUTATIONS[name]()
-
-
-def _mutation(function: Callable[[], None]) -> Callable[[], None]:
-    MUTATIONS[function.__name__.replace("_", "-")] = function
-    return function
-
-
-def _wrap(owner: Any, name: str, make: Callable[[Any], Any]) -> None:
-    setattr(owner, name, make(getattr(owner, name)))
+MUTATIONS = _mutation = Mutations("HEADWATER_MUTATION")
 
 
 # ---- durability
 
 
 def _no_fsync(skips: Callable[[int], bool]) -> None:
-    _wrap(
-        os, "fsync", lambda real: lambda descriptor: None if skips(os.fstat(descriptor).st_mode) else real(descriptor)
-    )
+    wrap(os, "fsync", lambda real: lambda descriptor: None if skips(os.fstat(descriptor).st_mode) else real(descriptor))
 
 
 @_mutation
@@ -83,8 +60,8 @@ def catalog_before_files() -> None:
 
         return write
 
-    _wrap(local.FileWriter, "seal", lambda _real: seal_later)
-    _wrap(catalog.Catalog, "write", after)
+    wrap(local.FileWriter, "seal", lambda _real: seal_later)
+    wrap(catalog.Catalog, "write", after)
 
 
 def _pragma(text: str) -> None:
@@ -96,7 +73,7 @@ def _pragma(text: str) -> None:
 
         return make
 
-    _wrap(catalog, "_engine", engine)
+    wrap(catalog, "_engine", engine)
 
 
 @_mutation
@@ -122,7 +99,7 @@ def fsync_tried_again() -> None:
 
         return fsync
 
-    _wrap(os, "fsync", patient)
+    wrap(os, "fsync", patient)
 
 
 @_mutation
@@ -133,7 +110,7 @@ def folder_that_exists_is_not_synced() -> None:
                 self.path(name).mkdir(parents=True)
                 self.sync_folder(self.path(name).parent)
 
-    _wrap(local.Storage, "make_folder", lambda _real: make)
+    wrap(local.Storage, "make_folder", lambda _real: make)
 
 
 @_mutation
@@ -143,7 +120,7 @@ def manifest_not_synced() -> None:
         temporary.write_bytes(data)
         temporary.replace(self.path(name))
 
-    _wrap(local.Storage, "replace", lambda _real: replace)
+    wrap(local.Storage, "replace", lambda _real: replace)
 
 
 @_mutation
@@ -160,7 +137,7 @@ def unlink_before_the_catalog() -> None:
 
         return swap
 
-    _wrap(seal, "_swap", eager)
+    wrap(seal, "_swap", eager)
 
 
 # ---- reads and writes
@@ -173,19 +150,19 @@ def batches_not_checked() -> None:
     def decode(data: bytes, _expected: str, _where: str) -> pa.Table:
         return pa.ipc.open_stream(pa.py_buffer(data)).read_all()
 
-    _wrap(hot, "decode", lambda _real: decode)
+    wrap(hot, "decode", lambda _real: decode)
 
 
 @_mutation
 def segments_not_checked() -> None:
     """Nobody compares a Parquet file with its committed digest."""
-    _wrap(local.Storage, "check", lambda _real: lambda _self, _name, _size, _digest: None)
+    wrap(local.Storage, "check", lambda _real: lambda _self, _name, _size, _digest: None)
 
 
 @_mutation
 def damage_not_named() -> None:
     """A reader's error about a file is passed on as it came: nobody looks whether the file is the committed one."""
-    _wrap(read, "check_files", lambda _real: lambda *_arguments: None)
+    wrap(read, "check_files", lambda _real: lambda *_arguments: None)
 
 
 @_mutation
@@ -196,7 +173,7 @@ def short_write_believed() -> None:
         self.length += memoryview(data).nbytes
         return start
 
-    _wrap(local.FileWriter, "write", lambda _real: write)
+    wrap(local.FileWriter, "write", lambda _real: write)
 
 
 @_mutation
@@ -206,7 +183,7 @@ def short_read_believed() -> None:
             file.seek(offset)
             return file.read(length) or b""
 
-    _wrap(local.Storage, "read", lambda _real: once)
+    wrap(local.Storage, "read", lambda _real: once)
 
 
 @_mutation
@@ -216,7 +193,7 @@ def file_reused() -> None:
     def opener(real: Any) -> Any:
         return lambda path, flags, *rest, **more: real(path, flags & ~os.O_EXCL, *rest, **more)
 
-    _wrap(os, "open", opener)
+    wrap(os, "open", opener)
 
 
 # ---- writers
@@ -248,7 +225,7 @@ def _blind(attribute: str, column: str) -> None:
 
         return check
 
-    _wrap(Transaction, "_check_producer", trusting)
+    wrap(Transaction, "_check_producer", trusting)
 
 
 @_mutation
@@ -266,7 +243,7 @@ def offsets_outside_the_transaction() -> None:
 
         return take
 
-    _wrap(transaction, "_take_offsets", stale)
+    wrap(transaction, "_take_offsets", stale)
 
 
 @_mutation
@@ -277,19 +254,19 @@ def no_writers_queue() -> None:
     def free(_path: Path) -> Iterator[None]:
         yield
 
-    _wrap(catalog, "queued", lambda _real: free)
+    wrap(catalog, "queued", lambda _real: free)
     begin_deferred()
 
 
 @_mutation
 def begin_deferred() -> None:
-    _wrap(catalog, "BEGIN_WRITE", lambda _real: "BEGIN")
+    wrap(catalog, "BEGIN_WRITE", lambda _real: "BEGIN")
 
 
 @_mutation
 def left_log_trusted() -> None:
     """Who opens the catalog after all had gone takes what stands in SQLite's log for durable."""
-    _wrap(catalog.Catalog, "_settle", lambda _real: lambda _self: None)
+    wrap(catalog.Catalog, "_settle", lambda _real: lambda _self: None)
 
 
 @_mutation
@@ -299,20 +276,20 @@ def clock_believed() -> None:
     def naive(real: Any) -> Any:
         return lambda connection, now_us: (real(connection, now_us)[0], now_us)
 
-    _wrap(transaction, "_next_commit", naive)
+    wrap(transaction, "_next_commit", naive)
 
 
 @_mutation
 def unknown_outcome_taken_as_failure() -> None:
     """When COMMIT itself fails the files are removed, though it may have gone through."""
-    _wrap(Transaction, "_is_certain", lambda _real: lambda _self, _error: True)
+    wrap(Transaction, "_is_certain", lambda _real: lambda _self, _error: True)
 
 
 @_mutation
 def orphans_without_grace() -> None:
-    _wrap(recovery, "remove_orphans", lambda real: lambda log, grace_s=0.0: real(log, min(grace_s, 0.0)))
+    wrap(recovery, "remove_orphans", lambda real: lambda log, grace_s=0.0: real(log, min(grace_s, 0.0)))
 
 
 @_mutation
 def files_of_a_commit_not_looked_for() -> None:
-    _wrap(local.Storage, "require", lambda _real: lambda _self, _name, _size: None)
+    wrap(local.Storage, "require", lambda _real: lambda _self, _name, _size: None)

@@ -46,14 +46,14 @@ def write_all(log: Log, number: int, each_round: Barrier | None = None) -> None:
 
 def write_in_process(folder: Path, number: int, each_round: Barrier) -> None:
     """In rounds: all commits of one take less time than a process takes to start, and they would never meet."""
-    mutations.apply_from_environment()
+    mutations.MUTATIONS.apply_from_environment()
     with open_log(folder) as log:
         write_all(log, number, each_round)
 
 
 def hold_a_transaction(folder: Path, pipe: Connection) -> None:
     """Begin a commit and tell; on the word, try to end it, and tell what came of it."""
-    mutations.apply_from_environment()
+    mutations.MUTATIONS.apply_from_environment()
     with open_log(folder) as log:
         writer = Writer(log, producer(0))
         with writer.transaction() as tx:

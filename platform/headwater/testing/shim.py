@@ -127,7 +127,7 @@ def _serve() -> None:
     """Read jobs from standard input until it ends; nothing here starts a thread, so a fork is whole."""
     for name in PRELOADED:
         importlib.import_module(name)
-    mutations.apply_from_environment()
+    mutations.MUTATIONS.apply_from_environment()
     gc.collect()
     gc.freeze()  # or each child's first collection would copy every page
     for line in sys.stdin:
