@@ -234,7 +234,7 @@ def end_processes(processes: list[psutil.Process], timeout: float) -> None:
 
 
 def _one_line(document: Mapping[str, Any]) -> str:
-    sources = ", ".join(f"{each['name']} {each['state']} lag {each['lag_ms']} ms" for each in document["sources"])
+    sources = ", ".join(f"{each['name']} {each['state']}{_lag(each['lag_ms'])}" for each in document["sources"])
     live = sum(each["state"] == "live" for each in document["views"])
     return f"position {document['position']:,}  {sources}  views live {live} of {len(document['views'])}"
 
@@ -251,3 +251,8 @@ def _answers(url: str) -> bool:
 
 def _has_screen() -> bool:
     return sys.platform == "darwin" or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+
+
+def _lag(milliseconds: float | None) -> str:
+    """Nothing before the source has said anything."""
+    return "" if milliseconds is None else f" lag {milliseconds} ms"
