@@ -59,7 +59,7 @@ setup-compiler: $(STAMP)  ## Makes sure that a C compiler for the power-loss tes
 demo: $(STAMP)  ## Starts everything: PostgreSQL with a live web shop, views, JupyterLab and Dagster; Ctrl-C ends it.
 	$(BIN)/headwater demo
 
-# Three workers on two cores: a test waits for processes a third of its time.
+# Four workers on two cores: a test waits for processes half of its time.
 test: $(STAMP) setup-browser setup-compiler  ## Runs the tests, all but the long ones; under 8 minutes on 2 cores.
 	$(BIN)/python -m pytest -m "not long" -n 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
