@@ -135,6 +135,7 @@ def capture(
     ] = False,
 ) -> None:
     """Copy a source's tables once, then follow its changes. `headwater up` runs this for every source."""
+    from headwater import logs
     from headwater.log import open_log
     from headwater.service.signals import check_not_cut_short, stop_signals
     from headwater_connectors.postgres.capture import Capture
@@ -144,7 +145,7 @@ def capture(
     loaded, config = _source(name, project)
     with stop_signals() as stop, open_log(loaded.lake_dir, create=True) as log:
         until = parse_lsn(PostgresSource().current_end(config.dsn)) if until_caught_up else None
-        Capture(config, loaded.settings, log, stop).run(until=until)
+        Capture(config, loaded.settings, log, stop, waits=logs.supervised()).run(until=until)
         if until_caught_up:
             check_not_cut_short(stop)
 

@@ -8,13 +8,15 @@ from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import psycopg
 import pytest
 from tests.connectors.test_capture_process import Project, until
 
 from headwater.config import load
 from headwater.errors import SourceGap
 from headwater.lake.status import status
-from headwater_connectors.postgres import requests
+from headwater.service.status import running
+from headwater_connectors.postgres import requests, testing
 from headwater_connectors.postgres.catalog import parse_lsn
 from headwater_connectors.postgres.component import components
 from headwater_connectors.postgres.copying import Copying
@@ -101,9 +103,12 @@ def counts(shop: Captured) -> dict[str, int]:
     return {name: len(shop.changes(name)) for name in NAMES if name != "later"}
 
 
+def status_of(shop: Captured) -> dict[str, Any]:
+    return next(each for each in status(shop.log)["sources"] if each["name"] == "shop")
+
+
 def gap_of(shop: Captured) -> dict[str, Any]:
-    (found,) = status(shop.log)["sources"]
-    return dict(found["gap"] or {})
+    return dict(status_of(shop)["gap"] or {})
 
 
 def test_pain_15_a_slot_that_was_dropped_costs_a_comparison_not_a_copy(
@@ -216,6 +221,51 @@ def test_another_history_is_repaired_only_when_asked(shop: Captured) -> None:
     shop.run("UPDATE orders SET amount = 1 WHERE id = 1")
     shop.catch_up()
     shop.assert_equal("orders")
+
+
+@pytest.mark.long
+@pytest.mark.timeout(300)
+def test_up_goes_on_by_itself_once_a_repair_is_asked_for(
+    shop: Captured, admin: str, tmp_path: Path, command: Path
+) -> None:
+    """The other source and its view go on meanwhile; the status names the command; no process is started again."""
+    shop.run(*TABLES[:3])
+    shop.catch_up()
+    drop_slot(shop)
+    shop.run("UPDATE orders SET amount = -1 WHERE id = 5")
+    with testing.database(admin) as dsn, psycopg.connect(dsn, autocommit=True) as other:
+        other.execute("CREATE TABLE visits (id int PRIMARY KEY)")
+        project = Project(tmp_path, shop.dsn, command)
+        with (tmp_path / "headwater.toml").open("a") as file:
+            file.write(f'[source.other]\ndsn = "{dsn}"\n[settings]\nhttp_port = 0\n')
+        code, _, errors = project.run("up", "--until-caught-up")
+        assert (code, "waits until somebody runs `headwater source repair shop`" in errors) == (1, True), errors
+        (tmp_path / "views").mkdir()
+        process = project.start_script("up")
+        try:
+            until(lambda: running(shop.log.live.read()["source:shop"]))
+            until(lambda: status_of(shop)["mended_by"] == "headwater source repair shop")
+            assert re.match(r"changes may be missing.* is gone .*headwater source repair", status_of(shop)["error"])
+            started = shop.log.live.read()["source:shop"].pid
+            until(lambda: "other.public.visits" in {topic.name for topic in shop.log.topics()})
+            view = "CREATE MATERIALIZED VIEW visited AS SELECT count(*) AS n FROM visits"
+            (tmp_path / "views" / "visited.sql").write_text(view)
+            other.execute("INSERT INTO visits VALUES (1), (2)")
+            until(lambda: [view.state for view in shop.log.views()] == ["live"])
+            until(lambda: shop.lake("SELECT n FROM visited") == [(2,)])
+            before = len(shop.changes("orders"))
+            assert project.run("source", "repair", "shop")[0] == 0
+            until(lambda: len(shop.changes("orders")) == before + 1)
+            shop.run("UPDATE orders SET amount = -2 WHERE id = 6")
+            until(lambda: len(shop.changes("orders")) == before + 2)
+            shop.assert_equal("orders")
+            until(lambda: status_of(shop)["state"] == "streaming")
+            assert (status_of(shop)["mended_by"], status_of(shop)["error"]) == (None, "")
+            assert shop.log.live.read()["source:shop"].pid == started
+        finally:
+            process.send_signal(signal.SIGTERM)
+            _, errors = process.communicate(timeout=60)
+        assert process.returncode == 0, errors
 
 
 @pytest.mark.long

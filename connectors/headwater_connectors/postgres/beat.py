@@ -24,16 +24,21 @@ class Beat:
         self._lag_ms = 0.0
         self._window: tuple[float, int] = (time.monotonic(), 0)
         self._rate = 0.0
-        self.streamed = False
-        """Whether a session of this process has ever streamed: only then is an absent server waited for."""
+        self.answered = False
+        """Whether the server has ever told this process where to go on: only then is an absent one waited for."""
 
     def now(self, **stats: int | float | str | bool | None) -> None:
-        self.streamed = self.streamed or stats.get("state") == "streaming"
+        self.answered = self.answered or stats.get("state") == "streaming"
         self._last = time.monotonic()
         self._log.live.beat(self._component, **stats)
 
     def failed(self, error: HeadwaterError) -> None:
         self.now(state="error", error=str(error), rows_per_s=0.0)
+
+    def waiting(self, error: HeadwaterError, mended_by: str) -> None:
+        """For somebody to run the command that mends it."""
+        self.answered = True
+        self.now(state="error", error=str(error), mended_by=mended_by, rows_per_s=0.0)
 
     def committed(self, rows: int, committed_at_us: int) -> None:
         """Rows became durable; the newest of them was committed in the source at ``committed_at_us``."""

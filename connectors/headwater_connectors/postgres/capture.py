@@ -27,11 +27,31 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_aft
 
 from headwater import logs
 from headwater.config import Settings, SourceConfig
-from headwater.errors import DuplicateName, HeadwaterError, SchemaError, SlotInUse, SourceUnreachable, TopicChanged
+from headwater.errors import (
+    DuplicateName,
+    HeadwaterError,
+    PublicationMissing,
+    SchemaError,
+    SlotInUse,
+    SourceGap,
+    SourceUnreachable,
+    TopicChanged,
+)
 from headwater.log import Log
 from headwater.log.transaction import Transaction
 from headwater.ownership import own
-from headwater_connectors.postgres import catalog, gap, mark, publication, repair, session, slot, standby, stream
+from headwater_connectors.postgres import (
+    catalog,
+    gap,
+    mark,
+    publication,
+    repair,
+    requests,
+    session,
+    slot,
+    standby,
+    stream,
+)
 from headwater_connectors.postgres.batch import TRANSACTIONS
 from headwater_connectors.postgres.beat import Beat
 from headwater_connectors.postgres.copier import Copier
@@ -77,6 +97,10 @@ SILENCE_SECONDS_MAX = 600.0
 """The longest patience with a silent server, reached by doubling ``silence_s`` after each session without a commit."""
 RECONNECT_SECONDS_MAX = 300.0
 """Give up after so long without the server; the supervisor then decides."""
+REPAIR_ASK_SECONDS = 0.5
+"""How often a capture that waits for a repair looks whether somebody asked for it."""
+GAP_LOOK_SECONDS = 30.0
+"""... and how often whether the server has everything again: the address may have led to another one for a while."""
 
 _log = logs.logger("capture")
 
@@ -101,9 +125,14 @@ class _Session:
 
 
 class Capture:
-    """One source, run by the process that owns it. ``stop`` ends ``run`` at the next transaction boundary."""
+    """One source, run by the process that owns it. ``stop`` ends ``run`` at the next transaction boundary.
 
-    def __init__(self, source: SourceConfig, settings: Settings, log: Log, stop: threading.Event) -> None:
+    ``waits``: where changes are missing it stays, says so, and goes on once a repair is asked for, instead of raising.
+    """
+
+    def __init__(
+        self, source: SourceConfig, settings: Settings, log: Log, stop: threading.Event, *, waits: bool = False
+    ) -> None:
         self.source = source
         self.settings = settings
         self.log = log
@@ -121,6 +150,8 @@ class Capture:
         self._until: int | None = None
         self._silence_s = source.silence_s
         self._only_text = False
+        self._waits = waits
+        self._gap = ""
 
     def run(self, *, until: int | None = None) -> None:
         """Capture until ``stop`` is set, or until everything before the LSN ``until`` is durable.
@@ -150,30 +181,51 @@ class Capture:
             before_sleep=self._log_retry,
             reraise=True,
         )
-        while not self.stop.is_set():
-            with self._open(retry) as opened:
-                try:
-                    self._translated(opened)
-                    return
-                except SourceUnreachable as error:
-                    if isinstance(error, ServerSilent):  # it may be busy with one huge transaction: be more patient
-                        self._silence_s = min(2 * self._silence_s, SILENCE_SECONDS_MAX)
-                    self._beat.failed(error)
-                    _log.warning("%s; reconnecting", error)
-                except (TopicChanged, DuplicateName) as error:  # of an event topic, by somebody else
-                    _log.info("%s; reconnecting", error)
-                except Unattributed:
-                    self._streaming = False
-                    _log.info("a transaction with messages was rolled back in part; reconnecting to have it sent whole")
-                except TableUnreadable as error:
-                    opened.tending.quarantine(error)
-                except RepairAsked:
-                    _log.info("a repair was asked for; beginning anew")
-                except TextNeeded:
-                    if self.source.mode == "binary":
-                        raise
-                    self._only_text = True
-                    _log.info("a type came that is read as text; reconnecting in text mode")
+        ended = False
+        while not (ended or self.stop.is_set()):
+            try:
+                ended = self._one_session(retry)
+            except (SourceGap, PublicationMissing) as error:
+                if not self._waits:
+                    raise
+                self._await_repair(error)
+
+    def _one_session(self, retry: Retrying) -> bool:
+        """Whether there is nothing more to do; if not, another session has to follow."""
+        with self._open(retry) as opened:
+            try:
+                self._translated(opened)
+                return True
+            except SourceUnreachable as error:
+                if isinstance(error, ServerSilent):  # it may be busy with one huge transaction: be more patient
+                    self._silence_s = min(2 * self._silence_s, SILENCE_SECONDS_MAX)
+                self._beat.failed(error)
+                _log.warning("%s; reconnecting", error)
+            except (TopicChanged, DuplicateName) as error:  # of an event topic, by somebody else
+                _log.info("%s; reconnecting", error)
+            except Unattributed:
+                self._streaming = False
+                _log.info("a transaction with messages was rolled back in part; reconnecting to have it sent whole")
+            except TableUnreadable as error:
+                opened.tending.quarantine(error)
+            except RepairAsked:
+                _log.info("a repair was asked for; beginning anew")
+            except TextNeeded:
+                if self.source.mode == "binary":
+                    raise
+                self._only_text = True
+                _log.info("a type came that is read as text; reconnecting in text mode")
+        return False
+
+    def _await_repair(self, error: HeadwaterError) -> None:
+        """Until somebody asks for a repair, or it is time to see whether one is still needed. Raises Stopped."""
+        if str(error) != self._gap:
+            self._gap = str(error)
+            _log.error("%s", error)
+        until = time.monotonic() + GAP_LOOK_SECONDS
+        while time.monotonic() < until and not requests.repair_asked(self.log, self.source.name):
+            self._beat.waiting(error, f"headwater source repair {self.source.name}")
+            self._sleep(REPAIR_ASK_SECONDS)
 
     def _translated(self, opened: _Session) -> None:
         try:
@@ -183,7 +235,7 @@ class Capture:
 
     @contextmanager
     def _open(self, retry: Retrying) -> Iterator[_Session]:
-        attempt = retry if self._beat.streamed else Retrying(
+        attempt = retry if self._beat.answered else Retrying(
             retry=retry_if_exception_type(SlotInUse),
             wait=wait_random_exponential(multiplier=0.2, max=2),
             stop=stop_after_delay(SLOT_WAIT_SECONDS),
@@ -271,7 +323,8 @@ class Capture:
             connection, receiver, decoder, tending, Streams(self.log.storage.path("state"), self._ignored)
         )
         _log.info("streaming %s from %s", "text" if text else "binary", state.position, extra={"lsn": state.position})
-        self._beat.now(state="streaming", error="", copying=-1, copy="")  # what an earlier process said is over
+        self._beat.now(state="streaming", error="", mended_by="", copying=-1, copy="")  # what was said before is over
+        self._gap = ""
         return opened
 
     def _describe_transactions(self, position: str) -> None:

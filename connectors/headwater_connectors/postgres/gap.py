@@ -37,8 +37,9 @@ class Gap:
         return kind(
             f"changes may be missing, so capture stopped: {self.what}",
             where=f"source {source}",
-            todo=f"What was captured stays readable. Run `headwater source repair {source}`, then capture again: it"
-            " makes a new slot, compares every table with the server and appends what differs.",
+            todo=f"What was captured stays readable. Run `headwater source repair {source}`: it makes a new slot,"
+            " compares every table with the server and appends what differs. A capture that `headwater up` runs then"
+            " goes on by itself; start any other one again.",
         )
 
 

@@ -159,7 +159,8 @@ def refused(sqlstate: str, message: str, name: str) -> HeadwaterError:
         return PublicationMissing(
             f"a publication is missing at the position to read from: {text}",
             where=where,
-            todo=f"It must exist before the slot does: run `headwater source repair {name}`, then capture again.",
+            todo=f"It must exist before the slot does: run `headwater source repair {name}`. A capture that"
+            " `headwater up` runs then goes on by itself; start any other one again.",
         )
     if sqlstate == "42501":
         return SourceNotReady(

@@ -111,6 +111,7 @@ def _source(log: Log, name: str, row: LiveRow | None, guard: LiveRow | None) -> 
         "name": name,
         "state": state,
         "error": stats.get("error"),
+        "mended_by": stats.get("mended_by") or None,
         "copying": stats.get("copying"),
         "copy": stats.get("copy"),
         "position": producer.position,

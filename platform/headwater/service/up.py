@@ -116,6 +116,8 @@ class Up:
                 return "nothing is left to capture"
             if caught_up is not None and self._supervisor.failed:
                 return "a component was given up"
+            if caught_up is not None and (waits := self._waits()):
+                return waits
             if self._watcher.due():
                 self._look_at_files()
         return "asked to"
@@ -194,8 +196,16 @@ class Up:
             "restarts": child.restarts,
             "errors": child.errors,
             "last_error": child.last_error or (status.error_of(mine) if mine else None),
+            "mended_by": (mine.stats.get("mended_by") if mine else None) or None,
             "age_s": None if age is None else round(age, 3),
         }
+
+    def _waits(self) -> str:
+        """Which component waits for somebody to run a command, and for which; empty when none does."""
+        for each in self._health["components"]:
+            if each["mended_by"]:
+                return f"{each['name']} waits until somebody runs `{each['mended_by']}`"
+        return ""
 
     def health(self) -> dict[str, Any]:
         """The /healthz document. A supervisor that no longer looks after its children is not well."""
