@@ -90,6 +90,8 @@ def conform(table: pa.Table, data: pa.Schema, kind: str, topic: str) -> pa.Table
 
     SchemaError names the first column that is missing, unknown, or does not cast without loss.
     """
+    if table.schema.equals(data, check_metadata=True):
+        return table
     given = set(table.column_names)
     expected = [*data, *(field for field in metadata_schema(kind, data) if field.name in given)]
     unknown = given - {field.name for field in expected}

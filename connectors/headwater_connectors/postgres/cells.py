@@ -84,6 +84,11 @@ class Cells:
         taken = view[self.start]
         return taken.view(np.uint8).reshape(len(self), width)
 
+    @property
+    def empty(self) -> bool:
+        """Whether there are cells, and all of them are NULL."""
+        return self.valid is not None and len(self) > 0 and not self.valid.any()
+
     def nulls(self) -> Bools | None:
         """Mask of NULL rows as pyarrow wants it, or None."""
         return None if self.valid is None else ~self.valid
@@ -133,6 +138,10 @@ def walk_tuples(buffer: Bytes, at: Int64s, columns: int) -> tuple[list[Cells], l
             length = read(buffer, "i4", position + 1).astype(np.int64)
             start = position + 5
             valid = None
+        elif not present.any():  # a deleted row is its key and a mark for every other column
+            length = np.zeros(len(at), np.int64)
+            start = position + 1
+            valid = present
         else:
             length = np.where(present, read(buffer, "i4", position + 1), 0).astype(np.int64)
             start = position + 1 + 4 * present

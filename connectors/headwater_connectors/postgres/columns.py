@@ -58,6 +58,10 @@ class ColumnType:
     binary: Decode | None = None
     sends: bool = True
 
+    def nulls(self, count: int) -> Column:
+        """So many NULLs."""
+        return Column(pa.nulls(count, types.arrow_type(self.duckdb)), _NO_ROWS, _NO_TEXT)
+
 
 _NO_ROWS: Int64s = np.empty(0, np.int64)
 _NO_TEXT = pa.array([], pa.string())

@@ -109,6 +109,8 @@ class Rows:
 
     def _decode(self, number: int) -> Column:
         kind, cells = self._target.types[number], self._cells[number]
+        if cells.empty:
+            return kind.nulls(len(cells))
         if not (self._sent[number] == _BINARY).any():
             return kind.text(cells)
         if kind.binary is None:

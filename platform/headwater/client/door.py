@@ -205,8 +205,9 @@ def _empty(table: pa.Table, topic: Topic, before: Sequence[_Fault]) -> list[_Fau
     told = {fault.field: fault.rows for fault in before}
     faults = []
     removal: npt.NDArray[np.bool_] | None = None
+    columns = dict(zip(table.column_names, table.columns, strict=True))
     for field in topic.schema.fields:
-        column = table.column(field.name)
+        column = columns[field.name]
         in_key = field.name in topic.schema.key
         if not column.null_count or (field.nullable and not in_key):
             continue

@@ -203,8 +203,9 @@ class Publisher:
         return checked.table
 
     def _part(self, topic: Topic, sends: list[Send]) -> _Part:
-        table = pa.concat_tables([send.table for send in sends], promote_options="default")
-        owner = np.repeat(np.arange(len(sends)), [send.table.num_rows for send in sends])
+        joined = [send.table for send in sends]
+        table = joined[0] if len(joined) == 1 else pa.concat_tables(joined, promote_options="default")
+        owner = np.repeat(np.arange(len(sends)), [each.num_rows for each in joined])
         dropped = np.zeros(len(sends), dtype=np.int64)
         hashes = None
         if topic.settings.dedupe_s is not None and record.EVENT_ID in table.column_names:
@@ -246,16 +247,16 @@ class Publisher:
         self._state.turns[part.topic.id] = part.turn
         if part.hashes is not None and not repeated:
             self._window(part.topic).published(info, part.hashes, part.rows())
-        starts = np.cumsum(part.counts, axis=0) - part.counts
-        for line, send in enumerate(part.sends):
+        partitions = part.topic.open_partitions
+        ends = {partition: offsets[part.topic.name, partition] for partition, rows in part.rows().items() if rows}
+        for send, counts, dropped in zip(part.sends, part.counts.tolist(), part.dropped.tolist(), strict=True):
             found = {}
-            for column, partition in enumerate(part.topic.open_partitions):
-                count = int(part.counts[line, column])
+            for partition, count in zip(partitions, counts, strict=True):
                 if count:
-                    first = offsets[part.topic.name, partition] + int(starts[line, column])
-                    found[partition] = range(first, first + count)
+                    found[partition] = range(ends[partition], ends[partition] + count)
+                    ends[partition] += count
             letters = 0 if send.letters is None else send.letters.num_rows
-            rows, dropped = int(part.counts[line].sum()), int(part.dropped[line])
+            rows = sum(counts)
             self.published.rows += rows
             self.published.duplicates += dropped
             self.published.dead_letters += letters

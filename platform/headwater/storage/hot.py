@@ -16,7 +16,8 @@ def encode(table: pa.Table) -> tuple[memoryview, str]:
     """The stream and its check sum; chunks are combined, so one record batch is one read later."""
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as stream:
-        stream.write_table(table.combine_chunks())
+        for batch in table.combine_chunks().to_batches():
+            stream.write_batch(batch)
     buffer = memoryview(sink.getvalue())
     return buffer, digest(buffer)
 
