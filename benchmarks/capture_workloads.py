@@ -76,7 +76,7 @@ def workloads(less: int = 1) -> list[Workload]:
     """All of them, with as many rows ``less`` times."""
     found = [
         Workload(f"{kind}_{columns}_columns", kind, columns, rows // less, 500)
-        for columns, rows in ((3, 1_500_000), (60, 150_000))
+        for columns, rows in ((3, 1_500_000), (60, 500_000))
         for kind in ("insert", "update", "delete")
     ]
     single = [Workload(f"{kind}_1_row_transactions", kind, 10, 300_000 // less, 1) for kind in ("insert", "update")]

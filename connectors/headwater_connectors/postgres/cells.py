@@ -158,9 +158,11 @@ def walk_copy(buffer: Bytes, at: Int64s, columns: int) -> list[Cells]:
     position = at + 2
     for _ in range(columns):
         length = read(buffer, "i4", position).astype(np.int64)
-        valid = length >= 0
-        length = np.maximum(length, 0)
+        valid = None
+        if len(length) and length.min() < 0:
+            valid = length >= 0
+            length = np.maximum(length, 0)
         position = position + 4
-        cells.append(Cells(buffer, position, length, None if valid.all() else valid))
+        cells.append(Cells(buffer, position, length, valid))
         position = position + length
     return cells

@@ -143,8 +143,7 @@ def _bytea_text(cells: Cells) -> pa.Array:
 
 def _decimal_binary(precision: int, scale: int) -> Decode:
     def decode(cells: Cells) -> Column:
-        odd = numeric.specials(cells)
-        values = numeric.decimals(cells.masked(~odd) if odd.any() else cells, precision, scale)
+        values, odd = numeric.decimals(cells, precision, scale)
         return _odd(values, odd, lambda rows: numeric.texts(cells.take(rows)))
 
     return decode

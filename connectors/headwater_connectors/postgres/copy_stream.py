@@ -60,7 +60,7 @@ def _from_socket(connection: Connection, command: bytes, columns: int) -> Iterat
     with socket.socket(fileno=os.dup(connection.pgconn.socket)) as link:
         link.settimeout(SILENCE_SECONDS)
         link.sendall(b"Q" + struct.pack(">i", len(command) + 5) + command + b"\0")
-        copy = _Copy(link, bytes((columns >> 8,)))  # a row begins with its number of columns
+        copy = _Copy(link, columns)
         while not copy.ended:
             copy.receive()
             yield from copy.rows()
@@ -71,9 +71,9 @@ def _from_socket(connection: Connection, command: bytes, columns: int) -> Iterat
 class _Copy:
     """What the server sends for one COPY, in one buffer: frames are taken from its front."""
 
-    def __init__(self, link: socket.socket, marks: bytes) -> None:
+    def __init__(self, link: socket.socket, columns: int) -> None:
         self._link = link
-        self._marks = marks
+        self._marks = columns.to_bytes(2)  # a row begins with its number of columns
         self._buffer = bytearray(BATCH_BYTES + (1 << 16))
         self._held = 0
         self._signed = False
@@ -96,9 +96,9 @@ class _Copy:
         """The whole rows that are here; other frames between them are passed."""
         while self._whole():
             if self._signed:
-                ends = frame_ends(np.frombuffer(self._buffer, np.uint8, self._held), self._marks)
+                ends = frame_ends(np.frombuffer(self._buffer, np.uint8, self._held), self._marks[:1], self._marks[1])
                 if len(ends):
-                    data = bytes(memoryview(self._buffer)[: int(ends[-1])]) + PAD
+                    data = b"".join((memoryview(self._buffer)[: int(ends[-1])], PAD))  # one copy
                     self._drop(int(ends[-1]))
                     yield data, np.concatenate((np.zeros(1, np.int64), ends[:-1])) + FRAME
                     continue

@@ -265,12 +265,12 @@ def take(size: int, messages: Iterator[Any]) -> tuple[list[Any], Iterator[Any]]:
     return list(islice(messages, count)), messages
 
 
-def frame_ends(held: Bytes, marks: bytes) -> Int64s:
+def frame_ends(held: Bytes, marks: bytes, second: int | None = None) -> Int64s:
     """Where the whole CopyData frames that follow each other from the front end: exact whatever the messages hold.
 
-    A message's first byte is one of ``marks``. Every place that looks like a frame is a candidate; the frames are
-    those that the lengths lead to, one from the other. When all candidates are frames, which is nearly always, that
-    is one comparison.
+    A message's first byte is one of ``marks``, and its second one ``second`` where that is given. Every place that
+    looks like a frame is a candidate; the frames are those that the lengths lead to, one from the other. When all
+    candidates are frames, which is nearly always, that is one comparison.
     """
     at = np.flatnonzero(held[: max(len(held) - FRAME, 0)] == _DATA)
     if len(held) < 1 << 24:  # a frame that is here whole is shorter, so the first byte of its length is 0
@@ -280,6 +280,8 @@ def frame_ends(held: Bytes, marks: bytes) -> Int64s:
     for mark in marks[1:]:
         marked |= first == mark
     at = at[marked]
+    if second is not None:
+        at = at[held[np.minimum(at + FRAME + 1, len(held) - 1)] == second]
     if not len(at) or at[0] != 0:
         return _NOTHING
     ends = at + 1 + read(held, "i4", at + 1)

@@ -42,6 +42,8 @@ def dates_binary(cells: Cells) -> pa.Array:
 def stamps_binary(cells: Cells, kind: pa.DataType) -> tuple[pa.Array, Bools]:
     """Timestamps, and which of them are beyond what files hold (after the year 294246)."""
     micros = cells.integers("i8")
+    if len(micros) and micros.min() > -(2**63) and micros.max() < _YEAR_294247 - MICROS_2000:
+        return array_of(cells, micros + MICROS_2000, kind), np.zeros(len(cells), np.bool_)
     odd: Bools = (micros >= _YEAR_294247 - MICROS_2000) & (micros != INFINITY)
     if cells.valid is not None:
         odd &= cells.valid

@@ -189,15 +189,17 @@ def _write(log: Log, topic: Topic, run: tuple[read.Plan, list[Batch]], settings:
 def _parts(batches: list[Batch], rows_max: int) -> Iterator[list[Batch]]:
     """The run cut into segments: large ones into as many as are written at once, none beyond the limit."""
     rows = sum(batch.rows for batch in batches)
-    most = min(rows_max, max(PART_ROWS_MIN, -(-rows // WRITERS)))
+    count = max(1, -(-rows // rows_max), min(WRITERS, rows // PART_ROWS_MIN))
     part: list[Batch] = []
-    held = 0
+    held = past = ends = 0
     for batch in batches:
-        if part and held + batch.rows > most:
+        even = rows * (ends + 1) / count  # where the part would end if batches could be cut
+        if part and (held + batch.rows > rows_max or past + batch.rows / 2 > even):
             yield part
-            part, held = [], 0
+            part, held, ends = [], 0, ends + 1
         part.append(batch)
         held += batch.rows
+        past += batch.rows
     yield part
 
 
