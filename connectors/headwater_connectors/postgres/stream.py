@@ -99,9 +99,7 @@ def start(connection: PGconn, command: str, name: str) -> Stream:
 
 
 class SocketStream:
-    """Reads the connection's socket directly."""
-
-    more = False
+    """Reads the connection's socket directly; ``more``: behind what was returned stands something other than data."""
 
     def __init__(self, connection: PGconn, name: str) -> None:
         self._connection = connection
@@ -111,6 +109,7 @@ class SocketStream:
         self._socket.settimeout(SEND_SECONDS)  # of sends; reads go round it and never wait
         self._buffer = bytearray(2 * BLOCK_BYTES)
         self._held = 0
+        self.more = False
         self._closed = False
         self._pause = DRY_SECONDS[self._socket.family]
         self._pauses = int(BLOCK_SECONDS / self._pause)
@@ -136,11 +135,14 @@ class SocketStream:
             dry = 0 if self._fill() else dry + 1
             pauses -= 1
             sleep(self._pause)
-        block = self._cut()
+        block, passed = self._cut(), False
         if not block:
             for kind, body in self._rare():
                 self._end(kind, body)
+                passed = True
             self._refuse_closed()  # only now: the server's last words say why
+        # An error behind the messages makes nothing readable: the server that sent it waits for us.
+        self.more = self._held > 0 and (passed or (bool(block) and self._buffer[0] != _DATA))
         return block
 
     def send(self, message: bytes) -> None:
