@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import random
+import re
 import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from headwater.config import Settings, SourceConfig, TableConfig
+from headwater.errors import SourceNotReady
 from headwater.lake.status import status
 from headwater.log import open_log
+from headwater_connectors.postgres import check
 from headwater_connectors.postgres.capture import Capture
 from headwater_connectors.postgres.catalog import parse_lsn
 from headwater_connectors.postgres.source import PostgresSource
@@ -268,6 +271,28 @@ def test_a_column_read_as_text_turns_a_binary_session(shop: Captured) -> None:
         stop.set()
         running.join()
     shop.assert_equal("orders")
+
+
+def test_an_array_whose_elements_have_no_binary_form(shop: Captured) -> None:
+    """The server ends a binary stream at it: `auto` goes on as text, `binary` is refused before anything is made."""
+    shop.run("CREATE TABLE orders (id int PRIMARY KEY)", "INSERT INTO orders VALUES (1)")
+    shop.catch_up()
+    acl = f"'{{=r/{shop.connection.info.user}}}'"
+    with shop.running():
+        _await(shop, "SELECT count(*) = 1 FROM pg_replication_slots WHERE active AND database = current_database()")
+        shop.run("ALTER TABLE orders ADD acl aclitem[], ADD cost money")
+        shop.run(f"INSERT INTO orders VALUES (2, {acl}, 1.5)")
+        shop.until(lambda: shop.changes("orders"), lambda found: len(found) == 2)
+    shop.catch_up()
+    shop.assert_equal("orders", columns="id, acl::text[]", where="true")
+    shop.mode = "binary"
+    named = r"public.orders.acl \(aclitem\[\]\), public.orders.cost \(money\)"
+    (finding,) = [each for each in check.source(shop.source, shop.connection, shop.log) if each.fatal]
+    assert re.match(rf'mode = "binary" cannot read {named}', finding.what)
+    newest = shop.log.newest_commit()
+    with pytest.raises(SourceNotReady, match=named):
+        shop.catch_up()
+    assert shop.log.newest_commit() == newest
 
 
 def test_a_transaction_larger_than_memory_allows_is_one_commit(shop: Captured) -> None:

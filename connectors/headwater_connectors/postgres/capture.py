@@ -64,7 +64,7 @@ from headwater_connectors.postgres.printing import TextNeeded
 from headwater_connectors.postgres.receiver import Receiver, ServerSilent
 from headwater_connectors.postgres.relation import Relation, Target
 from headwater_connectors.postgres.rows import TableUnreadable
-from headwater_connectors.postgres.source import begin, owner_name, transactions_topic
+from headwater_connectors.postgres.source import begin, owner_name, require_mode, transactions_topic
 from headwater_connectors.postgres.streams import Streams, Unattributed
 from headwater_connectors.postgres.tables import Tables
 from headwater_connectors.postgres.tending import RepairAsked, Tending
@@ -256,6 +256,7 @@ class Capture:
         connection = session.connect(self.source.dsn, name)
         replication = None
         try:
+            require_mode(self.source, connection)
             as_bytes = session.promises_no_encoding(connection)
             application = f"headwater:{name}:{self.log.incarnation[:8]}"
             with standby.decoding(self.source, connection) as decoding:

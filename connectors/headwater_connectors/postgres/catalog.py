@@ -299,6 +299,16 @@ def column_types(table: TableInfo, known: Types) -> tuple[ColumnType, ...]:
     return tuple(column_type(column.type_oid, column.modifier, known) for column in table.columns)
 
 
+def text_only(tables: Iterable[TableInfo], known: Types) -> list[str]:
+    """Columns that no binary session can read, as ``namespace.table.column (type)``."""
+    return [
+        f"{table.full_name}.{column.name} ({column.type_name})"
+        for table in tables
+        for column, kind in zip(table.columns, column_types(table, known), strict=True)
+        if kind.binary is None and kind.sends
+    ]
+
+
 def schema_of(table: TableInfo, known: Types, ids: Mapping[int, int] | None = None) -> Schema:
     """The table's schema in the log; a field's id is its column's attnum, or what ``ids`` says for it."""
     ids = ids or {}

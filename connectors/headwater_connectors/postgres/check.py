@@ -16,6 +16,8 @@ OLDEST_VERSION: Final = 140_000
 """pgoutput's binary mode came with PostgreSQL 14."""
 ORIGIN_VERSION: Final = 160_000
 """From this version on, the server can leave out what it received by replication."""
+COLUMNS_SHOWN: Final = 5
+"""Columns that a finding about several of them names."""
 IDENTITY_WORDS: Final = {"d": "primary key", "i": "unique index", "f": "full row", "n": "none"}
 
 
@@ -90,6 +92,7 @@ def source(config: SourceConfig, connection: Connection, log: Log | None) -> lis
     else:
         found += _members(config, tables, main, inserts)
     found += [finding for table in tables for finding in _table(table)]
+    found += [Finding(what=what, fatal=True) for what in mode(config, connection, tables)]
     left_out = catalog.left_out(connection, config.wanted)
     found += [Finding(what=f"{name} is left out: it is {why}") for name, why in left_out.items()]
     with standby.decoding(config, connection) as decoding:
@@ -109,6 +112,14 @@ def source(config: SourceConfig, connection: Connection, log: Log | None) -> lis
             )
         )
     return found
+
+
+def mode(config: SourceConfig, connection: Connection, tables: list[catalog.TableInfo]) -> list[str]:
+    """Why the source's mode cannot read these tables."""
+    columns = catalog.text_only(tables, catalog.known_types(connection)) if config.mode == "binary" else []
+    more = f" and {len(columns) - COLUMNS_SHOWN} more columns" if len(columns) > COLUMNS_SHOWN else ""
+    listed = f"{', '.join(columns[:COLUMNS_SHOWN])}{more}"
+    return [f'mode = "binary" cannot read {listed}: the server sends such types as text only'] if columns else []
 
 
 def _members(

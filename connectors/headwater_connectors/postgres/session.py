@@ -27,6 +27,7 @@ from headwater.errors import (
     SourceNotReady,
     SourceUnreachable,
 )
+from headwater_connectors.postgres.printing import TextNeeded
 
 CONNECT_SECONDS = 10
 Connection = psycopg.Connection[tuple[Any, ...]]
@@ -168,17 +169,22 @@ def refused(sqlstate: str, message: str, name: str) -> HeadwaterError:
             where=where,
             todo=f"Run `headwater source check {name}` for the SQL that grants it.",
         )
+    if sqlstate == "42883" and "binary output function" in text:
+        return TextNeeded(
+            f"a value came that the server cannot send in binary form: {text}",
+            where=where,
+            todo='Set mode = "auto" or "text" for this source.',
+        )
     if sqlstate == "55000" and "wal_level" in text:
         return SourceNotReady(
             f"the server does not write logical WAL: {text}",
             where=where,
             todo="Run ALTER SYSTEM SET wal_level = 'logical' and restart the server.",
         )
-    if sqlstate in _AGAIN or not sqlstate:
-        return SourceUnreachable(f"the server ended the session: {text}", where=where)
-    return SourceError(
+    again = sqlstate in _AGAIN or not sqlstate
+    return SourceUnreachable(f"the server ended the session: {text}", where=where) if again else SourceError(
         f"the server refused: {text} [{sqlstate}]", where=where, todo=f"Run `headwater source check {name}`."
-    )
+    )  # fmt: skip
 
 
 def translate(error: psycopg.Error, name: str) -> HeadwaterError:

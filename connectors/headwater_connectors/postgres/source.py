@@ -120,6 +120,15 @@ def prepare(source: SourceConfig, connection: session.Connection) -> list[TableI
     return catalog.tables(connection, oids={**both[0].members, **both[1].members}, config=source)
 
 
+def require_mode(source: SourceConfig, connection: session.Connection) -> None:
+    """Raises SourceNotReady where the source's mode cannot read one of its tables."""
+    if source.mode == "binary":
+        for problem in check.mode(source, connection, catalog.tables(connection, source.wanted, config=source)):
+            raise SourceNotReady(
+                problem, where=f"source {source.name}", todo='Set mode = "auto" or "text" in headwater.toml.'
+            )
+
+
 def _publish(source: str, connection: session.Connection, tables: list[TableInfo]) -> None:
     """Fill new publications; without the right to, they are taken back. What is locked is left for the capture."""
     refused = survey.publish(connection, source, tables).refused

@@ -208,9 +208,7 @@ class Tables:
     def all_binary(self) -> bool:
         """Whether every captured column can be read in a binary session."""
         tables = catalog.tables(self.connection, oids=list(self.known), config=self.config)
-        return all(
-            kind.binary or not kind.sends for table in tables for kind in catalog.column_types(table, self.types)
-        )
+        return not catalog.text_only(tables, self.types)
 
     def newest_xid(self) -> int:
         """An xid8 near those that the stream will send."""
