@@ -20,6 +20,9 @@ hold the DuckDB type itself (Parquet loses an interval's microseconds, DuckDB wr
     TIMETZ                      struct(micros int64, offset int32)          offset in seconds east of UTC
     INTERVAL                    struct(months int32, days int32, micros int64)
     T[]                         list<T>
+    STRUCT("a" T, ...)          struct<a: T, ...>                           {"a": 1, ...}
+
+Names of a STRUCT's fields are always quoted, keep their case and differ in more than that.
 
 ±infinity of DATE and TIMESTAMP are DuckDB's own sentinels (the largest and smallest day or microsecond but
 one end), so they survive files and compare as infinities.
@@ -28,7 +31,8 @@ one end), so they survive files and compare as infinities.
 from __future__ import annotations
 
 import re
-from functools import cache
+from collections.abc import Callable, Iterable
+from functools import cache, partial
 from typing import Final
 
 import pyarrow as pa
@@ -76,14 +80,19 @@ _ALIASES: Final = {
 }
 
 _DECIMAL = re.compile(r"DECIMAL\((\d+),\s*(\d+)\)")
+_TOKENS = re.compile(r"""("(?:[^"]|"")*")|('(?:[^']|'')*')|([(),])|([^"'(),]+)""")
+_MEMBER = re.compile(r"""\s*(?:"((?:[^"]|"")+)"|([^\s"]+))\s+(.*)""", re.DOTALL)
 
 
 @cache
 def canonical(duckdb_type: str) -> str:
     """The canonical text of a DuckDB type name; raises ValueError when files cannot hold it."""
-    text = duckdb_type.strip().upper()
+    text = duckdb_type.strip()
     if text.endswith("[]"):
         return canonical(text[:-2]) + "[]"
+    if is_struct(text):
+        return struct(fields_of(text))
+    text = text.upper()
     if text.startswith("ENUM"):
         return "VARCHAR"
     text = _ALIASES.get(text, text)
@@ -94,12 +103,48 @@ def canonical(duckdb_type: str) -> str:
     return text
 
 
+def is_struct(duckdb_type: str) -> bool:
+    """Whether the text is a STRUCT's (a list of them is none)."""
+    return duckdb_type[:7].upper() == "STRUCT(" and duckdb_type.endswith(")")
+
+
+def struct(fields: Iterable[tuple[str, str]]) -> str:
+    """The canonical text of a STRUCT of these (name, type); ValueError when two names differ in case only, or none."""
+    found = [(name, canonical(kind)) for name, kind in fields]
+    if not found or len({name.lower() for name, _ in found}) < len(found):
+        raise ValueError(
+            "a STRUCT without fields, or of names that differ in case only, has no representation in files"
+        )
+    return f"STRUCT({', '.join(f'{quote(name)} {kind}' for name, kind in found)})"
+
+
+@cache
+def fields_of(duckdb_type: str) -> tuple[tuple[str, str], ...]:
+    """Names and canonical types of a STRUCT's fields; ValueError when a field has no name."""
+    parts, depth = [""], 0
+    for token in _TOKENS.finditer(duckdb_type.strip()[7:-1]):
+        depth += (token[0] == "(") - (token[0] == ")")
+        if token[0] == "," and not depth:
+            parts.append("")
+        else:
+            parts[-1] += token[0]
+    found = []
+    for part in parts:
+        member = _MEMBER.fullmatch(part)
+        if member is None:
+            raise ValueError(f"type {duckdb_type} has no representation in files: its fields have no names")
+        found.append((member[1].replace('""', '"') if member[1] else member[2], canonical(member[3])))
+    return tuple(found)
+
+
 @cache
 def arrow_type(duckdb_type: str) -> pa.DataType:
     """The Arrow type that files hold for a column of this type."""
     text = canonical(duckdb_type)
     if text.endswith("[]"):
         return pa.list_(arrow_type(text[:-2]))
+    if is_struct(text):
+        return pa.struct([(name, arrow_type(kind)) for name, kind in fields_of(text)])
     if decimal := _DECIMAL.fullmatch(text):
         return pa.decimal128(int(decimal[1]), int(decimal[2]))
     return _ARROW[text]
@@ -110,17 +155,13 @@ def quote(identifier: str) -> str:
     return '"' + identifier.replace('"', '""') + '"'
 
 
-def is_plain(duckdb_type: str) -> bool:
-    """Whether DuckDB reads and writes the file type of this column without a conversion."""
-    text = canonical(duckdb_type).removesuffix("[]")
-    return text not in {"INTERVAL", "TIMETZ", "HUGEINT", "JSON"}
-
-
 def file_sql(duckdb_type: str) -> str:
     """How DuckDB names the type that files hold for this column."""
     text = canonical(duckdb_type)
     if text.endswith("[]"):
         return file_sql(text[:-2]) + "[]"
+    if is_struct(text):
+        return f"STRUCT({', '.join(f'{quote(name)} {file_sql(kind)}' for name, kind in fields_of(text))})"
     return {
         "INTERVAL": "STRUCT(months INTEGER, days INTEGER, micros BIGINT)",
         "TIMETZ": 'STRUCT(micros BIGINT, "offset" INTEGER)',
@@ -172,28 +213,47 @@ def _unhex(value: str, depth: int) -> str:
     return f"unhex({value})" if depth == 0 else f"list_transform({value}, lambda e: {_unhex('e', depth - 1)})"
 
 
-def _lift(value: str, text: str) -> str:
-    if is_plain(text):
-        return value
+def over_leaves(value: str, duckdb_type: str, leaf: Callable[[str, str], str]) -> str:
+    """SQL of ``value`` with every value in it that is no list or struct as ``leaf`` (value, type) has it."""
+    text = canonical(duckdb_type)
     if text.endswith("[]"):
-        return f"list_transform({value}, lambda e: {_lift('e', text[:-2])})"
+        element = over_leaves("e", text[:-2], leaf)
+        return value if element == "e" else f"list_transform({value}, lambda e: {element})"
+    if not is_struct(text):
+        return leaf(value, text)
+    inner = {name: (field_sql(value, name), kind) for name, kind in fields_of(text)}
+    made = {name: over_leaves(*each, leaf) for name, each in inner.items()}
+    if all(made[name] == was for name, (was, _) in inner.items()):
+        return value
+    parts = ", ".join(f"{quote(name)} := {sql}" for name, sql in made.items())
+    return f"CASE WHEN {value} IS NOT NULL THEN struct_pack({parts}) END"
+
+
+def field_sql(value: str, name: str) -> str:
+    """SQL of a field of a struct; a dot would be taken for that of a table's column."""
+    return f"struct_extract({value}, '" + name.replace("'", "''") + "')"
+
+
+def _lift_leaf(value: str, text: str) -> str:
     if text == "INTERVAL":
-        return f"(to_months({value}.months) + to_days({value}.days) + to_microseconds({value}.micros))"
+        months, days, micros = (field_sql(value, part) for part in ("months", "days", "micros"))
+        return f"(to_months({months}) + to_days({days}) + to_microseconds({micros}))"
     if text == "TIMETZ":
-        return f'headwater_timetz({value}.micros, {value}."offset")'
-    return f"CAST({value} AS {text})"
+        return f"headwater_timetz({field_sql(value, 'micros')}, {field_sql(value, 'offset')})"
+    return f"CAST({value} AS {text})" if text in ("HUGEINT", "JSON") else value
 
 
-def _lower(value: str, text: str) -> str:
-    if is_plain(text):
-        return value
-    if text.endswith("[]"):
-        return f"list_transform({value}, lambda e: {_lower('e', text[:-2])})"
+def lower_leaf(value: str, text: str) -> str:
+    """SQL that turns a value that is no list or struct into what files hold for it."""
     if text == "INTERVAL":
         return f"headwater_interval_parts({value})"
     if text == "TIMETZ":
         return f"headwater_timetz_parts({value})"
-    return f"CAST({value} AS {'VARCHAR' if text == 'JSON' else 'DECIMAL(38,0)'})"
+    return f"CAST({value} AS {file_sql(text)})" if text in ("HUGEINT", "JSON") else value
+
+
+_lift = partial(over_leaves, leaf=_lift_leaf)
+_lower = partial(over_leaves, leaf=lower_leaf)
 
 
 MACROS: Final = (

@@ -66,7 +66,7 @@ REFUSED = [
     ("SELECT id FROM orders TABLESAMPLE 10%", "SAMPLE", None),
     ("SELECT COLUMNS('a') FROM orders", "COLUMNS_EXPRESSION", (1, 8)),
     ("SELECT id FROM orders WHERE id = $1", "PARAMETER", (1, 34)),
-    ("SELECT {'a': id} AS s FROM orders", "OUTPUT_TYPE", None),
+    ("SELECT MAP {'a': id} AS s FROM orders", "OUTPUT_TYPE", None),
     ("SELECT o.id, p.id FROM orders o, orders p", "DUPLICATE_COLUMN", None),
     ("SELECT id AS _weight FROM orders", "RESERVED_COLUMN", None),
     ("CREATE VIEW v AS SELECT id FROM orders", "NOT_A_VIEW_DEFINITION", (1, 8)),

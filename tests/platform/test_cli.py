@@ -151,9 +151,10 @@ def test_json_is_one_object_that_loses_nothing(headwater: Runner, project: Path)
 
 
 def test_small_integers_and_floats_are_json_numbers(headwater: Runner, project: Path) -> None:
-    query = "SELECT id, share, note, {'cents': 1.50::DECIMAL(5,2), 'n': 3} AS box FROM orders ORDER BY id LIMIT 1"
+    box = "{'cents': 1.50::DECIMAL(5,2), 'n': 3, 'raw': [unhex('00FF')]}"
+    query = f"SELECT id, share, note, {box} AS box FROM orders ORDER BY id LIMIT 1"
     row = json.loads(headwater("sql", query, "--format", "json", cwd=project).stdout)["rows"][0]
-    assert row == {"id": 0, "share": 0.1, "note": None, "box": {"cents": "1.50", "n": 3}}
+    assert row == {"id": 0, "share": 0.1, "note": None, "box": {"cents": "1.50", "n": 3, "raw": ["00ff"]}}
 
 
 def test_csv_is_exact_and_tells_null_from_empty(headwater: Runner, project: Path) -> None:

@@ -57,6 +57,34 @@ def test_every_type_and_property_comes_back_identical(form: str) -> None:
     )
 
 
+@pytest.mark.parametrize("form", ["avro", "json-schema"])
+def test_structs_are_records_and_come_back_identical(form: str) -> None:
+    """Of captured tables; a topic that people write to has none."""
+    inner = types.struct([("at", "INTERVAL"), ("a b", "DECIMAL(4,2)[]"), ("n", "BIGINT")])
+    kinds = [types.struct([("x", inner), ("xs", f"{inner}[]")]), f"{inner}[]", inner, "INTERVAL"]
+    schema = Schema(fields=tuple(Field(id=n, name=f"c{n}", type=kind) for n, kind in enumerate(kinds, start=1)))
+    module = avro if form == "avro" else json_schema
+    exported = json.loads(json.dumps(module.export(schema, "shop.public.t")))
+    assert module.load(exported) == Proposal(fields=schema.fields, key=())
+    part: dict[str, Any] = {"at": {"months": 1, "days": 2, "micros": 3}, "a b": [Decimal("1.50"), None], "n": None}
+    if form == "avro":
+        parsed = fastavro.parse_schema(exported)
+        part["a_x20b"] = part.pop("a b")
+        record = {"c1": {"x": part, "xs": [part, None]}, "c2": [part], "c3": part, "c4": None}
+        buffer = io.BytesIO()
+        fastavro.schemaless_writer(buffer, parsed, record)
+        buffer.seek(0)
+        assert fastavro.schemaless_reader(buffer, parsed, None) == record
+    else:
+        part = {"at": "1 month", "a b": ["1.50", None], "n": "9007199254740993"}
+        record = {"c1": {"x": part, "xs": [part, None]}, "c2": [part], "c3": None, "c4": None}
+        jsonschema.validate(record, exported, cls=jsonschema.Draft202012Validator)
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(record | {"c3": {"n": 1}}, exported, cls=jsonschema.Draft202012Validator)
+    with pytest.raises(UsageError, match="only captured tables and views have"):
+        assign(Proposal(fields=schema.fields), {})
+
+
 def wide(field: Field) -> Field:
     return replace(field, write_type="")
 

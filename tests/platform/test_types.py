@@ -14,6 +14,7 @@ from headwater.lake import Lake, open_lake
 from headwater.log import Log, base, seal
 from headwater.schema import Schema
 from headwater.testing.writer import Writer
+from headwater.types import quote
 
 TOPIC = "shop.public.t"
 
@@ -82,14 +83,31 @@ VALUES: Final[dict[str, list[str]]] = {
 
 
 def literals(kind: str) -> list[str]:
-    """SQL of the values of a type, NULL last; lists hold them all, NULL inside, nothing, and nothing at all."""
+    """SQL of the values of a type, NULL last; lists hold them all, NULL inside, nothing, and nothing at all.
+
+    Structs hold one value of each field's type, its n-th in the n-th struct, or all of them NULL.
+    """
+    if types.is_struct(kind):
+        inner_kinds = types.fields_of(kind)
+        every = [
+            ", ".join(
+                f"{quote(name)} := {literals(inner)[place % len(literals(inner))]}" for name, inner in inner_kinds
+            )
+            for place in range(max(len(literals(inner)) for _, inner in inner_kinds))
+        ]
+        empty = ", ".join(f"{quote(name)} := CAST(NULL AS {inner})" for name, inner in inner_kinds)
+        return [*(f"CAST(struct_pack({each}) AS {kind})" for each in [*every, empty]), f"CAST(NULL AS {kind})"]
     if not kind.endswith("[]"):
         return [*(f"CAST({text} AS {kind})" for text in VALUES[kind]), f"CAST(NULL AS {kind})"]
     inner = ", ".join(literals(kind[:-2]))
     return [f"[{inner}]", f"CAST([] AS {kind})", f"[CAST(NULL AS {kind[:-2]})]", f"CAST(NULL AS {kind})"]
 
 
-KINDS = [*VALUES, *(f"{kind}[]" for kind in VALUES)]
+ALL = types.struct((f"f{place} {kind}"[:9], kind) for place, kind in enumerate(VALUES))
+"""A field of every type, and names that have to be quoted."""
+_INNER = types.struct([("t", "TIMETZ"), ("T2", "JSON[]"), ("u", "UUID")])
+NESTED = types.struct([("a.b", "INTERVAL[]"), ('say "x"', _INNER), ("c0", f"{_INNER}[]"), ("v", "UUID[]")])
+KINDS = [*VALUES, *(f"{kind}[]" for kind in VALUES), ALL, NESTED]
 COLUMNS = {f"c{place}": kind for place, kind in enumerate(KINDS)}
 ROWS = max(len(literals(kind)) for kind in KINDS)
 
@@ -182,7 +200,13 @@ def test_bags_keep_every_value_in_their_bases(log: Log, writer: Writer, kind: st
 
 
 def test_lists_of_lists_and_unknown_types_are_refused() -> None:
-    for kind in ("BIT", "STRUCT(a INTEGER)", "MAP(VARCHAR, VARCHAR)"):
+    for kind in (
+        "BIT",
+        "STRUCT(a BIT)",
+        "STRUCT(INTEGER, VARCHAR)",
+        "STRUCT(a INTEGER, A INTEGER)",
+        "MAP(VARCHAR, INT)",
+    ):
         with pytest.raises(ValueError, match="no representation in files"):
             types.canonical(kind)
 
@@ -195,6 +219,10 @@ def test_lists_of_lists_and_unknown_types_are_refused() -> None:
         ("timestamptz", "TIMESTAMP WITH TIME ZONE"),
         ("decimal(10, 3)", "DECIMAL(10,3)"),
         ("ENUM('a', 'b')", "VARCHAR"),
+        (
+            "struct(a int, \"b \"\"(,\" ENUM('x,)', 'y')[], C STRUCT(d DECIMAL(3, 1)))",
+            'STRUCT("a" INTEGER, "b ""(," VARCHAR[], "C" STRUCT("d" DECIMAL(3,1)))',
+        ),
     ],
 )
 def test_type_texts_have_one_spelling(given: str, canonical: str) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from headwater.record import WEIGHT as LOG_WEIGHT
-from headwater.types import lower_sql, quote
+from headwater.types import lower_leaf, over_leaves, quote
 from headwater_pipelines.compiler import render
 from headwater_pipelines.compiler.plan import COUNT, WEIGHT, Aggregate, Measure
 from headwater_pipelines.compiler.render import delta_table
@@ -53,15 +53,16 @@ def output_sql(columns: Sequence[tuple[str, str]], delta: str, *, weighted: bool
 
 def file_sql(name: str, text: str) -> str:
     """A column as files hold it. A uuid goes as its 16 bytes: DuckDB would hand Arrow its text."""
-    if text == "UUID":
-        return _uuid_bytes(quote(name))
-    if text == "UUID[]":
-        return f"list_transform({quote(name)}, lambda e: {_uuid_bytes('e')})"
-    return lower_sql(name, text)
+    return over_leaves(quote(name), text, lambda value, kind: _uuid_bytes(lower_leaf(value, kind), kind))
 
 
-def _uuid_bytes(value: str) -> str:
-    return f"unhex(replace(CAST({value} AS VARCHAR), '-', ''))"
+def stored_sql(name: str, text: str) -> str:
+    """A column read back from files as files hold it: only a uuid was made one again, and goes as its bytes."""
+    return over_leaves(quote(name), text, _uuid_bytes)
+
+
+def _uuid_bytes(value: str, text: str) -> str:
+    return f"unhex(replace(CAST({value} AS VARCHAR), '-', ''))" if text == "UUID" else value
 
 
 def _added(aggregate: Aggregate, input_delta: str) -> str:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import Any
 
 from headwater.errors import UnknownColumn, UnsupportedSql
 from headwater_pipelines.compiler.plan import Node
 from headwater_pipelines.compiler.refusals import Refusal, value_keyword
-from headwater_pipelines.compiler.syntax import Tree, column, is_column, rewrite
+from headwater_pipelines.compiler.syntax import Tree, column, field_of, is_column, rewrite
 
 
 @dataclass(frozen=True)
@@ -52,9 +53,11 @@ class Scope:
         names: list[str] = node["column_names"]
         if names[0].lower() in bound:
             return node
-        found = self.find(names)
-        if found is not None:
-            return {**column(found[0], found[1]), "query_location": node["query_location"]}
+        for count in range(len(names), 0, -1):  # a column by all its names; else a field of one by the first of them
+            found = self.find(names[:count])
+            if found is not None:
+                whole = {**column(found[0], found[1]), "query_location": node["query_location"]}
+                return reduce(field_of, names[count:], whole)
         name = names[0].lower()
         if len(names) == 1 and name in self.aliases and name not in through:
             return self._resolve({**self.aliases[name], "alias": ""}, bound, (*through, name))

@@ -154,6 +154,13 @@ def column(alias: str, name: str) -> Tree:
     }
 
 
+def field_of(struct: Tree, name: str) -> Tree:
+    """A struct's field."""
+    place = {"alias": "", "query_location": struct["query_location"], "query_location_length": 0}
+    constant = {"class": "CONSTANT", "type": "VALUE_CONSTANT", **place, "literal": {"kind": "STRING", "text": name}}
+    return {"class": "OPERATOR", "type": "STRUCT_EXTRACT", **place, "children": [struct, constant]}
+
+
 def bare(node: Any) -> Any:
     """A tree without places and aliases, for comparing two expressions."""
     if isinstance(node, dict):

@@ -222,8 +222,7 @@ class Engine:
         contents = program.contents(view)
         if old is not None:
             self.state.connection.register("published", old)
-            # Files' own types stay as they are; only a uuid was read back as one and goes as its bytes again.
-            stored = ", ".join(maintain.file_sql(n, t) if t in ("UUID", "UUID[]") else quote(n) for n, t in columns)
+            stored = ", ".join(f"{maintain.stored_sql(n, t)} AS {quote(n)}" for n, t in columns)
             both = f"SELECT {names}, {LOG_WEIGHT} FROM ({contents})"
             both += f" UNION ALL SELECT {stored}, -{LOG_WEIGHT} FROM published"
             weight = f"CAST(sum({LOG_WEIGHT}) AS BIGINT) AS {LOG_WEIGHT}"

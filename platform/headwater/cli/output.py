@@ -12,6 +12,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal
 
@@ -19,7 +20,7 @@ import duckdb
 
 from headwater import duck
 from headwater.errors import StorageError, UsageError
-from headwater.types import lift_sql, lower_sql, quote
+from headwater.types import lift_sql, lower_sql, over_leaves, quote
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -145,8 +146,9 @@ def _csv_sql(name: str, kind: str) -> str:
 
 def _json_sql(name: str, kind: str) -> str:
     value = _value(name, kind)
-    if kind in ("BLOB", "BLOB[]"):
-        return f"lower(hex({value}))" if kind == "BLOB" else f"list_transform({value}, lambda e: lower(hex(e)))"
+    if "BLOB" in kind:
+        with suppress(ValueError):  # a type that files cannot hold, such as a MAP
+            value = over_leaves(value, kind, lambda leaf, text: f"lower(hex({leaf}))" if text == "BLOB" else leaf)
     return f"CAST({value} AS {_json_type(duckdb.sqltype(kind))})"
 
 

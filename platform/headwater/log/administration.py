@@ -21,6 +21,7 @@ from headwater.log import dead_letters, names, topic_settings, topics
 from headwater.log.repartition import check_count
 from headwater.log.system import transaction
 from headwater.log.topic_settings import Value
+from headwater.registry.proposal import refuse_structs
 from headwater.schema import Schema
 
 if TYPE_CHECKING:
@@ -185,6 +186,7 @@ def check_schema(columns: Mapping[str, str] | Schema, key: Sequence[str], where:
                 todo = f"Did you mean {near[0]}?" if near else f"Columns: {', '.join(columns)}."
                 raise UsageError(f"there is no column {name!r} to be the key", where=where, todo=todo)
         schema = Schema.of(dict(columns), key=key)
+    refuse_structs(schema.fields)
     folded = [name.lower() for name in schema.names]
     wrong = [n for n in schema.names if n.lower() in record.METADATA or folded.count(n.lower()) > 1 or not n]
     if wrong or not folded:

@@ -7,9 +7,10 @@
     TIMESTAMP long/local-timestamp-micros      TIMESTAMP WITH TIME ZONE long/timestamp-micros
 
 What Avro has no type for is written as the type that holds every value: UBIGINT and HUGEINT as decimal(20,0) and
-decimal(38,0), INTERVAL and TIMETZ as records of their parts. Nullable is a union with null, a default is Avro's.
-Each field carries ``field-id``, as Iceberg's files do, and ``headwater``: what Avro cannot say, so that a schema
-comes back identical. A type that was edited in between wins over it. Names that Avro does not allow are escaped.
+decimal(38,0), INTERVAL and TIMETZ as records of their parts. A STRUCT is a record of nullable fields; it is not read
+back from a schema that was edited. Nullable is a union with null, a default is Avro's. Each field carries
+``field-id``, as Iceberg's files do, and ``headwater``: what Avro cannot say, so that a schema comes back identical. A
+type that was edited in between wins over it. Names that Avro does not allow are escaped.
 """
 
 from __future__ import annotations
@@ -114,7 +115,7 @@ def load(document: Mapping[str, Any]) -> Proposal:
 
 def _member(field: Field, defined: set[str]) -> dict[str, Any]:
     kind = field.declared_type
-    avro: Any = _type(kind, defined)
+    avro: Any = _type(kind, defined, field.name)
     member: dict[str, Any] = {"name": _escape(field.name)}
     # One default must do in Avro: what a reader needs for older records, else what new ones are given.
     text = field.initial_default if field.fills_older else field.write_default
@@ -150,9 +151,16 @@ def restored(properties: Any, field_id: Any) -> Field | None:
         return None
 
 
-def _type(kind: str, defined: set[str]) -> Any:
+def _type(kind: str, defined: set[str], name: str = "") -> Any:
+    """``name``: the path of the field, which a STRUCT's record is called after."""
     if kind.endswith("[]"):
-        return {"type": "array", "items": ["null", _type(kind[:-2], defined)]}
+        return {"type": "array", "items": ["null", _type(kind[:-2], defined, name)]}
+    if types.is_struct(kind):
+        members = [
+            {"name": _escape(each), "type": ["null", _type(inner, defined, f"{name}.{each}")], "default": None}
+            for each, inner in types.fields_of(kind)
+        ]
+        return {"type": "record", "name": f"headwater_struct_{_escape(name)}", "fields": members}
     if decimal := re.fullmatch(r"DECIMAL\((\d+),(\d+)\)", kind):
         return {"type": "bytes", "logicalType": "decimal", "precision": int(decimal[1]), "scale": int(decimal[2])}
     if kind in _RECORDS:

@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from headwater import default
+from headwater import default, types
 from headwater.errors import SchemaError
 from headwater.registry.avro import KEPT, KEY, kept, restored
 from headwater.registry.proposal import NEW, Proposal
@@ -99,6 +99,10 @@ def _shape(kind: str) -> dict[str, Any]:
     if kind.endswith("[]"):
         items = _shape(kind[:-2])
         return {"type": "array", "items": items | {"type": _with_null(items["type"])}}
+    return _object(kind) if types.is_struct(kind) else _single(kind)
+
+
+def _single(kind: str) -> dict[str, Any]:
     if kind in _INTEGERS:
         low, high = _INTEGERS[kind]
         return {"type": "integer", "minimum": low, "maximum": high}
@@ -111,6 +115,13 @@ def _shape(kind: str) -> dict[str, Any]:
     if kind in ("FLOAT", "DOUBLE"):
         return {"type": ["number", "string"], "pattern": "^(" + "|".join(_SPECIAL) + ")$"}
     return {"type": "boolean"} if kind == "BOOLEAN" else {"type": "string", **_TEXTS[kind]}
+
+
+def _object(kind: str) -> dict[str, Any]:
+    """A STRUCT: every field is there, and may be null."""
+    shapes = {name: _shape(inner) for name, inner in types.fields_of(kind)}
+    members = {name: shape | {"type": _with_null(shape["type"])} for name, shape in shapes.items()}
+    return {"type": "object", "properties": members, "required": list(members), "additionalProperties": False}
 
 
 def _with_null(kind: Any) -> list[str]:

@@ -7,7 +7,7 @@ under a name that was used before: what was dropped does not come back as someth
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from headwater import default, types
@@ -44,6 +44,7 @@ def assign(proposal: Proposal, versions: Mapping[int, Schema], *, replaces: bool
     ``replaces``, a field whose type is unrelated to the one it had is a new field under the old name (what mode
     NONE allows). UsageError when ``renames`` or an id names a field that is not there, or two become one.
     """
+    refuse_structs(proposal.fields)
     newest = versions[max(versions)] if versions else Schema(fields=())
     fresh = max((each.id for schema in versions.values() for each in schema.fields), default=0) + 1
     fields: list[Field] = []
@@ -69,6 +70,16 @@ def assign(proposal: Proposal, versions: Mapping[int, Schema], *, replaces: bool
             f"key column {missing[0]} is not among the columns", todo="Add it, or leave it out of the key."
         )
     return settle(Schema(fields=tuple(fields), key=key), versions)
+
+
+def refuse_structs(fields: Iterable[Field]) -> None:
+    """UsageError for a column of a type that only captured tables and views have: producers' rows do not become one."""
+    for each in fields:
+        if types.is_struct(types.canonical(each.declared_type).rstrip("[]")):
+            raise UsageError(
+                f"column {each.name!r} is a {each.declared_type}, which only captured tables and views have",
+                todo="Make its fields columns, or keep it as JSON.",
+            )
 
 
 def settle(schema: Schema, versions: Mapping[int, Schema]) -> Schema:
