@@ -38,6 +38,7 @@ from headwater_connectors.postgres import (
 from headwater_connectors.postgres.capture import Capture
 from headwater_connectors.postgres.decoder import Decoder
 from headwater_connectors.postgres.receiver import Receiver
+from headwater_connectors.postgres.tables import Tables
 from headwater_connectors.postgres.tending import Tending
 
 MUTATIONS = _mutation = Mutations("HEADWATER_CAPTURE_MUTATION")
@@ -189,6 +190,16 @@ def no_text_for_unknown_types() -> None:
         return exact
 
     wrap(columns, "_exact", strict)
+
+
+@_mutation
+def altered_composites_not_looked_for() -> None:
+    wrap(Tables, "moved", lambda _real: lambda _self, _found: False)
+
+
+@_mutation
+def altered_composites_not_copied() -> None:
+    wrap(shape, "_composed_anew", lambda _real: lambda _known, _table: "")
 
 
 @_mutation

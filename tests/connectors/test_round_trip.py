@@ -133,6 +133,7 @@ RANDOM: dict[str, st.SearchStrategy[str]] = {
 ARRAYS = (
     "integer", "text", "numeric(12,2)", "double precision", "date", "timestamptz", "timestamp", "interval", "bytea",
     "boolean", "uuid", "jsonb", "timetz", "time", "inet", "mood", "box", "pair", "lists", "int4range",
+    "cents",
 )  # fmt: skip
 """Types whose arrays are made of what was drawn for them."""
 
@@ -160,9 +161,12 @@ def drawn(count: int, seed: int) -> dict[str, Texts]:
         "{" + ",".join(made.span(values["bigint"]) for _ in range(place % 4)) + "}" for place in range(count)
     ]
     values["pair"] = [made.row(values["integer"], values["text"]) for _ in range(count)]
+    values["cents"] = [made.row(["1.50", "NaN", "-0.01"], values["timestamp"]) for _ in range(count)]
     values["lists"] = [made.line(values["integer"]) for _ in range(count)]
     for name in ARRAYS:
         values[f"{name}[]"] = [made.array(values[name], ";" if name == "box" else ",") for _ in range(count)]
+    deep = ("cents[]", "pair", "integer", "text", "timetz[]", "box[]", "lists")
+    values["deep"] = [made.row(*(values[name] for name in deep)) for _ in range(count)]
     return dict(values)
 
 

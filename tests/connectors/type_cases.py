@@ -17,6 +17,18 @@ def _random_float(function: str) -> str:
     return f"{function}({value}, -round(({value})::numeric, 2)::float8)"
 
 
+def row(*fields: str | None) -> str:
+    """A row literal."""
+    marked = (None if each is None else each.replace("\\", "\\\\").replace('"', '""') for each in fields)
+    return "(" + ",".join("" if each is None else f'"{each}"' for each in marked) + ")"
+
+
+def line(*elements: str | None) -> str:
+    """An array literal."""
+    marked = (None if each is None else each.replace("\\", "\\\\").replace('"', '\\"') for each in elements)
+    return "{" + ",".join("NULL" if each is None else f'"{each}"' for each in marked) + "}"
+
+
 EVERYTHING = (
     '(t,"\\\\x00ff",1.50,"{1,NULL}","(2,b)",1.5,"{""a b"",c}",2024-01-01,24:00:00,00:00:00-15:59:59,P1Y2DT-0.5S,'
     '6fa459ea-ee8a-3ca4-894e-db77e160355e,"{""a"": 1}",ok,7,"2024-01-01 00:00:00.000001+00","[1,3)",-0.001,p)'
@@ -24,6 +36,24 @@ EVERYTHING = (
 RANDOM_EVERYTHING = (
     "row(true, NULL, random()::numeric, array[3], row(1, '()')::pair, random(), array['\"'], 'infinity', '00:00',"
     " NULL, interval '-1 month', NULL, '[]', 'sad', 8, now(), 'empty', random()::float4, 'p ')::everything"
+)
+
+DEEP = [
+    row(
+        line(row("1.50", "0044-03-15 12:00:00 BC"), None, row(None, None)),
+        row("1", 'x,y"\\'),
+        "1",
+        'a "\\ (",',
+        "{24:00-08,NULL}",
+        "{(3,4),(1,2);(1,1),(0,0)}",
+        "{1,2}",
+    ),
+    row(*[None] * 7),
+    row("{}", "(,)", None, "", "{}", "{}", "{}"),
+]
+RANDOM_DEEP = (
+    "row(array[row(random(), now())::cents, NULL], row(1, 'z')::pair, (random() * 9)::int, md5(random()::text),"
+    " array[localtime::timetz], array[box(point(random(), 1), point(2, 3))], array[1])::deep"
 )
 
 CASES: list[Case] = [
@@ -179,6 +209,10 @@ CASES: list[Case] = [
     ("int4range[]", ['{"[1,5)",NULL,empty}'], "array[int4range(1, 5)]"),
     ("pair", ["(1,x)", "(,)", '(,"")', '(1," ""\\\\")'], "row((random() * 9)::int, 'y z')::pair"),
     ("everything", [EVERYTHING, "(" + "," * 18 + ")"], RANDOM_EVERYTHING),
+    ("deep", DEEP, RANDOM_DEEP),
+    ("deep[]", [line(*DEEP, None), "{}"], f"array[{RANDOM_DEEP}, NULL]"),
+    ("alone", ["()", '("")', "(x)"], "row(md5(random()::text))::alone"),
+    ("twins", ['(1,"")'], "row(1, 'z')::twins"),
     ("lists", ["{1,2}", "{}"], "array[(random() * 9)::int]"),
     ("positive[]", ["{1,NULL}"], "array[1]::positive[]"),
 ]
@@ -208,11 +242,18 @@ ODD = [
     ("double precision[]", "{{{0.1,1e+15}},{{-0,NaN}}}"),
     ("box[]", "{{(1,1),(0,0)};{(2,2),(1,1)}}"),
     ("interval[]", "{P1Y,infinity}"),
+    ("cents", "(NaN,)"),
+    ("cents", '(1.50,"294276-12-31 23:59:59.999999")'),
+    ("cents[]", '{"(1.00,)",NULL,"(NaN,)"}'),
+    ("deep", '("{""(NaN,)""}",,,,,,)'),
+    ("deep", '(,,,,,,"{{1,2},{3,4}}")'),
     ("timestamptz[]", '{"2024-01-01 00:00:00+00","294276-12-31 23:59:59.999999+00"}'),
 ]
 TYPES_SQL = """
 CREATE TYPE mood AS ENUM ('sad', 'ok'); CREATE DOMAIN positive AS int CHECK (value > 0);
 CREATE TYPE pair AS (a int, b text); CREATE TYPE texts AS RANGE (subtype = text); CREATE DOMAIN lists AS int[];
+CREATE TYPE cents AS (n numeric(5,2), at timestamp); CREATE TYPE alone AS (a text); CREATE DOMAIN twins AS pair;
+CREATE TYPE deep AS ("say ""x"" (," cents[], "A" pair, a int, "a.b" text, t timetz[], b box[], l lists);
 CREATE TYPE priced AS (what text, price money);
 CREATE TYPE everything AS (a bool, b bytea, c numeric, d int[], e pair, f float8, g text[], h date, i time, j timetz,
     k interval, l uuid, m jsonb, n mood, o positive, p timestamptz, q int4range, r float4, s "char");

@@ -19,8 +19,8 @@ def elements(cells: Cells, delimiter: str = ",") -> tuple[Cells, Int64s, Bools]:
 
     Odd: more than one dimension or a lower bound other than 1, which a list cannot hold; they have no elements.
     """
-    data, offsets = _flat(cells)
-    escaped = _escaped(data)
+    data, offsets = flat(cells)
+    escaped = is_escaped(data)
     quote = (data == _QUOTE) & ~escaped
     outside = (np.cumsum(quote) & 1) == 0
     opens = (data == _OPEN) & outside
@@ -41,8 +41,8 @@ def elements(cells: Cells, delimiter: str = ",") -> tuple[Cells, Int64s, Bools]:
 
 def quoted(cells: Cells) -> tuple[Cells, Int64s, Bytes]:
     """All that is in double quotes in the texts, one after another: cells, of which row, and the byte behind them."""
-    data, offsets = _flat(cells)
-    escaped = _escaped(data)
+    data, offsets = flat(cells)
+    escaped = is_escaped(data)
     places = np.flatnonzero((data == _QUOTE) & ~escaped)
     begins, ends = places[0::2], places[1::2]
     after = np.append(data, np.uint8(0))[ends + 1]
@@ -56,7 +56,7 @@ def list_array(values: pa.Array, offsets: Int64s, valid: Bools | None) -> pa.Arr
     return pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), values, mask=mask)
 
 
-def _flat(cells: Cells) -> tuple[Bytes, Int64s]:
+def flat(cells: Cells) -> tuple[Bytes, Int64s]:
     """The texts one after another, and where each begins."""
     text = cells.bytes()
     offsets = np.frombuffer(text.buffers()[1], np.int32, len(cells) + 1, text.offset * 4).astype(np.int64)
@@ -68,7 +68,8 @@ def _buffer_of(text: pa.Array, size: int) -> Bytes:
     return np.empty(0, np.uint8) if data is None else np.frombuffer(data, np.uint8, size)
 
 
-def _escaped(data: Bytes) -> Bools:
+def is_escaped(data: Bytes) -> Bools:
+    """Which bytes stand behind an odd number of backslashes."""
     backslash = data == _BACKSLASH
     if not backslash.any():
         return np.zeros(len(data), np.bool_)
@@ -88,10 +89,14 @@ def _cells(data: Bytes, escaped: Bools, start: Int64s, end: Int64s) -> Cells:
     padded = np.concatenate((data, np.frombuffer(PAD, np.uint8)))
     quoted = (padded[start] == _QUOTE) & (end > start)
     null = ~quoted & (end - start == 4) & (Cells(padded, start, end - start).integers("u4") == 0x4E554C4C)
-    start, end = start + quoted, end - quoted
-    removed = (data == _BACKSLASH) & ~escaped
+    found = without(data, (data == _BACKSLASH) & ~escaped, start + quoted, end - quoted)
+    return Cells(found.buffer, found.start, np.where(null, 0, found.length), ~null if null.any() else None)
+
+
+def without(data: Bytes, removed: Bools, start: Int64s, end: Int64s) -> Cells:
+    """The cells from each ``start`` to its ``end`` in ``data``, without the bytes that are to be removed."""
     if removed.any():
         before = np.concatenate(([0], np.cumsum(removed)))
         start, end = start - before[start], end - before[end]
-        padded = np.concatenate((data[~removed], np.frombuffer(PAD, np.uint8)))
-    return Cells(padded, start, np.where(null, 0, end - start), ~null if null.any() else None)
+        data = data[~removed]
+    return Cells(np.concatenate((data, np.frombuffer(PAD, np.uint8))), start, end - start)

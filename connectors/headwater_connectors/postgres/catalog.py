@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -13,7 +12,10 @@ from headwater import record
 from headwater.catalog.records import Kind
 from headwater.config import SourceConfig, TableConfig
 from headwater.schema import Field, Schema
+from headwater_connectors.postgres import composite_types
 from headwater_connectors.postgres.columns import ColumnType, column_type
+from headwater_connectors.postgres.composite_types import Composites
+from headwater_connectors.postgres.composites import distinct
 from headwater_connectors.postgres.printing import TypeInfo, Types
 from headwater_connectors.postgres.session import Connection
 
@@ -40,6 +42,8 @@ class ColumnInfo:
     description: str
     generated: str = ""
     """pg_attribute.attgenerated: ``s`` stored, ``v`` virtual, empty for what is no generated column."""
+    composites: Composites = ()
+    """Those that the column's type is, or has in it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,13 +218,14 @@ def tables(
     rows = connection.execute((_TREE + _TABLES).encode(), asked).fetchall()
     rows = [row for row in rows if any(fnmatchcase(f"{row[1]}.{row[2]}", pattern) for pattern in patterns)]
     columns: dict[int, list[ColumnInfo]] = {row[0]: [] for row in rows}
-    for table, number, name, oid, modifier, text, not_null, missing, changed, about, generated in connection.execute(
-        _COLUMNS, [list(columns)]
-    ):
+    found_columns = connection.execute(_COLUMNS, [list(columns)]).fetchall()
+    made = composite_types.look(connection, {row[3] for row in found_columns})
+    for table, number, name, oid, modifier, text, not_null, missing, changed, about, generated in found_columns:
         columns[table].append(
             ColumnInfo(
                 number=number, name=name, type_oid=oid, modifier=modifier, type_name=text, not_null=not_null,
                 missing=missing, changed=changed, description=about, generated=generated,
+                composites=made.get(oid, ()),
             )
         )  # fmt: skip
     parts: dict[int, list[Part]] = {row[0]: [] for row in rows}
@@ -296,7 +301,10 @@ def known_types(connection: Connection) -> dict[int, TypeInfo]:
 
 
 def column_types(table: TableInfo, known: Types) -> tuple[ColumnType, ...]:
-    return tuple(column_type(column.type_oid, column.modifier, known) for column in table.columns)
+    return tuple(
+        column_type(column.type_oid, column.modifier, composite_types.shaped(known, column.composites))
+        for column in table.columns
+    )
 
 
 def text_only(tables: Iterable[TableInfo], known: Types) -> list[str]:
@@ -329,13 +337,7 @@ def log_names(columns: Sequence[str]) -> list[str]:
 
     A name that a metadata column has gets ``__src``; of names equal but for case, later ones get ``__2``, ...
     """
-    seen: Counter[str] = Counter()
-    names = []
-    for column in columns:
-        name = f"{column}__src" if column.lower() in record.METADATA else column
-        seen[name.lower()] += 1
-        names.append(name if seen[name.lower()] == 1 else f"{name}__{seen[name.lower()]}")
-    return names
+    return distinct([f"{column}__src" if column.lower() in record.METADATA else column for column in columns])
 
 
 def current_end(connection: Connection) -> int:

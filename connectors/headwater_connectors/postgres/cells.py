@@ -33,8 +33,8 @@ class Cells:
     def __len__(self) -> int:
         return len(self.start)
 
-    def take(self, rows: npt.NDArray[Any]) -> Cells:
-        """The cells of these rows (numbers or a mask)."""
+    def take(self, rows: npt.NDArray[Any] | slice) -> Cells:
+        """The cells of these rows (numbers, a mask or a part)."""
         valid = None if self.valid is None else self.valid[rows]
         return Cells(self.buffer, self.start[rows], self.length[rows], valid)
 

@@ -10,15 +10,17 @@
     timestamp · timestamptz                         TIMESTAMP · TIMESTAMP WITH TIME ZONE; after the year 294246: odd
     interval                                        INTERVAL; ±infinity are odd
     one-dimensional arrays of these                 T[]; more dimensions or other lower bounds are odd
+    composites                                      STRUCT(field T, ...); in another shape than now: odd
     domains                                         as their base type
     anything else                                   VARCHAR, the text that the server prints
 
-An *odd* value is one the column's type cannot hold: NULL in the column, its exact text in ``_raw``.
+An *odd* value is one the column's type cannot hold, or has such a value in it: NULL in the column, its exact text in
+``_raw``. Inside a composite a type whose values are written back in a way of their own is its text (``_is_plain``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,9 +31,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from headwater import types
-from headwater_connectors.postgres import arrays, containers, extensions, numeric, temporal, temporal_texts
+from headwater_connectors.postgres import arrays, composites, containers, extensions, numeric, temporal, temporal_texts
 from headwater_connectors.postgres.cells import Bools, Cells, Int64s, array_of
-from headwater_connectors.postgres.printing import Types, char_texts, delimiter, printer
+from headwater_connectors.postgres.printing import Attribute, Types, char_texts, delimiter, printer
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,8 @@ def column_type(oid: int, modifier: int, known: Types) -> ColumnType:
         return column_type(info.base, info.base_modifier, known)
     if info is not None and info.element:
         return _array(column_type(info.element, modifier, known), oid, info.element, known)
+    if info is not None and info.attributes:
+        return _composite(info.attributes, oid, known)
     return _EXTENSIONS.get((info.extension, info.name) if info else ("", "")) or _exact(oid, known)
 
 
@@ -214,6 +218,70 @@ def _lists(
         return _odd(values, odd, lambda rows: texts(cells.take(rows)))
 
     return decode
+
+
+def _composite(attributes: Sequence[Attribute], oid: int, known: Types) -> ColumnType:
+    names = composites.distinct([each.name for each in attributes])
+    kinds = [_field_type(each.type_oid, each.modifier, known) for each in attributes]
+    duckdb, texts = types.struct(zip(names, (kind.duckdb for kind in kinds), strict=True)), printer(oid, known)
+    text = _readable(_structs(composites.of_text(len(kinds)), names, [kind.text for kind in kinds], _text), duckdb)
+    binaries = [kind.binary for kind in kinds if kind.binary is not None]
+    if texts is None or len(binaries) < len(kinds):
+        return ColumnType(duckdb, text)
+    split = composites.of_binary([each.type_oid for each in attributes])
+    return ColumnType(duckdb, text, _structs(split, names, binaries, texts))
+
+
+def _field_type(oid: int, modifier: int, known: Types) -> ColumnType:
+    """As of a column, but the text of what ``literal`` could not write without knowing what the source calls it."""
+    return column_type(oid, modifier, known) if _is_plain(oid, known) else _exact(oid, known)
+
+
+def _is_plain(oid: int, known: Types) -> bool:
+    """Whether the type in the log alone says how its values are written."""
+    info = known.get(oid)
+    if info is None or info.attributes:  # fields have been asked by themselves
+        return True
+    if info.kind == "d" or info.element:
+        return delimiter(info.element, known) == "," and _is_plain(info.base or info.element, known)
+    return (info.extension, info.name) not in _EXTENSIONS
+
+
+def _structs(
+    split: composites.Split, names: Sequence[str], fields: Sequence[Decode], texts: Callable[[Cells], pa.Array]
+) -> Decode:
+    """Composites of one shape; the others, and those of which a field cannot be held, are odd."""
+
+    def decode(cells: Cells) -> Column:
+        parts, odd = split(cells)
+        columns = [field(part) for field, part in zip(fields, parts, strict=True)]
+        for column in columns:
+            odd[column.odd] = True
+        masked = cells.masked(~odd) if odd.any() else cells
+        values = composites.struct_array(names, [column.values for column in columns], masked.valid)
+        return _odd(values, odd, lambda rows: texts(cells.take(rows)))
+
+    return decode
+
+
+def _readable(decode: Decode, duckdb: str) -> Decode:
+    """Texts that ``decode`` refuses, found by halving, are odd: fields of an earlier shape look like anything."""
+
+    def every(cells: Cells) -> Column:
+        try:
+            return decode(cells)
+        except Exception:  # noqa: BLE001 -- whatever a text brings about that is none of the field's type
+            if len(cells) < 2:
+                return Column(pa.nulls(len(cells), types.arrow_type(duckdb)), np.arange(len(cells)), _text(cells))
+            middle = len(cells) // 2
+            one, other = every(cells.take(slice(middle))), every(cells.take(slice(middle, None)))
+            return Column(
+                pa.concat_arrays([one.values, other.values]),
+                np.concatenate((one.odd, other.odd + middle)),
+                pa.concat_arrays([one.odd_text, other.odd_text]),
+            )
+
+    return every
 
 
 _NUMERIC = 1700

@@ -130,7 +130,7 @@ class _Shape:
 
     def bounds(self, cells: Cells) -> pa.Array:
         """``[2:3][0:1]=`` where a lower bound is not 1, else nothing."""
-        whole, other = pa.array([""] * len(cells)), np.zeros(len(cells), np.bool_)
+        whole, other = pa.array([""] * len(cells), pa.string()), np.zeros(len(cells), np.bool_)
         for place in range(self.sizes.shape[1]):
             has = self.dimensions > place
             low = np.ones(len(cells), np.int64)

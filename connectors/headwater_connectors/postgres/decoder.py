@@ -35,7 +35,8 @@ from headwater_connectors.postgres.rows import Letter, Rows, TableUnreadable, tr
 from headwater_connectors.postgres.transactions import Chunk
 
 Resolve = Callable[[Relation], Target | None]
-"""Called before the first change of a relation in a shape not seen before; None: its changes are not wanted."""
+"""Called before the first change of a relation in a shape not seen before, or of one in each batch whose target is
+``fluid``; None: its changes are not wanted."""
 
 LETTERS_MAX = 1_000
 """Rows of one commit that become dead letters; beyond it their table is put in quarantine."""
@@ -73,6 +74,7 @@ class Decoder:
         """
         if not chunks:
             return
+        self._targets = {oid: target for oid, target in self._targets.items() if target is None or not target.fluid}
         batch = Batch.of(chunks)
         kinds = batch.buffer[batch.start]
         context = Context.of(batch, kinds, self._open, self.xid)

@@ -6,9 +6,9 @@ A record changes with the commit in which the change takes effect, so after any 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from sqlalchemy import select
 
@@ -16,6 +16,8 @@ from headwater.catalog import tables
 from headwater.catalog.records import Kind
 from headwater.log import Log
 from headwater_connectors.postgres.catalog import TableInfo, log_names
+from headwater_connectors.postgres.composite_types import Composites
+from headwater_connectors.postgres.printing import Attribute
 from headwater_connectors.postgres.relation import Relation
 
 Route = Literal["topic", "pending", "nowhere", "outbox"]
@@ -37,6 +39,8 @@ class KnownColumn:
     not_null: bool
     changed: int
     field: int
+    composites: Composites = ()
+    """Composite types in its type, as the column's topic has them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +92,11 @@ class Known:
         return f"{self.namespace}.{self.name}"
 
     @property
+    def composites(self) -> dict[int, Composites]:
+        """Of each column's type that is a composite, or has one in it."""
+        return {column.type_oid: column.composites for column in self.columns if column.composites}
+
+    @property
     def ids(self) -> dict[int, int]:
         """Field ids by column number."""
         return {column.number: column.field for column in self.columns}
@@ -111,9 +120,14 @@ class Known:
     def from_json(cls, text: str) -> Known:
         body = json.loads(text)
         body["key"] = tuple(body["key"])
-        body["columns"] = tuple(KnownColumn(**column) for column in body["columns"])
+        body["columns"] = tuple(_column(**column) for column in body["columns"])
         body["parts"] = {int(oid): filenode for oid, filenode in body["parts"].items()}
         return cls(**body)
+
+
+def _column(composites: Sequence[tuple[int, list[dict[str, Any]]]] = (), **facts: Any) -> KnownColumn:
+    made = tuple((oid, tuple(Attribute(**each) for each in attributes)) for oid, attributes in composites)
+    return KnownColumn(**facts, composites=made)
 
 
 def of_table(table: TableInfo, topic: str, before: Known | None = None, retyped: frozenset[int] = frozenset()) -> Known:
@@ -125,6 +139,7 @@ def of_table(table: TableInfo, topic: str, before: Known | None = None, retyped:
             number=column.number, name=column.name, type_oid=column.type_oid, modifier=column.modifier,
             not_null=column.not_null, changed=column.changed,
             field=ids.get(column.number, column.number) + (RETYPED if column.number in retyped else 0),
+            composites=column.composites,
         )
         for column in table.columns
     )  # fmt: skip
@@ -160,6 +175,11 @@ def of_other(known: Known, table: TableInfo) -> Known:
     return replace(
         known, oid=table.oid, columns=columns, key=key, parts=parts, columns_ever=table.columns_ever, published=""
     )
+
+
+def unshaped(known: Known) -> Known:
+    """The record as earlier releases wrote it, whose topics have composites as texts: they are copied again."""
+    return replace(known, columns=tuple(replace(column, composites=()) for column in known.columns))
 
 
 def is_still(known: Known, table: TableInfo) -> bool:

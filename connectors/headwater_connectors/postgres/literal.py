@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from headwater.types import canonical
+from headwater.types import canonical, field_sql, fields_of, is_struct
 
 _BARE_NAME = re.compile(r'^(?:.*\.)?"?(\w+)"?(?:\(.*\))?$')
 _VECTORS, _GEOMETRIES = ("vector", "halfvec"), ("geometry", "geography")
@@ -25,7 +25,9 @@ def text_sql(value: str, duckdb_type: str, source_type: str = "") -> str:
     kind = canonical(duckdb_type)
     if name := extension_type(source_type, kind):
         return _extension_sql(value, name)
-    return _list_sql(value, kind, source_type) if kind.endswith("[]") else _scalar_sql(value, kind)
+    if kind.endswith("[]"):
+        return _list_sql(value, kind, source_type)
+    return _row_sql(value, kind) if is_struct(kind) else _scalar_sql(value, kind)
 
 
 def _scalar_sql(value: str, kind: str) -> str:
@@ -45,6 +47,16 @@ def _list_sql(value: str, kind: str, source_type: str) -> str:
     items = f"list_transform({value}, lambda e: CASE WHEN e IS NULL THEN 'NULL' ELSE {element} END)"
     mark = ";" if source_type == "box[]" else ","
     return f"CASE WHEN {value} IS NOT NULL THEN '{{' || array_to_string({items}, '{mark}') || '}}' END"
+
+
+def _row_sql(value: str, kind: str) -> str:
+    """Row literals: fields in quotes, NULL as nothing at all."""
+    parts = []
+    for name, inner in fields_of(kind):
+        text = text_sql(field_sql(value, name), inner)
+        parts.append(f"coalesce('\"' || replace(replace({text}, '\\', '\\\\'), '\"', '\"\"') || '\"', '')")
+    row = " || ',' || ".join(parts)
+    return f"CASE WHEN {value} IS NOT NULL THEN '(' || {row} || ')' END"
 
 
 def _extension_sql(value: str, name: str) -> str:

@@ -38,11 +38,22 @@ class TextNeeded(SourceError):
 
 
 @dataclass(frozen=True, slots=True)
+class Attribute:
+    """A field of a composite, as pg_attribute has it: ``number`` stays the same through a renaming."""
+
+    number: int
+    name: str
+    type_oid: int
+    modifier: int
+
+
+@dataclass(frozen=True, slots=True)
 class TypeInfo:
     """What pg_type says of a type: ``kind`` is typtype (b e d c r m p), ``element`` an array's element type, ``base``
     and ``base_modifier`` a domain's, ``part`` a range's subtype or a multirange's range; ``delimiter`` separates
     elements of an array of it; ``sends``: it has a binary form; ``extension`` is the one that made it, or empty;
-    ``fields`` are the types of a composite's."""
+    ``fields`` are the types of a composite's, ``attributes`` those of one whose shape is known for a column (see
+    ``composite_types.shaped``): shapes change, and a column keeps to the one that its topic has."""
 
     kind: str
     name: str = ""
@@ -54,6 +65,7 @@ class TypeInfo:
     sends: bool = True
     extension: str = ""
     fields: Sequence[int] = ()
+    attributes: Sequence[Attribute] = ()
 
 
 Types = Mapping[int, TypeInfo]

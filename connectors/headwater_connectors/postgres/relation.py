@@ -67,3 +67,5 @@ class Target:
     key: tuple[int, ...] = ()
     outbox: Outbox | None = None
     """Of an outbox table: its rows are no rows of ``topic`` but events."""
+    fluid: bool = False
+    """A column's type may become another without an announcement: it has to be looked at before each batch of rows."""

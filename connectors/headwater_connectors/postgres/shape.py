@@ -19,7 +19,7 @@ from headwater.config import OutboxConfig
 from headwater.errors import HeadwaterError
 from headwater.registry import promotion
 from headwater.schema import Field, Schema
-from headwater_connectors.postgres import catalog
+from headwater_connectors.postgres import catalog, composite_types
 from headwater_connectors.postgres.catalog import ColumnInfo, TableInfo, log_names
 from headwater_connectors.postgres.cells import PAD, Cells
 from headwater_connectors.postgres.columns import ColumnType, column_type
@@ -53,8 +53,12 @@ class Rewritten:
 def target_of(relation: Relation, known: Known, types: Types, topic: str) -> Target:
     """Where the relation's changes go; the relation has the shape that ``known`` says."""
     names = log_names([column.name for column in relation.columns])
-    kinds = tuple(column_type(column.type_oid, column.modifier, types) for column in relation.columns)
-    return Target(topic, known.kind, relation, tuple(names), kinds, tuple(map(names.index, key_names(known))))
+    kinds = tuple(
+        column_type(column.type_oid, column.modifier, composite_types.shaped(types, ours.composites))
+        for column, ours in zip(relation.columns, known.columns, strict=True)
+    )
+    key = tuple(map(names.index, key_names(known)))
+    return Target(topic, known.kind, relation, tuple(names), kinds, key, fluid=bool(known.composites))
 
 
 def outbox_target(relation: Relation, known: Known, config: OutboxConfig, types: Types) -> Target:
@@ -77,7 +81,8 @@ def compare(known: Known, table: TableInfo, topic: Topic, types: Types) -> Quiet
     if (now.kind, now.key) != (known.kind, known.key):
         what = f"its rows were identified by {_identity(known)}, and are by {_identity(now)}"
         return Rewritten(what, schema, replace(now, replaces=True))
-    reason = _chosen_anew(known, table) or _rewritten(known, table) or _odd_default(known, table, kinds)
+    reason = _chosen_anew(known, table) or _composed_anew(known, table)
+    reason = reason or _rewritten(known, table) or _odd_default(known, table, kinds)
     if retyped or reason:
         what = reason or f"the type of {first} changed"
         return Rewritten(what, schema, replace(now, replaces=_other_hash(known, topic.schema, schema)))
@@ -122,6 +127,13 @@ def _chosen_anew(known: Known, table: TableInfo) -> str:
     return ""
 
 
+def _composed_anew(known: Known, table: TableInfo) -> str:
+    """Which column has a composite type that was altered: its rows read otherwise, and the stream says nothing."""
+    before = {column.number: column.composites for column in known.columns}
+    altered = (c.name for c in table.columns if before.get(c.number, c.composites) != c.composites)
+    return "".join(f"the composite type of {name} changed" for name in list(altered)[:1])
+
+
 def _rewritten(known: Known, table: TableInfo) -> str:
     """Why rows may hold other values than the stream has told: empty when they do not."""
     now = {part.oid: part.filenode for part in table.parts}
@@ -148,7 +160,7 @@ def _rewritten(known: Known, table: TableInfo) -> str:
 def _odd_default(known: Known, table: TableInfo, kinds: Mapping[int, ColumnType]) -> str:
     for column in table.columns:
         if column.number not in known.ids and column.missing is not None and _default(column, kinds) is None:
-            return f"column {column.name} was added with a default that its type in the log cannot hold"
+            return f"column {column.name} was added with a default that no default of the log can be"
     return ""
 
 
@@ -169,6 +181,8 @@ def _promoted(initial: str | None, old: Field | None, field: Field) -> str | Non
 def _default(column: ColumnInfo, kinds: Mapping[int, ColumnType]) -> str | None:
     """The value that older rows read, as the log writes defaults; None when the column's type cannot hold it."""
     assert column.missing is not None
+    if column.composites:
+        return None
     data = column.missing.encode()
     buffer = np.frombuffer(data + PAD, np.uint8)
     kind = kinds[column.number]

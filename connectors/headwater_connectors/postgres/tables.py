@@ -26,7 +26,7 @@ from headwater.log import Log, dead_letters
 from headwater.log.staging import kept, note, release
 from headwater.log.transaction import Transaction
 from headwater.schema import Schema
-from headwater_connectors.postgres import catalog, events, known, session, shape, survey
+from headwater_connectors.postgres import catalog, composite_types, events, known, session, shape, survey
 from headwater_connectors.postgres.catalog import TableInfo
 from headwater_connectors.postgres.copier import Copier
 from headwater_connectors.postgres.copying import LETTERS_MAX, Copied
@@ -70,11 +70,19 @@ class Tables:
             return None
         if found.route == "outbox":
             return self._outbox(found, relation)
-        if not found.announced_as(relation):
+        if not found.announced_as(relation) or self.moved(found):
             found = self._reshaped(found, relation, transaction)
             if found is None:
                 return None
         return shape.target_of(relation, found, self.types, _goes_to(found))
+
+    def moved(self, found: Known) -> bool:
+        """Whether a composite type of the table is not what the record says: no message tells of that.
+
+        While it is, everything that the server has sent or shown until now was in the shape on record.
+        """
+        made = found.composites
+        return bool(made) and composite_types.look(self.connection, made) != made
 
     def target(self, relation: Relation) -> Target | None:
         """The same for a relation that was resolved before, after its table's record changed."""
@@ -275,7 +283,7 @@ class Tables:
         for table in catalog.tables(self.connection, config=self.config):
             name = catalog.topic_name(self.source, table.namespace, table.name)
             if name in topics:
-                found = known.of_table(table, name)
+                found = known.unshaped(known.of_table(table, name))
                 self._save(transaction, replace(found, shown=name, counted=self._counted(found)))
         return len(self.known)
 

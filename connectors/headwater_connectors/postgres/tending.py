@@ -225,6 +225,7 @@ class Tending:
         """Copied tables appear, all of them in one commit; the others are looked at anew, or left."""
         known = self.tables.known
         outcomes = [(was, outcome) for was, outcome in outcomes if was.oid in known and known[was.oid].copy == was.copy]
+        outcomes = [(was, self._as_planned(outcome)) for was, outcome in outcomes]
         copied = [outcome for _, outcome in outcomes if isinstance(outcome, Copied)]
         if copied:
             with self._change() as transaction:
@@ -239,6 +240,12 @@ class Tending:
             elif isinstance(outcome, HeadwaterError):
                 with self._change() as transaction:
                     self.tables.leave(transaction, known[was.oid], str(outcome))
+
+    def _as_planned(self, outcome: Copied | TableMoved | HeadwaterError) -> Copied | TableMoved | HeadwaterError:
+        """Rows that were read while a composite type was altered may have any of its shapes."""
+        if isinstance(outcome, Copied) and self.tables.moved(outcome.known):
+            return TableMoved(f"a type of {outcome.known.full_name} changed while it was copied")
+        return outcome
 
     def _moved(self, known: Known) -> None:
         table = self.tables.look(known.oid)
