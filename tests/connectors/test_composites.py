@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
 
 from headwater.config import Settings
+from headwater.errors import NameNotFound
 from headwater.log import base, seal
 from headwater_connectors.postgres import composite_types
+from headwater_connectors.postgres.chunks import Reader
+from headwater_connectors.postgres.known import load, setting
 from headwater_connectors.postgres.verification import verify
 
 if TYPE_CHECKING:
@@ -169,12 +173,39 @@ def test_a_row_written_before_and_committed_after_an_alteration(shop: Captured) 
     assert {str(row["_raw"]) for row in shop.changes("t")} == {"None"}
 
 
-def test_a_lake_of_an_earlier_release_is_copied_into_structs(shop: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
-    """There the column is the text, which stays readable at older positions."""
+def test_a_type_altered_while_its_table_is_copied(shop: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a chunk's own transaction, which it does not wait for: what was read then never appears."""
+    shop.run(*(statement.format("t") for statement in MADE))
+    original, altered = Reader._copy, list[str]()
+
+    def copy(self: Reader, *arguments: Any) -> Any:
+        if not altered:
+            altered.append("ALTER TYPE t_type DROP ATTRIBUTE a, ADD ATTRIBUTE c int")
+            shop.run(*altered)
+        return original(self, *arguments)
+
+    monkeypatch.setattr(Reader, "_copy", copy)
+    shop.catch_up()
+    assert altered
+    found = []
+    for commit in range(1, shop.log.newest_commit() + 1):
+        with suppress(NameNotFound):
+            found += shop.lake("SELECT v FROM t WHERE id = 1", at=commit)
+    assert {str(value) for (value,) in found} == {"{'b': -1, 'c': None}"}
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_a_lake_of_an_earlier_release_is_copied_into_structs(
+    shop: Captured, monkeypatch: pytest.MonkeyPatch, recorded: bool
+) -> None:
+    """There the column is the text, which stays readable at older positions; the first releases kept no records."""
     shop.run(*(statement.format("t") for statement in MADE))
     with monkeypatch.context() as earlier:
         earlier.setattr(composite_types, "look", lambda *_: {})
         shop.catch_up()
+    if not recorded:
+        for oid in load(shop.log, "shop"):
+            shop.log.catalog.set_setting(setting("shop", oid), None)
     before = shop.log.newest_commit()
     assert shop.log.topic("t").schema.field("v").type == "VARCHAR"
     shop.run("INSERT INTO t VALUES (30, (5, 6), NULL)")

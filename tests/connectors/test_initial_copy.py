@@ -206,6 +206,7 @@ KEYS = {
     "time": "time '00:00' + i * interval '1 second'", "bytea": "decode(md5(i::text), 'hex')",
     "inet": "'10.0.0.0'::inet + i", "float8": "i / 7.0", "moods": "('{a' || i || ',NULL}')::text[]",
     "int4range": "int4range(i, i + 2)", "interval": "i * interval '1 month 2 days 3.5 seconds'",
+    "place": "row('s\"\\ ,(' || i, i, NULL, i * interval '1 day 1 second')::place",
 }  # fmt: skip
 
 
@@ -213,7 +214,7 @@ KEYS = {
 def test_keys_of_every_kind_are_read_again(shop: Captured, after_chunk: Any) -> None:
     """Rows change beside their copy and are read again by their keys, written as text."""
     tables = [f"k{place}" for place in range(len(KEYS))]
-    shop.run("CREATE DOMAIN moods AS text[]")
+    shop.run("CREATE DOMAIN moods AS text[]", "CREATE TYPE place AS (street text, n int, more int[], since interval)")
     for table, (kind, value) in zip(tables, KEYS.items(), strict=True):
         shop.run(
             f"CREATE TABLE {table} (k {kind}, part int, n int, fill text, PRIMARY KEY (k, part))"
