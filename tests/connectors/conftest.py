@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import psycopg
 import pytest
 from tests.connectors import capture_mutations
+from tests.waiting import until
 
 import headwater
 from headwater.config import OutboxConfig, Settings, SourceConfig, TableConfig
@@ -97,12 +98,14 @@ class Captured:
 
     def until(self, look: Callable[[], T], enough: Callable[[T], bool]) -> T:
         """What ``look`` returns once it is enough."""
-        for _ in range(2000):
-            found = look()
-            if enough(found):
-                return found
-            threading.Event().wait(0.01)
-        raise AssertionError(f"never enough: {found}")
+        found = list[T]()
+
+        def is_enough() -> bool:
+            found[:] = [look()]
+            return enough(found[0])
+
+        until(is_enough, lambda: f"enough; it is {found[0]}")
+        return found[0]
 
     def lake(self, query: str, at: int | None = None) -> list[tuple[Any, ...]]:
         self._lake = self._lake or headwater.open(self.folder)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
+from tests.waiting import until
 
 from headwater.lake.status import status
 from headwater_connectors.postgres import requests, session, source
@@ -221,14 +222,14 @@ def said(shop: Captured) -> str:
     return f"{status(shop.log)['sources'][0]['copy']}; {states}"
 
 
-def until(
-    condition: Callable[[], bool], application: Application, what: Callable[[], str] = str, seconds: float = 90
-) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
+def beside(application: Application, condition: Callable[[], bool], what: Callable[[], str] = str) -> None:
+    """Wait for the condition as long as no statement failed."""
+
+    def holds() -> bool:
         assert application.failed == []
-        assert time.monotonic() < end, f"it did not happen: {what()}"
-        time.sleep(0.02)
+        return condition()
+
+    until(holds, what, 90)
 
 
 @pytest.mark.long
@@ -245,14 +246,14 @@ def test_no_statement_of_the_application_fails_or_waits_for_us(shop: Captured) -
             source.prepare(shop.source, connection)
         with shop.running():
             with phase(waits, "copy", application):
-                until(lambda: set(TABLES) - {"bag", "orders"} <= appeared(shop), application, lambda: said(shop))
+                beside(application, lambda: set(TABLES) - {"bag", "orders"} <= appeared(shop), lambda: said(shop))
             with phase(waits, "stream", application):
                 pass
             with phase(waits, "copy again", application):
                 for table in ("large", "lines"):
                     requests.ask_copy(shop.log, "shop", f"public.{table}")
-                until(lambda: shop.log.topic("large").state != "live", application)
-                until(lambda: shop.log.topic("large").state == "live", application)
+                beside(application, lambda: shop.log.topic("large").state != "live")
+                beside(application, lambda: shop.log.topic("large").state == "live")
             with phase(waits, "verify", application):
                 for _ in range(2):
                     found = verify(shop.source, shop.log)

@@ -8,6 +8,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.waiting import until
 
 from headwater.config import Settings, SourceConfig, TableConfig
 from headwater.errors import SourceNotReady
@@ -410,11 +411,7 @@ def test_idle_wal_is_acknowledged_only_once_it_is_stored(shop: Captured) -> None
 
 
 def _await(shop: Captured, condition: str) -> None:
-    for _ in range(2000):
-        if shop.source_rows(condition)[0][0]:
-            return
-        threading.Event().wait(0.01)
-    raise AssertionError(f"never true: {condition}")
+    until(lambda: shop.source_rows(condition)[0][0], condition)
 
 
 def test_what_the_server_keeps_for_the_slot_is_in_the_status(shop: Captured) -> None:

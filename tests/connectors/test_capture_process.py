@@ -9,13 +9,14 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
+from tests.waiting import until
 
 from headwater.errors import PublicationMissing, SlotInUse, SourceGap
 from headwater_connectors.postgres import capture, session, slot
@@ -88,15 +89,6 @@ def load(shop: Captured, seed: int) -> Iterator[None]:
     finally:
         stop.set()
         worker.join()
-
-
-def until(condition: Callable[[], bool], seconds: float = 30) -> None:
-    pause = threading.Event()
-    for _ in range(int(seconds * 100)):
-        if condition():
-            return
-        pause.wait(0.01)
-    raise AssertionError("the condition never came true")
 
 
 def assert_nothing_lost_or_doubled(shop: Captured, project: Project) -> None:

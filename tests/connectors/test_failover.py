@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 from tests.connectors.conftest import Captured
-from tests.connectors.test_capture_process import until
+from tests.waiting import until
 
 from headwater.errors import SourceGap, SourceNotReady
 from headwater.lake.status import status
@@ -83,7 +83,7 @@ def slot_is_copied(shop: Captured, standby: EmbeddedPostgres) -> None:
         shop.catch_up()
         return ask(standby, ready) is True
 
-    until(copied, 100)
+    until(copied, seconds=100)
 
 
 def promote(shop: Captured, primary: EmbeddedPostgres, standby: EmbeddedPostgres) -> None:
@@ -230,7 +230,7 @@ def test_changes_are_decoded_on_a_standby(shop: Captured, primary: EmbeddedPostg
             shop.run("UPDATE orders SET v = 'meanwhile' WHERE id BETWEEN 10 AND 20")
             writer.execute("INSERT INTO orders VALUES (3000, 'open')")
             writer.commit()
-            until(lambda: "shop.public.orders" in {topic.name for topic in shop.log.topics()}, 100)
+            until(lambda: "shop.public.orders" in {topic.name for topic in shop.log.topics()}, seconds=100)
             shop.run("UPDATE orders SET v = 'after' WHERE id = 30", "CREATE TABLE later (id int PRIMARY KEY)")
     shop.run("INSERT INTO later VALUES (1)", "DELETE FROM orders WHERE id = 40")
     shop.catch_up()

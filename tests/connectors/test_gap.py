@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
-from tests.connectors.test_capture_process import Project, until
+from tests.connectors.test_capture_process import Project
+from tests.waiting import until
 
 from headwater.config import load
 from headwater.errors import SourceGap

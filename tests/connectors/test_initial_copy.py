@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import random
 import threading
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
+from tests.waiting import until
 
 from headwater.lake.status import status
 from headwater_connectors.postgres import chunks, copier, copy_stream, copying
@@ -268,11 +268,11 @@ def test_a_table_added_while_a_transaction_that_wrote_to_it_is_open(shop: Captur
         shop.run(WIDE)
         writer.execute(ROWS.encode())  # open while the table is published
         published = "SELECT count(*) = 1 FROM pg_publication_tables WHERE tablename = 'wide'"
-        _await(shop, lambda: shop.source_rows(published) == [(True,)])
+        until(lambda: shop.source_rows(published) == [(True,)])
         writer.execute("UPDATE wide SET n = -5 WHERE id < 100")
-        _await(shop, lambda: "waiting for transactions" in status(shop.log)["sources"][0]["copy"] or copied())
+        until(lambda: "waiting for transactions" in status(shop.log)["sources"][0]["copy"] or copied())
         writer.commit()
-        _await(shop, lambda: "shop.public.wide" in {topic.name for topic in shop.log.topics()})
+        until(lambda: "shop.public.wide" in {topic.name for topic in shop.log.topics()})
     shop.assert_equal("wide")
 
 
@@ -299,15 +299,15 @@ def test_commits_are_streamed_before_snapshots_see_them(shop: Captured, after_ch
             for rest in (0, 1):
                 writers.append(threading.Thread(target=write, args=(rest,)))
                 writers[-1].start()
-                _await(shop, lambda: len(shop.source_rows(waiting)) == len(writers))
+                until(lambda: len(shop.source_rows(waiting)) == len(writers))
         if number == 4:
             shop.run(f"SELECT pg_cancel_backend({shop.source_rows(waiting)[0][0]})")  # committed here, as it now says
-            _await(shop, lambda: len(shop.source_rows(waiting)) == 1)
+            until(lambda: len(shop.source_rows(waiting)) == 1)
             shop.run("UPDATE wide SET n = 0 WHERE id = 400")  # younger than the one that waits, and seen
 
     after_chunk(act)
     try:
-        _await(shop, lambda: shop.source_rows("SHOW synchronous_standby_names") == [("nobody",)])
+        until(lambda: shop.source_rows("SHOW synchronous_standby_names") == [("nobody",)])
         shop.catch_up()
         assert len(shop.source_rows(waiting)) == 1
         assert shop.lake("SELECT count(*) FROM wide WHERE n < 0") == [(44 + 45,)]
@@ -340,7 +340,7 @@ def test_a_table_is_altered_in_every_chunk(shop: Captured, monkeypatch: pytest.M
         if len(altering) < 12:
             altering.append(threading.Thread(target=alter, args=(len(altering),)))
             altering[-1].start()
-            _await(shop, lambda: not altering[-1].is_alive() or shop.source_rows(waiting) == [(True,)])
+            until(lambda: not altering[-1].is_alive() or shop.source_rows(waiting) == [(True,)])
         return original(self, *args)
 
     monkeypatch.setattr(Reader, "_copy", copy)
@@ -369,7 +369,7 @@ def test_the_application_waits_for_no_lock_of_a_copy(shop: Captured, monkeypatch
         shop.run("ALTER TABLE wide ADD COLUMN note text")
         waited = (shop.source_rows("SELECT clock_timestamp()")[0][0] - took).total_seconds()
         hold.set()
-        _await(shop, lambda: "shop.public.wide" in {topic.name for topic in shop.log.topics()})
+        until(lambda: "shop.public.wide" in {topic.name for topic in shop.log.topics()})
     assert waited < 0.5
     shop.assert_equal("wide")
 
@@ -424,11 +424,3 @@ def test_both_ways_of_reading_a_copy_give_the_same_rows(
             list(copy_stream.rows_of(connection, broken, 2))
         connection.rollback()
         assert connection.execute("SELECT 1").fetchone() == (1,)
-
-
-def _await(shop: Captured, condition: Callable[[], bool], seconds: float = 30) -> None:
-    """Looks again after each commit, and a few times between them."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        shop.log.wait(shop.log.newest_commit(), 0.05)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
-from tests.connectors.test_capture_process import Project, until
+from tests.connectors.test_capture_process import Project
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from tests.connectors.conftest import Captured
@@ -42,9 +43,9 @@ def test_five_million_rows_in_one_transaction(shop: Captured, command: Path) -> 
             shop.run(f"INSERT INTO small VALUES ({part})")
             until(lambda part=part: shop.lake("SELECT max(id) FROM small") == [(part,)])  # type: ignore[misc]
             assert shop.lake("SELECT count(*) FROM big") == [(0,)], "nothing of it is seen before its commit"
-        until(lambda: _spooled(shop.folder) > 100e6, 120)
+        until(lambda: _spooled(shop.folder) > 100e6, seconds=120)
         writer.commit()
-    until(lambda: shop.lake("SELECT count(*) FROM big") == [(ROWS,)], 300)
+    until(lambda: shop.lake("SELECT count(*) FROM big") == [(ROWS,)], seconds=300)
     memory = _memory_mb(process.pid)
     process.terminate()
     process.communicate(timeout=60)

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
+from tests.waiting import until
 
 from headwater.config import Settings, SourceConfig
 from headwater.errors import SourceUnreachable
@@ -28,13 +28,6 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.long
 SLOT = "FROM pg_replication_slots WHERE database = current_database()"
-
-
-def until(condition: Callable[[], bool], what: str, seconds: float = 30) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, f"it did not happen: {what}"
-        time.sleep(0.02)
 
 
 def lsn(shop: Captured, query: str) -> int:

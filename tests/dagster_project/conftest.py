@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,16 +134,6 @@ def end_workers(project: Project) -> None:
         process.kill()
         child = worker._children.pop(process.pid, None)  # reaped as what it is: psutil would leave Popen wondering
         (child or process).wait(10)
-
-
-def wait_until(condition: Callable[[], object], what: str, timeout: float = 60.0) -> None:
-    """Block until ``condition`` holds; fails saying what did not come."""
-    pause = threading.Event()
-    for _ in range(int(timeout / 0.1)):
-        if condition():
-            return
-        pause.wait(0.1)
-    pytest.fail(f"{what} did not happen within {timeout:.0f} s")
 
 
 def headwater(project: Project, *arguments: str) -> str:

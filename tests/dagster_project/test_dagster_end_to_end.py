@@ -15,13 +15,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from tests.waiting import until
 
 from headwater.catalog.live import LiveRow
 from headwater_dagster import instance, lease, worker
 from headwater_dagster.location import LEASE_VARIABLE
 from headwater_pipelines.api import paused_by
 
-from .conftest import Shop, headwater, wait_until, worker_processes
+from .conftest import Shop, headwater, worker_processes
 
 pytestmark = pytest.mark.timeout(400)  # five processes that import Dagster; on a busy machine each takes its time
 
@@ -103,7 +104,7 @@ def pages(beating: Shop, lease_s: float) -> Iterator[Pages]:
                 )
             )
         try:
-            wait_until(made.up, "the webserver's answer", 90)
+            until(made.up, "the webserver's answer", 90)
             yield made
         finally:
             beating.log.set_setting(worker.STOPPING, "test")
@@ -122,7 +123,7 @@ def _end(child: subprocess.Popen[bytes]) -> None:
 
 @pytest.mark.long
 def test_sensor_lease_views_and_lag(pages: Pages) -> None:
-    wait_until(lambda: pages.runs("SUCCESS", "FAILURE"), "a lease launched by the sensor", 200)
+    until(lambda: pages.runs("SUCCESS", "FAILURE"), "a lease launched by the sensor", 200)
     run = pages.runs("SUCCESS", "FAILURE")[-1]
     assert run["status"] == "SUCCESS"
     assert {"key": "dagster/sensor_name", "value": "renew_lease"} in run["tags"]
@@ -131,7 +132,7 @@ def test_sensor_lease_views_and_lag(pages: Pages) -> None:
         return pages.ask(VIEW, path=["views", "totals"])
 
     # A worker may need longer for its first step than the first lease lasts; the sensor renews it.
-    wait_until(lambda: totals()["assetMaterializations"], "a materialization of the view", 200)
+    until(lambda: totals()["assetMaterializations"], "a materialization of the view", 200)
     view = totals()
     assert view["isMaterializable"]
     paths = {tuple(each["path"]) for each in view["dependencyKeys"]}
@@ -141,7 +142,7 @@ def test_sensor_lease_views_and_lag(pages: Pages) -> None:
     assert figures["to_commit"] == {each["name"]: each["input_commit"] for each in status["views"]}["totals"]
     assert len(worker_processes(pages.shop.project)) == 1
 
-    wait_until(lambda: pages.ask(CHECK), "an evaluation of the lag check")
+    until(lambda: pages.ask(CHECK), "an evaluation of the lag check")
     (execution,) = pages.ask(CHECK)
     assert (execution["status"], execution["evaluation"]["success"]) == ("SUCCEEDED", True)
     said = {
@@ -157,23 +158,23 @@ def test_sensor_lease_views_and_lag(pages: Pages) -> None:
 @pytest.mark.parametrize("lease_s", [300.0])
 def test_cancelling_pauses_and_a_launch_by_hand_resumes(pages: Pages) -> None:
     shop = pages.shop
-    wait_until(lambda: pages.runs("STARTED") and worker.find(shop.log), "a lease that works", 200)
+    until(lambda: pages.runs("STARTED") and worker.find(shop.log), "a lease that works", 200)
     (run,) = pages.runs("STARTED")
     pages.ask(TERMINATE, run=run["runId"])
-    wait_until(lambda: pages.runs("CANCELED", "FAILURE"), "the end of the run")
+    until(lambda: pages.runs("CANCELED", "FAILURE"), "the end of the run")
     assert [each["status"] for each in pages.runs("CANCELED", "FAILURE")] == ["CANCELED"]
     assert paused_by(shop.log) == f"dagster run {run['runId']}"
 
     def pipeline() -> LiveRow:
         return shop.log.live.read()[worker.PIPELINE]
 
-    wait_until(lambda: pipeline().stats["state"] == "paused", "the worker's pause")
+    until(lambda: pipeline().stats["state"] == "paused", "the worker's pause")
     stood, ordered = shop.log.last_step(), shop.order()
     seen = pipeline().beat_at
-    wait_until(lambda: pipeline().beat_at > seen + 2, "some rounds of the worker")
+    until(lambda: pipeline().beat_at > seen + 2, "some rounds of the worker")
     assert shop.log.last_step() == stood, f"the worker lives and does not step: {ordered} stays unseen"
     assert len(worker_processes(shop.project)) == 1
-    wait_until(lambda: "paused by" in (pages.tick("renew_lease")["skipReason"] or ""), "a skipped renewal")
+    until(lambda: "paused by" in (pages.tick("renew_lease")["skipReason"] or ""), "a skipped renewal")
     assert pages.runs("QUEUED", "NOT_STARTED", "STARTING", "STARTED") == []
 
     parameters = {
@@ -182,24 +183,24 @@ def test_cancelling_pauses_and_a_launch_by_hand_resumes(pages: Pages) -> None:
         "runConfigData": {},
     }
     pages.ask(LAUNCH, params=parameters)
-    wait_until(lambda: paused_by(shop.log) is None, "the end of the pause", 200)
-    wait_until(lambda: lease.caught_up(shop.log, shop.log.newest_commit()), "what was ordered meanwhile")
+    until(lambda: paused_by(shop.log) is None, "the end of the pause", 200)
+    until(lambda: lease.caught_up(shop.log, shop.log.newest_commit()), "what was ordered meanwhile")
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("lease_s", [300.0])
 def test_killed_worker_under_dagster_has_one_successor(pages: Pages) -> None:
     shop = pages.shop
-    wait_until(lambda: pages.runs("STARTED") and worker.find(shop.log), "a lease that works", 200)
+    until(lambda: pages.runs("STARTED") and worker.find(shop.log), "a lease that works", 200)
     first = worker.find(shop.log)
     assert first is not None
     (process,) = worker_processes(shop.project)
     process.kill()
     order = shop.order()
-    wait_until(lambda: (now := worker.find(shop.log)) is not None and now.pid != first.pid, "a successor")
+    until(lambda: (now := worker.find(shop.log)) is not None and now.pid != first.pid, "a successor")
     second = worker.find(shop.log)
     assert second is not None
     assert second.epoch > first.epoch
-    wait_until(lambda: lease.caught_up(shop.log, order), "its steps")
+    until(lambda: lease.caught_up(shop.log, order), "its steps")
     assert [each.pid for each in worker_processes(shop.project)] == [second.pid]
     assert len(pages.runs("STARTED")) == 1, "the same run goes on"

@@ -11,6 +11,7 @@ from typing import Any
 import dagster as dg
 import psutil
 import pytest
+from tests.waiting import until
 
 from headwater.log import open_log
 from headwater.ownership import own
@@ -19,7 +20,7 @@ from headwater_dagster.lease import Account, Ending, Lease, caught_up
 from headwater_dagster.stream import JOB
 from headwater_pipelines.api import pause_pipeline, paused_by
 
-from .conftest import Shop, wait_until, worker_processes
+from .conftest import Shop, worker_processes
 
 VIEWS = {"large", "totals"}
 
@@ -88,7 +89,7 @@ def first_worker(shop: Shop, ended: Future[tuple[Ending, list[Account]]]) -> wor
         found.extend(filter(None, [worker.find(shop.log)]))
         return bool(found)
 
-    wait_until(look, "the first worker")
+    until(look, "the first worker")
     return found[0]
 
 
@@ -101,11 +102,11 @@ def test_killed_worker_has_one_successor(shop: Shop) -> None:
         first = first_worker(shop, ended)
         psutil.Process(first.pid).kill()
         order = shop.order()
-        wait_until(
+        until(
             lambda: ended.done() or any("started worker" in line and str(first.pid) not in line for line in said),
             "a successor",
         )
-        wait_until(lambda: ended.done() or caught_up(shop.log, order), "its steps")
+        until(lambda: ended.done() or caught_up(shop.log, order), "its steps")
         second = worker.find(shop.log)
         assert second is not None
         assert second.epoch > first.epoch
@@ -127,7 +128,7 @@ def test_a_hanging_worker_is_replaced(shop: Shop, monkeypatch: pytest.MonkeyPatc
         first = first_worker(shop, ended)
         psutil.Process(first.pid).suspend()
         order = shop.order()
-        wait_until(lambda: ended.done() or caught_up(shop.log, order), "the successor's steps")
+        until(lambda: ended.done() or caught_up(shop.log, order), "the successor's steps")
         shop.log.set_setting(worker.STOPPING, "test")
         assert ended.result(60)[0] == "stopping"
     assert f"worker {first.pid} hangs: killed" in said
@@ -149,7 +150,7 @@ def test_two_leases_start_one_worker(shop: Shop) -> None:
 
     with ThreadPoolExecutor(2) as pool:
         assert list(pool.map(hold, ["a", "b"])) == ["deadline", "deadline"]
-    wait_until(lambda: len(worker_processes(shop.project)) == 1, "exactly one worker")
+    until(lambda: len(worker_processes(shop.project)) == 1, "exactly one worker")
 
 
 def test_materialize_by_hand_ends_when_caught_up(shop: Shop, instance: dg.DagsterInstance) -> None:
@@ -179,7 +180,7 @@ def test_stopping_ends_the_lease_and_leaves_the_worker(shop: Shop) -> None:
     with open_log(shop.project.lake_dir) as log, ThreadPoolExecutor(1) as pool:
         lease = Lease(project=shop.project, log=log, run_id="r1", seconds=600, say=lambda _: None)
         ended = pool.submit(lease.hold)
-        wait_until(lambda: worker.find(shop.log) is not None or ended.done(), "the worker")
+        until(lambda: worker.find(shop.log) is not None or ended.done(), "the worker")
         assert lease.cancelled()
         shop.log.set_setting(worker.STOPPING, "demo")
         assert not lease.cancelled(), "a cancellation while everything stops is no wish to pause"

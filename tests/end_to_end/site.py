@@ -6,8 +6,7 @@ import itertools
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -75,11 +74,3 @@ def make_site(root: Path, source: str, dsn: str, bin_folder: Path, views: Mappin
         f'[project]\nname = "{source}"\n[source.{source}]\ndsn = "{dsn}"\n[settings]\nhttp_port = 0\n'
     )
     return Site(project=config.load(root, environ={}), source=source, dsn=dsn, bin=bin_folder, command=command)
-
-
-def await_(condition: Callable[[], bool], what: str, seconds: float = END_S) -> None:
-    """Poll until it holds; fails by name."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
-        time.sleep(0.05)

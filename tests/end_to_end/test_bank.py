@@ -14,7 +14,8 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from tests.end_to_end.site import Site, await_
+from tests.end_to_end.site import Site
+from tests.waiting import until
 
 import headwater as hw
 from headwater.types import quote
@@ -124,9 +125,9 @@ def source_total(dsn: str) -> Decimal:
 def run_bank(site: Site, seconds: int) -> None:
     """Prove the four sums under load."""
     with site.running(*site.up):
-        await_((site.project.lake_dir / "live.sqlite").exists, "a lake")
+        until((site.project.lake_dir / "live.sqlite").exists, "a lake")
         with hw.open(site.root) as lake:
-            await_(lambda: all_live(lake), "four live views")
+            until(lambda: all_live(lake), "four live views")
             first = lake.position()
             bench(site, seconds)
             captured = sum(each.producer == f"source:{site.source}" for each in lake.log.commits(after=first))
@@ -167,9 +168,9 @@ def test_a_torn_transaction_is_found(site: Callable[..., Site], server: Embedded
     script.write_text(TORN)
     project = ("--project", str(bank.root))
     with bank.running(sys.executable, str(script), "capture", bank.source, *project):
-        await_((bank.project.lake_dir / "live.sqlite").exists, "a lake")
+        until((bank.project.lake_dir / "live.sqlite").exists, "a lake")
         with hw.open(bank.root) as lake:
-            await_(lambda: len(lake.tables()) > len(VIEWS), "the initial copy")  # the tables, and the transactions
+            until(lambda: len(lake.tables()) > len(VIEWS), "the initial copy")  # the tables, and the transactions
         bench(bank, 4)
     bank.headwater("capture", bank.source, "--until-caught-up")
     with hw.open(bank.root) as lake:

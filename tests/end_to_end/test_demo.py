@@ -14,7 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-from tests.end_to_end.site import HEADWATER, await_
+from tests.end_to_end.site import HEADWATER
+from tests.waiting import until
 
 import headwater as hw
 from headwater import config
@@ -124,12 +125,12 @@ def test_the_show_starts_everything_and_stops_in_order(tmp_path: Path, seed: int
     with output.open("wb") as out:
         process = subprocess.Popen(argv, stdout=out, stderr=out, start_new_session=True)
     try:
-        await_(lambda: (folder / "lake" / "live.sqlite").exists() or process.poll() is not None, "a lake")
+        until(lambda: (folder / "lake" / "live.sqlite").exists() or process.poll() is not None, "a lake")
         with hw.open(folder) as lake:
             # By Dagster: only a run that its sensor launched starts the worker.
-            await_(lambda: lake.log.last_step() is not None or process.poll() is not None, "a step", 150)
+            until(lambda: lake.log.last_step() is not None or process.poll() is not None, "a step", 150)
             before = lake.position()
-            await_(lambda: lake.position() > before + 5, "more commits")
+            until(lambda: lake.position() > before + 5, "more commits")
         process.send_signal(signal.SIGINT)
         assert process.wait(90) == 0, output.read_text()
     finally:

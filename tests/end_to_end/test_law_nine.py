@@ -7,7 +7,8 @@ from collections.abc import Callable
 import psycopg
 import pytest
 from psycopg import sql
-from tests.end_to_end.site import HEADWATER, Site, await_
+from tests.end_to_end.site import HEADWATER, Site
+from tests.waiting import until
 
 import headwater as hw
 from headwater_connectors.demo import proof
@@ -66,9 +67,9 @@ def test_every_table_can_be_updated_and_deleted_from(site: Callable[..., Site]) 
     before = change_everything(shop.dsn, 100)
     assert {"later", "plain", "nothing"} <= set(before)
     with shop.running(*HEADWATER, "capture", shop.source, "--project", str(shop.root)):
-        await_((shop.project.lake_dir / "live.sqlite").exists, "a lake")
+        until((shop.project.lake_dir / "live.sqlite").exists, "a lake")
         with hw.open(shop.root) as lake:
-            await_(lambda: lake.position() > 0, "the initial copy")
+            until(lambda: lake.position() > 0, "the initial copy")
         with psycopg.connect(shop.dsn) as connection:
             connection.execute("CREATE TABLE while_running (a integer, v integer)")
         change_everything(shop.dsn, 200)

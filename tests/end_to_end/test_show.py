@@ -17,7 +17,8 @@ from typing import Any
 import nbformat
 import pytest
 from playwright.sync_api import sync_playwright
-from tests.end_to_end.site import HEADWATER, await_
+from tests.end_to_end.site import HEADWATER
+from tests.waiting import until
 
 import headwater as hw
 
@@ -81,10 +82,10 @@ def show(tmp_path: Path, seed: int) -> Iterator[Show]:
         return re.findall(r"http://127\.0\.0\.1:\d+\S*", output.read_text())
 
     try:
-        await_(lambda: any("token=" in each for each in addresses()) and len(set(addresses())) > 1, "addresses", 120)
+        until(lambda: any("token=" in each for each in addresses()) and len(set(addresses())) > 1, "addresses", 120)
         jupyter = next(each for each in addresses() if "token=" in each)
         dagster = next(each for each in addresses() if "token=" not in each).rstrip("/")
-        await_(lambda: answers(f"{dagster}/server_info"), "Dagster's answer", 120)
+        until(lambda: answers(f"{dagster}/server_info"), "Dagster's answer", 120)
         yield Show(folder=folder, jupyter=jupyter, dagster=dagster)
         process.send_signal(signal.SIGINT)
         assert process.wait(120) == 0, output.read_text()
@@ -128,14 +129,14 @@ def panel_positions(show: Show, chromium: Path) -> list[int]:
 @pytest.mark.long
 @pytest.mark.timeout(600)
 def test_panel_and_control_room_under_load(show: Show, chromium: Path) -> None:
-    await_(lambda: bool(show.leases("STARTED", "SUCCESS")), "a lease launched by the sensor", 180)
+    until(lambda: bool(show.leases("STARTED", "SUCCESS")), "a lease launched by the sensor", 180)
     with hw.open(show.folder) as lake:
-        await_(lambda: any(view.state == "live" for view in lake.views()), "a live view", 180)
+        until(lambda: any(view.state == "live" for view in lake.views()), "a live view", 180)
     positions = panel_positions(show, chromium)
     print(f"the panel's positions: {positions}")
     assert len(set(positions)) == 4
 
-    await_(lambda: bool(show.leases("SUCCESS")), "a lease that ended", 180)
+    until(lambda: bool(show.leases("SUCCESS")), "a lease that ended", 180)
     run = show.leases("SUCCESS")[-1]
     assert {"key": "dagster/sensor_name", "value": "renew_lease"} in run["tags"]
     made = {node["assetKey"]["path"][-1]: node["assetMaterializations"] for node in show.ask(VIEWS)
@@ -144,7 +145,7 @@ def test_panel_and_control_room_under_load(show: Show, chromium: Path) -> None:
     assert made
     assert all(made.values())
 
-    await_(lambda: bool(show.ask(LAG)), "an evaluation of the lag check", 120)
+    until(lambda: bool(show.ask(LAG)), "an evaluation of the lag check", 120)
     (execution,) = show.ask(LAG)
     done = subprocess.run(
         [*HEADWATER, "status", "--json", "--project", str(show.folder)], capture_output=True, text=True, check=True

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 from tests.connectors.conftest import Captured
-from tests.end_to_end.site import await_
+from tests.waiting import until
 
 from headwater.config import Settings
 from headwater.lake import open_lake
@@ -73,9 +73,9 @@ def test_views_over_changes_of_shape(shop: Captured, monkeypatch: pytest.MonkeyP
         first.execute("ALTER TABLE orders ALTER n TYPE int USING n * 10; INSERT INTO orders VALUES (31, 'new', 7)")
         first.commit()
         locking.join()
-        await_(lambda: shop.log.topic("shop.public.orders").state == "reshaping", "reshaping")
+        until(lambda: shop.log.topic("shop.public.orders").state == "reshaping", "reshaping")
         shop.run("INSERT INTO others VALUES (11, 'v11')")
-        await_(lambda: shop.lake("SELECT count(*) FROM others") == [(11,)], "the other table")
+        until(lambda: shop.lake("SELECT count(*) FROM others") == [(11,)], "the other table")
         assert states(shop) == {"per_who": "waiting", "joined": "waiting", "alone": "live"}
         assert "reshaping" in shop.log.view("joined").reason
         assert_equal(shop, "alone")
@@ -83,7 +83,7 @@ def test_views_over_changes_of_shape(shop: Captured, monkeypatch: pytest.MonkeyP
             assert "is reshaping" in str(lake.sql("SELECT count(*) FROM orders"))
             assert lake.sql("SELECT sum(total) FROM per_who").scalar() == 465, "as it was before"
         second.rollback()
-        await_(lambda: shop.log.topic("shop.public.orders").state == "live", "the copy")
+        until(lambda: shop.log.topic("shop.public.orders").state == "live", "the copy")
     assert set(states(shop).values()) == {"live"}
     assert_equal(shop, *VIEWS)
     assert shop.lake("SELECT sum(total) FROM per_who") == [(4657,)]

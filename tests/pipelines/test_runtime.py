@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
+from tests.waiting import until
 
 from headwater.config import Settings, load
 from headwater.errors import NameNotFound, OwnedElsewhere, UsageError
@@ -191,18 +191,10 @@ def test_a_table_that_comes_while_its_view_is_looked_at(shop: Shop, monkeypatch:
         thread = threading.Thread(target=worker.run, args=(log, Settings(), stop))
         thread.start()
         try:
-            await_(lambda: log.view("later").state == "live", log)
+            until(lambda: log.view("later").state == "live")
         finally:
             stop.set()
             thread.join()
-
-
-def await_(condition: Callable[[], bool], log: Log) -> None:
-    for _ in range(100):
-        if condition():
-            return
-        log.wait_change(log.catalog_version(), 0.1)
-    raise AssertionError("it did not come true within 10 s")
 
 
 def test_a_value_no_type_can_hold_pauses_only_the_views_that_use_it(shop: Shop) -> None:

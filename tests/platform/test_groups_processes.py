@@ -9,7 +9,6 @@ import signal
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable
 from contextlib import suppress
 from itertools import pairwise
 from multiprocessing.process import BaseProcess
@@ -18,6 +17,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from tests.waiting import until
 
 from headwater.log import Log, offsets
 from headwater.schema import Schema
@@ -28,13 +28,6 @@ from headwater.testing.writer import Writer
 PARTITIONS, MEMBERS = 16, 8
 TOPIC, GROUP = "shop.public.orders", "etl"
 WAIT_S = 60.0
-
-
-def until(holds: Callable[[], bool], what: str, seconds: float = WAIT_S) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
-        threading.Event().wait(0.02)
 
 
 class Crowd:

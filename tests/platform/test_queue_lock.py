@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from tests.waiting import until
 
 from headwater.catalog import queue_lock
 from headwater.catalog.queue_lock import KILL_S, PASS_S, queued
@@ -57,13 +58,6 @@ class Rival:
         os.kill(self.process.pid, kind)
         stopped = psutil.Process(self.process.pid).status
         until(lambda: (stopped() == psutil.STATUS_STOPPED) == (kind == signal.SIGSTOP))
-
-
-def until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + WAIT_S
-    while not holds():
-        assert time.monotonic() < deadline
-        os.sched_yield()
 
 
 def tickets(path: Path) -> int:

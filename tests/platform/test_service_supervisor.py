@@ -6,7 +6,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,11 +15,12 @@ from typing import Any
 
 import psutil
 import pytest
+from tests.waiting import until
 
 from headwater import logs
 from headwater.config import Project, Settings
 from headwater.service.component import EXIT_NOT_RETRYABLE, Component
-from headwater.service.supervisor import POLL_S, RECORD, Supervisor, alive
+from headwater.service.supervisor import RECORD, Supervisor, alive
 
 WAIT_S = 30.0
 SETTINGS = Settings(restart_backoff_ms=20, restart_backoff_max_ms=80, restart_limit=3, stop_timeout_s=5.0)
@@ -62,11 +62,11 @@ def component(name: str, code: str, stage: int = 0) -> Component:
 
 
 def wait_for(supervisor: Supervisor, condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + WAIT_S
-    while not condition():
-        assert time.monotonic() < deadline, [(each.name, each.state) for each in supervisor.children]
+    def holds() -> bool:
         supervisor.poll()
-        time.sleep(POLL_S / 5)
+        return condition()
+
+    until(holds, lambda: str([(each.name, each.state) for each in supervisor.children]))
 
 
 @contextmanager

@@ -12,7 +12,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -22,6 +21,7 @@ from typing import Any
 
 import psutil
 import pytest
+from tests.waiting import until
 
 from headwater.errors import ConfigError
 from headwater.log import open_log
@@ -95,10 +95,7 @@ class Running:
         return "\n".join(self.lines)
 
     def wait_for(self, condition: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + WAIT_S
-        while not condition():
-            assert time.monotonic() < deadline, self.text()
-            time.sleep(0.02)
+        until(condition, self.text)
 
     def says(self, words: str) -> None:
         self.wait_for(lambda: words in self.text())

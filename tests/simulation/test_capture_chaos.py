@@ -19,6 +19,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from tests.waiting import until
 
 import headwater
 from headwater.config import SourceConfig
@@ -208,14 +209,13 @@ def _chaos(seconds: float, seed: int, server: EmbeddedPostgres, root: Path, *, f
 
 
 def _await_tables(root: Path) -> None:
-    end = time.monotonic() + 30
-    while time.monotonic() < end:
-        if (root / "lake" / "live.sqlite").exists():
-            with headwater.open(root) as lake:
-                if len(lake.tables()) > 4:
-                    return
-        time.sleep(0.1)
-    raise AssertionError("the tables were not copied")
+    def copied() -> bool:
+        if not (root / "lake" / "live.sqlite").exists():
+            return False
+        with headwater.open(root) as lake:
+            return len(lake.tables()) > 4
+
+    until(copied, "the tables are copied")
 
 
 def _every_commit_was_a_state(lake: headwater.Lake) -> None:

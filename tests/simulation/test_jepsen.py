@@ -17,6 +17,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
+from tests.waiting import until
 
 from headwater.log import Log, offsets, open_log
 from headwater.log.verify import verify
@@ -132,13 +133,6 @@ def run(folder: Path, seed: int, seconds: float) -> None:
         assert check(history) == {}
         assert states["ok"] > 0
         assert verify(log).findings == ()
-
-
-def until(holds: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + WAIT_S
-    while not holds():
-        assert time.monotonic() < deadline, f"not within {WAIT_S} s: {what}"
-        threading.Event().wait(0.05)
 
 
 @pytest.mark.long
