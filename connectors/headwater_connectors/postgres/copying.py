@@ -9,7 +9,7 @@ Exactly the table's rows at the commit in which they appear, whatever happened m
 two chunks, a commit that is streamed before snapshots see it, a change of a key are all in K (architecture 6).
 A crash loses the chunk that was being read; a lost S costs a new S. A table of one chunk, one without a key and one
 that changes faster than it is read are copied under one snapshot, which is then S, and begin again when it is lost.
-So is one that readers see already, and may be right: check sums of its chunks tell which keys have to be read.
+So is a large one that readers see already, and may be right: check sums of its chunks tell which keys have to be read.
 """
 
 from __future__ import annotations
@@ -50,6 +50,9 @@ if TYPE_CHECKING:
 READ_AGAIN_FRACTION = 0.1
 READ_AGAIN_MIN = 50_000
 """A table of which more keys than this share, and this many, changed meanwhile is copied under one snapshot."""
+COMPARED_HERE_PAGES_MAX = 32_768
+"""A table of up to 256 MB is read and compared here: check sums of rows cost the server, and us, more than to send them
+does. Of a larger one, what is sent and written meanwhile counts for more."""
 WAIT_SECONDS = 0.05
 AGAIN_SECONDS_MAX = 30.0
 """The longest pause before a copy goes on that had to let go of its snapshot: somebody waited for it."""
@@ -221,6 +224,8 @@ class Copying:
         None once the snapshot for it had to be let go: chunks outlast that.
         """
         if self._gave_way or not self._compares or any(field.id >= RETYPED for field in self.topic.schema.fields):
+            return None
+        if sum(part.pages for part in reader.table.parts) <= COMPARED_HERE_PAGES_MAX:
             return None
         keys = self.topic.schema.key or self.topic.schema.names
         count = buckets_for(reader.table.rows)
