@@ -49,7 +49,7 @@ def check_source(name: SourceName, project: ProjectOption = None, as_json: JsonO
 
 @source.command("prepare")
 def prepare_source(name: SourceName, project: ProjectOption = None) -> None:
-    """Create the source's two publications. Capture does it by itself where its role may."""
+    """Create the source's publications and event trigger. Capture does it by itself where its role may."""
     from headwater_connectors.postgres import source as postgres
 
     _, config = _source(name, project)
@@ -63,7 +63,7 @@ def prepare_source(name: SourceName, project: ProjectOption = None) -> None:
 
 @source.command("drop")
 def drop_source(name: SourceName, project: ProjectOption = None) -> None:
-    """Remove the slot, the publications and the source's topics. Older positions stay readable."""
+    """Remove the slot, the publications, the event trigger and the source's topics. Older positions stay readable."""
     from headwater.log import open_log
     from headwater.ownership import own
     from headwater_connectors.postgres import source as postgres

@@ -208,6 +208,9 @@ class SourceConfig:
     """Settings by table, keyed by "namespace.table"."""
     origin: str = "any"
     """any, or none: leave out what the server itself received by replication (PostgreSQL 16 and later)."""
+    ddl_capture: str = "auto"
+    """auto, trigger or off: how DDL without rows after it is noticed. trigger: at its place in the stream, by an event
+    trigger, which is made. auto: so where somebody has made one. off: there is none. Each time also by looking."""
     messages: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     """Topics of the logical messages that the application sends in its transactions, by prefix."""
     outbox: Mapping[str, OutboxConfig] = field(default_factory=lambda: MappingProxyType({}))
@@ -395,6 +398,7 @@ def _source(name: str, table: dict[str, Any], path: Path, environ: Mapping[str, 
         tables=tuple(tables),
         mode=_one_of(("auto", "binary", "text"), table, "mode", section, path),
         origin=_one_of(("any", "none"), table, "origin", section, path),
+        ddl_capture=_one_of(("auto", "trigger", "off"), table, "ddl_capture", section, path),
         on_gap=_one_of(("stop", "repair"), table, "on_gap", section, path),
         failover=_typed(table.get("failover", True), bool, "failover", str(path)),
         silence_s=_number(table, "silence_s", 60.0, 1, section, path),

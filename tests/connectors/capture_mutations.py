@@ -15,11 +15,13 @@ from psycopg import sql
 
 from headwater.testing.breaking import Mutations, wrap
 from headwater_connectors.postgres import (
+    announcement,
     catalog,
     chunks,
     columns,
     copy_stream,
     copying,
+    event_trigger,
     gap,
     known,
     mark,
@@ -367,3 +369,37 @@ def every_table_in_one_publication() -> None:
 def generated_identities_believed() -> None:
     """As every_table_in_one_publication, but of those only whose identity holds a generated column."""
     wrap(catalog, "_TABLES", lambda real: real.replace("a.attgenerated <> ''", "false"))
+
+
+# ---- what event triggers say
+
+
+@_mutation
+def event_triggers_not_heard() -> None:
+    wrap(announcement, "follow", lambda _real: lambda _tables, _said, _transaction: set())
+
+
+@_mutation
+def nothing_between_ddl_and_the_next_row() -> None:
+    last = "PERFORM pg_logical_emit_message(true, 'headwater.end', '');"
+    wrap(event_trigger, "_TELL", lambda real: real.replace(last, ""))
+
+
+@_mutation
+def columns_altered_twice_believed() -> None:
+    wrap(announcement, "_uncertain", lambda _real: lambda found, _xid: found)
+
+
+@_mutation
+def tables_without_identity_left_where_they_are() -> None:
+    wrap(event_trigger, "_TELL", lambda real: real.replace("EXECUTE format('ALTER", "PERFORM format('ALTER"))
+
+
+@_mutation
+def errors_of_event_triggers_not_caught() -> None:
+    wrap(event_trigger, "_CHANGED", lambda real: real.replace("WHEN OTHERS", "WHEN division_by_zero"))
+
+
+@_mutation
+def old_snapshots_believed() -> None:
+    wrap(event_trigger, "_TELL", lambda real: real.replace("IN ('repeatable read', 'serializable')", "= ''"))

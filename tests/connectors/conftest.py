@@ -52,6 +52,7 @@ class Captured:
         self.tables: tuple[str, ...] = ("public.*",)
         self.table: dict[str, TableConfig] = {}
         self.origin = "any"
+        self.ddl_capture = "auto"
         self.messages: dict[str, str] = {}
         self.outbox: dict[str, OutboxConfig] = {}
         self.connection = psycopg.connect(dsn, autocommit=True)
@@ -63,6 +64,7 @@ class Captured:
         return SourceConfig(
             name="shop", dsn=self.dsn, tables=self.tables, mode=self.mode, origin=self.origin, table=self.table,
             messages=self.messages, outbox=self.outbox, on_gap=self.on_gap, standby_dsn=self.standby_dsn,
+            ddl_capture=self.ddl_capture,
         )  # fmt: skip
 
     def run(self, *statements: str) -> None:

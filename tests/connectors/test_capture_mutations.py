@@ -13,6 +13,7 @@ from tests.connectors.capture_mutations import MUTATIONS
 
 HERE = Path(__file__).parent
 COPY, PAIN = "test_initial_copy.py::test_", "test_pain_points.py::test_pain_"
+TRIGGER = "test_event_trigger.py::test_"
 GAP, FAILOVER = "test_gap.py::test_", "test_failover.py::test_"
 APPLICATION = "test_application.py::test_no_statement_of_the_application_fails_or_waits_for_us"
 CAUGHT = {
@@ -71,6 +72,12 @@ CAUGHT = {
     "waits-for-locks-without-end": APPLICATION,
     "every-table-in-one-publication": APPLICATION,
     "generated-identities-believed": APPLICATION,
+    "event-triggers-not-heard": f"{TRIGGER}every_kind_of_ddl_is_known_in_the_commit_in_which_it_happened",
+    "nothing-between-ddl-and-the-next-row": f"{TRIGGER}several_changes_in_one_transaction_take_effect_at_their_places",
+    "columns-altered-twice-believed": f"{TRIGGER}several_changes_in_one_transaction_take_effect_at_their_places",
+    "tables-without-identity-left-where-they-are": f"{TRIGGER}a_table_that_loses_its_key_can_be_updated_at_once",
+    "errors-of-event-triggers-not-caught": f"{TRIGGER}nothing_of_the_trigger_makes_ddl_fail",
+    "old-snapshots-believed": f"{TRIGGER}what_is_not_told_exactly_has_the_catalog_looked_at",
 }
 
 

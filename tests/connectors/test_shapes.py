@@ -72,7 +72,7 @@ def either(request: pytest.FixtureRequest, shop: Captured) -> Captured:
     return shop
 
 
-def _named(statements: tuple[str, ...] | list[str], table: str) -> list[str]:
+def named(statements: tuple[str, ...] | list[str], table: str) -> list[str]:
     """The statements about ``orders`` for a table of another name."""
     return [s.replace("orders", table).replace("by_n", f"by_n_{table}") for s in statements]
 
@@ -84,14 +84,18 @@ def _rows_after(change: list[str]) -> list[str]:
 
 @pytest.mark.parametrize(
     ("followed", "mode"),
-    [pytest.param(False, "auto", id="alone"), pytest.param(True, "text", id="with rows after", marks=pytest.mark.long)],
+    [
+        pytest.param(False, "auto", id="alone"),
+        pytest.param(True, "text", id="with rows after", marks=pytest.mark.long),
+        pytest.param(True, "binary", id="strictly binary", marks=pytest.mark.long),
+    ],
 )
 def test_the_table_is_the_servers_after_every_kind_of_ddl(shop: Captured, followed: bool, mode: str) -> None:
     """A table for each kind, all in one source: what happens to one does not touch the others."""
     shop.mode = mode
     kinds = {f"t{place}": change for place, change in enumerate([*SAME_ROWS.values(), *OTHER_ROWS.values()])}
     for table in kinds:
-        shop.run(*_named(ORDERS, table))
+        shop.run(*named(ORDERS, table))
     shop.catch_up()
     for table in kinds:
         shop.run(f"UPDATE {table} SET n = n + 100 WHERE id % 2 = 0", f"DELETE FROM {table} WHERE id = 50")
@@ -99,7 +103,7 @@ def test_the_table_is_the_servers_after_every_kind_of_ddl(shop: Captured, follow
     before = shop.log.newest_commit()
     rows = {table: shop.lake(f"SELECT * FROM {table} ORDER BY id") for table in kinds}
     for table, change in kinds.items():
-        shop.run(*_named(change, table), *(_named(_rows_after(change), table) if followed else ()))
+        shop.run(*named(change, table), *(named(_rows_after(change), table) if followed else ()))
     shop.catch_up()
     shop.assert_equal(*kinds)
     assert {shop.log.topic(table).state for table in kinds} == {"live"}
@@ -116,11 +120,11 @@ def test_the_table_is_the_servers_after_every_kind_of_ddl(shop: Captured, follow
 def test_a_change_that_leaves_the_rows_is_a_new_version_at_most(shop: Captured) -> None:
     kinds = {f"t{place}": change for place, change in enumerate(SAME_ROWS.values())}
     for table in kinds:
-        shop.run(*_named(ORDERS, table))
+        shop.run(*named(ORDERS, table))
     shop.catch_up()
     topics = {table: shop.log.topic(table).id for table in kinds}
     for table, change in kinds.items():
-        shop.run(*_named(change, table))
+        shop.run(*named(change, table))
     shop.catch_up()
     assert {table: shop.log.topic(table).id for table in kinds} == topics
     assert {table: len(shop.changes(table)) for table in kinds} == dict.fromkeys(kinds, 50)

@@ -130,6 +130,32 @@ def test_the_relation_came_in_a_part_that_was_rolled_back(streamed: Captured) ->
     shop.assert_equal("big")
 
 
+@pytest.mark.long
+def test_what_an_event_trigger_says_in_a_streamed_transaction(streamed: Captured) -> None:
+    """Each change of shape takes effect at its place, and what was rolled back does not."""
+    shop = streamed
+    shop.ddl_capture = "trigger"
+    shop.catch_up()
+    many = "INSERT INTO big ({0}) SELECT i, repeat('x', 50) FROM generate_series({1}, {2}) i"
+    shop.run(
+        f"BEGIN; {many.format('id, v', 1, 2000)}; ALTER TABLE big ADD a int DEFAULT 7; ALTER TABLE big RENAME v TO w;"
+        f" {many.format('id, w', 2001, 4000)}; ALTER TABLE big DROP n; UPDATE big SET a = 8 WHERE id % 2 = 0; COMMIT",
+        "ALTER TABLE small ADD b int DEFAULT 1",
+    )
+    shop.catch_up()
+    shop.assert_equal("big", "small")
+    assert len(shop.changes("big")) == 6000
+    versions = shop.log.topic("big").schema_version
+    shop.run(
+        f"BEGIN; {many.format('id, w', 4001, 6000)}; SAVEPOINT a; ALTER TABLE big DROP a;"
+        f" ALTER TABLE big RENAME w TO x; {many.format('id, x', 6001, 8000)}; ROLLBACK TO a;"
+        f" {many.format('id, w', 6001, 8000)}; COMMIT"
+    )
+    shop.catch_up()
+    shop.assert_equal("big")
+    assert (shop.log.topic("big").schema_version, len(shop.changes("big"))) == (versions, 10_000)
+
+
 def test_messages_of_a_streamed_transaction(streamed: Captured) -> None:
     """Those that were rolled back leave no event, and say nothing of the transaction."""
     shop = streamed

@@ -22,7 +22,7 @@ FOUND = sorted(
     for folder in Path("/usr/lib/postgresql").glob("*/bin")
     if (folder / "postgres").exists() and int(folder.parent.name) * 10_000 >= OLDEST_VERSION
 )
-LONG = ("test_application.py", "test_pain_points.py", "test_initial_copy.py")
+LONG = ("test_application.py", "test_pain_points.py", "test_initial_copy.py", "test_event_trigger.py")
 NONE = pytest.param(None, marks=pytest.mark.skip("no other PostgreSQL is installed, such as Debian's postgresql-15"))
 
 

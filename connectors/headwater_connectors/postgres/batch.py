@@ -22,6 +22,8 @@ from headwater_connectors.postgres.transactions import HEADER, XLOG_DATA, Chunk
 BEGIN, COMMIT, INSERT, UPDATE, DELETE, TRUNCATE, RELATION, MESSAGE = b"BCIUDTRM"
 CONTEXT = b"headwater.context\0"
 """The prefix of a logical message in which an application says who changes what and why, as a JSON object."""
+DDL = b"headwater.ddl\0"
+"""... in which the event trigger says what became of a table, see ``event_trigger``."""
 
 TRANSACTIONS = Schema.of(
     {
@@ -159,16 +161,21 @@ class Context:
         return Open(lsn, begin_lsn, xid, committed_at, changes, self.sent.get(int(last)))
 
 
-def _sent(batch: Batch, kinds: Bytes, transaction: Int64s) -> dict[int, str]:
-    """The contexts that applications sent inside transactions: the last one of each."""
+def said(batch: Batch, kinds: Bytes, prefix: bytes) -> Int64s:
+    """Places of the messages of a prefix, NUL included, that belong to a transaction: others stand anywhere."""
     places = np.flatnonzero(kinds == MESSAGE)
     at = batch.start[places]
-    inside = batch.buffer[at + 1] == 1  # else it belongs to no transaction, and stands anywhere
-    prefix = batch.buffer[at[:, None] + 10 + np.arange(len(CONTEXT))]
-    mine = inside & (prefix == np.frombuffer(CONTEXT, np.uint8)).all(axis=1)
-    at = at[mine] + 10 + len(CONTEXT)
+    mine = batch.buffer[at[:, None] + 10 + np.arange(len(prefix))] == np.frombuffer(prefix, np.uint8)
+    found: Int64s = places[(batch.buffer[at + 1] == 1) & mine.all(axis=1)]
+    return found
+
+
+def _sent(batch: Batch, kinds: Bytes, transaction: Int64s) -> dict[int, str]:
+    """The contexts that applications sent inside transactions: the last one of each."""
+    places = said(batch, kinds, CONTEXT)
+    at = batch.start[places] + 10 + len(CONTEXT)
     texts = Cells(batch.buffer, at + 4, read(batch.buffer, "u4", at).astype(np.int64)).bytes()
-    found = dict(zip(transaction[places[mine]].tolist(), texts.to_pylist(), strict=True))
+    found = dict(zip(transaction[places].tolist(), texts.to_pylist(), strict=True))
     return {number: text.decode(errors="replace") for number, text in found.items()}
 
 

@@ -41,7 +41,9 @@ from headwater.log import Log
 from headwater.log.transaction import Transaction
 from headwater.ownership import own
 from headwater_connectors.postgres import (
+    announcement,
     catalog,
+    event_trigger,
     gap,
     mark,
     publication,
@@ -291,6 +293,7 @@ class Capture:
         if wanted is not None:
             repair.begin(self.source, self.log, self._epoch, connection, decoding, replication, system, wanted)
         else:
+            event_trigger.put_right(self.source, connection)
             gap.follow(self.log, name, system)
             slot.set_failover(decoding, replication, self.source)
 
@@ -317,6 +320,8 @@ class Capture:
         decoder = Decoder(transactions_topic(name), lambda relation: self._resolve(tables, relation))
         decoder.position, decoder.xid = position, tables.newest_xid()
         decoder.messages, decoder.ignored = self.source.messages, self._ignored
+        if self.source.ddl_capture != "off":
+            decoder.announced = lambda said: self._follow(tables, said)
         decoder.validates = session.promises_no_encoding(connection)
         receiver.start()
         tending = Tending(self.source, self.log, self._epoch, tables, Copier(self.source, self.log), decoder)
@@ -448,6 +453,10 @@ class Capture:
     def _resolve(self, tables: Tables, relation: Relation) -> Target | None:
         assert self._transaction is not None
         return tables.resolve(relation, self._transaction)
+
+    def _follow(self, tables: Tables, said: bytes) -> set[int]:
+        assert self._transaction is not None
+        return announcement.follow(tables, said, self._transaction)
 
     # ---- beside the stream
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from typing import Literal
+from typing import Any, Literal
 
 from headwater import record
 from headwater.catalog.records import Kind
@@ -217,33 +217,58 @@ def tables(
     asked = {"oids": None if oids is None else list(oids), "measured": measured}
     rows = connection.execute((_TREE + _TABLES).encode(), asked).fetchall()
     rows = [row for row in rows if any(fnmatchcase(f"{row[1]}.{row[2]}", pattern) for pattern in patterns)]
-    columns: dict[int, list[ColumnInfo]] = {row[0]: [] for row in rows}
-    found_columns = connection.execute(_COLUMNS, [list(columns)]).fetchall()
-    made = composite_types.look(connection, {row[3] for row in found_columns})
-    for table, number, name, oid, modifier, text, not_null, missing, changed, about, generated in found_columns:
-        columns[table].append(
+    listed = [row[0] for row in rows]
+    columns = connection.execute(_COLUMNS, [listed]).fetchall()
+    parts = connection.execute((_TREE + _PARTS).encode(), {"oids": listed, "measured": measured}).fetchall()
+    return assembled(connection, rows, columns, parts, config)
+
+
+def assembled(
+    connection: Connection,
+    rows: Sequence[Sequence[Any]],
+    columns: Sequence[Sequence[Any]],
+    parts: Sequence[Sequence[Any]],
+    config: SourceConfig | None,
+) -> list[TableInfo]:
+    """The tables that the rows of the three queries tell of; composite types in them are as they are now."""
+    made = composite_types.look(connection, {int(row[3]) for row in columns})
+    columns_of: dict[int, list[ColumnInfo]] = {row[0]: [] for row in rows}
+    for table, number, name, oid, modifier, text, not_null, missing, changed, about, generated in columns:
+        columns_of[table].append(
             ColumnInfo(
                 number=number, name=name, type_oid=oid, modifier=modifier, type_name=text, not_null=not_null,
                 missing=missing, changed=changed, description=about, generated=generated,
                 composites=made.get(oid, ()),
             )
         )  # fmt: skip
-    parts: dict[int, list[Part]] = {row[0]: [] for row in rows}
-    for table, oid, namespace, name, filenode, pages, born in connection.execute(
-        (_TREE + _PARTS).encode(), {"oids": list(parts), "measured": measured}
-    ):
+    parts_of: dict[int, list[Part]] = {row[0]: [] for row in rows}
+    for table, oid, namespace, name, filenode, pages, born in parts:
         part = Part(oid=oid, namespace=namespace, name=name, filenode=filenode, pages=pages, born=born)
-        parts[table].append(part)
+        parts_of[table].append(part)
     found = [
         TableInfo(
             oid=oid, namespace=namespace, name=name, identity=identity, has_identity=identified,
             key=_key(identity, key),
-            columns=tuple(columns[oid]), rows=estimate, size=size, description=about, parts=tuple(parts[oid]),
+            columns=tuple(columns_of[oid]), rows=estimate, size=size, description=about, parts=tuple(parts_of[oid]),
             columns_ever=ever,
         )
         for oid, namespace, name, identity, estimate, size, about, key, identified, ever in rows
     ]  # fmt: skip
     return [_as_chosen(table, config, connection.info.server_version) for table in found]
+
+
+def state_sql(oid: str) -> str:
+    """An expression of SQL: what ``assembled`` takes of the table of that oid, three lists of rows, as JSON."""
+    all_of = "%(oids)s::int8[] IS NULL OR "
+    queries = ((_TREE + _TABLES, 10), (_COLUMNS.replace("%s", "%(oids)s"), 11), (_TREE + _PARTS, 7))
+    lists = []
+    for query, width in queries:
+        names = ", ".join(f"c{place}" for place in range(width))
+        text = query.replace(all_of, "").replace("%(oids)s", f"ARRAY[{oid}]").replace("%(measured)s", "false").strip()
+        lists.append(
+            f"(SELECT coalesce(json_agg(json_build_array({names})), '[]') FROM (\n{text}\n) AS facts({names}))"
+        )
+    return f"json_build_array({', '.join(lists)})"
 
 
 def _as_chosen(table: TableInfo, config: SourceConfig | None, version: int) -> TableInfo:

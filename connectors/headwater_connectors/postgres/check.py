@@ -9,7 +9,7 @@ from psycopg import sql
 
 from headwater.config import SourceConfig
 from headwater.log import Log
-from headwater_connectors.postgres import catalog, events, publication, slot, standby
+from headwater_connectors.postgres import catalog, event_trigger, events, publication, slot, standby
 from headwater_connectors.postgres.session import Connection
 
 OLDEST_VERSION: Final = 140_000
@@ -91,6 +91,7 @@ def source(config: SourceConfig, connection: Connection, log: Log | None) -> lis
             )
     else:
         found += _members(config, tables, main, inserts)
+    found += _event_trigger(config, connection)
     found += [finding for table in tables for finding in _table(table)]
     found += [Finding(what=what, fatal=True) for what in mode(config, connection, tables)]
     left_out = catalog.left_out(connection, config.wanted)
@@ -120,6 +121,28 @@ def mode(config: SourceConfig, connection: Connection, tables: list[catalog.Tabl
     more = f" and {len(columns) - COLUMNS_SHOWN} more columns" if len(columns) > COLUMNS_SHOWN else ""
     listed = f"{', '.join(columns[:COLUMNS_SHOWN])}{more}"
     return [f'mode = "binary" cannot read {listed}: the server sends such types as text only'] if columns else []
+
+
+def _event_trigger(config: SourceConfig, connection: Connection) -> list[Finding]:
+    """Capture makes and removes it by itself where its role may."""
+    name = config.name
+    if config.ddl_capture == "off":
+        what = (
+            "ddl_capture is off: DDL without rows after it is noticed within 10 s, and for so long UPDATE and DELETE"
+            " fail on a table that loses its replica identity"
+        )
+        left = event_trigger.exists(connection, name) and not _is_superuser(connection)
+        return [Finding(what=what, sql=";\n".join(event_trigger.drop_statements(name)) + ";" if left else "")]
+    if config.ddl_capture == "trigger" and not event_trigger.is_made(connection, name):
+        mend = "" if _is_superuser(connection) else ";\n".join(event_trigger.statements(name)) + ";"
+        who = "a superuser has to make it" if mend else "capture, or `headwater source prepare`, makes it"
+        return [Finding(what=f"the event trigger headwater_{name} is missing: {who}", sql=mend, fatal=bool(mend))]
+    return []
+
+
+def _is_superuser(connection: Connection) -> bool:
+    """Whether the role may make event triggers, as far as PostgreSQL itself is asked."""
+    return connection.info.parameter_status("is_superuser") == "on"
 
 
 def _members(

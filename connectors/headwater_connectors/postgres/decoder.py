@@ -9,7 +9,7 @@ A row's ``_lsn`` is its transaction's commit LSN and ``_seq`` its place in the t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -18,14 +18,17 @@ from headwater import record
 from headwater.errors import HeadwaterError
 from headwater_connectors.postgres.batch import (
     COMMIT,
+    DDL,
     DELETE,
     INSERT,
+    MESSAGE,
     RELATION,
     TRUNCATE,
     UPDATE,
     Batch,
     Context,
     Open,
+    said,
 )
 from headwater_connectors.postgres.cells import Bytes, Int64s, read
 from headwater_connectors.postgres.events import Arrived
@@ -37,6 +40,8 @@ from headwater_connectors.postgres.transactions import Chunk
 Resolve = Callable[[Relation], Target | None]
 """Called before the first change of a relation in a shape not seen before, or of one in each batch whose target is
 ``fluid``; None: its changes are not wanted."""
+Announced = Callable[[bytes], Collection[int]]
+"""Called with what an event trigger said of DDL, at its place; oids of relations whose changes may go elsewhere."""
 
 LETTERS_MAX = 1_000
 """Rows of one commit that become dead letters; beyond it their table is put in quarantine."""
@@ -63,6 +68,8 @@ class Decoder:
         """Events in what was decoded; whoever takes them empties the list."""
         self.messages: Mapping[str, str] = {}
         """Topics of logical messages by prefix."""
+        self.announced: Announced | None = None
+        """None: what event triggers say is not listened to."""
         self.ignored = Ignored()
         self.xid = 0
         """A transaction id near those that come, with its epoch: the stream sends the lower half only."""
@@ -70,7 +77,8 @@ class Decoder:
     def decode(self, chunks: Sequence[Chunk]) -> Iterator[tuple[str, pa.Table]]:
         """(topic, rows) in an order to append in: rows of one topic in stream order, transactions last.
 
-        Lazy: ``resolve`` is called between the pieces, exactly where the rows of another shape begin in the stream.
+        Lazy: ``resolve`` and ``announced`` are called between the pieces, exactly where the rows of another shape
+        begin in the stream.
         """
         if not chunks:
             return
@@ -80,21 +88,23 @@ class Decoder:
         context = Context.of(batch, kinds, self._open, self.xid)
         self.xid = max(self.xid, int(context.xid.max()))
         low = 0
-        for place in np.flatnonzero((kinds == RELATION) | (kinds == TRUNCATE)).tolist():
+        for place in self._breaks(batch, kinds):
             relation = Relation.parse(batch.message(place)) if kinds[place] == RELATION else None
             if relation is not None and self._relations.get(relation.oid) == relation:
                 continue
             yield from self._rows(batch, kinds, context, low, place)
             low = place + 1
-            if relation is None:
+            if kinds[place] == MESSAGE:
+                self._reshape(batch.message(place))
+            elif relation is None:
                 yield from self._truncates(batch, context, place)
             else:
                 self._relations[relation.oid] = relation
                 self._targets.pop(relation.oid, None)
         yield from self._rows(batch, kinds, context, low, len(kinds))
-        said = arrived(batch, kinds, context, self.messages, self.ignored)
-        if said is not None:
-            self.events.append(said)
+        sent = arrived(batch, kinds, context, self.messages, self.ignored)
+        if sent is not None:
+            self.events.append(sent)
         transactions = context.transactions(kinds)
         if transactions.num_rows:
             yield self._transactions_topic, transactions
@@ -102,6 +112,20 @@ class Decoder:
             self.position = context.position
             self.committed_at = int(context.committed_at[context.transaction[np.flatnonzero(kinds == COMMIT)[-1]]])
         self._open = context.still_open(kinds)
+
+    def _breaks(self, batch: Batch, kinds: Bytes) -> list[int]:
+        """Places of messages after which rows may mean something else."""
+        rare = (kinds == RELATION) | (kinds == TRUNCATE)
+        if self.announced is not None:
+            rare[said(batch, kinds, DDL)] = True
+        found: list[int] = np.flatnonzero(rare).tolist()
+        return found
+
+    def _reshape(self, message: bytes) -> None:
+        """What an event trigger said of DDL takes effect here."""
+        assert self.announced is not None
+        for oid in self.announced(message[10 + len(DDL) + 4 :]):
+            self._targets.pop(oid, None)
 
     def _target(self, oid: int) -> Target | None:
         """Where a relation's changes go: asked for when the first of them comes, not when it is announced."""

@@ -22,6 +22,7 @@ from headwater.ownership import holder_pid
 from headwater_connectors.postgres import (
     catalog,
     check,
+    event_trigger,
     events,
     mark,
     publication,
@@ -94,7 +95,7 @@ class PostgresSource:
 
 
 def prepare(source: SourceConfig, connection: session.Connection) -> list[TableInfo]:
-    """Make the publications if they are missing; the tables that are published. Raises SourceNotReady."""
+    """Make publications and event trigger if they are missing; the tables that are published. Raises SourceNotReady."""
     problems = [finding for finding in check.server(connection, source.origin) if finding.fatal]
     if problems:
         raise SourceNotReady(
@@ -109,6 +110,7 @@ def prepare(source: SourceConfig, connection: session.Connection) -> list[TableI
             where=f"source {source.name}",
             todo="Mend `tables` in headwater.toml.",
         )
+    event_trigger.put_right(source, connection)
     both = publication.read(connection, source.name)
     if not all(each.exists for each in both):
         try:
@@ -171,8 +173,9 @@ def begin(
 
 
 def drop(source: SourceConfig, log: Log, epoch: int, connection: session.Connection) -> None:
-    """Slot, then publications, then topics and position: the source can be captured anew. History stays readable
-    at older positions."""
+    """Event trigger, slot, then publications, then topics and position: the source can be captured anew. History
+    stays readable at older positions."""
+    event_trigger.drop(connection, source.name)
     with standby.decoding(source, connection) as decoding:
         slot.drop(decoding, source.name)
     publication.drop(connection, source.name)

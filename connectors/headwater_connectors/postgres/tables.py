@@ -52,6 +52,8 @@ class Tables:
         self.types: Types = catalog.known_types(connection)
         self.begun = False
         """Whether a copy was asked for that the survey has not begun yet."""
+        self.stale: set[int] = set()
+        """Tables of which something was announced while they are copied: they are looked at once they appear."""
         self._ignored: set[int] = set()
 
     def topics(self) -> dict[str, Topic]:
@@ -113,7 +115,7 @@ class Tables:
             if known.is_still(found, table):
                 return None
             return self._again(transaction, found, table, relation)
-        change = self._compare(found, seen, transaction)
+        change = self.compare(found, seen, transaction)
         if isinstance(change, Quiet) and change.known.announced_as(relation):
             self.apply(transaction, found, change)
             return self.known[found.oid]
@@ -128,7 +130,7 @@ class Tables:
         change: Quiet | Rewritten | None = None,
     ) -> Known | None:
         """Copy the table as it is now; its record when the relation has that shape."""
-        rewritten = self._compare(found, table, transaction)
+        rewritten = self.compare(found, table, transaction)
         reason = change.reason if isinstance(change, Rewritten) else "it changed its shape more than once"
         if isinstance(rewritten, Rewritten):
             reason = rewritten.reason
@@ -138,7 +140,8 @@ class Tables:
         now = self.known[found.oid]
         return now if now.announced_as(relation) else None
 
-    def _compare(self, found: Known, table: TableInfo, transaction: Transaction) -> Quiet | Rewritten | None:
+    def compare(self, found: Known, table: TableInfo, transaction: Transaction) -> Quiet | Rewritten | None:
+        """What turns the table as known into ``table``, in the transaction."""
         topic = transaction.topic(found.shown or found.pending)
         assert topic is not None
         return shape.compare(found, table, topic, self.types)
@@ -301,7 +304,7 @@ class Tables:
             reason=reason,
             counted=self._counted(now),
         )  # fmt: skip
-        if before is not None and before.route == "pending" and not transaction.uncreate_topic(before.pending):
+        if before is not None and before.route == "pending":
             self._drop_pending(transaction, before)
         transaction.create_topic(now.pending, now.kind, schema, source=self.source, description=about, hidden=True)
         if now.shown:
@@ -340,6 +343,8 @@ class Tables:
         transaction.inside(lambda connection, _: release(connection, left, self.log.clock.now_us(), published=False))
         now = replace(now, route="topic", copy="", shown=topic.name, replaces=False, reason="", where="", lacking="")
         self._save(transaction, now)
+        self.begun |= now.oid in self.stale
+        self.stale.discard(now.oid)
         self.refuse(transaction, letters)
 
     def apply(self, transaction: Transaction, found: Known, change: Quiet) -> None:
@@ -383,6 +388,8 @@ class Tables:
         return survey.counted(self.connection, [now.oid]).get(now.oid, 0) if now.kind == "insert_only" else -1
 
     def _drop_pending(self, transaction: Transaction, found: Known) -> None:
+        if transaction.uncreate_topic(found.pending):
+            return
         transaction.drop_topic(found.pending)
         names = [piece.name for piece in kept(self.log, f"copy:{found.copy}:")]
         now = self.log.clock.now_us()

@@ -115,9 +115,12 @@ class Transaction:
     def drop_topic(self, name: str) -> None:
         """The name resolves no more from this commit on; older positions still read it.
 
-        Records appended to it before are forgotten: another topic may take the name in this very transaction.
+        Records appended to it before are forgotten, and so is what it was altered to: nobody could read that, and
+        another topic may take the name in this very transaction.
         """
         self._changes.dropped.append(name)
+        self._changes.altered.pop(name, None)
+        self._changes.schemas.pop(name, None)
         self._forget(name)
 
     def add_schema(self, name: str, schema: Schema) -> None:
