@@ -236,7 +236,7 @@ def test_what_is_not_told_exactly_has_the_catalog_looked_at(told: Captured, monk
         shop.until(lambda: {topic.name for topic in shop.log.topics()}, lambda names: "shop.public.new" in names)
         [(oid,)] = shop.source_rows("SELECT 'orders'::regclass::oid::int8")
         shop.run(says.format("no JSON"), says.format('{"source": "shop"}'))
-        facts = {"source": "shop", "layout": event_trigger.LAYOUT, "tag": "ALTER TABLE", "published": True, "xid": 1}
+        facts = {"source": "shop", "layout": event_trigger.LAYOUT, "published": True, "xid": 1}
         absurd = [[[oid, "public", "orders", "d", 0, 0, "", ["no such"], True, 5]], [[oid, 1, 7, *"abcdefgh"]], []]
         shop.run(*(says.format(json.dumps({**facts, **more})) for more in ({"gone": [oid]}, {"state": absurd})))
     with blind(shop, monkeypatch), psycopg.connect(shop.dsn) as other:

@@ -240,6 +240,13 @@ def test_partitions_that_come_and_go(shop: Captured) -> None:
     )
     shop.catch_up()
     shop.assert_equal("events")
+    shop.run(
+        "BEGIN; CREATE TABLE loaded (day date NOT NULL, id int, v text, PRIMARY KEY (day, id));"
+        " INSERT INTO loaded VALUES ('2026-04-04', 1, 'loaded');"
+        " ALTER TABLE events ATTACH PARTITION loaded FOR VALUES FROM ('2026-04-01') TO ('2026-05-01'); COMMIT"
+    )
+    shop.catch_up()
+    shop.assert_equal("events")
     shop.run("ALTER TABLE events DETACH PARTITION events_1", "DELETE FROM events WHERE id = 7")
     shop.catch_up()
     shop.assert_equal("events")

@@ -32,8 +32,6 @@ class Announcement:
     table: TableInfo | None = None
     gone: tuple[int, ...] = ()
     published: bool = True
-    attaches: bool = False
-    """Whether a partition that is new may have been a table before."""
     xid: int = 0
 
     @classmethod
@@ -54,10 +52,7 @@ def _facts(body: Mapping[str, Any], tables: Tables) -> dict[str, Any]:
         return {}
     rows, columns, parts = body["state"]
     [table] = catalog.assembled(tables.connection, rows, columns, parts, tables.config)
-    return {
-        "table": table, "published": bool(body["published"]), "xid": int(body["xid"]),
-        "attaches": body["tag"] == "ALTER TABLE",
-    }  # fmt: skip
+    return {"table": table, "published": bool(body["published"]), "xid": int(body["xid"])}
 
 
 def follow(tables: Tables, said: bytes, transaction: Transaction) -> set[int]:
@@ -85,9 +80,6 @@ def _altered(tables: Tables, announced: Announcement, table: TableInfo, transact
     if found.route != "topic" or table.outbox or table.refused:
         return set()
     tables.types = catalog.known_types(tables.connection)
-    if announced.attaches:
-        parts = tuple(replace(part, born=part.born and part.oid in found.parts) for part in table.parts)
-        table = replace(table, parts=parts)
     try:
         change = tables.compare(_uncertain(found, announced.xid), table, transaction)
     except Exception:  # noqa: BLE001 -- it may tell of a table that cannot be

@@ -159,12 +159,15 @@ WHERE attrelid = ANY (%s::int8[]::oid[]) AND attnum > 0 AND NOT attisdropped
 ORDER BY attrelid, attnum
 """
 
+# A partition was born as one in the transaction that made the table, without a command after that which wrote all its
+# columns anew in the catalog, as ATTACH does: made and attached in one transaction, it may bring rows along.
 _PARTS = """
 SELECT root::int8, p.oid::int8, n.nspname, p.relname, coalesce(pg_relation_filenode(p.oid), 0)::int8,
     coalesce(CASE WHEN %(measured)s THEN pg_relation_size(p.oid) / current_setting('block_size')::int8
         ELSE p.relpages END, 0)::int8,
-    coalesce((SELECT i.xmin = a.xmin FROM pg_inherits i, pg_attribute a
-        WHERE i.inhrelid = p.oid AND a.attrelid = p.oid AND a.attnum = -6), true)
+    coalesce((SELECT i.xmin = s.xmin AND EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = p.oid AND a.attnum > 0
+            AND NOT a.attisdropped AND a.xmin = s.xmin AND a.cmin = s.cmin)
+        FROM pg_inherits i, pg_attribute s WHERE i.inhrelid = p.oid AND s.attrelid = p.oid AND s.attnum = -6), true)
 FROM tree, pg_class p, pg_namespace n
 WHERE root = ANY (%(oids)s::int8[]::oid[]) AND p.oid = tree.relid AND p.relkind <> 'p' AND n.oid = p.relnamespace
 ORDER BY root, p.oid

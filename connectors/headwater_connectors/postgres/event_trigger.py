@@ -118,7 +118,7 @@ BEGIN
                 RAISE LOG 'headwater: % stays in a publication that needs its identity: %', place, sqlerrm;
             END;
         END IF;
-        told := told || jsonb_build_object('tag', tag, 'xid', pg_current_xact_id()::text::int8, 'state', state,
+        told := told || jsonb_build_object('xid', pg_current_xact_id()::text::int8, 'state', state,
             'published', EXISTS (SELECT FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid
                 AND p.pubname = ANY (publications) WHERE r.prrelid = asked::oid));
     END LOOP;
