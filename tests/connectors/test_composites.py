@@ -229,3 +229,4 @@ def test_columns_of_a_composite_type_are_added(shop: Captured) -> None:
     shop.run("ALTER TABLE t ADD w t_type DEFAULT '(1,2)'", "INSERT INTO t (id) VALUES (31)")
     shop.catch_up()
     shop.assert_equal("t", columns="id, (v).a, (w).a, (w).b")
+    assert len(shop.changes("t")) == 44
