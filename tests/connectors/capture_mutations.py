@@ -10,9 +10,11 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 from psycopg import sql
 
+from headwater.log.staging import Staging
 from headwater.testing.breaking import Mutations, wrap
 from headwater_connectors.postgres import (
     announcement,
@@ -36,12 +38,18 @@ from headwater_connectors.postgres import (
     snapshot,
     stream,
     streams,
+    survey,
 )
+from headwater_connectors.postgres import tables as captured_tables
 from headwater_connectors.postgres.capture import Capture
+from headwater_connectors.postgres.cells import UNCHANGED
+from headwater_connectors.postgres.copying import Copying
 from headwater_connectors.postgres.decoder import Decoder
+from headwater_connectors.postgres.difference import Difference
 from headwater_connectors.postgres.receiver import Receiver
 from headwater_connectors.postgres.tables import Tables
 from headwater_connectors.postgres.tending import Tending
+from headwater_connectors.postgres.transactions import HEADER, Chunk, Part, Pending
 
 MUTATIONS = _mutation = Mutations("HEADWATER_CAPTURE_MUTATION")
 
@@ -169,7 +177,64 @@ def rolled_back_parts_kept() -> None:
     wrap(streams.Streams, "_abort", abort)
 
 
+@_mutation
+def messages_of_rolled_back_parts_believed() -> None:
+    """Nobody notices that a transaction in progress has both: its messages are taken for said."""
+    streams._Spool.says = property(lambda _self: False, lambda _self, _says: None)  # type: ignore[assignment]
+
+
+@_mutation
+def origins_in_segments_kept() -> None:
+    """An Origin message is taken for one with a transaction's id, as all others in a segment."""
+    wrap(streams, "_ORIGIN", lambda _real: 0)
+
+
+@_mutation
+def each_transaction_committed_by_itself() -> None:
+    def take(real: Any) -> Any:
+        def first(self: Pending) -> list[Part]:
+            chunks = [*real(self), *self._chunks]
+            place = next(at for at, chunk in enumerate(chunks) if chunk.whole)
+            whole = chunks[place].load()
+            kinds = np.frombuffer(whole.data, np.uint8)[np.cumsum(whole.lengths) - whole.lengths + HEADER]
+            head, tail = whole.split(int(np.flatnonzero(kinds == ord("C"))[0]) + 1)
+            self._reset([])
+            for rest in (Chunk.of(tail.data, tail.lengths), *chunks[place + 1 :]):
+                if rest.messages:
+                    self.add(rest)
+            return [*chunks[:place], head]
+
+        return first
+
+    wrap(Pending, "take_whole", take)
+
+
 # ---- rows
+
+
+@_mutation
+def old_keys_forgotten() -> None:
+    """A row whose key changed is another row, and the one of the old key stays."""
+    wrap(rows.Rows, "_key_changed", lambda _real: lambda self: np.zeros(len(self._second), np.bool_))
+
+
+@_mutation
+def unsent_values_not_taken_from_old_rows() -> None:
+    def lacking(self: rows.Rows, number: int) -> Any:
+        lacks = np.asarray(self._sent[number] == UNCHANGED)
+        return lacks if lacks.any() else None
+
+    wrap(rows.Rows, "_fill_from_old", lambda _real: lacking)
+
+
+@_mutation
+def tables_without_identity_believed_complete() -> None:
+    wrap(survey, "_changed_without_identity", lambda _real: lambda _connection, _known: [])
+
+
+@_mutation
+def outbox_rows_ignored() -> None:
+    wrap(captured_tables.Tables, "_outbox", lambda _real: lambda *_: None)
 
 
 @_mutation
@@ -242,6 +307,12 @@ def one_bad_row_stops_the_copy() -> None:
 
 
 @_mutation
+def letters_of_the_copy_forgotten() -> None:
+    """Rows of a copy that cannot be read are left out, and nobody says so."""
+    wrap(copying, "_refused", lambda _real: lambda _pieces: [])
+
+
+@_mutation
 def one_bad_table_stops_the_source() -> None:
     def quarantine(_self: Tending, error: Exception) -> None:
         raise error
@@ -255,6 +326,47 @@ def one_bad_table_stops_the_source() -> None:
 @_mutation
 def chunks_read_again_after_a_crash() -> None:
     wrap(chunks, "left", lambda _real: lambda planned, _done: list(planned))
+
+
+@_mutation
+def chunks_on_record_before_they_are_read() -> None:
+    def keep(real: Any) -> Any:
+        def early(self: Copying, reader: Any, chunk: Any, exported: str | None, only: Any) -> Any:
+            if exported is None:
+                with self.copier.connection() as connection:
+                    seen = str(copying._snapshot(connection))
+                facts = {"part": chunk.part, "low": chunk.low, "high": chunk.high, "snapshot": seen, "letters": []}
+                Staging(self.copier.log).keep(self._name(f"chunk-{chunk.name}"), facts)
+            return real(self, reader, chunk, exported, only)
+
+        return early
+
+    wrap(Copying, "_keep_chunk", keep)
+
+
+@_mutation
+def conditions_on_copies_ignored() -> None:
+    wrap(Copying, "_selected", lambda _real: lambda self, reader, _selected: self._whole(reader))
+
+
+@_mutation
+def rows_that_only_the_lake_has_not_selected() -> None:
+    def select(self: Difference, _condition: str, copied: Any, _commit: int) -> None:
+        self._load("copied", copied)
+
+    wrap(Difference, "select", lambda _real: select)
+
+
+@_mutation
+def changes_beside_a_range_forgotten() -> None:
+    def touch(real: Any) -> Any:
+        def none(self: pending.Pending, *arguments: Any) -> None:
+            real(self, *arguments)
+            self.connection.execute("DELETE FROM again")
+
+        return none
+
+    wrap(pending.Pending, "touch_all", touch)
 
 
 @_mutation

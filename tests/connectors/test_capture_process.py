@@ -19,7 +19,7 @@ import pytest
 from tests.waiting import until
 
 from headwater.errors import PublicationMissing, SlotInUse, SourceGap
-from headwater_connectors.postgres import capture, session, slot
+from headwater_connectors.postgres import capture, chunks, session, slot
 from headwater_connectors.postgres.embedded import EmbeddedPostgres
 
 if TYPE_CHECKING:
@@ -219,8 +219,11 @@ def test_a_copy_that_did_not_end_goes_on(shop: Captured, project: Project, place
     shop.assert_equal("orders")
 
 
-SMALL_CHUNKS = """
-import runpy
+SMALL_CHUNKS = f"""
+import runpy, sys
+sys.path.append({str(Path(__file__).parents[2])!r})
+from tests.connectors.capture_mutations import MUTATIONS
+MUTATIONS.apply_from_environment()
 from headwater_connectors.postgres import chunks
 chunks.CHUNK_PAGES, chunks.PAGES_MIN = 8, 2
 runpy.run_module("headwater.cli", run_name="__main__", alter_sys=True)
@@ -255,8 +258,12 @@ def churn(shop: Captured, seed: int) -> Iterator[None]:
 
 @pytest.mark.long
 @pytest.mark.timeout(600)
-def test_kill_9_at_every_step_of_a_copy_with_changes_pending(shop: Captured, project: Project, seed: int) -> None:
+def test_kill_9_at_every_step_of_a_copy_with_changes_pending(
+    shop: Captured, project: Project, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Every crash point that a copy passes, as a recorded run names them, and some of those of storage and catalog."""
+    monkeypatch.setattr(chunks, "CHUNK_PAGES", 8)  # who goes on does so with the chunks that are kept
+    monkeypatch.setattr(chunks, "PAGES_MIN", 2)
     shop.connection.prepare_threshold = None  # a plan would not outlive the table
     made = (
         "CREATE TABLE wide (id int PRIMARY KEY, n int, fill text)",

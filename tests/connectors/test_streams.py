@@ -255,6 +255,23 @@ def test_segments_are_sorted_wherever_the_stream_is_cut(
         assert sorter.size == 0
 
 
+def test_origins_in_segments_are_dropped(tmp_path: Path) -> None:
+    """An Origin message has no transaction's id, so nothing may be cut out of it, nor be taken for one."""
+    place = (8 << 32 | 1).to_bytes(8, "big")  # begins like the id of the part that is rolled back
+    origin = _sent(b"O", 0)[:-4] + place + b"afar\0"
+    messages = [
+        _sent(b"S", 7, 1), origin, _sent(b"I", 7, 1), origin, _sent(b"I", 8, 2), _sent(b"E", 0),
+        _sent(b"A", 7, 8), _sent(b"c", 7) + bytes(25),
+    ]  # fmt: skip
+    chunk = Chunk.of(b"".join(messages), np.array([len(each) for each in messages]))
+    _, spooled, _ = Streams(tmp_path).sort(chunk)
+    assert bytes(spooled.load().data) == _sent(b"I", 1)
+    messages[-2:] = [_sent(b"c", 7) + bytes(25)]
+    chunk = Chunk.of(b"".join(messages), np.array([len(each) for each in messages]))
+    _, spooled, _ = Streams(tmp_path).sort(chunk)
+    assert bytes(spooled.load().data) == _sent(b"I", 1) + _sent(b"I", 2)
+
+
 def test_what_is_spooled_is_whole_when_calls_take_less_than_they_were_given(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
