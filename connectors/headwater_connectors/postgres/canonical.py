@@ -56,4 +56,6 @@ def lake_sql(name: str, duckdb_type: str) -> str:
     if kind in ("TIMESTAMP", "TIMESTAMP WITH TIME ZONE"):
         micros = f"CAST(epoch_us({column}) AS VARCHAR)"
         return f"CASE WHEN isfinite({column}) THEN {micros} ELSE CAST({column} AS VARCHAR) END"
+    if kind in ("FLOAT", "DOUBLE"):
+        return f"regexp_replace(CAST({column} AS VARCHAR), '\\.0$', '')"  # whole numbers are the server's without it
     return f"CAST({column} AS VARCHAR)"
