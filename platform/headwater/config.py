@@ -190,6 +190,8 @@ class SourceConfig:
     dsn: str = field(default="", repr=False)
     standby_dsn: str = field(default="", repr=False)
     """A standby of that server, which decodes its changes instead of it; empty: it does so itself."""
+    copy_from: str = "primary"
+    """primary or standby: where the rows of a copy are read, with a ``standby_dsn``."""
     tables: tuple[str, ...] = ("public.*",)
     mode: str = "auto"
     """auto, binary or text: how changes are sent. auto: binary when every type has a decoder."""
@@ -389,12 +391,19 @@ def _source(name: str, table: dict[str, Any], path: Path, environ: Mapping[str, 
             todo='Write tables = ["public.*"].',
         )
     variable = f"HEADWATER_SOURCE_{name.upper()}_DSN"
+    standby_dsn = environ.get(variable.replace("_DSN", "_STANDBY_DSN")) or _typed(
+        table.get("standby_dsn", ""), str, "standby_dsn", str(path)
+    )
+    copy_from = _one_of(("primary", "standby"), table, "copy_from", section, path)
+    if copy_from == "standby" and not standby_dsn:
+        todo = "Write standby_dsn as well, or leave copy_from out."
+        raise ConfigError(f"copy_from = 'standby' in [{section}] without a standby_dsn", where=str(path), todo=todo)
     return SourceConfig(
         name=name,
         kind=_typed(table.get("kind", "postgres"), str, "kind", str(path)),
         dsn=environ.get(variable) or _typed(table.get("dsn", ""), str, "dsn", str(path)),
-        standby_dsn=environ.get(variable.replace("_DSN", "_STANDBY_DSN"))
-        or _typed(table.get("standby_dsn", ""), str, "standby_dsn", str(path)),
+        standby_dsn=standby_dsn,
+        copy_from=copy_from,
         tables=tuple(tables),
         mode=_one_of(("auto", "binary", "text"), table, "mode", section, path),
         origin=_one_of(("any", "none"), table, "origin", section, path),

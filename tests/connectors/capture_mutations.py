@@ -36,6 +36,7 @@ from headwater_connectors.postgres import (
     shape,
     slot,
     snapshot,
+    standby,
     stream,
     streams,
     survey,
@@ -43,6 +44,7 @@ from headwater_connectors.postgres import (
 from headwater_connectors.postgres import tables as captured_tables
 from headwater_connectors.postgres.capture import Capture
 from headwater_connectors.postgres.cells import UNCHANGED
+from headwater_connectors.postgres.copier import Copier
 from headwater_connectors.postgres.copying import Copying
 from headwater_connectors.postgres.decoder import Decoder
 from headwater_connectors.postgres.difference import Difference
@@ -387,7 +389,7 @@ def nothing_read_again() -> None:
 @_mutation
 def visible_because_older() -> None:
     """A transaction is believed to be in a snapshot because its id, or its place in the WAL, is older."""
-    wrap(snapshot.Snapshot, "sees_sql", lambda _real: lambda self, xid: f"({xid} < {self.xmax})")
+    wrap(snapshot.Snapshot, "sees_sql", lambda _real: lambda self: f"(_xid < {self.xmax})")
 
 
 @_mutation
@@ -423,6 +425,72 @@ def odd_keys_believed() -> None:
     """Keys that no value of the log's type holds are NULL, all of them."""
     wrap(rows, "refuse_odd_keys", lambda _real: lambda _columns: None)
     wrap(chunks, "refuse_odd_keys", lambda _real: lambda _columns: None)
+
+
+# ---- the copy from a standby
+
+
+def _believed(primarys: bool) -> None:
+    """A snapshot of one of the servers says what rows that were read under a slot's hold."""
+
+    def slot_of(real: Any) -> Any:
+        @contextmanager
+        def believed(self: Copier, there: Any) -> Iterator[Any]:
+            with real(self, there) as (_, name), self.connection() as primary:
+                asked = primary if primarys else there
+                [(text,)] = asked.execute("SELECT pg_current_snapshot()::text").fetchall()
+                yield snapshot.Snapshot.parse(text), name
+
+        return believed
+
+    wrap(Copier, "slot", slot_of)
+
+
+@_mutation
+def standbys_snapshots_believed() -> None:
+    _believed(primarys=False)
+
+
+@_mutation
+def primarys_snapshots_believed() -> None:
+    _believed(primarys=True)
+
+
+@_mutation
+def commits_at_the_point_seen() -> None:
+    wrap(snapshot.Point, "sees_sql", lambda _real: lambda self: f"(_lsn <= {self.lsn})")
+
+
+@_mutation
+def standby_not_waited_for() -> None:
+    wrap(standby, "_await_replay", lambda _real: lambda *_: None)
+
+
+@_mutation
+def lost_snapshots_replaced() -> None:
+    """Who finds the snapshot gone reads on under a new one."""
+
+    def use(real: Any) -> Any:
+        def replaced(connection: Any, name: str) -> None:
+            try:
+                real(connection, name)
+            except snapshot.SnapshotLost:
+                connection.execute("ROLLBACK")
+                connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+
+        return replaced
+
+    wrap(chunks, "use", use)
+
+
+@_mutation
+def standby_never_given_up() -> None:
+    wrap(copying, "STANDBY_SNAPSHOTS_MAX", lambda _real: 10**6)
+
+
+@_mutation
+def feedback_not_asked_for() -> None:
+    wrap(standby, "check_feedback", lambda _real: lambda *_: None)
 
 
 # ---- the application

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -20,6 +22,7 @@ from headwater.log import Log, open_log
 from headwater_connectors.postgres import testing
 from headwater_connectors.postgres.capture import Capture
 from headwater_connectors.postgres.catalog import parse_lsn
+from headwater_connectors.postgres.embedded import EmbeddedPostgres
 from headwater_connectors.postgres.source import PostgresSource
 
 capture_mutations.MUTATIONS.apply_from_environment()
@@ -48,6 +51,7 @@ class Captured:
         self.mode = "auto"
         self.on_gap = "stop"
         self.standby_dsn = ""
+        self.copy_from = "primary"
         self.settings = Settings()
         self.tables: tuple[str, ...] = ("public.*",)
         self.table: dict[str, TableConfig] = {}
@@ -64,7 +68,7 @@ class Captured:
         return SourceConfig(
             name="shop", dsn=self.dsn, tables=self.tables, mode=self.mode, origin=self.origin, table=self.table,
             messages=self.messages, outbox=self.outbox, on_gap=self.on_gap, standby_dsn=self.standby_dsn,
-            ddl_capture=self.ddl_capture,
+            ddl_capture=self.ddl_capture, copy_from=self.copy_from,
         )  # fmt: skip
 
     def run(self, *statements: str) -> None:
@@ -146,3 +150,31 @@ def shop(dsn: str, tmp_path: Path) -> Iterator[Captured]:
     captured = Captured(dsn, tmp_path / "lake")
     yield captured
     captured.close()
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    """A folder that the server's own user may enter."""
+    folder = Path(tempfile.mkdtemp(prefix="headwater-failover-", dir="/tmp"))
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def primary(home: Path) -> Iterator[EmbeddedPostgres]:
+    """A server of the test's own, for one that has standbys."""
+    with EmbeddedPostgres(home / "first", fsync=False) as server:
+        yield server
+
+
+@pytest.fixture
+def standby(primary: EmbeddedPostgres, home: Path) -> Iterator[EmbeddedPostgres]:
+    """Of the primary as it is now; its copies of slots follow."""
+    settings = {"hot_standby_feedback": "on", "sync_replication_slots": "on", "primary_slot_name": "standby"}
+    server = EmbeddedPostgres(home / "second", fsync=False, settings=settings)
+    server._own_files()
+    place = f"host=127.0.0.1 port={primary.port} user=postgres dbname=postgres"
+    words = ("-d", place, "-D", str(server.data), "-R", "-C", "-S", "standby", "--checkpoint=fast")
+    server._run([str(server.bin / "pg_basebackup"), *words])
+    with server:
+        yield server

@@ -14,6 +14,7 @@ from tests.connectors.capture_mutations import MUTATIONS
 HERE = Path(__file__).parent
 COPY, PAIN = "test_initial_copy.py::test_", "test_pain_points.py::test_pain_"
 TRIGGER = "test_event_trigger.py::test_"
+STANDBY = "test_standby.py::test_"
 GAP, FAILOVER = "test_gap.py::test_", "test_failover.py::test_"
 APPLICATION = "test_application.py::test_no_statement_of_the_application_fails_or_waits_for_us"
 IDENTITIES = "test_old_rows.py::test_every_replica_identity_with_every_kind_of_change[binary]"
@@ -84,6 +85,13 @@ CAUGHT = {
     "another-file-not-noticed": f"{COPY}a_table_is_altered_in_every_chunk[rewritten]",
     "truncates-forgotten": f"{COPY}a_table_emptied_or_rewritten_after_the_final_snapshot",
     "odd-keys-believed": "test_isolation.py::test_rows_whose_key_the_log_cannot_hold_become_letters",
+    "standbys-snapshots-believed": f"{STANDBY}a_copy_from_a_standby_with_a_transaction_open_on_the_primary",
+    "primarys-snapshots-believed": f"{STANDBY}commits_that_a_synchronous_standby_is_waited_for",
+    "commits-at-the-point-seen": f"{STANDBY}a_commit_right_at_the_consistent_point_of_the_slot",
+    "standby-not-waited-for": f"{STANDBY}a_standby_that_is_behind_is_waited_for",
+    "lost-snapshots-replaced": f"{STANDBY}a_copy_from_a_standby_whose_snapshot_is_lost",
+    "standby-never-given-up": f"{STANDBY}a_copy_from_a_standby_whose_snapshot_is_lost",
+    "feedback-not-asked-for": f"{STANDBY}a_standby_whose_rows_may_be_vacuumed_is_not_copied_from",
     "heirs-published-with-their-parent": APPLICATION,
     "nobody-gives-way": APPLICATION,
     "only-table-locks-give-way": APPLICATION,

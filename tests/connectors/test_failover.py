@@ -2,65 +2,27 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
-import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
 from tests.connectors.conftest import Captured
 from tests.waiting import until
 
-from headwater.errors import SourceGap, SourceNotReady
+from headwater.errors import SourceGap
 from headwater.lake.status import status
 from headwater_connectors.postgres import requests
 from headwater_connectors.postgres.catalog import parse_lsn
 from headwater_connectors.postgres.embedded import EmbeddedPostgres
-from headwater_connectors.postgres.verification import verify
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(180)]
 ORDERS = "CREATE TABLE orders (id int PRIMARY KEY, v text)"
-MAKING_A_SLOT = """SELECT count(*) > 0 FROM pg_stat_activity WHERE application_name LIKE 'headwater%'
-    AND (query LIKE 'CREATE_REPLICATION_SLOT%' OR query LIKE 'SELECT pg_last_wal_replay_lsn() >=%')"""
-STANDBY = {"hot_standby_feedback": "on", "sync_replication_slots": "on", "primary_slot_name": "standby"}
 
 
 @pytest.fixture
-def home() -> Iterator[Path]:
-    """A folder that the server's own user may enter."""
-    folder = Path(tempfile.mkdtemp(prefix="headwater-failover-", dir="/tmp"))
-    yield folder
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-@pytest.fixture
-def primary(home: Path) -> Iterator[EmbeddedPostgres]:
-    with EmbeddedPostgres(home / "first", fsync=False) as server:
-        yield server
-
-
-@pytest.fixture
-def shop(primary: EmbeddedPostgres, tmp_path: Path) -> Iterator[Captured]:
-    captured = Captured(primary.create_database("shop"), tmp_path / "lake")
-    yield captured
-    captured.close()
-
-
-@pytest.fixture
-def standby(primary: EmbeddedPostgres, home: Path) -> Iterator[EmbeddedPostgres]:
-    """Of the primary as it is now; its copies of slots follow."""
-    server = EmbeddedPostgres(home / "second", fsync=False, settings=STANDBY)
-    server._own_files()
-    place = f"host=127.0.0.1 port={primary.port} user=postgres dbname=postgres"
-    words = ("-d", place, "-D", str(server.data), "-R", "-C", "-S", "standby", "--checkpoint=fast")
-    server._run([str(server.bin / "pg_basebackup"), *words])
-    with server:
-        yield server
+def dsn(primary: EmbeddedPostgres) -> str:
+    return primary.create_database("shop")
 
 
 def ask(server: EmbeddedPostgres, query: str) -> object:
@@ -211,53 +173,3 @@ def test_a_backup_that_was_restored_is_never_read_on_blindly(
         shop.catch_up()
         shop.assert_equal("orders", "filler")
         shop.connection.close()
-
-
-def test_changes_are_decoded_on_a_standby(shop: Captured, primary: EmbeddedPostgres, standby: EmbeddedPostgres) -> None:
-    """The slot is the standby's; tables are copied from the primary, where a transaction that wrote to one is open."""
-    shop.run(ORDERS, "INSERT INTO orders SELECT i, 'a' FROM generate_series(1, 1000) i")
-    replayed(primary, standby)
-    # A slot could be made here at once, at a position where there are no publications, with a change after it.
-    ask(standby, "SELECT pg_wal_replay_pause()::text")
-    until(lambda: ask(standby, "SELECT pg_get_wal_replay_pause_state()") == "paused")
-    shop.run("SELECT pg_log_standby_snapshot()", "UPDATE orders SET v = 'before' WHERE id = 900")
-    shop.standby_dsn = standby.dsn("shop")
-    with psycopg.connect(shop.dsn) as writer:
-        writer.execute("UPDATE orders SET v = 'open' WHERE id < 5")
-        with shop.running():
-            until(lambda: ask(standby, MAKING_A_SLOT) is True)
-            ask(standby, "SELECT pg_wal_replay_resume()::text")
-            shop.run("UPDATE orders SET v = 'meanwhile' WHERE id BETWEEN 10 AND 20")
-            writer.execute("INSERT INTO orders VALUES (3000, 'open')")
-            writer.commit()
-            until(lambda: "shop.public.orders" in {topic.name for topic in shop.log.topics()}, seconds=100)
-            shop.run("UPDATE orders SET v = 'after' WHERE id = 30", "CREATE TABLE later (id int PRIMARY KEY)")
-    shop.run("INSERT INTO later VALUES (1)", "DELETE FROM orders WHERE id = 40")
-    shop.catch_up()
-    shop.assert_equal("orders", "later")
-    assert ask(primary, "SELECT count(*) FROM pg_replication_slots WHERE slot_name = 'headwater_shop'") == 0
-    assert ask(standby, "SELECT count(*) FROM pg_replication_slots WHERE slot_name = 'headwater_shop'") == 1
-    with shop.running():
-        assert [(each.differences, each.skipped) for each in verify(shop.source, shop.log)] == [(0, "")] * 2
-    until(lambda: ask(standby, "SELECT active FROM pg_replication_slots WHERE slot_name = 'headwater_shop'") is False)
-    ask(standby, "SELECT count(pg_drop_replication_slot('headwater_shop'))")
-    shop.run("DELETE FROM orders WHERE id = 50")
-    requests.ask_repair(shop.log, "shop")
-    shop.catch_up()
-    shop.assert_equal("orders", "later")
-
-
-def test_a_source_on_a_standby_is_told_what_to_do(
-    shop: Captured, primary: EmbeddedPostgres, standby: EmbeddedPostgres
-) -> None:
-    shop.run(ORDERS)
-    replayed(primary, standby)
-    shop.dsn = standby.dsn("shop")
-    with pytest.raises(SourceNotReady, match="the server is a standby: publications are made, and tables copied"):
-        shop.catch_up()
-    shop.standby_dsn = standby.dsn("shop")
-    with pytest.raises(SourceNotReady, match="dsn leads to a standby"):
-        shop.catch_up()
-    shop.dsn, shop.standby_dsn = primary.dsn("shop"), primary.dsn("shop")
-    with pytest.raises(SourceNotReady, match="is no standby"):
-        shop.catch_up()

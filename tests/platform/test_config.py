@@ -104,6 +104,7 @@ def test_no_project_says_how_to_make_one(tmp_path: Path) -> None:
         ("[source.shop.table.'a.b']\npartitions = 0\n", "Use 1 to 256"),
         ("[source.shop.table.'a.b']\ncolumns = 'id'\n", "not a list of texts"),
         ("[source.shop]\norigin = 'some'\n", "Use any or none"),
+        ("[source.shop]\ncopy_from = 'standby'\n", "without a standby_dsn"),
         ("[source.shop.messages]\n'headwater.context' = 'a'\n", "cannot have a topic"),
         ("[source.shop.outbox.'a.b']\nbye = 'x'\n", "'bye'.*Did you mean 'by'"),
         ("[source.shop.outbox.'a.b']\ntopic = '{}.{}'\n", "Write {} once"),

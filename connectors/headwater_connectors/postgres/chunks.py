@@ -30,7 +30,7 @@ from headwater_connectors.postgres.pool import Waited
 from headwater_connectors.postgres.printing import TextNeeded, Types
 from headwater_connectors.postgres.rows import Letter, TableUnreadable, raw, refuse_odd_keys
 from headwater_connectors.postgres.session import Connection, promises_no_encoding
-from headwater_connectors.postgres.snapshot import Snapshot
+from headwater_connectors.postgres.snapshot import Snapshot, use
 
 CHUNK_PAGES = 8_192
 """64 MB of a table: read within a second, and little to read again after a crash."""
@@ -38,15 +38,16 @@ PAGES_MIN = 64
 """A chunk that somebody waited for is read again in halves, down to so many pages."""
 
 
+_GIVEN_WAY = (
+    psycopg.errors.LockNotAvailable, psycopg.errors.QueryCanceled,
+    psycopg.errors.SerializationFailure, psycopg.errors.DeadlockDetected,
+)  # fmt: skip
+"""The last two: on a standby, what it replays does not wait for us any longer."""
 _GONE = (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn, psycopg.errors.InvalidSchemaName)
 
 
 class TableMoved(Exception):
     """The table is not the planned one any more: its file or its columns are others."""
-
-
-class SnapshotLost(Exception):
-    """The exported snapshot to read under is gone: who held it had to give way."""
 
 
 @dataclass(frozen=True, order=True)
@@ -201,7 +202,7 @@ class Reader:
                 lock = sql.SQL("LOCK TABLE ONLY {} IN ACCESS SHARE MODE")
                 connection.execute(lock.format(sql.Identifier(part.namespace, part.name)))
                 yield self._same_table(connection)
-        except (psycopg.errors.LockNotAvailable, psycopg.errors.QueryCanceled) as error:
+        except _GIVEN_WAY as error:
             raise Waited(str(error)) from error
         except TextNeeded as error:  # a field of a composite, of a type that was made since
             raise TableMoved(f"{self.table.full_name} changed: {error}") from error
@@ -264,14 +265,6 @@ class Reader:
         if self.known.kind == "multiset":
             found[record.WEIGHT] = pa.array(np.ones(count, np.int64))
         return pa.table({**found, **raw(names, columns, np.arange(count))})
-
-
-def use(connection: Connection, snapshot: str) -> None:
-    """Have the open transaction see what an exported snapshot sees. Raises SnapshotLost."""
-    try:
-        connection.execute(sql.SQL("SET TRANSACTION SNAPSHOT {}").format(sql.Literal(snapshot)))
-    except (psycopg.errors.UndefinedObject, psycopg.errors.InvalidParameterValue) as error:
-        raise SnapshotLost(str(error)) from error
 
 
 def _verbatim(text: str) -> sql.SQL:

@@ -20,11 +20,13 @@ from headwater.catalog.records import Topic
 from headwater.config import SourceConfig
 from headwater.errors import HeadwaterError
 from headwater.log import Log
-from headwater_connectors.postgres import catalog, session
+from headwater_connectors.postgres import catalog, session, slot, standby
 from headwater_connectors.postgres.chunks import TableMoved
-from headwater_connectors.postgres.copying import Copied, Copying, Progress, Stopped
+from headwater_connectors.postgres.copying import Copied, Copying, Stopped
 from headwater_connectors.postgres.known import Known
-from headwater_connectors.postgres.pool import Pool
+from headwater_connectors.postgres.pool import Pool, Waited
+from headwater_connectors.postgres.progress import Progress
+from headwater_connectors.postgres.snapshot import Point
 
 TABLES_AT_ONCE = 4
 """Small tables are mostly round trips: four of them hide each other's."""
@@ -52,7 +54,9 @@ class Copier:
         self._position = 0
         self.awaited = 0
         """The LSN that a copy waits for, or has waited for."""
-        self._pool = Pool(config)
+        self._pool = Pool(config, config.dsn)
+        self._standby = Pool(config, config.standby_dsn) if config.copy_from == "standby" else None
+        self._slots = threading.Lock()
 
     # ---- for the capture
 
@@ -91,6 +95,8 @@ class Copier:
     def close(self) -> None:
         self._stop.set()
         self._pool.close()
+        if self._standby is not None:
+            self._standby.close()
         self._tables.shutdown(cancel_futures=True)
         self.readers.shutdown(cancel_futures=True)
 
@@ -100,11 +106,30 @@ class Copier:
         return self.config.table_config(known.full_name).partitions
 
     @contextmanager
-    def connection(self) -> Iterator[session.Connection]:
+    def connection(self, *, standby: bool = False) -> Iterator[session.Connection]:
         """A connection of the caller's own (see ``pool``). Raises Waited, and Stopped once the copier is closed."""
         self.check()
-        with self._pool.connection() as connection:
+        pool = self._standby if standby and self._standby is not None else self._pool
+        with pool.connection() as connection:
             yield connection
+
+    @contextmanager
+    def slot(self, standby_connection: session.Connection) -> Iterator[tuple[Point, str]]:
+        """A snapshot of the standby that can be used within the block: what it sees, and its exported name.
+
+        Only a slot's says what it sees: the standby does not know which transactions run. One slot at a time. Raises
+        Waited when none could be made now.
+        """
+        assert self._standby is not None
+        try:
+            standby.check_feedback(self.config, standby_connection)
+            with self._slots, self.connection() as primary, self._standby.connection(replication=True) as replication:
+                with standby.helped(self.config, primary, standby_connection):
+                    found = slot.temporary(replication)
+                yield found
+        except (psycopg.Error, HeadwaterError) as error:
+            self.check()
+            raise Waited(f"no snapshot of the standby: {error}") from error
 
     def await_stream(self) -> None:
         """Until everything that the server has written by now is committed in the log."""

@@ -10,15 +10,18 @@ two chunks, a commit that is streamed before snapshots see it, a change of a key
 A crash loses the chunk that was being read; a lost S costs a new S. A table of one chunk, one without a key and one
 that changes faster than it is read are copied under one snapshot, which is then S, and begin again when it is lost.
 So is a large one that readers see already, and may be right: check sums of its chunks tell which keys have to be read.
+
+With ``copy_from = "standby"`` rows are read there, always under one snapshot, a slot's. Everything else stays with
+the primary: which transactions are open, and what the stream has to pass. When three snapshots in a row were refused
+or lost, the copy is made from the primary, and the status says why.
 """
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, as_completed
-from dataclasses import dataclass, field, replace
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -33,15 +36,16 @@ from headwater.log import topics
 from headwater.log.rows import CurrentRows
 from headwater.log.staging import Kept, Staging, kept, release, tables_of
 from headwater_connectors.postgres import catalog, chunks, selection
-from headwater_connectors.postgres.chunks import Chunk, Reader, SnapshotLost, TableMoved
+from headwater_connectors.postgres.chunks import Chunk, Reader, TableMoved
 from headwater_connectors.postgres.difference import Difference
 from headwater_connectors.postgres.known import RETYPED, Known, is_still
 from headwater_connectors.postgres.pending import Pending, workbench
 from headwater_connectors.postgres.pool import Waited
+from headwater_connectors.postgres.progress import Progress
 from headwater_connectors.postgres.rows import Letter, TableUnreadable
 from headwater_connectors.postgres.selection import Selection
 from headwater_connectors.postgres.session import Connection
-from headwater_connectors.postgres.snapshot import Snapshot, exported
+from headwater_connectors.postgres.snapshot import Seen, Snapshot, SnapshotLost, exported
 from headwater_connectors.postgres.sums import Sums, added, buckets_for, differing
 
 if TYPE_CHECKING:
@@ -54,6 +58,8 @@ COMPARED_HERE_PAGES_MAX = 32_768
 """A table of up to 256 MB is read and compared here: check sums of rows cost the server, and us, more than to send them
 does. Of a larger one, what is sent and written meanwhile counts for more."""
 WAIT_SECONDS = 0.05
+STANDBY_SNAPSHOTS_MAX = 3
+"""A copy for which so many snapshots of a standby were refused or lost is made from the primary."""
 AGAIN_SECONDS_MAX = 30.0
 """The longest pause before a copy goes on that had to let go of its snapshot: somebody waited for it."""
 LETTERS_MAX = 1_000
@@ -86,36 +92,6 @@ class Copied:
     """Rows that could not be read, perhaps of a version that changed since."""
 
 
-@dataclass
-class Progress:
-    """Of one table's copy; ``pages`` of ``all_pages`` are read."""
-
-    table: str
-    rows: int = 0
-    pages: int = 0
-    all_pages: int = 0
-    phase: str = "waiting"
-    began: float = field(default_factory=time.monotonic)
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def __str__(self) -> str:
-        """``public.orders: reading 45 %, 1,234,567 rows, 12 s left``"""
-        if self.phase not in ("reading", "comparing") or not self.pages:
-            return f"{self.table}: {self.phase}"
-        share = min(1.0, self.pages / max(1, self.all_pages))
-        left = (time.monotonic() - self.began) * (1 - share) / share
-        return f"{self.table}: {self.phase} {share:.0%}, {self.rows:,} rows, {left:.0f} s left"
-
-    def begin(self, phase: str) -> None:
-        """Of going over the whole table."""
-        self.phase, self.began, self.rows, self.pages = phase, time.monotonic(), 0, 0
-
-    def add(self, rows: int, pages: int) -> None:
-        with self.lock:
-            self.rows += rows
-            self.pages += pages
-
-
 @dataclass(frozen=True)
 class _Same:
     """Every bucket but these is equal on both sides."""
@@ -140,6 +116,9 @@ class Copying:
         self.progress = Progress(known.full_name)
         self.topic = self._destination(pending, shown)
         self._gave_way = False
+        self._on_standby = copier.config.copy_from == "standby"
+        """Where rows are read; everything else is asked of the primary."""
+        self._standby_snapshots = 0
 
     def run(self) -> Copied:
         """Raises TableMoved when the table is another one now, Stopped, and SourceUnreachable (to be run again)."""
@@ -149,17 +128,29 @@ class Copying:
                 return self._run()
             except (Waited, SnapshotLost) as error:
                 _log.info("the copy of %s gave way, and goes on: %s", self.known.full_name, error)
-                self.progress.phase, self._gave_way = "giving way", True
+                self.progress.phase = "giving way"
+                self._give_way(error)
                 self.copier.pause(pause)
                 pause = min(2 * pause, AGAIN_SECONDS_MAX)
 
+    def _give_way(self, error: Exception) -> None:
+        """What the next try does otherwise."""
+        if not self._on_standby:
+            self._gave_way = True
+        elif self._standby_snapshots >= STANDBY_SNAPSHOTS_MAX:
+            self._on_standby = False
+            self.progress.server = f"the primary, because of the standby: {error}"
+            _log.warning("%s is copied from the primary, not from the standby: %s", self.known.full_name, error)
+
     def _run(self) -> Copied:
+        if self._on_standby:
+            self.progress.server = "the standby"
         with self.copier.connection() as connection:
             reader = self._reader(connection)
             if self.known.where:
                 return self._selected(reader, selection.of(self.known, self.known.where))
             sums = self._sums(reader)
-            whole = self._held_whole(reader.table)
+            whole = self._on_standby or self._held_whole(reader.table)
             self._await_writers(connection, whole=whole or sums is not None)
             if sums is not None:
                 return self._by_sums(reader, sums)
@@ -238,7 +229,7 @@ class Copying:
         """Of the table under one snapshot, which is S, only the buckets of keys that readers do not see alike."""
         self._forget("")
         planned = chunks.plan(reader.table)
-        with self.copier.connection() as holding, exported(holding) as (snapshot, name):
+        with self._exported() as (final, name):
             self.progress.begin("comparing")
             there = added(self._over(planned, lambda chunk: self._sum_chunk(reader, chunk, name, sums)))
             with workbench(self.copier.log.storage.path("state")) as connection:
@@ -247,10 +238,10 @@ class Copying:
             buckets = differing(here, there)
             read = self._read_all(reader, planned, name, sums.among(buckets)) if buckets else []
         _log.info("%s: %d of %d buckets of keys differ", self.known.full_name, len(buckets), sums.buckets)
-        return self._finish(reader, read, snapshot, None, _Same(sums, buckets))
+        return self._finish(reader, read, final, None, _Same(sums, buckets))
 
     def _sum_chunk(self, reader: Reader, chunk: Chunk, snapshot: str, sums: Sums) -> list[tuple[Any, ...]]:
-        with self.copier.connection() as connection:
+        with self._reading() as connection:
             self.copier.check()
             found = reader.ask(connection, chunk, sums.there(reader.place(chunk)), snapshot)
         self.progress.add(sum(count for _, count, _ in found), chunk.pages)
@@ -260,9 +251,9 @@ class Copying:
         """Every chunk under one snapshot, which is S."""
         self._forget("")
         planned = chunks.plan(reader.table)
-        with self.copier.connection() as holding, exported(holding) as (snapshot, name):
+        with self._exported() as (final, name):
             pieces = self._read_all(reader, planned, name)
-        return self._finish(reader, pieces, snapshot, None)
+        return self._finish(reader, pieces, final, None)
 
     def _by_chunks(self, reader: Reader) -> Copied:
         """Chunks that a crash keeps. Raises _TooFast."""
@@ -276,8 +267,8 @@ class Copying:
         done = kept(self.copier.log, self._name("chunk-"))
         self.progress.add(sum(piece.rows for piece in done), sum(_chunk(piece).pages for piece in done))
         pieces = done + self._read_all(reader, chunks.left(planned_chunks, [_chunk(piece) for piece in done]), None)
-        with self.copier.connection() as holding, exported(holding) as (snapshot, name):
-            return self._finish(reader, pieces, snapshot, name)
+        with self._exported() as (final, name):
+            return self._finish(reader, pieces, final, name)
 
     def _selected(self, reader: Reader, selected: Selection) -> Copied:
         """The rows that a condition selects, there or here, and those that changed meanwhile: compared under S.
@@ -287,7 +278,7 @@ class Copying:
         self._forget("")
         only = sql.SQL("({})").format(sql.SQL(selected.server))
         try:
-            with self.copier.connection() as holding, exported(holding) as (final, name):
+            with self._exported() as (final, name):
                 pieces = self._read_all(reader, [Chunk(part.oid, 0, None) for part in reader.table.parts], name, only)
                 return self._finish_selected(reader, pieces, final, name, selected)
         except (psycopg.DataError, psycopg.ProgrammingError, duckdb.Error) as error:
@@ -295,7 +286,7 @@ class Copying:
             return Copied(known=self.known, topic=self.topic, pieces=(), upto=0)
 
     def _finish_selected(
-        self, reader: Reader, pieces: list[Kept], final: Snapshot, exported: str, selected: Selection
+        self, reader: Reader, pieces: list[Kept], final: Seen, exported: str, selected: Selection
     ) -> Copied:
         log = self.copier.log
         self.copier.await_stream()
@@ -312,6 +303,23 @@ class Copying:
             tail = self._kept("tail", pending.tail(final))
         found = (*changes, *tail)
         return Copied(known=self.known, topic=self.topic, pieces=found, upto=upto, letters=tuple(letters))
+
+    def _reading(self) -> AbstractContextManager[Connection]:
+        return self.copier.connection(standby=self._on_standby)
+
+    @contextmanager
+    def _exported(self) -> Iterator[tuple[Seen, str]]:
+        """A snapshot of the server that is read, as S: what it sees, and its exported name."""
+        with self._reading() as holding, ExitStack() as making:
+            if not self._on_standby:
+                yield making.enter_context(exported(holding))
+                return
+            self.progress.phase = "waiting for a snapshot: transactions that are open on the primary end first"
+            self._standby_snapshots += 1
+            seen, under = making.enter_context(self.copier.slot(holding))
+            with exported(holding, under) as (_, name):
+                making.close()  # the slot, and the WAL that it keeps, are not needed any more
+                yield seen, name
 
     def _read_all(
         self, reader: Reader, wanted: Sequence[Chunk], snapshot: str | None, only: sql.Composable | None = None
@@ -346,7 +354,7 @@ class Copying:
         staging = Staging(self.copier.log)
         seen, letters = "", list[Letter]()
         try:
-            with self.copier.connection() as connection:
+            with self._reading() as connection:
                 rows: list[pa.Table] = []
                 for each in reader.chunk(connection, chunk, snapshot, only):
                     self.copier.check()
@@ -378,7 +386,7 @@ class Copying:
     # ---- finishing
 
     def _finish(
-        self, reader: Reader, pieces: list[Kept], final: Snapshot, exported: str | None, same: _Same | None = None
+        self, reader: Reader, pieces: list[Kept], final: Seen, exported: str | None, same: _Same | None = None
     ) -> Copied:
         """Everything that can be done before the appearing commit. Raises _TooFast.
 
@@ -421,7 +429,7 @@ class Copying:
         """The pieces without the rows of K, and K's rows under S; ``letters`` grows by those that cannot be read."""
         kept_pieces = [self._without_again(piece, pending) for piece in pieces]
         read = Staging(self.copier.log)
-        with self.copier.connection() as connection:
+        with self._reading() as connection:
             for values in pending.again():
                 for rows in self._retried(partial(reader.keys, connection, values, exported)):
                     if isinstance(rows, Letter):

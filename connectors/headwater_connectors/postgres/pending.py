@@ -19,7 +19,7 @@ from headwater.config import MIB
 from headwater.log import Log, read
 from headwater.types import lift_sql, quote
 from headwater_connectors.postgres.literal import quoted_sql, text_sql
-from headwater_connectors.postgres.snapshot import Snapshot
+from headwater_connectors.postgres.snapshot import Seen, Snapshot
 
 MEMORY_BYTES_MAX = 256 * MIB
 """DuckDB's memory limit for what is worked out beside a copy; beyond it, it spills."""
@@ -36,11 +36,11 @@ class Pending:
         self.connection = connection
         self._records = read.relation_sql(log, connection, read.plan(log, topic, 0, upto), "pending_hot")
 
-    def touch_all(self, final: Snapshot) -> None:
+    def touch_all(self, final: Seen) -> None:
         """Make the table ``again`` of every key that a transaction touched which S sees."""
         self.touch(final, [Snapshot(0, 0, ())])
 
-    def touch(self, final: Snapshot, chunks: Sequence[Snapshot]) -> int:
+    def touch(self, final: Seen, chunks: Sequence[Snapshot]) -> int:
         """Make the table ``again`` of K: keys that have to be read again; returns how many.
 
         It may hold some too many: what the oldest chunk might not see counts for all of them.
@@ -48,7 +48,7 @@ class Pending:
         keys = ", ".join(quote(name) for name in self.topic.schema.key)
         nothing = all(chunk == final for chunk in chunks)
         oldest = min((chunk.xmin for chunk in chunks), default=0)
-        seen = "false" if nothing else f"_xid >= {oldest} AND {final.sees_sql('_xid')}"
+        seen = "false" if nothing else f"_xid >= {oldest} AND {final.sees_sql()}"
         self.connection.execute(
             f"CREATE OR REPLACE TABLE again AS SELECT DISTINCT {keys} FROM ({self._records})"
             f" WHERE _op <> 't' AND {seen}"
@@ -89,10 +89,10 @@ class Pending:
             self.connection.unregister("copied")
         return kept.cast(rows.schema)
 
-    def tail(self, final: Snapshot) -> Iterator[pa.Table]:
+    def tail(self, final: Seen) -> Iterator[pa.Table]:
         """The changes that the copied rows do not hold, in stream order, as they would be appended."""
         names = ", ".join(quote(name) for name in appended(self.topic).names)
-        query = f"SELECT {names} FROM ({self._records}) WHERE NOT {final.sees_sql('_xid')} ORDER BY _offset"
+        query = f"SELECT {names} FROM ({self._records}) WHERE NOT {final.sees_sql()} ORDER BY _offset"
         for batch in self.connection.sql(query).to_arrow_reader(BATCH_ROWS):
             yield pa.Table.from_batches([batch]).cast(appended(self.topic))
 

@@ -23,8 +23,13 @@ WAITED_MS = 150
 """Who has waited so long gets it; looking, ending the process and a busy machine take the rest of the 500 ms."""
 WATCH_SECONDS = 0.05
 
+# On a standby, who waits is what replays an exclusive lock of the primary's: nobody else may ask for one there, and
+# pg_blocking_pids does not know of it.
 _WAITING = """
-SELECT DISTINCT holder.pid FROM pg_locks w, LATERAL unnest(pg_blocking_pids(w.pid)) AS holder(pid)
+SELECT DISTINCT holder.pid FROM pg_locks w, LATERAL (
+    SELECT unnest(pg_blocking_pids(w.pid)) UNION ALL
+    SELECT h.pid FROM pg_locks h WHERE pg_is_in_recovery() AND w.mode = 'AccessExclusiveLock'
+        AND h.granted AND (h.locktype, h.database, h.relation) = (w.locktype, w.database, w.relation)) AS holder(pid)
 WHERE NOT w.granted AND holder.pid = ANY (%(ours)s) AND w.pid <> ALL (%(ours)s)
     AND w.waitstart < clock_timestamp() - %(ms)s * interval '1 millisecond'
 """
@@ -38,8 +43,9 @@ class Waited(Exception):
 class Pool:
     """``connection`` from any thread; ``close`` ends all of them, also those in use."""
 
-    def __init__(self, config: SourceConfig) -> None:
+    def __init__(self, config: SourceConfig, dsn: str) -> None:
         self._config = config
+        self._dsn = dsn
         self._stop = threading.Event()
         self._free: queue.SimpleQueue[session.Connection] = queue.SimpleQueue()
         self._used: dict[int, session.Leash] = {}
@@ -48,12 +54,12 @@ class Pool:
         self._watcher.start()
 
     @contextmanager
-    def connection(self) -> Iterator[session.Connection]:
-        """One of the caller's own. Raises Waited when it was taken away for somebody who waited."""
-        try:
-            connection = self._free.get_nowait()
-        except queue.Empty:
-            connection = session.connect(self._config.dsn, self._config.name)
+    def connection(self, *, replication: bool = False) -> Iterator[session.Connection]:
+        """One of the caller's own. Raises Waited when it was taken away for somebody who waited.
+
+        ``replication``: for replication commands; it ends with the block, and so does what it made.
+        """
+        connection = self._another(replication)
         pid, leash = connection.info.backend_pid, session.Leash(connection)
         self._used[pid] = leash
         try:
@@ -70,10 +76,16 @@ class Pool:
             del self._used[pid]
             self._ended.discard(pid)
             leash.close()
-            if self._stop.is_set():
+            if replication or self._stop.is_set():
                 connection.close()
             elif not connection.closed:
                 self._free.put(connection)
+
+    def _another(self, replication: bool) -> session.Connection:
+        with suppress(queue.Empty):
+            if not replication:
+                return self._free.get_nowait()
+        return session.connect(self._dsn, self._config.name, replication=replication)
 
     def close(self) -> None:
         self._stop.set()
@@ -91,7 +103,7 @@ class Pool:
             if not used:
                 continue
             try:
-                connection = connection or session.connect(self._config.dsn, self._config.name)
+                connection = connection or session.connect(self._dsn, self._config.name)
                 with session.within(connection, self._config.silence_s):
                     for (pid,) in connection.execute(_WAITING, {"ours": used, "ms": WAITED_MS}).fetchall():
                         self._ended.add(pid)

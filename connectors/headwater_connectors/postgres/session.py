@@ -48,10 +48,14 @@ _LOCK_TIMEOUT = "200ms"
 """No statement of an ordinary session waits longer for a lock, with others queueing behind it (law 9)."""
 
 
-def connect(dsn: str, name: str) -> Connection:
-    """An ordinary session in autocommit. Raises SourceUnreachable, SourceNotReady, ConfigError."""
+def connect(dsn: str, name: str, *, replication: bool = False) -> Connection:
+    """An ordinary session in autocommit. Raises SourceUnreachable, SourceNotReady, ConfigError.
+
+    ``replication``: one for replication commands, without parameters.
+    """
+    more = {"replication": "database"} if replication else {}
     try:
-        return psycopg.connect(_conninfo(dsn, name), autocommit=True)
+        return psycopg.connect(_conninfo(dsn, name, **more), autocommit=True)
     except psycopg.OperationalError as error:
         raise _unreachable(dsn, str(error)) from error
 
@@ -64,8 +68,9 @@ def promises_no_encoding(connection: Connection) -> bool:
     return connection.info.parameter_status("server_encoding") == "SQL_ASCII"
 
 
-_AGAIN = ("53300", "53400", "57P01", "57P02", "57P03", "08006", "55P03", "57014", "40P01")
-"""Too many connections, the server goes or comes, a lock that was not to be had: the next session may do better."""
+_AGAIN = ("53300", "53400", "57P01", "57P02", "57P03", "08006", "55P03", "57014", "40P01", "40001")
+"""Too many connections, the server goes or comes, a lock that was not to be had, a standby that replays on: the next
+session may do better."""
 
 
 class Leash:

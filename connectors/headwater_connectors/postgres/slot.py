@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from dataclasses import dataclass
 
 from psycopg.pq.abc import PGconn
@@ -10,6 +11,7 @@ from headwater.config import SourceConfig
 from headwater.errors import SlotInUse
 from headwater_connectors.postgres.catalog import parse_lsn
 from headwater_connectors.postgres.session import Connection, run_replication
+from headwater_connectors.postgres.snapshot import Point
 
 FAILOVER_VERSION = 170_000
 """Standbys keep copies of slots from this server version on."""
@@ -79,6 +81,18 @@ def create(replication: PGconn, source: str, *, failover: bool) -> int:
     point = run_replication(replication, command, source).get_value(0, 1)
     assert point is not None
     return parse_lsn(point.decode())
+
+
+def temporary(replication: Connection) -> tuple[Point, str]:
+    """What a new slot's snapshot sees, and its exported name; both end with the session, or its next command.
+
+    Waits for the transactions that are open. The slot keeps WAL as long as it is there.
+    """
+    name = f"headwater_copy_{uuid.uuid4().hex}"
+    command = f"CREATE_REPLICATION_SLOT {name} TEMPORARY LOGICAL pgoutput (SNAPSHOT 'export')"
+    row = replication.execute(command.encode()).fetchone()
+    assert row is not None
+    return Point(parse_lsn(row[1])), row[2]
 
 
 def can_fail_over(connection: Connection, source: SourceConfig) -> bool:

@@ -1,7 +1,8 @@
-"""Decoding on a standby: its walsender does the work, and everything else stays with the primary.
+"""Decoding on a standby: its walsender does the work, and nearly everything else stays with the primary.
 
 The slot is the standby's. Publications can be made only on the primary, and only its snapshots say which transactions
-run, so tables are looked at and copied there; the stream is the same WAL, a moment later.
+run, so tables are looked at there, and copied, too, unless the project says otherwise; the stream is the same WAL, a
+moment later. Rows that are read on the standby are read under the snapshot of a slot (see ``copying``).
 """
 
 from __future__ import annotations
@@ -59,22 +60,33 @@ def _check(config: SourceConfig, primary: Connection, standby: Connection) -> No
 
 @contextmanager
 def helped(config: SourceConfig, primary: Connection, standby: Connection) -> Iterator[None]:
-    """While the slot is made: a standby makes one only once its primary has said which transactions run.
+    """While a slot is made: a standby makes one only once its primary has said which transactions run.
 
-    And only then does it know the publications. Does nothing where the slot is the primary's.
+    It has replayed then what the primary had written before, publications and the last commits included. Does nothing
+    where the slot is the primary's.
     """
     if not config.standby_dsn:
         yield
         return
-    _await_replay(config, primary, standby)
     stop = threading.Event()
     logging = threading.Thread(target=_say, args=(config, stop), name=f"standby-{config.name}", daemon=True)
-    logging.start()
+    logging.start()  # at once: it writes, and the end of the WAL is one that a standby reaches
     try:
+        _await_replay(config, primary, standby)
         yield
     finally:
         stop.set()
         logging.join()
+
+
+def check_feedback(config: SourceConfig, standby: Connection) -> None:
+    """That rows a snapshot of the standby sees are not vacuumed on the primary. Raises SourceNotReady."""
+    if standby.execute("SHOW hot_standby_feedback").fetchone() != ("on",):
+        raise SourceNotReady(
+            "hot_standby_feedback is off on the standby, so rows that a copy reads may be vacuumed meanwhile",
+            where=f"source {config.name}",
+            todo="Set hot_standby_feedback = on there.",
+        )
 
 
 def _await_replay(config: SourceConfig, primary: Connection, standby: Connection) -> None:

@@ -27,13 +27,13 @@ from headwater.log import Log, read
 from headwater.log.rows import CurrentRows
 from headwater.types import lift_sql, quote
 from headwater_connectors.postgres import catalog, session, sums
-from headwater_connectors.postgres.chunks import Chunk, Reader, SnapshotLost, TableMoved, plan
+from headwater_connectors.postgres.chunks import Chunk, Reader, TableMoved, plan
 from headwater_connectors.postgres.known import Known, is_still, key_names, load
 from headwater_connectors.postgres.literal import text_sql
 from headwater_connectors.postgres.pending import workbench
 from headwater_connectors.postgres.pool import Pool, Waited
 from headwater_connectors.postgres.rows import TableUnreadable
-from headwater_connectors.postgres.snapshot import Snapshot, exported
+from headwater_connectors.postgres.snapshot import Snapshot, SnapshotLost, exported
 
 WAITED_SECONDS = 0.05
 GIVEN_WAY_MAX = 100
@@ -76,7 +76,7 @@ def verify(
     captured = (each for each in load(log, config.name).values() if each.route != "outbox")
     todo = sorted(captured, key=lambda each: each.topic)
     found: list[Verified] = []
-    with closing(Pool(config)) as pool:
+    with closing(Pool(config, config.dsn)) as pool:
         for _ in range(GIVEN_WAY_MAX):
             try:
                 _compare_all(config, log, pool, todo[len(found) :], found, on_table, ended)
@@ -200,7 +200,7 @@ class _Comparison:
         records = read.relation_sql(self.log, self.work, plan, "recent")
         self.work.execute(
             f"CREATE TABLE changing AS SELECT DISTINCT {names} FROM ({records})"
-            f" WHERE _op <> 't' AND NOT {self.seen.sees_sql('_xid')}"
+            f" WHERE _op <> 't' AND NOT {self.seen.sees_sql()}"
         )
 
     # ---- checksums
