@@ -39,7 +39,7 @@ from headwater_connectors.postgres import catalog, chunks, selection
 from headwater_connectors.postgres.chunks import Chunk, Reader, TableMoved
 from headwater_connectors.postgres.difference import Difference
 from headwater_connectors.postgres.known import RETYPED, Known, is_still
-from headwater_connectors.postgres.pending import Pending, workbench
+from headwater_connectors.postgres.pending import Pending, untouched, workbench
 from headwater_connectors.postgres.pool import Waited
 from headwater_connectors.postgres.progress import Progress
 from headwater_connectors.postgres.rows import Letter, TableUnreadable
@@ -398,6 +398,8 @@ class Copying:
         upto = self.copier.log.newest_commit()
         self.progress.phase = "finishing"
         letters = self._letters([], *_refused(pieces))
+        if not self._compares and untouched(self.copier.log, self.pending, upto):
+            return Copied(known=self.known, topic=self.topic, pieces=tuple(pieces), upto=upto, letters=tuple(letters))
         with workbench(self.copier.log.storage.path("state")) as connection:
             pending = Pending(self.copier.log, self.pending, upto, connection)
             if exported is not None:

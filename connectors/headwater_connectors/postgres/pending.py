@@ -28,6 +28,11 @@ KEYS_AT_ONCE = 2_000
 BATCH_ROWS = 100_000
 
 
+def untouched(log: Log, topic: Topic, upto: int) -> bool:
+    """Whether nothing happened to the table, as to most: then what was copied is the table."""
+    return read.plan(log, topic, 0, upto).rows == 0
+
+
 class Pending:
     """The hidden topic's records of commits up to ``upto``, on a DuckDB of its own."""
 
