@@ -19,7 +19,7 @@ from tests.waiting import until
 import headwater
 from headwater.config import OutboxConfig, Settings, SourceConfig, TableConfig
 from headwater.log import Log, open_log
-from headwater_connectors.postgres import testing
+from headwater_connectors.postgres import copier, testing
 from headwater_connectors.postgres.capture import Capture
 from headwater_connectors.postgres.catalog import parse_lsn
 from headwater_connectors.postgres.embedded import EmbeddedPostgres
@@ -178,3 +178,20 @@ def standby(primary: EmbeddedPostgres, home: Path) -> Iterator[EmbeddedPostgres]
     server._run([str(server.bin / "pg_basebackup"), *words])
     with server:
         yield server
+
+
+@pytest.fixture
+def before_finish(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], None]], None]:
+    """Have something done once, after the final snapshot was taken and before the stream is waited for."""
+
+    def install(act: Callable[[], None]) -> None:
+        original, once = copier.Copier.await_stream, iter([act])
+
+        def wait(self: copier.Copier) -> None:
+            for each in once:
+                each()
+            original(self)
+
+        monkeypatch.setattr(copier.Copier, "await_stream", wait)
+
+    return install

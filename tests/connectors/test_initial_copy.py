@@ -49,23 +49,6 @@ def after_chunk(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[int], No
     return install
 
 
-@pytest.fixture
-def before_finish(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], None]], None]:
-    """Have something done once, after the final snapshot was taken and before the stream is waited for."""
-
-    def install(act: Callable[[], None]) -> None:
-        original, once = copier.Copier.await_stream, iter([act])
-
-        def wait(self: copier.Copier) -> None:
-            for each in once:
-                each()
-            original(self)
-
-        monkeypatch.setattr(copier.Copier, "await_stream", wait)
-
-    return install
-
-
 def appeared(shop: Captured, table: str) -> int:
     """The commit in which a table's rows appeared."""
     return shop.log.topic(f"shop.public.{table}").created

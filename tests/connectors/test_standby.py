@@ -89,23 +89,6 @@ def after_chunk(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Copying]
 
 
 @pytest.fixture
-def before_finish(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], None]], None]:
-    """Have something done once, after the last chunk was read and before the stream is waited for."""
-
-    def install(act: Callable[[], None]) -> None:
-        original, once = copier.Copier.await_stream, iter([act])
-
-        def wait(self: copier.Copier) -> None:
-            for each in once:
-                each()
-            original(self)
-
-        monkeypatch.setattr(copier.Copier, "await_stream", wait)
-
-    return install
-
-
-@pytest.fixture
 def at_consistency(
     primary: EmbeddedPostgres, standby: EmbeddedPostgres, copied: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., None]:

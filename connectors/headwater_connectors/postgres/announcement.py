@@ -13,6 +13,9 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
+import psycopg
+
+from headwater import logs
 from headwater.log.transaction import Transaction
 from headwater_connectors.postgres import catalog
 from headwater_connectors.postgres.catalog import TableInfo
@@ -20,6 +23,8 @@ from headwater_connectors.postgres.event_trigger import LAYOUT
 from headwater_connectors.postgres.known import Known
 from headwater_connectors.postgres.shape import Quiet, Rewritten
 from headwater_connectors.postgres.tables import Tables
+
+_log = logs.logger("capture")
 
 UNPUBLISHED = "it was taken out of the publication"
 
@@ -41,7 +46,8 @@ class Announcement:
         try:
             body = dict(json.loads(said))
             return cls(source=str(body["source"]), **(_facts(body, tables) if body["layout"] == LAYOUT else {}))
-        except Exception:  # noqa: BLE001 -- whatever a text that anybody may have sent brings about
+        except Exception as error:  # noqa: BLE001 -- whatever a text that anybody may have sent brings about
+            _log.info("a message about DDL is not understood: %s: %s", type(error).__name__, error)
             return cls(source=str(body.get("source", "")))
 
 
@@ -82,7 +88,10 @@ def _altered(tables: Tables, announced: Announcement, table: TableInfo, transact
     tables.types = catalog.known_types(tables.connection)
     try:
         change = tables.compare(_uncertain(found, announced.xid), table, transaction)
-    except Exception:  # noqa: BLE001 -- it may tell of a table that cannot be
+    except psycopg.Error:  # of the connection, not of what was said
+        raise
+    except Exception as error:  # noqa: BLE001 -- it may tell of a table that cannot be
+        _log.warning("what a message says of %s is not followed: %s", table.full_name, error)
         tables.begun = True
         return set()
     if not announced.published and not isinstance(change, Rewritten):
