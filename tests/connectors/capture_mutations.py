@@ -43,7 +43,6 @@ from headwater_connectors.postgres import (
 )
 from headwater_connectors.postgres import tables as captured_tables
 from headwater_connectors.postgres.capture import Capture
-from headwater_connectors.postgres.cells import UNCHANGED
 from headwater_connectors.postgres.copier import Copier
 from headwater_connectors.postgres.copying import Copying
 from headwater_connectors.postgres.decoder import Decoder
@@ -52,6 +51,7 @@ from headwater_connectors.postgres.receiver import Receiver
 from headwater_connectors.postgres.tables import Tables
 from headwater_connectors.postgres.tending import Tending
 from headwater_connectors.postgres.transactions import HEADER, Chunk, Part, Pending
+from headwater_connectors.postgres.walk import UNCHANGED
 
 MUTATIONS = _mutation = Mutations("HEADWATER_CAPTURE_MUTATION")
 
@@ -90,6 +90,14 @@ def silence_is_borne() -> None:
 
     wrap(Receiver, "_listen", lambda _real: lambda _self, **_more: None)
     wrap(session, "within", lambda _real: patient)
+
+
+@_mutation
+def absent_servers_given_up() -> None:
+    def begin(real: Any) -> Any:
+        return lambda self, *arguments, **more: real(self, *arguments, **(more | {"waits": False}))
+
+    wrap(Capture, "__init__", begin)
 
 
 @_mutation

@@ -23,6 +23,7 @@ CAUGHT = {
     "never-acknowledged": f"{PAIN}01_the_slot_moves_while_the_source_is_written_to",
     "idle-not-acknowledged": f"{PAIN}02_the_slot_moves_when_only_other_tables_change",
     "silence-is-borne": f"{PAIN}03_a_connection_that_says_nothing_is_given_up",
+    "absent-servers-given-up": f"{PAIN}03_a_server_that_stays_away_is_waited_for",
     "unchanged-values-not-marked": "test_capture.py::test_unchanged_toast_is_never_a_made_up_null",
     "acknowledged-when-received": f"{PAIN}05_sessions_that_break_anywhere_lose_and_double_nothing",
     "chunks-read-again-after-a-crash": f"{COPY}a_copy_goes_on_after_a_crash_from_the_chunks_that_are_kept",

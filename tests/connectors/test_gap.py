@@ -254,6 +254,8 @@ def test_up_goes_on_by_itself_once_a_repair_is_asked_for(
             until(lambda: running(shop.log.live.read()["source:shop"]))
             until(lambda: status_of(shop)["mended_by"] == "headwater source repair shop")
             assert re.match(r"changes may be missing.* is gone .*headwater source repair", status_of(shop)["error"])
+            code, _, errors = project.run("verify", "--source", "shop")
+            assert (code, "its capture waits" in errors, "Run `headwater source repair shop`" in errors) == (1, True, True)
             started = shop.log.live.read()["source:shop"].pid
             until(lambda: "other.public.visits" in {topic.name for topic in shop.log.topics()})
             view = "CREATE MATERIALIZED VIEW visited AS SELECT count(*) AS n FROM visits"

@@ -18,7 +18,7 @@ from tests.waiting import until
 from headwater.config import Settings, SourceConfig
 from headwater.errors import SourceUnreachable
 from headwater.log.transaction import Transaction
-from headwater_connectors.postgres import tending
+from headwater_connectors.postgres import capture, tending
 from headwater_connectors.postgres.capture import Capture
 from headwater_connectors.postgres.catalog import parse_lsn
 from headwater_connectors.postgres.faulty_proxy import FaultyProxy
@@ -87,6 +87,38 @@ def test_pain_03_a_connection_that_says_nothing_is_given_up(shop: Captured, capl
             until(lambda: len(shop.changes("t")) == 1, "the row arrives")
         finally:
             proxy.fault = "none"
+            stop.set()
+            running.join()
+
+
+def test_pain_03_a_server_that_stays_away_is_waited_for(shop: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long, and from the start where it has been read from before; one that nobody supervises gives up."""
+    monkeypatch.setattr(capture, "RECONNECT_SECONDS_MAX", 0.5)
+    shop.run("CREATE TABLE t (id int PRIMARY KEY)")
+    shop.catch_up()
+    given = psycopg.conninfo.conninfo_to_dict(shop.dsn)
+    with FaultyProxy((str(given["host"]), int(str(given["port"])))) as proxy:
+        config = SourceConfig(name="shop", dsn=psycopg.conninfo.make_conninfo(shop.dsn, port=str(proxy.port)))
+
+        def said() -> dict[str, Any]:
+            return dict(shop.log.live.read()["source:shop"].stats)
+
+        proxy.fault = "drop"
+        with pytest.raises(SourceUnreachable):
+            Capture(config, Settings(), shop.log, threading.Event()).run()
+        stop = threading.Event()
+        running = threading.Thread(target=Capture(config, Settings(), shop.log, stop, waits=True).run)
+        running.start()
+        try:
+            for number in (1, 2):
+                until(lambda: said().get("away_s", 0) > 1, "it says for how long it has waited")
+                assert said()["state"] == "error"
+                shop.run(f"INSERT INTO t VALUES ({number})")
+                proxy.fault = "none"
+                until(lambda many=number: len(shop.changes("t")) == many, "the row arrives")
+                until(lambda: (said()["state"], said()["away_s"]) == ("streaming", 0), "it says that it streams")
+                proxy.fault = "drop"
+        finally:
             stop.set()
             running.join()
 

@@ -32,8 +32,9 @@ class Beat:
         self._last = time.monotonic()
         self._log.live.beat(self._component, **stats)
 
-    def failed(self, error: HeadwaterError) -> None:
-        self.now(state="error", error=str(error), rows_per_s=0.0)
+    def failed(self, error: HeadwaterError, away_s: float = 0.0) -> None:
+        """``away_s``: for how long the server could not be reached."""
+        self.now(state="error", error=str(error), rows_per_s=0.0, away_s=away_s)
 
     def waiting(self, error: HeadwaterError, mended_by: str) -> None:
         """For somebody to run the command that mends it."""

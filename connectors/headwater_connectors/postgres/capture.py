@@ -13,6 +13,7 @@ the stored position: nothing is lost, nothing comes twice.
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -23,7 +24,14 @@ from dataclasses import dataclass, field
 
 import psycopg
 from psycopg.pq.abc import PGconn
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception_type,
+    stop_after_delay,
+    stop_never,
+    wait_random_exponential,
+)
 
 from headwater import logs
 from headwater.config import Settings, SourceConfig
@@ -98,11 +106,14 @@ SLOT_WAIT_SECONDS = 15.0
 SILENCE_SECONDS_MAX = 600.0
 """The longest patience with a silent server, reached by doubling ``silence_s`` after each session without a commit."""
 RECONNECT_SECONDS_MAX = 300.0
-"""Give up after so long without the server; the supervisor then decides."""
+"""A capture that nobody supervises gives up after so long without the server."""
 REPAIR_ASK_SECONDS = 0.5
 """How often a capture that waits for a repair looks whether somebody asked for it."""
 GAP_LOOK_SECONDS = 30.0
 """... and how often whether the server has everything again: the address may have led to another one for a while."""
+
+NOTHING_WRONG: dict[str, str | float] = {"error": "", "mended_by": "", "away_s": 0.0}
+"""In the status, over what was said before."""
 
 _log = logs.logger("capture")
 
@@ -129,7 +140,8 @@ class _Session:
 class Capture:
     """One source, run by the process that owns it. ``stop`` ends ``run`` at the next transaction boundary.
 
-    ``waits``: where changes are missing it stays, says so, and goes on once a repair is asked for, instead of raising.
+    ``waits``: instead of raising it stays and says so where changes are missing, until a repair is asked for, and where
+    the server it has read from is away, however long.
     """
 
     def __init__(
@@ -158,9 +170,11 @@ class Capture:
     def run(self, *, until: int | None = None) -> None:
         """Capture until ``stop`` is set, or until everything before the LSN ``until`` is durable.
 
-        Raises what a person has to mend; SourceUnreachable when the server stays away, or is away at the start.
+        Raises what a person has to mend; SourceUnreachable, unless it waits, when the server stays away, or is away at
+        the start.
         """
         self._until = until
+        self._beat.answered = self._waits and self.log.producer(owner_name(self.source.name)).position is not None
         worker = ThreadPoolExecutor(1, "decode", initializer=os.nice, initargs=(DECODE_NICENESS,))
         with worker as self._worker, own(self.log, owner_name(self.source.name)) as owner:
             self._epoch = owner.epoch
@@ -178,7 +192,7 @@ class Capture:
         retry = Retrying(
             retry=retry_if_exception_type((SourceUnreachable, SlotInUse)),
             wait=wait_random_exponential(multiplier=0.2, max=10),
-            stop=stop_after_delay(RECONNECT_SECONDS_MAX),
+            stop=stop_never if self._waits else stop_after_delay(RECONNECT_SECONDS_MAX),
             sleep=self._sleep,
             before_sleep=self._log_retry,
             reraise=True,
@@ -329,7 +343,7 @@ class Capture:
             connection, receiver, decoder, tending, Streams(self.log.storage.path("state"), self._ignored)
         )
         _log.info("streaming %s from %s", "text" if text else "binary", state.position, extra={"lsn": state.position})
-        self._beat.now(state="streaming", error="", mended_by="", copying=-1, copy="")  # what was said before is over
+        self._beat.now(state="streaming", copying=-1, copy="", **NOTHING_WRONG)
         self._gap = ""
         return opened
 
@@ -501,8 +515,9 @@ class Capture:
     def _log_retry(self, state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
         if isinstance(error, HeadwaterError):
-            self._beat.failed(error)
-        _log.warning("%s; trying again", error)
+            self._beat.failed(error, away_s=round(state.seconds_since_start or 0.0, 1))
+        often = state.attempt_number & (state.attempt_number - 1)  # more and more seldom: a server may be away for days
+        _log.log(logging.DEBUG if often else logging.WARNING, "%s; trying again", error)
 
 
 def _close(connection: session.Connection, replication: PGconn | None) -> None:

@@ -18,17 +18,20 @@ Int64s = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
 PAD = bytes(64)
-NULL, UNCHANGED = ord("n"), ord("u")
 
 
 @dataclass(frozen=True)
 class Cells:
-    """``length[i]`` bytes at ``start[i]`` for each valid row ``i``; ``valid`` is None when all are."""
+    """``length[i]`` bytes at ``start[i]`` for each valid row ``i``; ``valid`` is None when all are.
+
+    ``near``: of every row some bytes from where a valid value begins, (n, width), read already; or None.
+    """
 
     buffer: Bytes
     start: Int64s
     length: Int64s
     valid: Bools | None = None
+    near: Bytes | None = None
 
     def __len__(self) -> int:
         return len(self.start)
@@ -44,14 +47,19 @@ class Cells:
 
     def masked(self, valid: Bools) -> Cells:
         """Also NULL where ``valid`` is false."""
-        return Cells(self.buffer, self.start, self.length, valid if self.valid is None else self.valid & valid)
+        both = valid if self.valid is None else self.valid & valid
+        return Cells(self.buffer, self.start, self.length, both, self.near)
 
     def byte(self, offset: int = 0) -> Bytes:
         """The byte at ``offset`` of each value (undefined for NULL and shorter ones)."""
+        if (near := self._near(offset + 1)) is not None:
+            return near[:, offset].copy()
         return self.buffer[self.start + offset]
 
     def integers(self, kind: str, offset: int = 0) -> npt.NDArray[Any]:
         """Big-endian numbers of numpy kind ``i2 i4 i8 u2 u4 f4 f8`` at ``offset`` of each value."""
+        if (near := self._near(offset + int(kind[1:]))) is not None:
+            return numbers(near, kind, offset)
         return read(self.buffer, kind, self.start + offset)
 
     def counts(self, offset: int = 0) -> Int64s:
@@ -80,9 +88,9 @@ class Cells:
 
     def fixed(self, width: int) -> Bytes:
         """The first ``width`` bytes of each value, as an (n, width) array."""
-        view = np.ndarray((len(self.buffer) - width + 1,), dtype=f"V{width}", buffer=self.buffer, strides=(1,))
-        taken = view[self.start]
-        return taken.view(np.uint8).reshape(len(self), width)
+        if (near := self._near(width)) is not None:
+            return np.ascontiguousarray(near[:, :width])
+        return gathered(self.buffer, self.start, width)
 
     @property
     def empty(self) -> bool:
@@ -93,12 +101,28 @@ class Cells:
         """Mask of NULL rows as pyarrow wants it, or None."""
         return None if self.valid is None else ~self.valid
 
+    def _near(self, width: int) -> Bytes | None:
+        return self.near if self.near is not None and width <= self.near.shape[1] else None
+
 
 def read(buffer: Bytes, kind: str, at: Int64s) -> npt.NDArray[Any]:
     """Big-endian numbers at arbitrary byte positions: an overlapping, unaligned view makes it one gather."""
     width = int(kind[1:])
     view: npt.NDArray[Any] = np.ndarray((len(buffer) - width + 1,), dtype=f"<{kind}", buffer=buffer, strides=(1,))
     return view[at].byteswap(inplace=True)
+
+
+def gathered(buffer: Bytes, at: Int64s, width: int) -> Bytes:
+    """So many bytes at arbitrary positions, as an (n, width) array."""
+    view = np.ndarray((len(buffer) - width + 1,), dtype=f"V{width}", buffer=buffer, strides=(1,))
+    taken: Bytes = view[at].view(np.uint8).reshape(len(at), width)
+    return taken
+
+
+def numbers(rows: Bytes, kind: str, offset: int) -> npt.NDArray[Any]:
+    """Big-endian numbers at ``offset`` of every one of such rows."""
+    found: npt.NDArray[Any] = rows[:, offset : offset + int(kind[1:])].view(f">{kind}")[:, 0].astype(kind)
+    return found
 
 
 def offsets_of(counts: Int64s) -> Int64s:
@@ -118,51 +142,3 @@ def array_of(cells: Cells, values: npt.NDArray[Any], kind: pa.DataType) -> pa.Ar
     """An Arrow array of fixed-width ``values``, NULL where the cells are."""
     storage: pa.Array = pa.array(values, mask=cells.nulls())
     return storage if storage.type == kind else storage.view(kind)
-
-
-def walk_tuples(buffer: Bytes, at: Int64s, columns: int) -> tuple[list[Cells], list[Bytes], Int64s]:
-    """The columns of pgoutput TupleData at positions ``at``: cells, kind bytes (``n u t b``), end positions.
-
-    ValueError when a tuple does not have so many columns.
-    """
-    counts = read(buffer, "i2", at)
-    if (counts != columns).any():
-        raise ValueError(f"a row of {counts[counts != columns][0]} columns where {columns} were announced")
-    cells: list[Cells] = []
-    kinds: list[Bytes] = []
-    position = at + 2
-    for _ in range(columns):
-        kind = buffer[position]
-        present = (kind != NULL) & (kind != UNCHANGED)
-        if present.all():
-            length = read(buffer, "i4", position + 1).astype(np.int64)
-            start = position + 5
-            valid = None
-        elif not present.any():  # a deleted row is its key and a mark for every other column
-            length = np.zeros(len(at), np.int64)
-            start = position + 1
-            valid = present
-        else:
-            length = np.where(present, read(buffer, "i4", position + 1), 0).astype(np.int64)
-            start = position + 1 + 4 * present
-            valid = present
-        position = start + length
-        cells.append(Cells(buffer, start, length, valid))
-        kinds.append(kind)
-    return cells, kinds, position
-
-
-def walk_copy(buffer: Bytes, at: Int64s, columns: int) -> list[Cells]:
-    """The columns of COPY BINARY rows that begin at ``at``."""
-    cells: list[Cells] = []
-    position = at + 2
-    for _ in range(columns):
-        length = read(buffer, "i4", position).astype(np.int64)
-        valid = None
-        if len(length) and length.min() < 0:
-            valid = length >= 0
-            length = np.maximum(length, 0)
-        position = position + 4
-        cells.append(Cells(buffer, position, length, valid))
-        position = position + length
-    return cells

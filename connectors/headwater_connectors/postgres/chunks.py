@@ -22,7 +22,7 @@ from headwater.config import SourceConfig
 from headwater.errors import HeadwaterError
 from headwater_connectors.postgres import catalog
 from headwater_connectors.postgres.catalog import TableInfo, column_types, log_names
-from headwater_connectors.postgres.cells import Int64s, walk_copy
+from headwater_connectors.postgres.cells import Int64s
 from headwater_connectors.postgres.columns import ColumnType
 from headwater_connectors.postgres.copy_stream import row_at, rows_of
 from headwater_connectors.postgres.known import Known, is_still
@@ -31,6 +31,7 @@ from headwater_connectors.postgres.printing import TextNeeded, Types
 from headwater_connectors.postgres.rows import Letter, TableUnreadable, raw, refuse_odd_keys
 from headwater_connectors.postgres.session import Connection, promises_no_encoding
 from headwater_connectors.postgres.snapshot import Snapshot, use
+from headwater_connectors.postgres.walk import walk_copy
 
 CHUNK_PAGES = 8_192
 """64 MB of a table: read within a second, and little to read again after a crash."""
@@ -253,7 +254,7 @@ class Reader:
         yield rows
 
     def _records(self, data: bytes, starts: Int64s, kinds: Sequence[ColumnType]) -> pa.Table:
-        cells = walk_copy(np.frombuffer(data, np.uint8), starts, len(kinds))
+        cells = walk_copy(np.frombuffer(data, np.uint8), starts, [kind.width for kind in kinds])
         columns = [(kind.binary or kind.text)(cell) for kind, cell in zip(kinds, cells, strict=True)]
         if self.known.kind == "table":
             numbers = [column.number for column in self.table.columns]

@@ -52,13 +52,15 @@ Decode = Callable[[Cells], Column]
 class ColumnType:
     """A column's type in the log and its decoders; ``binary`` is None where only text is understood.
 
-    Without ``sends`` the type has no binary form: the server sends its text in either mode.
+    Without ``sends`` the type has no binary form: the server sends its text in either mode. ``width``: of its binary
+    values in bytes, 0 if they have different ones.
     """
 
     duckdb: str
     text: Decode
     binary: Decode | None = None
     sends: bool = True
+    width: int = 0
 
     def nulls(self, count: int) -> Column:
         """So many NULLs."""
@@ -112,8 +114,10 @@ def _from_text(kind: pa.DataType) -> Decode:
 
 
 def _number(kind: str, arrow: pa.DataType) -> ColumnType:
-    binary = _whole(lambda cells: array_of(cells, cells.integers(kind).astype(arrow.to_pandas_dtype()), arrow))
-    return ColumnType(_DUCKDB[arrow], _from_text(arrow), binary)
+    binary = _whole(
+        lambda cells: array_of(cells, cells.integers(kind).astype(arrow.to_pandas_dtype(), copy=False), arrow)
+    )
+    return ColumnType(_DUCKDB[arrow], _from_text(arrow), binary, width=int(kind[1:]))
 
 
 def _bools_text(cells: Cells) -> pa.Array:
@@ -178,7 +182,7 @@ def _stamp(kind: pa.TimestampType) -> ColumnType:
         values, odd = temporal.stamps_binary(cells, kind)
         return _odd(values, odd, lambda rows: temporal_texts.stamp_texts(cells.take(rows), "+00" if kind.tz else ""))
 
-    return ColumnType(_DUCKDB[kind], _odd_text(lambda cells: temporal.stamps_text(cells, kind)), binary)
+    return ColumnType(_DUCKDB[kind], _odd_text(lambda cells: temporal.stamps_text(cells, kind)), binary, width=8)
 
 
 def _odd_text(decode: Callable[[Cells], tuple[pa.Array, Bools]]) -> Decode:
@@ -297,7 +301,7 @@ for _digits in ("0123456789abcdef", "0123456789ABCDEF"):
 _TEXT = ColumnType("VARCHAR", _whole(_text), _whole(_text))
 _JSON = ColumnType("JSON", _whole(_text), _whole(_text))
 _BUILTIN: dict[int, ColumnType] = {
-    16: ColumnType("BOOLEAN", _whole(_bools_text), _whole(_bools_binary)),
+    16: ColumnType("BOOLEAN", _whole(_bools_text), _whole(_bools_binary), width=1),
     17: ColumnType("BLOB", _whole(_bytea_text), _whole(lambda cells: cells.bytes())),
     18: ColumnType("VARCHAR", _whole(_text), _whole(char_texts)),
     19: _TEXT,
@@ -311,13 +315,13 @@ _BUILTIN: dict[int, ColumnType] = {
     701: _number("f8", pa.float64()),
     1042: _TEXT,
     1043: _TEXT,
-    1082: ColumnType("DATE", _odd_text(temporal.dates_text), _whole(temporal.dates_binary)),
-    1083: ColumnType("TIME", _whole(temporal.times_text), _whole(temporal.times_binary)),
+    1082: ColumnType("DATE", _odd_text(temporal.dates_text), _whole(temporal.dates_binary), width=4),
+    1083: ColumnType("TIME", _whole(temporal.times_text), _whole(temporal.times_binary), width=8),
     1114: _stamp(_STAMP),
     1184: _stamp(_STAMP_UTC),
-    1186: ColumnType("INTERVAL", _odd_text(temporal.intervals_text), _intervals_binary),
-    1266: ColumnType("TIMETZ", _whole(temporal.timetz_text), _whole(temporal.timetz_binary)),
-    2950: ColumnType("UUID", _whole(_uuid_text), _whole(_uuid_binary)),
+    1186: ColumnType("INTERVAL", _odd_text(temporal.intervals_text), _intervals_binary, width=16),
+    1266: ColumnType("TIMETZ", _whole(temporal.timetz_text), _whole(temporal.timetz_binary), width=12),
+    2950: ColumnType("UUID", _whole(_uuid_text), _whole(_uuid_binary), width=16),
     3802: ColumnType("JSON", _whole(_text), _whole(lambda cells: cells.shifted(1).bytes(pa.string()))),
 }
 _GEOMETRY = ColumnType("BLOB", _whole(extensions.unhexed), _whole(lambda cells: cells.bytes()))

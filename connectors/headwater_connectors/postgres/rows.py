@@ -15,10 +15,11 @@ import pyarrow.compute as pc
 from headwater import record
 from headwater.errors import SourceError
 from headwater_connectors.postgres.batch import DELETE, INSERT, UPDATE, Batch, Context
-from headwater_connectors.postgres.cells import UNCHANGED, Bools, Bytes, Cells, Int64s, walk_tuples
+from headwater_connectors.postgres.cells import Bools, Bytes, Cells, Int64s
 from headwater_connectors.postgres.columns import Column
 from headwater_connectors.postgres.printing import TextNeeded
 from headwater_connectors.postgres.relation import Target
+from headwater_connectors.postgres.walk import UNCHANGED, walk_tuples
 
 _KEY, _OLD, _NEW = b"KON"
 _BINARY = ord("b")
@@ -61,7 +62,7 @@ class Rows:
     def __init__(self, batch: Batch, kinds: Bytes, target: Target, places: Int64s) -> None:
         self._target = target
         self._buffer = batch.buffer
-        columns = len(target.relation.columns)
+        widths = [kind.width for kind in target.types]
         kind = kinds[places]
         marker = batch.buffer[batch.start[places] + 5]
         at = batch.start[places] + 6
@@ -70,12 +71,12 @@ class Rows:
         self._is_old = kind == DELETE
         self._second: Int64s = np.empty(0, np.int64)
         if two.any():
-            at = self._with_old(two, at, columns)
-        self._cells, self._sent, _ = walk_tuples(batch.buffer, at, columns)
+            at = self._with_old(two, at, widths)
+        self._cells, self._sent, _ = walk_tuples(batch.buffer, at, widths)
 
-    def _with_old(self, two: Bools, at: Int64s, columns: int) -> Int64s:
+    def _with_old(self, two: Bools, at: Int64s, widths: list[int]) -> Int64s:
         """Insert the old tuples; returns the positions of all tuples."""
-        ends = walk_tuples(self._buffer, at[two], columns)[2]
+        ends = walk_tuples(self._buffer, at[two], widths)[2]
         copies = 1 + two
         first = np.cumsum(copies) - copies
         self._second = first[two] + 1

@@ -22,9 +22,10 @@ from psycopg import sql
 
 from headwater.catalog.records import Topic
 from headwater.config import SourceConfig
-from headwater.errors import SourceUnreachable
+from headwater.errors import SourceGap, SourceUnreachable
 from headwater.log import Log, read
 from headwater.log.rows import CurrentRows
+from headwater.service.status import running
 from headwater.types import lift_sql, quote
 from headwater_connectors.postgres import catalog, session, sums
 from headwater_connectors.postgres.chunks import Chunk, Reader, TableMoved, plan
@@ -71,7 +72,7 @@ def verify(
 ) -> list[Verified]:
     """Compare every captured table; capture has to run meanwhile, and ``ended`` says when it does not any more.
 
-    SourceUnreachable when the server, or the capture, cannot be waited for.
+    SourceUnreachable when the server, or the capture, cannot be waited for; SourceGap when changes are missing.
     """
     captured = (each for each in load(log, config.name).values() if each.route != "outbox")
     todo = sorted(captured, key=lambda each: each.topic)
@@ -145,6 +146,13 @@ def _await(config: SourceConfig, log: Log, ended: Callable[[], bool]) -> None:
         state = log.producer(f"source:{config.name}")
         if max(catalog.parse_lsn(each or "0/0") for each in (state.position, state.confirmed)) >= end:
             return
+        said = log.live.read().get(f"source:{config.name}")
+        if said is not None and said.stats.get("mended_by") and running(said):
+            raise SourceGap(
+                f"its capture waits: {said.stats['error']}",
+                where=f"source {config.name}",
+                todo=f"Run `{said.stats['mended_by']}`.",
+            )
         if time.monotonic() > until or ended():
             raise SourceUnreachable(
                 f"the lake did not reach {catalog.format_lsn(end)} within {WAIT_SECONDS:.0f} s",

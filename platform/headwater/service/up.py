@@ -30,6 +30,8 @@ from headwater.service.watcher import ProjectWatcher
 BEAT_S = 1.0
 REFRESH_S = 0.25
 """How often health is renewed: /healthz is never older, and the display moves smoothly."""
+AWAY_S_MAX = 300.0
+"""``--until-caught-up`` ends when a source's server has been away for so long; otherwise it is waited for."""
 MAINTAIN = Component(name=MAINTENANCE, argv=("headwater", "maintain"), stage=2)
 
 
@@ -197,14 +199,17 @@ class Up:
             "errors": child.errors,
             "last_error": child.last_error or (status.error_of(mine) if mine else None),
             "mended_by": (mine.stats.get("mended_by") if mine else None) or None,
+            "away_s": (mine.stats.get("away_s") if mine else None) or 0.0,
             "age_s": None if age is None else round(age, 3),
         }
 
     def _waits(self) -> str:
-        """Which component waits for somebody to run a command, and for which; empty when none does."""
+        """Which component waits for somebody to run a command, or for a server; empty when none does."""
         for each in self._health["components"]:
             if each["mended_by"]:
                 return f"{each['name']} waits until somebody runs `{each['mended_by']}`"
+            if each["away_s"] >= AWAY_S_MAX:
+                return f"{each['name']} has waited for its server for {each['away_s']:.0f} s: {each['last_error']}"
         return ""
 
     def health(self) -> dict[str, Any]:

