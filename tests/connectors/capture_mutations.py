@@ -47,6 +47,7 @@ from headwater_connectors.postgres.copier import Copier
 from headwater_connectors.postgres.copying import Copying
 from headwater_connectors.postgres.decoder import Decoder
 from headwater_connectors.postgres.difference import Difference
+from headwater_connectors.postgres.pieces import Pieces
 from headwater_connectors.postgres.receiver import Receiver
 from headwater_connectors.postgres.tables import Tables
 from headwater_connectors.postgres.tending import Tending
@@ -341,17 +342,17 @@ def chunks_read_again_after_a_crash() -> None:
 @_mutation
 def chunks_on_record_before_they_are_read() -> None:
     def keep(real: Any) -> Any:
-        def early(self: Copying, reader: Any, chunk: Any, exported: str | None, only: Any) -> Any:
+        def early(self: Pieces, reader: Any, chunk: Any, exported: str | None, only: Any) -> Any:
             if exported is None:
                 with self.copier.connection() as connection:
                     seen = str(copying._snapshot(connection))
                 facts = {"part": chunk.part, "low": chunk.low, "high": chunk.high, "snapshot": seen, "letters": []}
-                Staging(self.copier.log).keep(self._name(f"chunk-{chunk.name}"), facts)
+                Staging(self.copier.log).keep(self.name(f"chunk-{chunk.name}"), facts)
             return real(self, reader, chunk, exported, only)
 
         return early
 
-    wrap(Copying, "_keep_chunk", keep)
+    wrap(Pieces, "keep_chunk", keep)
 
 
 @_mutation

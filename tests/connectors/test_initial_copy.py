@@ -15,7 +15,7 @@ from headwater.lake.status import status
 from headwater_connectors.postgres import chunks, copier, copy_stream, copying
 from headwater_connectors.postgres.capture import Capture
 from headwater_connectors.postgres.chunks import Reader
-from headwater_connectors.postgres.copying import Copying
+from headwater_connectors.postgres.pieces import Pieces
 
 if TYPE_CHECKING:
     from tests.connectors.conftest import Captured
@@ -37,14 +37,14 @@ def after_chunk(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[int], No
     """Have something done after each chunk that was read: it is given how many there were."""
 
     def install(act: Callable[[int], None]) -> None:
-        original, count = Copying._keep_chunk, iter(range(1, 10**6))
+        original, count = Pieces.keep_chunk, iter(range(1, 10**6))
 
-        def keep(self: Copying, *chunk: Any) -> Any:
+        def keep(self: Pieces, *chunk: Any) -> Any:
             piece = original(self, *chunk)
             act(next(count))
             return piece
 
-        monkeypatch.setattr(Copying, "_keep_chunk", keep)
+        monkeypatch.setattr(Pieces, "keep_chunk", keep)
 
     return install
 

@@ -13,6 +13,7 @@ import headwater
 from headwater.errors import NameNotFound, UsageError
 from headwater_connectors.postgres import chunks, copying, decoder, known, requests
 from headwater_connectors.postgres.copying import Copying
+from headwater_connectors.postgres.pieces import Pieces
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -129,15 +130,15 @@ def test_rows_that_cannot_be_read_in_the_first_copy_become_letters(
         f"INSERT INTO worse SELECT i, {BAD} FROM generate_series(1, 9) i",
         f"INSERT INTO notes SELECT i, CASE WHEN i IN (7, 300) THEN {BAD} ELSE 'v' END FROM generate_series(1, 600) i",
     )
-    keep, touched = Copying._keep_chunk, iter([True])
+    keep, touched = Pieces.keep_chunk, iter([True])
 
-    def touch(self: Copying, *args: Any) -> Any:
+    def touch(self: Pieces, *args: Any) -> Any:
         piece = keep(self, *args)
         for _ in touched:
             shop.run("UPDATE notes SET v = v || '!' WHERE id = 300")
         return piece
 
-    monkeypatch.setattr(Copying, "_keep_chunk", touch)
+    monkeypatch.setattr(Pieces, "keep_chunk", touch)
     shop.catch_up()
     assert [shop.log.topic(name).state for name in ("notes", "lines")] == ["incomplete"] * 2
     assert shop.lake("SELECT count(*), min(id), max(id) FROM notes") == [(598, 1, 600)]
@@ -191,9 +192,9 @@ def test_a_range_is_copied_again(shop: Captured, monkeypatch: pytest.MonkeyPatch
         table = pa.table({**wrong, **kinds}).set_column(0, "id", pa.array(wrong["id"], pa.int32()))
         transaction.append("shop.public.notes", table)
         transaction.commit()
-    before, keep, once = len(shop.changes("notes")), Copying._keep_chunk, iter([True])
+    before, keep, once = len(shop.changes("notes")), Pieces.keep_chunk, iter([True])
 
-    def change(self: Copying, *args: Any) -> Any:
+    def change(self: Pieces, *args: Any) -> Any:
         if next(once, False):
             shop.run("UPDATE notes SET id = 700 WHERE id = 40", "DELETE FROM notes WHERE id = 50")
         piece = keep(self, *args)
@@ -214,7 +215,7 @@ def test_a_range_is_copied_again(shop: Captured, monkeypatch: pytest.MonkeyPatch
     twice = iter([True])
     monkeypatch.setattr(Copying, "_selected", change_before)
     shop.run("DELETE FROM notes WHERE id IN (60, 90)")
-    monkeypatch.setattr(Copying, "_keep_chunk", change)
+    monkeypatch.setattr(Pieces, "keep_chunk", change)
     requests.ask_copy(shop.log, "shop", "public.notes", "id BETWEEN 1 AND 100 OR id > 997 OR \"Big\" = 'none'")
     shop.catch_up()
     assert shop.log.topic("notes").state == "live"

@@ -20,8 +20,8 @@ from headwater.lake.status import status
 from headwater_connectors.postgres import chunks, copier, requests, slot
 from headwater_connectors.postgres import standby as standby_module
 from headwater_connectors.postgres.chunks import Reader
-from headwater_connectors.postgres.copying import Copying
 from headwater_connectors.postgres.embedded import EmbeddedPostgres
+from headwater_connectors.postgres.pieces import Pieces
 from headwater_connectors.postgres.verification import verify
 
 if TYPE_CHECKING:
@@ -71,18 +71,18 @@ def read_from(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 @pytest.fixture
-def after_chunk(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Copying], None]], None]:
+def after_chunk(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Pieces], None]], None]:
     """Have something done after each chunk that was read."""
 
-    def install(act: Callable[[Copying], None]) -> None:
-        original = Copying._keep_chunk
+    def install(act: Callable[[Pieces], None]) -> None:
+        original = Pieces.keep_chunk
 
-        def keep(self: Copying, *chunk: Any) -> Any:
+        def keep(self: Pieces, *chunk: Any) -> Any:
             piece = original(self, *chunk)
             act(self)
             return piece
 
-        monkeypatch.setattr(Copying, "_keep_chunk", keep)
+        monkeypatch.setattr(Pieces, "keep_chunk", keep)
         monkeypatch.setattr(copier, "READERS", 1)
 
     return install
@@ -166,7 +166,7 @@ def test_a_copy_from_a_standby_with_a_transaction_open_on_the_primary(
 
         during = iter([1])
 
-        def chunk_is_read(_: Copying) -> None:
+        def chunk_is_read(_: Pieces) -> None:
             for rest in during:
                 write(rest)
 
@@ -283,7 +283,7 @@ def test_a_copy_from_a_standby_under_load(
                 with chunk:
                     chunk.notify_all()
 
-    def wait(_: Copying) -> None:
+    def wait(_: Pieces) -> None:
         with chunk:
             assert stop.is_set() or chunk.wait(20)
 
@@ -323,8 +323,8 @@ def test_a_copy_from_a_standby_whose_snapshot_is_lost(
     left, said = iter(range(losses)), list[str]()
     end = f"SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity WHERE {HOLDING}"
 
-    def lose(copying: Copying) -> None:
-        said.append(str(copying.progress).partition("from ")[2])
+    def lose(pieces: Pieces) -> None:
+        said.append(str(pieces.progress).partition("from ")[2])
         copied.run("UPDATE lines SET n = n + 1 WHERE n % 7 = 0", "INSERT INTO lines VALUES (1, 'new')")
         if next(left, None) is not None:
             assert ask(standby, end) == 1

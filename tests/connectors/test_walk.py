@@ -24,7 +24,8 @@ def column(width: int, rows: int, chance: random.Random) -> list[bytes | None]:
 
 
 def found(cells: Cells) -> list[bytes | None]:
-    return cells.bytes().to_pylist()
+    values: list[bytes | None] = cells.bytes().to_pylist()
+    return values
 
 
 def numbers(cells: Cells, width: int) -> list[int | None]:

@@ -19,11 +19,10 @@ or lost, the copy is made from the primary, and the status says why.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, as_completed
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 import psycopg
@@ -34,15 +33,16 @@ from headwater import failpoint, logs
 from headwater.catalog.records import Topic
 from headwater.log import topics
 from headwater.log.rows import CurrentRows
-from headwater.log.staging import Kept, Staging, kept, release, tables_of
+from headwater.log.staging import Kept, Staging, kept, tables_of
 from headwater_connectors.postgres import catalog, chunks, selection
 from headwater_connectors.postgres.chunks import Chunk, Reader, TableMoved
 from headwater_connectors.postgres.difference import Difference
 from headwater_connectors.postgres.known import RETYPED, Known, is_still
 from headwater_connectors.postgres.pending import Pending, untouched, workbench
+from headwater_connectors.postgres.pieces import WAIT_SECONDS, Pieces, chunk_of, refused
 from headwater_connectors.postgres.pool import Waited
 from headwater_connectors.postgres.progress import Progress
-from headwater_connectors.postgres.rows import Letter, TableUnreadable
+from headwater_connectors.postgres.rows import Letter
 from headwater_connectors.postgres.selection import Selection
 from headwater_connectors.postgres.session import Connection
 from headwater_connectors.postgres.snapshot import Seen, Snapshot, SnapshotLost, exported
@@ -57,19 +57,12 @@ READ_AGAIN_MIN = 50_000
 COMPARED_HERE_PAGES_MAX = 32_768
 """A table of up to 256 MB is read and compared here: check sums of rows cost the server, and us, more than to send them
 does. Of a larger one, what is sent and written meanwhile counts for more."""
-WAIT_SECONDS = 0.05
 STANDBY_SNAPSHOTS_MAX = 3
 """A copy for which so many snapshots of a standby were refused or lost is made from the primary."""
 AGAIN_SECONDS_MAX = 30.0
 """The longest pause before a copy goes on that had to let go of its snapshot: somebody waited for it."""
-LETTERS_MAX = 1_000
-LETTER_BYTES_MAX = 16 << 20
-"""Rows of a table that cannot be read, and their bytes; beyond it the table is not copied."""
-STAGED_ROWS = 100_000
-"""Rows of a batch in a kept file: what is decoded at a time is far less, and each batch is a row of the catalog."""
 
 _log = logs.logger("copy")
-_T = TypeVar("_T")
 
 
 class Stopped(Exception):
@@ -115,9 +108,8 @@ class Copying:
         self.pending = pending
         self.progress = Progress(known.full_name)
         self.topic = self._destination(pending, shown)
+        self.pieces = Pieces(copier, known, self.topic, self.progress)
         self._gave_way = False
-        self._on_standby = copier.config.copy_from == "standby"
-        """Where rows are read; everything else is asked of the primary."""
         self._standby_snapshots = 0
 
     def run(self) -> Copied:
@@ -135,22 +127,22 @@ class Copying:
 
     def _give_way(self, error: Exception) -> None:
         """What the next try does otherwise."""
-        if not self._on_standby:
+        if not self.pieces.on_standby:
             self._gave_way = True
         elif self._standby_snapshots >= STANDBY_SNAPSHOTS_MAX:
-            self._on_standby = False
+            self.pieces.on_standby = False
             self.progress.server = f"the primary, because of the standby: {error}"
             _log.warning("%s is copied from the primary, not from the standby: %s", self.known.full_name, error)
 
     def _run(self) -> Copied:
-        if self._on_standby:
+        if self.pieces.on_standby:
             self.progress.server = "the standby"
         with self.copier.connection() as connection:
             reader = self._reader(connection)
             if self.known.where:
                 return self._selected(reader, selection.of(self.known, self.known.where))
             sums = self._sums(reader)
-            whole = self._on_standby or self._held_whole(reader.table)
+            whole = self.pieces.on_standby or self._held_whole(reader.table)
             self._await_writers(connection, whole=whole or sums is not None)
             if sums is not None:
                 return self._by_sums(reader, sums)
@@ -199,7 +191,7 @@ class Copying:
 
         What such a one wrote before is in no stream, so every chunk must see it.
         """
-        name = self._name("begun")
+        name = self.pieces.name("begun")
         now = begun = _snapshot(connection)
         if not whole:  # chunks are kept over a crash, so what they had to see is, too
             found = kept(self.copier.log, name) or [Staging(self.copier.log).keep(name, {"snapshot": str(now)})]
@@ -227,21 +219,21 @@ class Copying:
 
     def _by_sums(self, reader: Reader, sums: Sums) -> Copied:
         """Of the table under one snapshot, which is S, only the buckets of keys that readers do not see alike."""
-        self._forget("")
+        self.pieces.forget("")
         planned = chunks.plan(reader.table)
         with self._exported() as (final, name):
             self.progress.begin("comparing")
-            there = added(self._over(planned, lambda chunk: self._sum_chunk(reader, chunk, name, sums)))
+            there = added(self.pieces.over(planned, lambda chunk: self._sum_chunk(reader, chunk, name, sums)))
             with workbench(self.copier.log.storage.path("state")) as connection:
                 shown = CurrentRows(self.copier.log, connection, self.topic)
                 here = sums.here(connection, f"({shown.at(self.topic, self.copier.log.newest_commit())})")
             buckets = differing(here, there)
-            read = self._read_all(reader, planned, name, sums.among(buckets)) if buckets else []
+            read = self.pieces.read(reader, planned, name, sums.among(buckets)) if buckets else []
         _log.info("%s: %d of %d buckets of keys differ", self.known.full_name, len(buckets), sums.buckets)
         return self._finish(reader, read, final, None, _Same(sums, buckets))
 
     def _sum_chunk(self, reader: Reader, chunk: Chunk, snapshot: str, sums: Sums) -> list[tuple[Any, ...]]:
-        with self._reading() as connection:
+        with self.pieces.connection() as connection:
             self.copier.check()
             found = reader.ask(connection, chunk, sums.there(reader.place(chunk)), snapshot)
         self.progress.add(sum(count for _, count, _ in found), chunk.pages)
@@ -249,24 +241,24 @@ class Copying:
 
     def _whole(self, reader: Reader) -> Copied:
         """Every chunk under one snapshot, which is S."""
-        self._forget("")
+        self.pieces.forget("")
         planned = chunks.plan(reader.table)
         with self._exported() as (final, name):
-            pieces = self._read_all(reader, planned, name)
+            pieces = self.pieces.read(reader, planned, name)
         return self._finish(reader, pieces, final, None)
 
     def _by_chunks(self, reader: Reader) -> Copied:
         """Chunks that a crash keeps. Raises _TooFast."""
-        self._forget("whole-")
-        plan = self._name("plan")
+        self.pieces.forget("whole-")
+        plan = self.pieces.name("plan")
         found = kept(self.copier.log, plan)
         if not found:
             planned = [[c.part, c.low, c.high] for c in chunks.plan(reader.table)]
             found = [Staging(self.copier.log).keep(plan, {"chunks": planned})]
         planned_chunks = [Chunk(*each) for each in found[0].facts["chunks"]]
-        done = kept(self.copier.log, self._name("chunk-"))
-        self.progress.add(sum(piece.rows for piece in done), sum(_chunk(piece).pages for piece in done))
-        pieces = done + self._read_all(reader, chunks.left(planned_chunks, [_chunk(piece) for piece in done]), None)
+        done = kept(self.copier.log, self.pieces.name("chunk-"))
+        self.progress.add(sum(piece.rows for piece in done), sum(chunk_of(piece).pages for piece in done))
+        pieces = done + self.pieces.read(reader, chunks.left(planned_chunks, [chunk_of(piece) for piece in done]), None)
         with self._exported() as (final, name):
             return self._finish(reader, pieces, final, name)
 
@@ -275,11 +267,11 @@ class Copying:
 
         A condition that one of the two cannot evaluate changes nothing, and the log says why.
         """
-        self._forget("")
+        self.pieces.forget("")
         only = sql.SQL("({})").format(sql.SQL(selected.server))
         try:
             with self._exported() as (final, name):
-                pieces = self._read_all(reader, [Chunk(part.oid, 0, None) for part in reader.table.parts], name, only)
+                pieces = self.pieces.read(reader, [Chunk(part.oid, 0, None) for part in reader.table.parts], name, only)
                 return self._finish_selected(reader, pieces, final, name, selected)
         except (psycopg.DataError, psycopg.ProgrammingError, duckdb.Error) as error:
             _log.error("rows of %s cannot be selected by %s: %s", self.known.full_name, self.known.where, error)
@@ -291,7 +283,7 @@ class Copying:
         log = self.copier.log
         self.copier.await_stream()
         upto = log.newest_commit()
-        letters = self._letters([], *_refused(pieces))
+        letters = self.pieces.with_letters([], *refused(pieces))
         with workbench(log.storage.path("state")) as connection:
             pending = Pending(log, self.pending, upto, connection)
             difference = Difference(log, self.topic, connection, selects=True)
@@ -299,19 +291,16 @@ class Copying:
             difference.select(selected.lake, (t for piece in pieces for t in tables_of(log, piece, self.topic)), upto)
             pieces = self._read_again(reader, pieces, pending, exported, letters)
             rows = (table for piece in pieces for table in tables_of(log, piece, self.topic))
-            changes = self._kept("changes", difference.changes(rows, (), upto))
-            tail = self._kept("tail", pending.tail(final))
+            changes = self.pieces.stage("changes", difference.changes(rows, (), upto))
+            tail = self.pieces.stage("tail", pending.tail(final))
         found = (*changes, *tail)
         return Copied(known=self.known, topic=self.topic, pieces=found, upto=upto, letters=tuple(letters))
-
-    def _reading(self) -> AbstractContextManager[Connection]:
-        return self.copier.connection(standby=self._on_standby)
 
     @contextmanager
     def _exported(self) -> Iterator[tuple[Seen, str]]:
         """A snapshot of the server that is read, as S: what it sees, and its exported name."""
-        with self._reading() as holding, ExitStack() as making:
-            if not self._on_standby:
+        with self.pieces.connection() as holding, ExitStack() as making:
+            if not self.pieces.on_standby:
                 yield making.enter_context(exported(holding))
                 return
             self.progress.phase = "waiting for a snapshot: transactions that are open on the primary end first"
@@ -320,68 +309,6 @@ class Copying:
             with exported(holding, under) as (_, name):
                 making.close()  # the slot, and the WAL that it keeps, are not needed any more
                 yield seen, name
-
-    def _read_all(
-        self, reader: Reader, wanted: Sequence[Chunk], snapshot: str | None, only: sql.Composable | None = None
-    ) -> list[Kept]:
-        self.progress.begin("reading")
-        return sorted(self._over(wanted, lambda chunk: [self._keep_chunk(reader, chunk, snapshot, only)]), key=_chunk)
-
-    def _over(self, wanted: Sequence[Chunk], read: Callable[[Chunk], list[_T]]) -> Iterator[_T]:
-        """What ``read`` gives for the chunks, several at once; in no order, and no longer held than it takes."""
-        running: set[Future[list[_T]]] = {self.copier.readers.submit(self._patiently, chunk, read) for chunk in wanted}
-        try:
-            for each in as_completed(running):
-                running.remove(each)
-                yield from each.result()
-        finally:
-            for each in running:
-                each.cancel()
-
-    def _patiently(self, chunk: Chunk, read: Callable[[Chunk], list[_T]]) -> list[_T]:
-        """In smaller and smaller chunks where somebody had to wait."""
-        found, todo = [], [chunk]
-        while todo:
-            part = todo.pop()
-            try:
-                found += read(part)
-            except Waited:
-                self.copier.pause(WAIT_SECONDS)
-                todo += part.halves()
-        return found
-
-    def _keep_chunk(self, reader: Reader, chunk: Chunk, snapshot: str | None, only: sql.Composable | None) -> Kept:
-        staging = Staging(self.copier.log)
-        seen, letters = "", list[Letter]()
-        try:
-            with self._reading() as connection:
-                rows: list[pa.Table] = []
-                for each in reader.chunk(connection, chunk, snapshot, only):
-                    self.copier.check()
-                    if isinstance(each, Snapshot):
-                        seen = str(each)
-                        continue
-                    if isinstance(each, Letter):
-                        letters = self._letters(letters, each)
-                        continue
-                    rows.append(each)
-                    if sum(table.num_rows for table in rows) >= STAGED_ROWS:
-                        staging.append(self.topic, _joined(rows))
-                        rows = []
-                if rows:
-                    staging.append(self.topic, _joined(rows))
-            failpoint.hit("copy.keep:before")
-            facts = {
-                "part": chunk.part, "low": chunk.low, "high": chunk.high, "snapshot": seen,
-                "letters": [letter.to_json() for letter in letters],
-            }  # fmt: skip
-            piece = staging.keep(self._name(f"{'whole-' if snapshot else 'chunk-'}{chunk.name}"), facts)
-        except BaseException:
-            staging.discard()
-            raise
-        failpoint.hit("copy.keep:after")
-        self.progress.add(piece.rows, chunk.pages)
-        return piece
 
     # ---- finishing
 
@@ -397,7 +324,7 @@ class Copying:
         self.copier.await_stream()
         upto = self.copier.log.newest_commit()
         self.progress.phase = "finishing"
-        letters = self._letters([], *_refused(pieces))
+        letters = self.pieces.with_letters([], *refused(pieces))
         if not self._compares and untouched(self.copier.log, self.pending, upto):
             return Copied(known=self.known, topic=self.topic, pieces=tuple(pieces), upto=upto, letters=tuple(letters))
         with workbench(self.copier.log.storage.path("state")) as connection:
@@ -408,22 +335,11 @@ class Copying:
                 if again > max(READ_AGAIN_MIN, READ_AGAIN_FRACTION * rows) or not pending.again_is_readable:
                     raise _TooFast
                 pieces = self._read_again(reader, pieces, pending, exported, letters) if again else pieces
-            tail = self._kept("tail", pending.tail(final))
+            tail = self.pieces.stage("tail", pending.tail(final))
             if self._compares:
                 pieces, tail = self._compared(pieces, tail, upto, connection, same), []
         found = (*pieces, *tail)
         return Copied(known=self.known, topic=self.topic, pieces=found, upto=upto, letters=tuple(letters))
-
-    def _letters(self, before: list[Letter], *more: Letter) -> list[Letter]:
-        """All of them. Raises TableUnreadable when they are too many."""
-        letters = [*before, *more]
-        if len(letters) > LETTERS_MAX or sum(len(letter.message) for letter in letters) > LETTER_BYTES_MAX:
-            raise TableUnreadable(
-                f"{len(letters)} rows of {self.known.full_name} cannot be read, the last because: {letters[-1].error}",
-                where=self.topic.name,
-                oid=self.known.oid,
-            )
-        return letters
 
     def _read_again(
         self, reader: Reader, pieces: list[Kept], pending: Pending, exported: str, letters: list[Letter]
@@ -431,14 +347,14 @@ class Copying:
         """The pieces without the rows of K, and K's rows under S; ``letters`` grows by those that cannot be read."""
         kept_pieces = [self._without_again(piece, pending) for piece in pieces]
         read = Staging(self.copier.log)
-        with self._reading() as connection:
+        with self.pieces.connection() as connection:
             for values in pending.again():
                 for rows in self._retried(partial(reader.keys, connection, values, exported)):
                     if isinstance(rows, Letter):
-                        letters[:] = self._letters(letters, rows)
+                        letters[:] = self.pieces.with_letters(letters, rows)
                     else:
                         read.append(self.topic, rows)
-        return [*kept_pieces, read.keep(self._name("final-again"), {})]
+        return [*kept_pieces, read.keep(self.pieces.name("final-again"), {})]
 
     def _without_again(self, piece: Kept, pending: Pending) -> Kept:
         tables = list(tables_of(self.copier.log, piece, self.topic))
@@ -448,7 +364,7 @@ class Copying:
         staging = Staging(self.copier.log)
         for table in less:
             staging.append(self.topic, table)
-        return staging.keep(self._name(f"final-{_chunk(piece).name}"), {})
+        return staging.keep(self.pieces.name(f"final-{chunk_of(piece).name}"), {})
 
     def _compared(
         self,
@@ -465,13 +381,7 @@ class Copying:
             return []
         rows = (table for piece in pieces for table in tables_of(log, piece, self.topic))
         after = (table for piece in tail for table in tables_of(log, piece, self.topic))
-        return self._kept("changes", difference.changes(rows, after, upto, same.where if same else ""))
-
-    def _kept(self, name: str, rows: Iterator[pa.Table]) -> list[Kept]:
-        staging = Staging(self.copier.log)
-        for table in rows:
-            staging.append(self.topic, table)
-        return [staging.keep(self._name(f"final-{name}"), {})] if staging.rows else []
+        return self.pieces.stage("changes", difference.changes(rows, after, upto, same.where if same else ""))
 
     def _retried(self, read: Callable[[], Iterator[pa.Table | Letter]]) -> list[pa.Table | Letter]:
         while True:
@@ -479,34 +389,6 @@ class Copying:
                 return list(read())
             except Waited:
                 self.copier.pause(WAIT_SECONDS)
-
-    # ---- names
-
-    def _name(self, part: str) -> str:
-        return f"copy:{self.known.copy}:{part}"
-
-    def _forget(self, prefix: str) -> None:
-        """Let go of what an earlier try has read under a snapshot that is gone."""
-        lasting = (self._name("begun"), self._name("letters-"))  # what belongs to the copy, not to one try
-        names = [p.name for p in kept(self.copier.log, self._name(prefix)) if not p.name.startswith(lasting)]
-        names += [p.name for p in kept(self.copier.log, self._name("final-"))] if prefix else []
-        if not names:
-            return
-        with self.copier.log.catalog.write() as connection:
-            release(connection, names, self.copier.log.clock.now_us(), published=False)
-
-
-def _joined(rows: list[pa.Table]) -> pa.Table:
-    """Some of them may have ``_raw`` and others not."""
-    return pa.concat_tables(rows, promote_options="default")
-
-
-def _chunk(piece: Kept) -> Chunk:
-    return Chunk(piece.facts["part"], piece.facts["low"], piece.facts["high"])
-
-
-def _refused(pieces: Sequence[Kept]) -> list[Letter]:
-    return [Letter.from_json(each) for piece in pieces for each in piece.facts.get("letters", ())]
 
 
 def _snapshot(connection: Connection) -> Snapshot:

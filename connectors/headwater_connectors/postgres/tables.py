@@ -29,9 +29,10 @@ from headwater.schema import Schema
 from headwater_connectors.postgres import catalog, composite_types, events, known, session, shape, survey
 from headwater_connectors.postgres.catalog import TableInfo
 from headwater_connectors.postgres.copier import Copier
-from headwater_connectors.postgres.copying import LETTERS_MAX, Copied
+from headwater_connectors.postgres.copying import Copied
 from headwater_connectors.postgres.known import Known
 from headwater_connectors.postgres.pending import appended
+from headwater_connectors.postgres.pieces import LETTERS_MAX
 from headwater_connectors.postgres.printing import Types
 from headwater_connectors.postgres.relation import Relation, Target
 from headwater_connectors.postgres.rows import Letter, TableUnreadable
