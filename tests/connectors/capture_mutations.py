@@ -320,7 +320,7 @@ def one_bad_row_stops_the_copy() -> None:
 @_mutation
 def letters_of_the_copy_forgotten() -> None:
     """Rows of a copy that cannot be read are left out, and nobody says so."""
-    wrap(copying, "_refused", lambda _real: lambda _pieces: [])
+    wrap(copying, "refused", lambda _real: lambda _pieces: [])
 
 
 @_mutation

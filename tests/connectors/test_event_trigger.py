@@ -107,6 +107,22 @@ def test_what_was_rolled_back_was_never_said(told: Captured, monkeypatch: pytest
     shop.assert_equal("orders")
 
 
+@pytest.mark.parametrize("ddl_capture", ["auto", "off"])
+def test_a_trigger_that_is_there_is_listened_to(
+    told: Captured, monkeypatch: pytest.MonkeyPatch, ddl_capture: str
+) -> None:
+    """By ``auto``, too; ``off`` hears nothing, and sees what became of the table once it looks."""
+    shop = told
+    shop.run(*ORDERS)
+    shop.catch_up()
+    shop.ddl_capture = ddl_capture
+    with blind(shop, monkeypatch):
+        shop.run("ALTER TABLE orders ADD more int DEFAULT 7")
+    assert ("more" in shop.log.topic("orders").schema.names) == (ddl_capture == "auto")
+    shop.catch_up()
+    shop.assert_equal("orders")
+
+
 def test_several_changes_in_one_transaction_take_effect_at_their_places(
     told: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:

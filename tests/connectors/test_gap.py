@@ -255,7 +255,7 @@ def test_up_goes_on_by_itself_once_a_repair_is_asked_for(
             until(lambda: running(shop.log.live.read()["source:shop"]))
             until(lambda: status_of(shop)["mended_by"] == "headwater source repair shop")
             assert re.match(r"changes may be missing.* is gone .*headwater source repair", status_of(shop)["error"])
-            code, _, errors = project.run("verify", "--source", "shop")
+            code, _, errors = project.run("verify", "--source")
             assert code == 1
             assert re.search(r"its capture waits: .* Run `headwater source repair shop`", errors, re.DOTALL), errors
             started = shop.log.live.read()["source:shop"].pid

@@ -11,7 +11,7 @@ from tests.connectors.conftest import Captured
 
 import headwater
 from headwater.errors import NameNotFound, UsageError
-from headwater_connectors.postgres import chunks, copying, decoder, known, requests
+from headwater_connectors.postgres import chunks, decoder, known, pieces, requests
 from headwater_connectors.postgres.copying import Copying
 from headwater_connectors.postgres.pieces import Pieces
 
@@ -120,7 +120,7 @@ def test_rows_that_cannot_be_read_in_the_first_copy_become_letters(
 ) -> None:
     """In chunks, also when they are read again because somebody touched them; the other rows are all there."""
     monkeypatch.setattr(chunks, "CHUNK_PAGES", 1)
-    monkeypatch.setattr(copying, "LETTERS_MAX", 5)
+    monkeypatch.setattr(pieces, "LETTERS_MAX", 5)
     shop = anything
     shop.run(
         "CREATE TABLE notes (id int PRIMARY KEY, v text)",

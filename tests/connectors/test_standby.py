@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
+from tests.connectors.test_capture_process import SMALL_CHUNKS, Project
 from tests.connectors.test_failover import ORDERS, ask, replayed
 from tests.connectors.test_initial_copy import ROWS, WIDE
 from tests.waiting import until
@@ -25,6 +28,8 @@ from headwater_connectors.postgres.pieces import Pieces
 from headwater_connectors.postgres.verification import verify
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.connectors.conftest import Captured
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(180)]
@@ -338,6 +343,26 @@ def test_a_copy_from_a_standby_whose_snapshot_is_lost(
     else:
         assert said[-1].startswith("the primary, because of the standby: ")
         assert (read_from[0], read_from[-1]) == (standby.port, primary.port)
+
+
+@pytest.mark.parametrize("place", ["copy.keep:after:3", "copy.finish:before:1"])
+def test_kill_9_in_a_copy_from_a_standby(
+    copied: Captured, standby: EmbeddedPostgres, read_from: list[int], command: Path, place: str
+) -> None:
+    """The snapshot is lost with the process; the next one takes another and leaves nothing behind on the servers."""
+    copied.run(LINES, FULL, FILLED)
+    project = Project(copied.folder.parent, copied.dsn, command)
+    with (project.root / "headwater.toml").open("a") as file:
+        file.write(f'standby_dsn = "{copied.standby_dsn}"\ncopy_from = "standby"\n')
+    words = ("capture", "shop", "--until-caught-up")
+    process = project._started([sys.executable, "-c", SMALL_CHUNKS], *words, HEADWATER_FAILPOINTS=f"kill:{place}")
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL, errors
+    copied.run("UPDATE lines SET n = n + 1 WHERE n % 7 = 0", "INSERT INTO lines VALUES (1, 'new')")
+    copied.catch_up()
+    copied.assert_equal("lines")
+    assert set(read_from) == {standby.port}
+    assert ask(standby, "SELECT count(*) FROM pg_replication_slots WHERE temporary") == 0
 
 
 def test_a_standby_whose_rows_may_be_vacuumed_is_not_copied_from(

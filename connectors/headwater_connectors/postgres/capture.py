@@ -20,10 +20,8 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 
 import psycopg
-from psycopg.pq.abc import PGconn
 from tenacity import (
     RetryCallState,
     Retrying,
@@ -48,36 +46,21 @@ from headwater.errors import (
 from headwater.log import Log
 from headwater.log.transaction import Transaction
 from headwater.ownership import own
-from headwater_connectors.postgres import (
-    announcement,
-    catalog,
-    event_trigger,
-    gap,
-    mark,
-    publication,
-    repair,
-    requests,
-    session,
-    slot,
-    standby,
-    stream,
-)
-from headwater_connectors.postgres.batch import TRANSACTIONS
+from headwater_connectors.postgres import announcement, catalog, requests, session
 from headwater_connectors.postgres.beat import Beat
-from headwater_connectors.postgres.copier import Copier
 from headwater_connectors.postgres.copying import Stopped
 from headwater_connectors.postgres.decoder import Decoder
 from headwater_connectors.postgres.events import Events
-from headwater_connectors.postgres.gap import Gap
 from headwater_connectors.postgres.messages import Ignored
+from headwater_connectors.postgres.opening import Opening, Session
 from headwater_connectors.postgres.printing import TextNeeded
-from headwater_connectors.postgres.receiver import Receiver, ServerSilent
+from headwater_connectors.postgres.receiver import ServerSilent
 from headwater_connectors.postgres.relation import Relation, Target
 from headwater_connectors.postgres.rows import TableUnreadable
-from headwater_connectors.postgres.source import begin, owner_name, require_mode, transactions_topic
-from headwater_connectors.postgres.streams import Streams, Unattributed
+from headwater_connectors.postgres.source import owner_name
+from headwater_connectors.postgres.streams import Unattributed
 from headwater_connectors.postgres.tables import Tables
-from headwater_connectors.postgres.tending import RepairAsked, Tending
+from headwater_connectors.postgres.tending import RepairAsked
 from headwater_connectors.postgres.transactions import Chunk, Part, Pending, pieces
 
 TAKE_SECONDS = 0.2
@@ -118,25 +101,6 @@ NOTHING_WRONG: dict[str, str | float] = {"error": "", "mended_by": "", "away_s":
 _log = logs.logger("capture")
 
 
-@dataclass
-class _Session:
-    """One replication session and what belongs to it alone."""
-
-    connection: session.Connection
-    receiver: Receiver
-    decoder: Decoder
-    tending: Tending
-    streams: Streams
-    pending: Pending = field(default_factory=Pending)
-    idle: int = 0
-    """The LSN of a keepalive that came after everything else; 0 when messages came later."""
-
-    @property
-    def reached(self) -> int:
-        """Everything before this LSN is committed in the log."""
-        return max(self.decoder.position, 0 if self.pending.messages else self.idle)
-
-
 class Capture:
     """One source, run by the process that owns it. ``stop`` ends ``run`` at the next transaction boundary.
 
@@ -151,19 +115,13 @@ class Capture:
         self.settings = settings
         self.log = log
         self.stop = stop
-        self._epoch = 0
         self._beat = Beat(log, owner_name(source.name))
         self._events = Events(log, source.name)
         self._ignored = Ignored()
-        self._streaming = True
         self._transaction: Transaction | None = None
         self._commit_seconds = 0.0
         self._commit_rows = 0
-        self._confirmed = 0
-        self._confirmed_at = 0.0
         self._until: int | None = None
-        self._silence_s = source.silence_s
-        self._only_text = False
         self._waits = waits
         self._gap = ""
 
@@ -177,7 +135,9 @@ class Capture:
         self._beat.answered = self._waits and self.log.producer(owner_name(self.source.name)).position is not None
         worker = ThreadPoolExecutor(1, "decode", initializer=os.nice, initargs=(DECODE_NICENESS,))
         with worker as self._worker, own(self.log, owner_name(self.source.name)) as owner:
-            self._epoch = owner.epoch
+            self._opening = Opening(
+                self.source, self.log, owner.epoch, self._ignored, self._resolve, self._follow, self.source.silence_s
+            )
             try:
                 self._sessions()
             except HeadwaterError as error:
@@ -214,13 +174,13 @@ class Capture:
                 return True
             except SourceUnreachable as error:
                 if isinstance(error, ServerSilent):  # it may be busy with one huge transaction: be more patient
-                    self._silence_s = min(2 * self._silence_s, SILENCE_SECONDS_MAX)
+                    self._opening.silence_s = min(2 * self._opening.silence_s, SILENCE_SECONDS_MAX)
                 self._beat.failed(error)
                 _log.warning("%s; reconnecting", error)
             except (TopicChanged, DuplicateName) as error:  # of an event topic, by somebody else
                 _log.info("%s; reconnecting", error)
             except Unattributed:
-                self._streaming = False
+                self._opening.streaming = False
                 _log.info("a transaction with messages was rolled back in part; reconnecting to have it sent whole")
             except TableUnreadable as error:
                 opened.tending.quarantine(error)
@@ -229,7 +189,7 @@ class Capture:
             except TextNeeded:
                 if self.source.mode == "binary":
                     raise
-                self._only_text = True
+                self._opening.only_text = True
                 _log.info("a type came that is read as text; reconnecting in text mode")
         return False
 
@@ -243,14 +203,14 @@ class Capture:
             self._beat.waiting(error, f"headwater source repair {self.source.name}")
             self._sleep(REPAIR_ASK_SECONDS)
 
-    def _translated(self, opened: _Session) -> None:
+    def _translated(self, opened: Session) -> None:
         try:
             self._stream(opened)
         except psycopg.Error as error:  # of the ordinary connection, whoever used it
             raise session.translate(error, self.source.name) from error
 
     @contextmanager
-    def _open(self, retry: Retrying) -> Iterator[_Session]:
+    def _open(self, retry: Retrying) -> Iterator[Session]:
         attempt = retry if self._beat.answered else Retrying(
             retry=retry_if_exception_type(SlotInUse),
             wait=wait_random_exponential(multiplier=0.2, max=2),
@@ -258,113 +218,17 @@ class Capture:
             sleep=self._sleep,
             reraise=True,
         )  # fmt: skip
-        opened: _Session = attempt(self._connect)
+        opened: Session = attempt(self._opening.connect)
+        self._beat.now(state="streaming", copying=-1, copy="", **NOTHING_WRONG)
+        self._gap = ""
         try:
             yield opened
         finally:
-            opened.receiver.close()
-            opened.tending.copier.close()
-            opened.connection.close()
-
-    def _connect(self) -> _Session:
-        """Copy if there is no position yet, check for a gap, start the stream at the stored position."""
-        name = self.source.name
-        connection = session.connect(self.source.dsn, name)
-        replication = None
-        try:
-            require_mode(self.source, connection)
-            as_bytes = session.promises_no_encoding(connection)
-            application = f"headwater:{name}:{self.log.incarnation[:8]}"
-            with standby.decoding(self.source, connection) as decoding:
-                slot.take_over(decoding, name, application)
-                replication = session.connect_replication(
-                    self.source.decoding_dsn, name, application=application, as_bytes=as_bytes
-                )
-                system = slot.identify(replication, name)
-                if self.log.producer(owner_name(name)).position is None:
-                    gap.remember_system(self.log, name, system)
-                    begin(self.source, self.log, self._epoch, connection, decoding, replication)
-                else:
-                    self._go_on(connection, decoding, replication, system)
-                mark.leave(self.log, name, connection)
-            return self._start(connection, replication)
-        except psycopg.Error as error:
-            _close(connection, replication)
-            raise session.translate(error, name) from error
-        except BaseException:
-            _close(connection, replication)
-            raise
-
-    def _go_on(
-        self, connection: session.Connection, decoding: session.Connection, replication: PGconn, system: slot.System
-    ) -> None:
-        """From the stored position, or after a gap, where that is wanted, from a new one."""
-        name = self.source.name
-        found = gap.find(self.log, name, decoding, replication, system)
-        if found is None and gap.is_known(self.log, name, system) and mark.is_older(self.log, name, connection):
-            found = Gap(what="the server has an older mark of ours: it was restored from a copy", foreign=True)
-        wanted = repair.wanted(self.source, self.log, found)
-        if wanted is not None:
-            repair.begin(self.source, self.log, self._epoch, connection, decoding, replication, system, wanted)
-        else:
-            event_trigger.put_right(self.source, connection)
-            gap.follow(self.log, name, system)
-            slot.set_failover(decoding, replication, self.source)
-
-    def _start(self, connection: session.Connection, replication: PGconn) -> _Session:
-        name = self.source.name
-        state = self.log.producer(owner_name(name))
-        assert state.position is not None
-        tables = Tables(self.log, self.source, connection)
-        self._describe_transactions(state.position)
-        if not tables.known:
-            self._adopt_earlier(tables, state.position)
-        text = self.source.mode == "text" or (
-            self.source.mode == "auto" and (self._only_text or not tables.all_binary())
-        )
-        position = catalog.parse_lsn(state.position)
-        self._confirmed = max(position, catalog.parse_lsn(state.confirmed or "0/0"))
-        command = slot.start_command(
-            name, publication.names(name), state.position,
-            version=connection.info.server_version, binary=not text, origin=self.source.origin,
-            streaming=self._streaming,
-        )  # fmt: skip
-        self._streaming = True  # in the session after this one
-        receiver = Receiver(stream.start(replication, command, name), name, self._confirmed, self._silence_s)
-        decoder = Decoder(transactions_topic(name), lambda relation: self._resolve(tables, relation))
-        decoder.position, decoder.xid = position, tables.newest_xid()
-        decoder.messages, decoder.ignored = self.source.messages, self._ignored
-        if self.source.ddl_capture != "off":
-            decoder.announced = lambda said: self._follow(tables, said)
-        decoder.validates = session.promises_no_encoding(connection)
-        receiver.start()
-        tending = Tending(self.source, self.log, self._epoch, tables, Copier(self.source, self.log), decoder)
-        opened = _Session(
-            connection, receiver, decoder, tending, Streams(self.log.storage.path("state"), self._ignored)
-        )
-        _log.info("streaming %s from %s", "text" if text else "binary", state.position, extra={"lsn": state.position})
-        self._beat.now(state="streaming", copying=-1, copy="", **NOTHING_WRONG)
-        self._gap = ""
-        return opened
-
-    def _describe_transactions(self, position: str) -> None:
-        """What is said of a transaction may be more than in the release that created the topic."""
-        name, topic = owner_name(self.source.name), transactions_topic(self.source.name)
-        with self.log.transaction(producer=name, epoch=self._epoch, expected_position=position) as transaction:
-            transaction.add_schema(topic, TRANSACTIONS)
-            if transaction.changed:
-                transaction.commit()
-
-    def _adopt_earlier(self, tables: Tables, position: str) -> None:
-        """A lake of an earlier release has topics and no records of their tables: those of the same name are theirs."""
-        name = owner_name(self.source.name)
-        with self.log.transaction(producer=name, epoch=self._epoch, expected_position=position) as transaction:
-            if tables.adopt_earlier(transaction):
-                transaction.commit()
+            opened.close()
 
     # ---- streaming
 
-    def _stream(self, opened: _Session) -> None:
+    def _stream(self, opened: Session) -> None:
         """Take, commit at transaction boundaries, look after the rest; returns when there is nothing more to do."""
         pending, deadline = opened.pending, 0.0
         while not self._done(opened):
@@ -383,14 +247,14 @@ class Capture:
             due = pending.whole and (now >= deadline or last)
             if due or self._full(pending):
                 self._commit(opened)
-            elif opened.idle > self._confirmed and not pending.messages:
+            elif opened.idle > opened.confirmed and not pending.messages:
                 self._idle(opened, opened.idle)
             self._report(opened)
             opened.tending.look_after(opened.reached)
         if pending.whole and self._until is None:
             self._commit(opened)
 
-    def _take(self, opened: _Session, wait: float, enough: int = 1) -> None:
+    def _take(self, opened: Session, wait: float, enough: int = 1) -> None:
         """Move what was received to pending."""
         for chunk in opened.receiver.take(wait, enough):
             if isinstance(chunk, Chunk):
@@ -400,7 +264,7 @@ class Capture:
             else:
                 opened.idle = chunk.end_lsn
 
-    def _awaited(self, opened: _Session) -> int:
+    def _awaited(self, opened: Session) -> int:
         """The LSN that somebody waits for the stream to pass."""
         return max(self._until or 0, opened.tending.awaited)
 
@@ -412,13 +276,13 @@ class Capture:
         most = BUSY_LINGER_SECONDS_MAX if self._commit_rows >= BUSY_ROWS else LINGER_SECONDS_MAX
         return max(self.settings.linger_ms / 1000, min(2 * self._commit_seconds, most))
 
-    def _commit(self, opened: _Session) -> None:
+    def _commit(self, opened: Session) -> None:
         """One log commit of every whole transaction pending; of a larger one piece by piece until its end."""
         started = time.monotonic()
         decoder, pending = opened.decoder, opened.pending
         name = owner_name(self.source.name)
         expected = self.log.producer(name).position
-        with self.log.transaction(producer=name, epoch=self._epoch, expected_position=expected) as transaction:
+        with self.log.transaction(producer=name, epoch=self._opening.epoch, expected_position=expected) as transaction:
             self._transaction = transaction
             self._events.begin()
             while not pending.whole:
@@ -432,15 +296,15 @@ class Capture:
             self._refuse(opened, transaction)
             transaction.position = catalog.format_lsn(decoder.position)
             info = transaction.commit()
-        self._silence_s = self.source.silence_s
+        self._opening.silence_s = self.source.silence_s
         self._events.committed()
         opened.receiver.acknowledge(decoder.position)
-        self._confirmed = max(self._confirmed, decoder.position)
+        opened.confirmed = max(opened.confirmed, decoder.position)
         self._commit_seconds, self._commit_rows = time.monotonic() - started, info.rows or 0
         self._beat.committed(info.rows or 0, decoder.committed_at)
         _log.debug("committed", extra={"commit": info.number, "lsn": info.position, "rows": info.rows})
 
-    def _refuse(self, opened: _Session, transaction: Transaction) -> None:
+    def _refuse(self, opened: Session, transaction: Transaction) -> None:
         """Rows that could not be decoded, with the commit that would have held them."""
         letters, opened.decoder.letters = opened.decoder.letters, []
         if letters:
@@ -474,25 +338,25 @@ class Capture:
 
     # ---- beside the stream
 
-    def _idle(self, opened: _Session, lsn: int) -> None:
+    def _idle(self, opened: Session, lsn: int) -> None:
         """Nothing received is undurable: store the server's position, then acknowledge it."""
-        after_commit = self._confirmed == opened.decoder.position
+        after_commit = opened.confirmed == opened.decoder.position
         pause = IDLE_AFTER_COMMIT_SECONDS if after_commit else IDLE_SECONDS
         waited_for = self._until is not None and lsn >= self._until
-        due = time.monotonic() - self._confirmed_at >= pause or lsn - self._confirmed >= IDLE_BYTES
+        due = time.monotonic() - opened.confirmed_at >= pause or lsn - opened.confirmed >= IDLE_BYTES
         if not (due or waited_for):
             return
         self.log.set_confirmed(owner_name(self.source.name), catalog.format_lsn(lsn))
-        self._confirmed, self._confirmed_at = lsn, time.monotonic()
+        opened.confirmed, opened.confirmed_at = lsn, time.monotonic()
         opened.receiver.acknowledge(lsn)
 
-    def _report(self, opened: _Session) -> None:
+    def _report(self, opened: Session) -> None:
         if not self._beat.due:
             return
         receiver, tending = opened.receiver, opened.tending
         self._beat.streaming(
             receiver.received,
-            self._confirmed,
+            opened.confirmed,
             receiver.server,
             behind=opened.pending.messages > 0,
             copying=tending.copying,
@@ -504,8 +368,8 @@ class Capture:
             ignored_messages=str(self._ignored),
         )
 
-    def _done(self, opened: _Session) -> bool:
-        caught_up = self._until is not None and self._confirmed >= self._until
+    def _done(self, opened: Session) -> bool:
+        caught_up = self._until is not None and opened.confirmed >= self._until
         return self.stop.is_set() or (caught_up and opened.tending.settled)
 
     def _sleep(self, seconds: float) -> None:
@@ -518,9 +382,3 @@ class Capture:
             self._beat.failed(error, away_s=round(state.seconds_since_start or 0.0, 1))
         often = state.attempt_number & (state.attempt_number - 1)  # more and more seldom: a server may be away for days
         _log.log(logging.DEBUG if often else logging.WARNING, "%s; trying again", error)
-
-
-def _close(connection: session.Connection, replication: PGconn | None) -> None:
-    connection.close()
-    if replication is not None:
-        replication.finish()
