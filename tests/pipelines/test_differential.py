@@ -95,6 +95,100 @@ SHAPES = {
     "on_view_of_join": "SELECT j.name, b.x FROM view_join j JOIN bag b ON b.x = j.id",
     "on_view_group_of_join": "SELECT name, sum(b) AS sb FROM view_join GROUP BY name HAVING count(*) > 0",
     "on_view_twice": "SELECT p.k, q.n FROM view_group p JOIN view_group q ON p.n = q.n",
+    "min_max": "SELECT k, min(a) AS lo, max(b) AS hi, arg_max(id, id) AS last, bool_or(a > 2) AS any_big FROM items"
+    " GROUP BY k",
+    "min_max_total": "SELECT min(a) AS lo, max(d) AS last, count(*) AS n FROM items WHERE a > 0",
+    "min_bag": "SELECT k, min(x) AS lo, sum(x) AS s FROM bag GROUP BY k HAVING max(x) > 1",
+    "distinct_forms": "SELECT grp, count(DISTINCT k) AS ks, sum(DISTINCT a) AS sa, list(DISTINCT s ORDER BY s) AS ss"
+    " FROM items GROUP BY grp",
+    "ordered_forms": "SELECT k, string_agg(s, ',' ORDER BY id) AS t, list(a ORDER BY a, id) AS l, median(a) AS m,"
+    " quantile_disc(b, 0.25) AS q, mode(grp ORDER BY grp) AS o FROM items GROUP BY k",
+    "deviation": "SELECT grp, stddev(a) AS sd, var_pop(a) AS v, corr(a, grp) AS c FROM items WHERE a IS NOT NULL"
+    " GROUP BY grp",
+    "filtered_max": "SELECT k, max(a) FILTER (WHERE s = 'x') AS m, count(*) AS n FROM items GROUP BY k",
+    "max_of_join": "SELECT r.name, max(i.b) AS m FROM items i JOIN refs r ON i.k = r.k1 GROUP BY r.name",
+    "max_of_group": "SELECT n, max(k) AS k FROM (SELECT k, count(*) AS n FROM items GROUP BY k) GROUP BY n",
+    "distinct": "SELECT DISTINCT k, grp FROM items",
+    "distinct_bag": "SELECT DISTINCT k FROM bag WHERE x > 0",
+    "distinct_of_group": "SELECT DISTINCT count(*) AS n FROM items GROUP BY k",
+    "distinct_on": "SELECT DISTINCT ON (k) k, id, a FROM items ORDER BY k, a DESC NULLS LAST, id",
+    "order": "SELECT id, a FROM items ORDER BY a DESC",
+    "top": "SELECT id, a FROM items ORDER BY a DESC NULLS LAST, id LIMIT 3",
+    "top_offset": "SELECT k, count(*) AS n FROM items GROUP BY k ORDER BY count(*) DESC, k NULLS FIRST LIMIT 2 OFFSET 1",
+    "top_hidden": "SELECT s FROM items ORDER BY b, id LIMIT 4",
+    "top_distinct": "SELECT DISTINCT grp FROM items ORDER BY grp LIMIT 2",
+    "union_distinct": "SELECT k FROM items UNION SELECT k FROM bag",
+    "except_rows": "SELECT k FROM items EXCEPT SELECT k FROM bag",
+    "except_all": "SELECT k FROM items EXCEPT ALL SELECT k FROM bag",
+    "intersect_rows": "SELECT k, grp FROM items INTERSECT SELECT k1, k2 FROM refs",
+    "intersect_all": "SELECT k FROM items INTERSECT ALL SELECT k FROM bag",
+    "except_self": "SELECT k FROM items EXCEPT SELECT k FROM items WHERE a > 1",
+    "row_number": "SELECT id, k, row_number() OVER (PARTITION BY k ORDER BY a, id) AS r FROM items",
+    "ranks": "SELECT id, rank() OVER w AS r, dense_rank() OVER w AS d, lag(id) OVER w2 AS before,"
+    " sum(a) OVER (PARTITION BY grp) AS s FROM items WINDOW w AS (PARTITION BY grp ORDER BY a),"
+    " w2 AS (PARTITION BY grp ORDER BY id)",
+    "frame": "SELECT id, sum(b) OVER (PARTITION BY k ORDER BY id ROWS BETWEEN 2 PRECEDING AND CURRENT ROW) AS s,"
+    " max(a) OVER (PARTITION BY k, grp ORDER BY id) AS m FROM items",
+    "window_whole": "SELECT id, row_number() OVER (ORDER BY b, id) AS r FROM items",
+    "window_bag": "SELECT k, x, count(*) OVER (PARTITION BY k) AS n FROM bag",
+    "qualify": "SELECT id, k, a FROM items QUALIFY row_number() OVER (PARTITION BY k ORDER BY a DESC, id) <= 2",
+    "window_of_group": "SELECT grp, k, count(*) AS n, rank() OVER (PARTITION BY grp ORDER BY count(*)) AS r FROM items"
+    " GROUP BY grp, k",
+    "window_of_join": "SELECT i.id, r.name, row_number() OVER (PARTITION BY r.name ORDER BY i.id, r.k2) AS n"
+    " FROM items i JOIN refs r ON i.k = r.k1",
+    "window_nested": "SELECT k, max(r) AS m FROM (SELECT k, row_number() OVER (PARTITION BY k ORDER BY id) AS r"
+    " FROM items) GROUP BY k",
+    "left_join": "SELECT i.id, r.name, r.k2 FROM items i LEFT JOIN refs r ON i.k = r.k1",
+    "left_join_more": "SELECT i.id, r.name FROM items i LEFT JOIN refs r ON i.k = r.k1 AND r.k2 > i.a",
+    "left_join_two_keys": "SELECT i.id, r.name FROM items i LEFT JOIN refs r ON i.k = r.k1 AND r.k2 = i.grp",
+    "left_join_bag": "SELECT b.k, b.x, i.id FROM bag b LEFT JOIN items i USING (k)",
+    "left_join_where": "SELECT i.id FROM items i LEFT JOIN bag b ON i.k = b.k WHERE b.x IS NULL",
+    "left_join_group": "SELECT r.name, count(i.id) AS n, sum(i.b) AS s FROM refs r LEFT JOIN items i ON i.k = r.k1"
+    " GROUP BY r.name",
+    "left_join_chain": "SELECT i.id, r.name, b.x FROM items i LEFT JOIN refs r ON i.k = r.k1 LEFT JOIN bag b ON b.k = r.k1",
+    "left_join_inner": "SELECT i.id, e.n, b.x FROM items i JOIN events e ON i.grp = e.grp LEFT JOIN bag b ON b.k = i.k",
+    "left_join_range": "SELECT i.id, r.name FROM items i LEFT JOIN refs r ON i.grp < r.k2",
+    "right_join": "SELECT i.id, b.x FROM items i RIGHT JOIN bag b USING (k)",
+    "full_join": "SELECT k, id, x FROM items FULL JOIN bag USING (k)",
+    "full_join_on": "SELECT i.id, r.name FROM items i FULL JOIN refs r ON i.k = r.k1 AND i.grp = r.k2",
+    "full_join_null_safe": "SELECT i.id, b.x FROM items i FULL JOIN bag b ON i.k IS NOT DISTINCT FROM b.k",
+    "full_join_star": "SELECT * FROM (SELECT k, id FROM items) FULL JOIN bag USING (k)",
+    "semi_join": "SELECT id, k FROM items i SEMI JOIN bag b ON i.k = b.k",
+    "anti_join": "SELECT id, k FROM items i ANTI JOIN bag b ON i.k = b.k AND b.x > i.a",
+    "self_left_join": "SELECT x.id, y.id AS other FROM items x LEFT JOIN items y ON x.k = y.k AND x.id < y.id",
+    "natural": "SELECT id, x FROM (SELECT k, id FROM items) NATURAL JOIN bag",
+    "asof": "SELECT i.id, j.id AS j FROM items i ASOF JOIN (SELECT grp, d, max(id) AS id FROM items GROUP BY grp, d) j"
+    " ON i.grp = j.grp AND i.d > j.d",
+    "asof_left": "SELECT i.id, j.d FROM items i ASOF LEFT JOIN (SELECT DISTINCT k, d FROM items) j"
+    " ON i.k = j.k AND i.d > j.d",
+    "in_query": "SELECT id FROM items WHERE k IN (SELECT k FROM bag WHERE x > 0)",
+    "not_in_query": "SELECT id FROM items WHERE k NOT IN (SELECT k FROM bag WHERE x > 4)",
+    "not_in_no_nulls": "SELECT id FROM items WHERE grp NOT IN (SELECT k2 FROM refs)",
+    "exists": "SELECT id FROM items i WHERE EXISTS (SELECT 1 FROM bag b WHERE b.k = i.k AND b.x > i.a)",
+    "not_exists": "SELECT id FROM items i WHERE NOT EXISTS (SELECT 1 FROM bag b WHERE b.k = i.k) AND a > 0",
+    "scalar_query": "SELECT id, a FROM items WHERE a > (SELECT avg(a) FROM items)",
+    "scalar_correlated": "SELECT id, (SELECT max(b.x) FROM bag b WHERE b.k = i.k) AS m FROM items i",
+    "correlated_average": "SELECT id FROM items i WHERE a > (SELECT avg(j.a) FROM items j WHERE j.k = i.k)",
+    "grouping_sets": "SELECT k, grp, sum(b) AS s, grouping(k) AS g FROM items GROUP BY GROUPING SETS ((k, grp), (k), ())",
+    "rollup": "SELECT k, grp, count(*) AS n FROM items GROUP BY ROLLUP (k, grp)",
+    "values": "SELECT i.id, v.name FROM items i JOIN (VALUES (1, 'one'), (2, 'two')) v(grp, name) ON v.grp = i.grp",
+    "range": "SELECT r.g, count(i.id) AS n FROM range(5) r(g) LEFT JOIN items i ON i.grp = r.g GROUP BY r.g",
+    "unnest": "SELECT id, unnest([a, grp]) AS v FROM items",
+    "unnest_from": "SELECT i.id, u.v FROM items i, unnest([i.a, i.grp]) u(v)",
+    "unnest_group": "SELECT v, count(*) AS n FROM (SELECT unnest([k, s]) AS v FROM items) GROUP BY v",
+    "lateral": "SELECT i.id, l.m FROM items i, LATERAL (SELECT max(x) AS m FROM bag b WHERE b.k = i.k) l",
+    "recursive": "WITH RECURSIVE r(id, n) AS (SELECT id, 1 FROM items WHERE a = 1 UNION SELECT i.id, r.n + 1 FROM r"
+    " JOIN items i ON i.id = r.id + 1 WHERE r.n < 5) SELECT id, n FROM r",
+    "columns": "SELECT min(COLUMNS(['a', 'b'])) FROM items",
+    "cte_left_join": "WITH per AS (SELECT k, max(x) AS m FROM bag GROUP BY k) SELECT i.id, p.m FROM items i"
+    " LEFT JOIN per p USING (k)",
+    "cte_in_query": "WITH big AS (SELECT k FROM bag WHERE x > 1) SELECT id FROM items WHERE k IN (SELECT k FROM big)",
+    "on_view_max": "SELECT max(n) AS m FROM view_group",
+    "on_view_left": "SELECT i.id, g.n FROM items i LEFT JOIN view_group g ON g.k = i.k AND g.n > 2",
+    "on_view_window": "SELECT k, n, row_number() OVER (PARTITION BY n ORDER BY k) AS r FROM view_group",
+    "on_derived_view": "SELECT r, count(*) AS n FROM view_row_number GROUP BY r",
+    "on_left_view": "SELECT name, count(*) AS n FROM view_left_join GROUP BY name",
+    "on_view_query": "SELECT id FROM items WHERE k IN (SELECT k FROM view_group WHERE n > 2)",
     "star_exclude": "SELECT * EXCLUDE (f, d) REPLACE (a + 1 AS a) FROM items i JOIN refs r ON i.k = r.k1",
     "qualified": "SELECT public.items.id, shop.public.items.s FROM shop.public.items",
 }
@@ -149,7 +243,7 @@ class World:
         self.program = Program(self.views, self.stores)
         for store in self.stores.values():
             self.state.write(store.create_sql())
-        self.program.create(self.state, self.program.aggregates)
+        self.program.create(self.state, self.program.derived)
         for view_id in self.views:
             self.publish(view_id, self.state.query(self.program.contents(view_id)))
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 
 from headwater.errors import UnsupportedSql
-from headwater_pipelines.compiler.plan import Base, Leaf, Node, Select, Source
+from headwater_pipelines.compiler.plan import Base, Input, Leaf, Node, Recompute, Select, Source
 from headwater_pipelines.compiler.view import CompiledView
 
 _REASONS = {
@@ -22,6 +22,27 @@ _REASONS = {
     "ADDITIVE_STATE": "count and exact sums per group change by the delta",
     "FLOAT_SUM": "floating sums cannot be kept by subtraction: touched groups are recomputed",
     "FLOAT_SUM_WHOLE": "a floating sum over the whole input is recomputed from all rows",
+    "GROUP": "groups that change are recomputed: the function does not follow from counts and sums",
+    "GROUP_WHOLE": "without GROUP BY there is one group, all rows: it is recomputed with every change",
+    "WINDOW_PARTITION": "partitions that change are recomputed",
+    "WINDOW_WHOLE": "the windows have no PARTITION BY in common: all rows are recomputed with every change",
+    "JOIN_KEY": "rows of both sides are joined anew for the keys that change",
+    "JOIN_WHOLE": "the join compares nothing equal: all rows are joined anew with every change",
+    "ROW_COUNTS": "rows that change are counted anew on both sides",
+    "FIRST_OF_KEY": "the first row is chosen anew for the keys that change",
+    "TOP_N": "the rows within the limit are chosen anew with every change",
+    "SUBQUERY": "a query with subqueries in expressions is recomputed with every change",
+    "GROUPING_SETS": "grouping sets are recomputed with every change",
+    "UNNEST": "unnesting beside grouping or windows is recomputed with every change",
+    "LATERAL": "a query with a lateral join is recomputed with every change",
+    "COLUMNS": "a query with COLUMNS(...) is recomputed with every change",
+    "SET_OPERATION": "this set operation is recomputed with every change",
+    "RECURSION": "a recursive query is recomputed with every change",
+    "RANKED_JOIN": "a ranked join is recomputed with every change",
+    "ASOF_USING": "an as-of join with USING is recomputed with every change",
+    "JOIN_KIND": "this kind of join is recomputed with every change",
+    "USING": "a join over columns that are computed is recomputed with every change",
+    "CONSTANT": "it reads no table, and never changes",
 }
 
 
@@ -155,6 +176,9 @@ def _source(source: Source, depth: int, alias: str, columns: Mapping[Base, list[
         shown = f"{shown} as {alias}" if alias and alias != source.name.rpartition(".")[2] else shown
         yield ExplainNode(depth, "table", shown, "linear", "STORED_ROWS", source.table)
         return
+    if isinstance(source, Recompute):
+        yield from _recompute(source, depth, columns)
+        return
     inputs = dict(source.input.columns) if isinstance(source.input, Select) else {}
     keys = ", ".join(inputs.get(name, name) for name, _ in source.keys)
     sums = ", ".join(inputs.get(measure.column, measure.column) for measure in source.measures)
@@ -165,3 +189,19 @@ def _source(source: Source, depth: int, alias: str, columns: Mapping[Base, list[
         kind = ("touched-key", "FLOAT_SUM") if source.keys else ("full", "FLOAT_SUM_WHOLE")
     yield ExplainNode(depth, "aggregate", detail, *kind, source.table)
     yield from _node(source.input, depth + 1, "", columns)
+
+
+def _recompute(source: Recompute, depth: int, columns: Mapping[Base, list[str]]) -> Iterator[ExplainNode]:
+    names = {own: key for each in source.inputs for own, key in _shown(each)}
+    by = ", ".join(dict.fromkeys(names.values()))
+    kind = "touched-key" if source.keys else ("full" if source.inputs else "linear")
+    yield ExplainNode(depth, source.operator, f"by ({by})" if by else "", kind, source.reason, source.table)
+    for each in source.inputs:
+        yield from _node(each.node, depth + 1, "", columns)
+
+
+def _shown(each: Input) -> Iterator[tuple[str, str]]:
+    """What an input's keys are in the words of the definition."""
+    known = dict(each.node.columns) if isinstance(each.node, Select) else {}
+    for key in each.keys:
+        yield key, known.get(key, key)

@@ -1,5 +1,7 @@
 """GROUP BY, HAVING and aggregate functions: the stored aggregate below, its finished values above.
 
+Where an aggregate function has no rule for being kept by addition, the groups that a change touches are computed anew.
+
 State per group: ``n`` rows, and per argument the number of non-NULL values and, where needed, their sum.
 COUNT, SUM and AVG over integers and DECIMAL follow from these exactly. Floating sums cannot be kept by
 addition and subtraction (an infinity never cancels), so those groups are recomputed when touched.
@@ -12,6 +14,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -19,10 +22,13 @@ from headwater.errors import SqlError
 from headwater.types import quote
 from headwater_pipelines.compiler.plan import COUNT, Aggregate, Item, Leaf, Measure, Select
 from headwater_pipelines.compiler.syntax import Duck, Tree, bare, column, is_column, rewrite, walk
+from headwater_pipelines.compiler.whole import NoRule, input_of, recomputed
 
 if TYPE_CHECKING:
     from headwater_pipelines.compiler.lower import Lowering
 
+ADDITIVE = ("count", "sum", "avg")
+"""Aggregate functions that follow from counts and sums."""
 _INTEGERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT")
 _SIGNATURE = {
     "TINYINT": "BIGINT",
@@ -41,11 +47,15 @@ def aggregates_in(expression: Any, duck: Duck) -> list[Tree]:
     return [node for node in calls if node["function_name"] in duck.aggregates]
 
 
-def is_aggregation(node: Tree, select: list[Tree], duck: Duck) -> bool:
+def is_aggregation(node: Tree, select: list[Any], duck: Duck) -> bool:
     """Whether a SELECT groups: it says so, or an expression aggregates."""
     forced = node.get("aggregate_handling") == "FORCE_AGGREGATES"
     grouped = bool(node.get("group_expressions") or node.get("group_sets") or node.get("having"))
     return forced or grouped or any(aggregates_in(expression, duck) for expression in select)
+
+
+class _NotAdditive(Exception):
+    """An aggregate call that no state per group follows by addition."""
 
 
 @dataclass
@@ -71,15 +81,24 @@ class Grouping:
 
     def select(self, names: list[str], expressions: list[Tree], having: Tree | None) -> Select:
         """The SELECT list and HAVING over the finished values of the aggregate."""
-        above = [self._above(expression) for expression in expressions]
-        condition = self._above(having) if having is not None else None
-        finished = self._finished(self._aggregate())
-        duck = self.lowering.duck
-        where = (duck.print(condition),) if condition is not None else ()
-        return Select((Item("g", finished),), where, tuple(zip(names, map(duck.print, above), strict=True)))
+        items, where, above = self.rows(expressions, having)
+        return Select(items, where, tuple(zip(names, map(self.lowering.duck.print, above), strict=True)))
 
-    def _above(self, expression: Tree) -> Any:
-        """An expression over groups: keys and aggregate calls become columns of the finished aggregate."""
+    def rows(self, expressions: list[Any], having: Tree | None) -> tuple[tuple[Item, ...], tuple[str, ...], list[Any]]:
+        """The groups that HAVING keeps, and the expressions over them."""
+        duck = self.lowering.duck
+        try:
+            above = [self._above(each, self._call) for each in (*expressions, having)]
+            finished = self._finished(self._aggregate())
+        except _NotAdditive:
+            calls: dict[str, Tree] = {}
+            above = [self._above(each, lambda node: _numbered(calls, node)) for each in (*expressions, having)]
+            finished = self._recomputed(list(calls.values()))
+        where = () if above[-1] is None else (duck.print(above[-1]),)
+        return (Item("g", finished),), where, above[:-1]
+
+    def _above(self, expression: Any, call: Callable[[Tree], str]) -> Any:
+        """An expression over groups: keys, and aggregate calls as ``call`` names them, become columns."""
         keys = [bare(key) for key in self.group]
         duck = self.lowering.duck
 
@@ -90,7 +109,7 @@ class Grouping:
             if shape in keys:
                 return column("g", f"k{keys.index(shape)}")
             if node.get("class") == "FUNCTION" and node["function_name"] in duck.aggregates:
-                return column("g", self._call(node).value)
+                return column("g", call(node))
             if is_column(node):
                 raise SqlError(
                     f'column "{node["column_names"][-1]}" must appear in GROUP BY or inside an aggregate',
@@ -100,15 +119,19 @@ class Grouping:
 
         return rewrite(expression, change)
 
-    def _call(self, node: Tree) -> _Call:
+    def _call(self, node: Tree) -> str:
+        """The column of a call's value. Raises _NotAdditive."""
         key = json.dumps(bare(node), sort_keys=True)
         if key not in self.calls:
             name = str(node["function_name"])
             function = {"mean": "avg", "count_star": "count"}.get(name, name)
+            ordered = (node.get("order_bys") or {}).get("orders")
+            if function not in ADDITIVE or node.get("distinct") or (ordered and function != "count"):
+                raise _NotAdditive
             argument = self._argument(node)
             value = f"v{len(self.calls)}"
             self.calls[key] = _Call(function, argument, bool(node.get("filter")), value)
-        return self.calls[key]
+        return self.calls[key].value
 
     def _argument(self, node: Tree) -> str:
         """The input column an aggregate reads; empty for COUNT(*). A FILTER becomes a CASE around it."""
@@ -146,9 +169,25 @@ class Grouping:
             return Measure(name, text, f"DECIMAL(38,{decimal[2]})")
         if text in _INTEGERS or (text == "BOOLEAN" and "avg" not in functions):
             return Measure(name, text, "HUGEINT")
-        raise self.lowering.refuse.at(
-            None, f"SUM and AVG over {text} are not supported", "AGGREGATE_TYPE", "Cast the argument to a number."
-        )
+        raise _NotAdditive
+
+    def _recomputed(self, calls: list[Tree]) -> Select:
+        """The values of any calls, v0, v1, ..., and the keys, k0, k1, ..., of each group."""
+        duck, columns = self.lowering.duck, dict[str, str]()
+
+        def below(node: Tree) -> Any:
+            if not is_column(node):
+                return None
+            return column("i", columns.setdefault(duck.print(node), f"c{len(columns)}"))
+
+        values = [f"{duck.print(rewrite(call, below))} AS v{place}" for place, call in enumerate(calls)]
+        by = tuple(f"k{place}" for place in range(len(self.group)))
+        read = [*zip(by, map(duck.print, self.group), strict=True), *((name, sql) for sql, name in columns.items())]
+        each = input_of(self.lowering, Select(self.items, self.where, tuple(read) or (("one", "1"),)), by)
+        listed = ", ".join([f"i.{key}" for key in by] * 2 + values)
+        grouped = f" GROUP BY {', '.join(f'i.{key}' for key in by)}" if by else ""
+        why = NoRule("aggregate", "GROUP" if by else "GROUP_WHOLE")
+        return recomputed(self.lowering, (each,), f"SELECT {listed} FROM {each.name} AS i{grouped}", by, why)
 
     def _finished(self, aggregate: Aggregate) -> Select:
         measures = {measure.column: measure for measure in aggregate.measures}
@@ -183,3 +222,9 @@ class Grouping:
             return False
         beside = (c for c in self.calls.values() if c.argument == call.argument and not c.filtered)
         return not self.group or any(other.function in ("sum", "count") for other in beside)
+
+
+def _numbered(calls: dict[str, Tree], node: Tree) -> str:
+    key = json.dumps(bare(node), sort_keys=True)
+    calls.setdefault(key, node)
+    return f"v{list(calls).index(key)}"

@@ -9,12 +9,11 @@ from typing import Any
 import duckdb
 
 from headwater.errors import SqlError, SqlSyntax
-from headwater.types import quote
-from headwater_pipelines.compiler import grouping, render
+from headwater_pipelines.compiler import grouping, joins, modifiers, render, sets
+from headwater_pipelines.compiler import windows as windowing
 from headwater_pipelines.compiler.plan import (
     WEIGHT,
     Base,
-    Item,
     Leaf,
     Node,
     Select,
@@ -23,10 +22,11 @@ from headwater_pipelines.compiler.plan import (
     column_names,
     sources,
 )
-from headwater_pipelines.compiler.refusals import Refusal
-from headwater_pipelines.compiler.relations import Relations, Table
+from headwater_pipelines.compiler.refusals import Refusal, has_unnest, require_rule
+from headwater_pipelines.compiler.relations import Relations, Table, ViewPlan
 from headwater_pipelines.compiler.scope import Scope, Visible
 from headwater_pipelines.compiler.syntax import Duck, Tree, is_column, message, rewrite
+from headwater_pipelines.compiler.whole import NoRule, unique, whole
 
 
 @dataclass(frozen=True)
@@ -48,58 +48,96 @@ class Lowering:
     duck: Duck
     relations: Relations
     refuse: Refusal
+    names: set[str] | None
+    """Every name in the definition that could be a column's; None: any."""
     used: dict[Base, set[str]] = field(default_factory=dict)
+    _aliases: int = 0
 
     def query(self, node: Tree, ctes: Ctes) -> Select | Union:
-        """A SELECT or UNION ALL as a tree."""
-        ctes = self._with(node, ctes)
-        if node["type"] == "SET_OPERATION_NODE":
-            return self._union(node, ctes)
-        return self._select(node, ctes)
+        """A query as a tree; one that there is no rule for is computed as a whole."""
+        try:
+            return self._query(node, ctes)
+        except NoRule as why:
+            return whole(self, node, ctes, why)
 
     def describe(self, node: Node) -> list[tuple[str, str]]:
         """Names and types of a tree's columns, from DuckDB."""
+        return self.describe_query(render.state(node))
+
+    def describe_query(self, text: str) -> list[tuple[str, str]]:
         try:
-            return self.duck.describe(render.state(node))
+            return self.duck.describe(text)
         except duckdb.Error as error:
             raise SqlError(message(error), todo="Correct the expression.") from error
 
+    def is_named(self, name: str) -> bool:
+        return self.names is None or name.lower() in self.names
+
+    def alias(self) -> str:
+        """A name for a FROM item that the definition does not have."""
+        self._aliases += 1
+        return f"hw_{self._aliases}"
+
     # ---- queries
+
+    def _query(self, node: Tree, ctes: Ctes) -> Select | Union:
+        ctes = self._with(node, ctes)
+        if node["type"] == "SET_OPERATION_NODE":
+            return modifiers.of_rows(node, sets.combined(self, node, ctes))
+        return self._select(node, ctes)
 
     def _with(self, node: Tree, ctes: Ctes) -> Ctes:
         found = dict(ctes)
         for entry in node["cte_map"]["map"]:
             value = entry["value"]
+            if value["query_node"]["type"] == "RECURSIVE_CTE_NODE":
+                raise NoRule("recursion", "RECURSION")
             found[entry["key"].lower()] = Cte(value["query_node"], value["aliases"], dict(found))
         return found
 
-    def _union(self, node: Tree, ctes: Ctes) -> Union:
-        parts = [self.query(child, ctes) for child in node["children"]]
-        if node.get("setop_by_name"):
-            raise self.refuse.at(
-                None, "UNION BY NAME is not supported", "SET_OPERATION", "List the columns.", "BY", "NAME"
-            )
-        types = self.duck.describe(" UNION ALL ".join(f"({_plain(part)})" for part in parts))
-        return Union(tuple(_renamed(part, types) for part in parts))
-
     def _select(self, node: Tree, ctes: Ctes) -> Select:
+        require_rule(node)
         scope, conditions = self._from(node["from_table"], ctes)
         expressions = self._expand(node["select_list"], scope)
         scope.aliases = {e["alias"].lower(): e for e in reversed(expressions) if e.get("alias")}
-        names = _unique([self._name(expression) for expression in expressions])
-        resolved = [scope.resolve(expression) for expression in expressions]
+        names = unique([self._name(expression) for expression in expressions])
+        shown = [scope.resolve(expression) for expression in expressions]
+        chosen = modifiers.of_select(self, node, scope, shown, names)
+        resolved = [*shown, *chosen.expressions]
+        qualify = scope.resolve(node["qualify"]) if node.get("qualify") else None
         if node.get("where_clause"):
             conditions.append(scope.resolve(node["where_clause"]))
-        items = tuple(Item(visible.alias, visible.node) for visible in scope.items)
         where = tuple(self.duck.print(condition) for condition in conditions)
-        self._note(scope, [*conditions, *resolved])
-        if not grouping.is_aggregation(node, resolved, self.duck):
+        self.note(scope, [*conditions, *resolved, qualify])
+        made = self._rows(node, scope, where, [*names, *chosen.names], resolved, qualify)
+        return modifiers.modified(self, made, len(names), chosen)
+
+    def _rows(
+        self,
+        node: Tree,
+        scope: Scope,
+        where: tuple[str, ...],
+        names: list[str],
+        resolved: list[Tree],
+        qualify: Tree | None,
+    ) -> Select:
+        """Filter, grouping, window functions and projection."""
+        items, windows = scope.plan_items(), windowing.has_windows([*resolved, qualify])
+        aggregates = grouping.is_aggregation(node, [*resolved, qualify], self.duck)
+        if has_unnest([*resolved, qualify]) and (windows or aggregates or node.get("modifiers")):
+            raise NoRule("unnest", "UNNEST")
+        if not aggregates:
+            if windows:
+                return windowing.windowed(self, items, where, names, resolved, qualify)
             return Select(items, where, tuple(zip(names, map(self.duck.print, resolved), strict=True)))
         group = self._group(node, scope, resolved)
         having = scope.resolve(node["having"]) if node.get("having") else None
-        self._note(scope, [*group, having])
+        self.note(scope, [*group, having])
         plan = grouping.Grouping(self, items, where, group)
-        return plan.select(names, resolved, having)
+        if not windows:
+            return plan.select(names, resolved, having)
+        items, where, above = plan.rows([*resolved, qualify], having)
+        return windowing.windowed(self, items, where, names, above[:-1], above[-1])
 
     def _group(self, node: Tree, scope: Scope, select: list[Tree]) -> list[Tree]:
         """The grouping expressions: positions, aliases and ALL replaced by what they stand for."""
@@ -125,7 +163,7 @@ class Lowering:
             return str(expression["alias"])
         return str(expression["column_names"][-1]) if is_column(expression) else self.duck.print(expression)
 
-    def _note(self, scope: Scope, expressions: list[Any]) -> None:
+    def note(self, scope: Scope, expressions: list[Any]) -> None:
         """Remember which columns of stored topics these resolved expressions read."""
         bases = {v.alias: v.node.source for v in scope.items if isinstance(v.node, Leaf)}
 
@@ -140,35 +178,42 @@ class Lowering:
     def _from(self, node: Tree, ctes: Ctes) -> tuple[Scope, list[Tree]]:
         scope, conditions = self._join(node, ctes) if node["type"] == "JOIN" else (self._relation(node, ctes), [])
         taken: set[str] = set()
-        for place, item in enumerate(scope.items):
-            if item.alias in taken:
-                raise self.refuse.at(
-                    node, f"alias {item.alias} is used twice", "DUPLICATE_ALIAS", "Name each table once."
-                )
-            taken.add(item.alias)
-            scope.items[place] = item
+        for item in scope.items:
+            name = item.qualifier[-1]
+            if name in taken:
+                raise self.refuse.at(node, f"alias {name} is used twice", "DUPLICATE_ALIAS", "Name each table once.")
+            taken.add(name)
         return scope, conditions
 
     def _join(self, node: Tree, ctes: Ctes) -> tuple[Scope, list[Tree]]:
         left, left_conditions = self._from(node["left"], ctes)
         right, right_conditions = self._from(node["right"], ctes)
+        if joins.has_rule(node):
+            return joins.joined(self, node, ((left, left_conditions), (right, right_conditions))), []
+        natural = joins.common(left, right) if node["ref_type"] == "NATURAL" else []
         both = Scope(self.refuse, [*left.items, *right.items], {**right.merged, **left.merged})
         conditions = [*left_conditions, *right_conditions]
-        for name in node.get("using_columns") or ():
+        for name in node.get("using_columns") or natural:
             reference = {"class": "COLUMN_REF", "column_names": [name], "query_location": node["query_location"]}
             pair = [side.resolve(reference) for side in (left, right)]
-            self._note(both, pair)
+            self.note(both, pair)
             conditions.append(self.duck.expression(" = ".join(map(self.duck.print, pair))))
-            both.merged[name.lower()] = pair[0]["column_names"][0]
+            both.merged[name.lower()] = (pair[0]["column_names"][0], pair[0]["column_names"][-1])
         if node.get("condition"):
             condition = both.resolve(node["condition"])
-            self._note(both, [condition])
+            self.note(both, [condition])
             conditions.append(condition)
         return both, conditions
 
     def _relation(self, node: Tree, ctes: Ctes) -> Scope:
         if node["type"] == "SUBQUERY":
-            return self._nested(self.query(node["subquery"]["node"], ctes), node, node["alias"] or "subquery", [])
+            try:
+                rows = self.query(node["subquery"]["node"], ctes)
+            except SqlError as error:  # it may mean a column of the items before it
+                raise NoRule("lateral join", "LATERAL") from error
+            return self._nested(rows, node, node["alias"] or "subquery", [])
+        if node["type"] != "BASE_TABLE":
+            return self._rowless(node, ctes)
         path: list[str] = node["qualified_name"]["path"]
         alias = node["alias"] or path[-1]
         cte = ctes.get(path[0].lower()) if len(path) == 1 else None
@@ -178,26 +223,40 @@ class Lowering:
         columns = {name.lower(): name for name, _ in relation.columns}
         qualifier = (alias,) if node["alias"] else tuple(relation.name.split("."))
         if isinstance(relation, Table):
-            self._declare(relation.base)
+            self.declare(relation.base)
             plan: Node = Leaf(relation.base)
         else:
             plan = relation.root
-            for source in sources(plan):
-                self._declare(source)
-            for base, names in relation.used:
-                self.used[base] |= names
+            self.read_view(relation)
             qualifier = qualifier if node["alias"] else ("views", relation.name)
         columns = _shown(columns, node.get("column_name_alias") or [])
         return Scope(self.refuse, [Visible(alias, tuple(part.lower() for part in qualifier), columns, plan)])
 
-    def _declare(self, source: Source) -> None:
+    def _rowless(self, node: Tree, ctes: Ctes) -> Scope:
+        """VALUES or a table function: a query of its own, unless it reads the items before it."""
+        shell: Tree = self.duck.parse("SELECT * FROM t", lambda _: (0, 0))
+        try:
+            plan = whole(self, {**shell, "from_table": {**node, "sample": None}}, ctes, NoRule("values", "CONSTANT"))
+        except SqlError as error:
+            raise NoRule("lateral join", "LATERAL") from error
+        return self._nested(plan, {**node, "column_name_alias": []}, node["alias"] or "values", [])
+
+    def read_view(self, view: ViewPlan) -> None:
+        """What an earlier view is made of is read by this definition, too."""
+        for source in sources(view.root):
+            self.declare(source)
+        for base, names in view.used:
+            self.used[base] |= names
+
+    def declare(self, source: Source) -> None:
         """Make a stored relation known to the type checker."""
         if isinstance(source, Base):
             weight = [(WEIGHT, "BIGINT")] if source.weighted else []
             self.duck.create_table(source.table, [*self.relations.table(source).columns, *weight])
             self.used.setdefault(source, set())
         else:
-            self.duck.create_table(source.table, list(source.columns()))
+            weight = [(WEIGHT, "BIGINT")] if source.weighted else []
+            self.duck.create_table(source.table, [*source.columns(), *weight])
 
     def _nested(self, plan: Node, node: Tree, alias: str, aliases: list[str]) -> Scope:
         columns = _shown({name.lower(): name for name in column_names(plan)}, aliases)
@@ -227,41 +286,17 @@ def _star(star: Tree, scope: Scope) -> list[Tree]:
     skip = {str(name).lower() for name in star.get("exclude_list") or ()}
     skip |= {entry["column"].lower() for entry in star.get("qualified_exclude_list") or ()}
     replace = {entry["key"].lower(): entry["value"] for entry in star.get("replace_list") or ()}
-    found = []
+    found, seen = [], set[str]()
     for item in scope.items:
         if wanted and not item.answers([wanted]):
             continue
         for name in item.columns:
-            hidden = not wanted and scope.merged.get(name, item.alias) != item.alias
-            if name in skip or hidden:
+            merged = not wanted and name in scope.merged
+            if name in skip or (merged and name in seen):
                 continue
-            reference = {"class": "COLUMN_REF", "type": "COLUMN_REF", "column_names": [item.qualifier[-1], name]}
+            seen.add(name)
+            names = [name] if merged else [item.qualifier[-1], name]
+            reference = {"class": "COLUMN_REF", "type": "COLUMN_REF", "column_names": names}
             expression = replace.get(name, {**reference, "query_location": star["query_location"]})
             found.append({**expression, "alias": item.columns[name] if item.columns[name].lower() == name else name})
     return found
-
-
-def _unique(names: list[str]) -> list[str]:
-    """Names made unique for nested use: the second ``id`` is ``id_1``, as DuckDB shows it."""
-    seen: dict[str, int] = {}
-    found = []
-    for name in names:
-        count = seen.get(name.lower(), 0)
-        seen[name.lower()] = count + 1
-        found.append(f"{name}_{count}" if count else name)
-    return found
-
-
-def _plain(node: Node) -> str:
-    """A tree's rows without weights, for typing."""
-    names = ", ".join(quote(name) for name in column_names(node))
-    return f"SELECT {names} FROM ({render.state(node)})"
-
-
-def _renamed(part: Select | Union, types: list[tuple[str, str]]) -> Select:
-    """A branch of a union with the union's column names and types."""
-    columns = tuple(
-        (name, f"CAST({quote('u')}.{quote(own)} AS {text})")
-        for own, (name, text) in zip(column_names(part), types, strict=True)
-    )
-    return Select((Item("u", part),), (), columns)

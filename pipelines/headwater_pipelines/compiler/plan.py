@@ -1,7 +1,8 @@
 """The logical plan of a view: multilinear trees over stored relations.
 
     view  =  tree over leaves            tree  =  Select (filter, project, inner join) | Union (all)
-    leaf  =  Base (a topic's rows)  or  Aggregate (the state of a GROUP BY, fed by a tree of its own)
+    leaf  =  Base (a topic's rows), Aggregate (the state of a GROUP BY) or Recompute (the rows of any other query),
+             the last two fed by trees of their own
 
 Between two stored relations there are only operators that are linear in each of their inputs, so a tree's
 delta is a sum with one term per leaf and nothing inside a tree is stored. Nodes are frozen and compare by
@@ -82,7 +83,41 @@ class Aggregate:
         return tuple(found)
 
 
-Source = Base | Aggregate
+@dataclass(frozen=True)
+class Input:
+    """A tree that a Recompute reads as ``name``. ``keys``: its columns with the Recompute's keys, in their order."""
+
+    name: str
+    node: Tree
+    keys: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Recompute:
+    """The rows of ``query`` over ``inputs``, a bag. When an input changes, those of the touched keys are computed anew.
+
+    ``keys``: the first of ``outputs`` (name, type); rows of one key depend on the inputs' rows of that key alone.
+    Without any there is one key, the whole. ``operator`` and ``reason`` say what it is to ``explain``.
+    """
+
+    inputs: tuple[Input, ...]
+    query: str
+    outputs: tuple[tuple[str, str], ...]
+    keys: tuple[str, ...]
+    operator: str
+    reason: str
+
+    weighted = True
+
+    @property
+    def table(self) -> str:
+        return "r_" + digest(self)
+
+    def columns(self) -> tuple[tuple[str, str], ...]:
+        return self.outputs
+
+
+Source = Base | Aggregate | Recompute
 
 
 @dataclass(frozen=True)
@@ -116,7 +151,8 @@ class Union:
     inputs: tuple[Select, ...]
 
 
-Node = Leaf | Select | Union
+Tree = Select | Union
+Node = Leaf | Tree
 
 
 def digest(value: object) -> str:
@@ -137,14 +173,25 @@ def leaves(node: Node) -> Iterator[Source]:
                 yield from leaves(part)
 
 
+def inputs_of(source: Source) -> tuple[Node, ...]:
+    """The trees that feed a stored relation; a topic has none."""
+    match source:
+        case Aggregate():
+            return (source.input,)
+        case Recompute():
+            return tuple(each.node for each in source.inputs)
+    return ()
+
+
 def sources(node: Node) -> list[Source]:
-    """Every stored relation below a tree, each once, inputs before the aggregates that read them."""
+    """Every stored relation below a tree, each once, inputs before what they feed."""
     found: dict[Source, None] = {}
 
     def visit(tree: Node) -> None:
         for source in leaves(tree):
-            if isinstance(source, Aggregate) and source not in found:
-                visit(source.input)
+            if source not in found:
+                for below in inputs_of(source):
+                    visit(below)
             found.setdefault(source)
 
     visit(node)
@@ -168,6 +215,6 @@ def column_names(node: Node) -> tuple[str, ...]:
             return tuple(name for name, _ in columns)
         case Union(inputs):
             return column_names(inputs[0])
-        case Leaf(Aggregate() as aggregate):
-            return tuple(name for name, _ in aggregate.columns())
+        case Leaf(Aggregate() | Recompute() as source):
+            return tuple(name for name, _ in source.columns())
     raise TypeError(f"{type(node).__name__} has no column names")

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from headwater.errors import UnsupportedSql
 from headwater_pipelines.compiler.definition import Definition
 from headwater_pipelines.compiler.syntax import NOWHERE, Duck, Tree, walk
+from headwater_pipelines.compiler.whole import NoRule
 
-MAINTAINED = {"count", "count_star", "sum", "avg", "mean"}
-"""Aggregate functions that can be kept up to date."""
+ROWS_OF_ARGUMENTS = {"range", "generate_series", "unnest", "json_each", "json_tree", "repeat", "repeat_row"}
+"""Table functions whose rows follow from their arguments alone."""
+SAMPLING = {"approx_quantile", "approx_top_k", "reservoir_quantile"}
+"""Aggregate functions whose result depends on the order in which rows come, beyond any that could be asked for."""
 
 VALUE_KEYWORDS = {
     "current_timestamp",
@@ -62,101 +66,56 @@ def check(node: Tree, refuse: Refusal, duck: Duck) -> None:
         _expression(part, refuse, duck)
 
 
-def _query(node: Tree, refuse: Refusal) -> None:
-    kind = node.get("type")
-    if kind == "RECURSIVE_CTE_NODE":
-        raise refuse.at(
-            None, "recursive queries are not supported", "RECURSIVE", "Write it without RECURSIVE.", "RECURSIVE"
-        )
-    if kind == "SET_OPERATION_NODE" and not (node.get("setop_type") == "UNION" and node.get("setop_all")):
-        word = str(node.get("setop_type"))
-        todo = "UNION ALL is supported." if word == "UNION" else "Express it with a join, or UNION ALL."
-        raise refuse.at(None, f"{word} is not supported", "SET_OPERATION", todo, word)
-    if kind == "SELECT_NODE":
-        _clauses(node, refuse)
-    for modifier in node.get("modifiers") or ():
-        _modifier(modifier, refuse)
-
-
-def _clauses(node: Tree, refuse: Refusal) -> None:
-    if node.get("qualify"):
-        raise refuse.at(
-            node["qualify"], "QUALIFY is not supported", "WINDOW_FUNCTION", "Filter when you read the view."
-        )
-    if node.get("sample"):
-        raise refuse.at(None, "samples are not repeatable", "SAMPLE", "Remove USING SAMPLE.", "SAMPLE")
+def require_rule(node: Tree) -> None:
+    """NoRule for a SELECT with something that only the query as a whole can be computed with."""
     if len(node.get("group_sets") or ()) > 1:
-        todo = "Write one GROUP BY per set and combine them with UNION ALL."
-        raise refuse.at(node["group_expressions"][0], "grouping sets are not supported", "GROUPING_SETS", todo)
+        raise NoRule("grouping sets", "GROUPING_SETS")
+    if node["from_table"]["type"] == "EMPTY":
+        raise NoRule("values", "CONSTANT")
+    own = {key: value for key, value in node.items() if key not in ("from_table", "cte_map")}
+    for part in walk(own):
+        match part.get("class"):
+            case "SUBQUERY":
+                raise NoRule("subquery", "SUBQUERY")
+            case "STAR" if part.get("columns") or part.get("rename_list"):
+                raise NoRule("columns", "COLUMNS")
 
 
-def _modifier(modifier: Tree, refuse: Refusal) -> None:
-    match modifier.get("type"):
-        case "ORDER_MODIFIER" if modifier.get("orders"):
-            todo = "Remove it here; order the rows when you read the view."
-            raise refuse.at(
-                None, "a view's rows have no order: ORDER BY is not supported", "ORDER_BY", todo, "ORDER", "BY"
-            )
-        case "LIMIT_MODIFIER" | "LIMIT_PERCENT_MODIFIER":
-            todo = "Remove it here; limit the rows when you read the view."
-            raise refuse.at(modifier, "LIMIT and OFFSET are not supported", "LIMIT", todo, "LIMIT")
-        case "DISTINCT_MODIFIER":
-            todo = "GROUP BY the columns instead."
-            raise refuse.at(None, "SELECT DISTINCT is not supported", "DISTINCT", todo, "DISTINCT")
+def has_unnest(expressions: list[Any]) -> bool:
+    calls = (node for each in expressions for node in walk(each) if node.get("class") == "FUNCTION")
+    return any(node["function_name"] in ("unnest", "unlist") for node in calls)
 
 
-_REF_TYPES = {
-    "NATURAL": ("NATURAL_JOIN", "Name the columns: JOIN ... USING (...)."),
-    "ASOF": ("ASOF_JOIN", "Use an inner join with a range condition."),
-    "POSITIONAL": ("POSITIONAL_JOIN", "Join on a key: rows have no position."),
-}
-
-_FROM_TYPES = {
-    "TABLE_FUNCTION": ("TABLE_FUNCTION", "table functions are not supported", "Read tables and views only."),
-    "EXPRESSION_LIST": ("VALUES", "VALUES is not supported", "Put the values into a table of the source."),
-    "PIVOT": ("PIVOT", "PIVOT is not supported", "Write SUM(x) FILTER (WHERE ...) per column."),
-    "COLUMN_DATA": ("VALUES", "literal rows are not supported", "Put the values into a table of the source."),
-    "EMPTY": ("NO_RELATION", "a view needs a FROM clause", "Name the table or view that it reads."),
-    "SHOW_REF": ("NOT_A_SELECT", "a view is a SELECT", "Write ... AS SELECT ..."),
-}
+def _query(node: Tree, refuse: Refusal) -> None:
+    if node.get("type") == "SELECT_NODE" and node.get("sample"):
+        raise refuse.at(None, "samples are not repeatable", "SAMPLE", "Remove USING SAMPLE.", "SAMPLE")
 
 
 def _from(node: Tree, refuse: Refusal) -> None:
     kind = str(node.get("type"))
-    if kind in _FROM_TYPES and "class" not in node:
-        code, what, todo = _FROM_TYPES[kind]
-        raise refuse.at(node, what, code, todo, "SELECT")
+    if "class" in node:
+        return
+    if kind == "SHOW_REF":
+        raise refuse.at(node, "a view is a SELECT", "NOT_A_SELECT", "Write ... AS SELECT ...", "SELECT")
+    if kind == "TABLE_FUNCTION" and node["function"]["function_name"] not in ROWS_OF_ARGUMENTS:
+        todo = f"These depend on their arguments alone: {', '.join(sorted(ROWS_OF_ARGUMENTS))}."
+        what = f"table function {node['function']['function_name']} reads what a view cannot follow"
+        raise refuse.at(node, what, "TABLE_FUNCTION", todo, "SELECT")
     if kind in ("BASE_TABLE", "SUBQUERY", "JOIN") and node.get("sample"):
         raise refuse.at(node, "samples are not repeatable", "SAMPLE", "Remove TABLESAMPLE.")
-    if kind == "JOIN" and "ref_type" in node:
-        if node["ref_type"] in _REF_TYPES:
-            code, todo = _REF_TYPES[node["ref_type"]]
-            raise refuse.at(node, f"{node['ref_type'].lower()} joins are not supported", code, todo)
-        if node["join_type"] not in ("INNER",):
-            code = "OUTER_JOIN" if node["join_type"] in ("LEFT", "RIGHT", "OUTER", "FULL") else "SEMI_JOIN"
-            word = str(node["join_type"]).replace("OUTER", "FULL")
-            todo = "Use an inner join." if code == "OUTER_JOIN" else "Use an inner join with a grouped subquery."
-            raise refuse.at(None, f"{word} JOIN is not supported", code, todo, word)
+    if kind == "JOIN" and node.get("ref_type") == "POSITIONAL":
+        todo = "Join on a key: rows have no position."
+        raise refuse.at(node, "positional joins are not supported", "POSITIONAL_JOIN", todo)
     if kind == "BASE_TABLE" and node.get("at_clause"):
         raise refuse.at(node, "AT is not supported in a view", "AT_CLAUSE", "A view follows the newest position.")
 
 
 def _expression(node: Tree, refuse: Refusal, duck: Duck) -> None:
     match node.get("class"):
-        case "FUNCTION":
+        case "FUNCTION" | "WINDOW":
             _function(node, refuse, duck)
-        case "WINDOW":
-            todo = "Compute it when you read the view."
-            raise refuse.at(node, f"window function {node['function_name']} is not supported", "WINDOW_FUNCTION", todo)
-        case "SUBQUERY":
-            todo = "Write it as an inner join with a derived table."
-            raise refuse.at(node, "subqueries in expressions are not supported", "SUBQUERY_EXPRESSION", todo)
         case "PARAMETER":
             raise refuse.at(node, "a view has no parameters", "PARAMETER", "Write the value itself.")
-        case "STAR" if node.get("columns"):
-            raise refuse.at(node, "COLUMNS(...) is not supported", "COLUMNS_EXPRESSION", "Name the columns.")
-        case "STAR" if node.get("rename_list"):
-            raise refuse.at(node, "RENAME is not supported", "STAR_RENAME", "Name the columns.")
 
 
 def _function(node: Tree, refuse: Refusal, duck: Duck) -> None:
@@ -164,29 +123,16 @@ def _function(node: Tree, refuse: Refusal, duck: Duck) -> None:
     aggregate = name in duck.aggregates
     rules: tuple[tuple[bool, str, str, str], ...] = (
         (
-            not aggregate and duck.is_unstable(name),
+            node["class"] == "FUNCTION" and not aggregate and duck.is_unstable(name),
             "VOLATILE_FUNCTION",
             f"{name}() gives another result each time",
             "Use a column of the source, or apply it when you read the view.",
         ),
-        (name in ("unnest", "unlist"), "UNNEST", "UNNEST is not supported", "Unnest when you read the view."),
         (
-            aggregate and name not in MAINTAINED,
-            "AGGREGATE_FUNCTION",
-            f"aggregate {name} is not supported",
-            "COUNT, SUM and AVG are.",
-        ),
-        (
-            aggregate and bool(node.get("distinct")),
-            "AGGREGATE_DISTINCT",
-            f"{name}(DISTINCT ...) is not supported",
-            "Group by the column in a derived table first, then count its rows.",
-        ),
-        (
-            aggregate and bool((node.get("order_bys") or {}).get("orders")),
-            "AGGREGATE_ORDER",
-            f"ORDER BY inside {name} is not supported",
-            "Remove it: it does not change the result.",
+            aggregate and name in SAMPLING,
+            "SAMPLING_AGGREGATE",
+            f"{name}() estimates from a sample, another one each time",
+            "Use the exact function: quantile_cont, mode, count.",
         ),
         (bool(node.get("export_state")), "EXPORT_STATE", "EXPORT_STATE is not supported", "Remove it."),
     )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from headwater.errors import AmbiguousName, NameNotFound
 from headwater.schema import Schema
-from headwater_pipelines.compiler.plan import Base, Node
+from headwater_pipelines.compiler.plan import Base, Tree
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class ViewPlan:
     """An earlier view as the trees of later ones contain it."""
 
     name: str
-    root: Node
+    root: Tree
     columns: tuple[tuple[str, str], ...]
     used: tuple[tuple[Base, frozenset[str]], ...]
 

@@ -11,7 +11,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from headwater.types import quote
-from headwater_pipelines.compiler.plan import WEIGHT, Aggregate, Leaf, Node, Select, Source, Union, leaves
+from headwater_pipelines.compiler.plan import (
+    WEIGHT,
+    Aggregate,
+    Leaf,
+    Node,
+    Recompute,
+    Select,
+    Source,
+    Union,
+    leaves,
+)
 
 
 def delta_table(source: Source) -> str:
@@ -54,7 +64,7 @@ class _Renderer:
                 return self._select(node, start)
             case Union(inputs):
                 return self._union(inputs, start)
-            case Leaf(Aggregate() as source):
+            case Leaf(Aggregate() | Recompute() as source):
                 names = ", ".join(quote(name) for name, _ in source.columns())
                 item = self._leaf(source, start)
                 weight = f", {WEIGHT}" if item.weighted else ""

@@ -8,7 +8,7 @@ from functools import reduce
 from typing import Any
 
 from headwater.errors import UnknownColumn, UnsupportedSql
-from headwater_pipelines.compiler.plan import Node
+from headwater_pipelines.compiler.plan import Item, Node
 from headwater_pipelines.compiler.refusals import Refusal, value_keyword
 from headwater_pipelines.compiler.syntax import Tree, column, field_of, is_column, rewrite
 
@@ -29,12 +29,16 @@ class Visible:
 
 @dataclass
 class Scope:
-    """Names visible to the expressions of one SELECT. ``merged``: columns joined by USING → the item kept."""
+    """Names visible to the expressions of one SELECT. ``merged``: columns joined by USING → item and own name."""
 
     refuse: Refusal
     items: list[Visible] = field(default_factory=list)
-    merged: dict[str, str] = field(default_factory=dict)
+    merged: dict[str, tuple[str, str]] = field(default_factory=dict)
     aliases: dict[str, Tree] = field(default_factory=dict)
+
+    def plan_items(self) -> tuple[Item, ...]:
+        """The FROM items as a plan has them: several that one join gave are one."""
+        return tuple(Item(alias, node) for alias, node in {item.alias: item.node for item in self.items}.items())
 
     def resolve(self, expression: Any) -> Any:
         """A copy in which every column is named by item and own name; UnknownColumn with a near name."""
@@ -67,8 +71,7 @@ class Scope:
         """(item alias, own column name) of a possibly qualified column; None when there is none."""
         name = names[-1].lower()
         if len(names) == 1 and name in self.merged:
-            item = next(item for item in self.items if item.alias == self.merged[name])
-            return item.alias, item.columns[name]
+            return self.merged[name]
         for item in self.items:
             if name in item.columns and item.answers(names[:-1]):
                 return item.alias, item.columns[name]

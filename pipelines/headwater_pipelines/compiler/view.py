@@ -19,6 +19,7 @@ from headwater_pipelines.compiler.plan import Base, Leaf, Select, Union, digest
 from headwater_pipelines.compiler.refusals import Refusal, check
 from headwater_pipelines.compiler.relations import Relations, Table, ViewPlan
 from headwater_pipelines.compiler.syntax import Duck, Tree, column, is_column, message, rewrite, walk
+from headwater_pipelines.compiler.whole import named
 
 _MISSING = re.compile(r'Referenced column "([^"]+)" (?:was )?not found|does not have a column named "([^"]+)"')
 
@@ -61,7 +62,7 @@ def compile_view(definition: Definition, relations: Relations, duck: Duck | None
     tree = duck.parse(definition.select, definition.place)
     refuse = Refusal(definition)
     check(tree, refuse, duck)
-    lowering = Lowering(duck, relations, refuse)
+    lowering = Lowering(duck, relations, refuse, named(tree))
     reads = _reads(tree, relations)
     root = _lower(lowering, tree)
     shape = _shape(tree, lowering)
@@ -182,7 +183,7 @@ def _key(root: Select | Union, relations: Relations, duck: Duck) -> tuple[str, .
         parts = relations.table(item.node.source).schema.key if item.node.source.kind == "table" else ()
     elif isinstance(item.node, Select) and isinstance(item.node.items[0].node, Leaf) and item.alias == "g":
         source = item.node.items[0].node.source
-        parts = () if isinstance(source, Base) else tuple(name for name, _ in source.keys)
+        parts = () if isinstance(source, Base) else tuple(f"k{place}" for place in range(len(source.keys)))
     else:
         return ()
     by_sql = {sql: name for name, sql in reversed(root.columns)}

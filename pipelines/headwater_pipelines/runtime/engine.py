@@ -21,7 +21,7 @@ from headwater.log import Log
 from headwater.record import WEIGHT as LOG_WEIGHT
 from headwater.types import quote
 from headwater_pipelines.compiler import CompiledView, maintain
-from headwater_pipelines.compiler.plan import Aggregate, Base
+from headwater_pipelines.compiler.plan import Base
 from headwater_pipelines.runtime import intake
 from headwater_pipelines.runtime.bases import Store, prune
 from headwater_pipelines.runtime.intake import Range, RawValue
@@ -31,8 +31,8 @@ from headwater_pipelines.runtime.publish import publish
 from headwater_pipelines.runtime.registry import used_columns
 from headwater_pipelines.runtime.state import State
 
-_OWN = re.compile(r"t\d+|g_[0-9a-f]{12}")
-"""Names of stored copies and aggregate states, as opposed to bookkeeping."""
+_OWN = re.compile(r"t\d+|[gr]_[0-9a-f]{12}")
+"""Names of stored copies and of derived states, as opposed to bookkeeping."""
 
 LARGE_STEP_ROWS = 50_000
 """Delta tables of a larger step are dropped after it; smaller ones are replaced by the next step's."""
@@ -84,7 +84,7 @@ class Engine:
             return False
         stored = self.journal.stored()
         tables = self.state.tables()
-        if any(isinstance(s, Aggregate) and s.table not in tables for s in Program({view: known}, {}).order):
+        if any(source.table not in tables for source in Program({view: known}, {}).derived):
             return False
         return all(
             base.id in stored and names <= set(stored[base.id].schema.names) and self._same_types(stored[base.id])
@@ -153,7 +153,7 @@ class Engine:
             self.journal.clear_outbox()
             self._load(program)
             tables = self.state.tables()
-            program.create(self.state, [a for a in program.aggregates if a.table not in tables])
+            program.create(self.state, [source for source in program.derived if source.table not in tables])
             for view in added:
                 self.journal.add_outbox(self._difference(program, view, old[view]))
             self.journal.set_built(built)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -82,10 +82,10 @@ def load(log: Log, state: State, store: Store, upto: int, rows_target: int) -> N
         store.load(state, _read(log, store, part.after, part.upto))
 
 
-def consolidate_sql(store: Store) -> tuple[str, ...]:
-    """Statements that make a bag's stored rows distinct again; for an idle moment."""
-    table, fresh = quote(store.base.table), quote(store.base.table + "_fresh")
-    columns = f"{store.columns}, " if store.columns else ""
+def consolidate_sql(name: str, names: Sequence[str]) -> tuple[str, ...]:
+    """Statements that make the rows of a weighted table, of these columns, distinct again; for an idle moment."""
+    table, fresh = quote(name), quote(name + "_fresh")
+    columns = "".join(f"{quote(each)}, " for each in names)
     folded = (
         f"SELECT {columns}CAST(sum({WEIGHT}) AS BIGINT) AS {WEIGHT} FROM {table} GROUP BY ALL HAVING sum({WEIGHT}) <> 0"
     )

@@ -15,8 +15,21 @@ import pyarrow as pa
 
 from headwater.errors import PipelineError
 from headwater.types import quote
-from headwater_pipelines.compiler import CompiledView, maintain, render
-from headwater_pipelines.compiler.plan import Aggregate, Base, Node, Source, digest, is_linear, leaves, sources
+from headwater_pipelines.compiler import CompiledView, maintain, recompute, render
+from headwater_pipelines.compiler.plan import (
+    Aggregate,
+    Base,
+    Leaf,
+    Node,
+    Recompute,
+    Source,
+    column_names,
+    digest,
+    inputs_of,
+    is_linear,
+    leaves,
+    sources,
+)
 from headwater_pipelines.compiler.render import delta_table
 from headwater_pipelines.compiler.syntax import message
 from headwater_pipelines.runtime.bases import Store
@@ -44,26 +57,36 @@ class Program:
         found: dict[Source, None] = {}
         for view in self.views.values():
             found.update(dict.fromkeys(sources(view.root)))
-        # Bases first: an aggregate's delta is complete only when everything below it has been processed.
-        self.order = sorted(found, key=lambda source: isinstance(source, Aggregate))
+        # Bases first: the delta of what is derived is complete only when everything below it has been processed.
+        self.order = sorted(found, key=lambda source: not isinstance(source, Base))
         roots: list[Node] = [view.root for view in self.views.values()]
-        inputs: list[Node] = [source.input for source in self.aggregates]
+        inputs: list[Node] = [node for source in self.derived for node in inputs_of(source)]
         self.trees = [tree for tree in dict.fromkeys([*inputs, *roots]) if not is_linear(tree)]
         self._users = {source: self._users_of(source) for source in self.order}
 
     @property
-    def aggregates(self) -> list[Aggregate]:
-        return [source for source in self.order if isinstance(source, Aggregate)]
+    def derived(self) -> list[Aggregate | Recompute]:
+        return [source for source in self.order if not isinstance(source, Base)]
 
     @property
     def bases(self) -> list[Base]:
         return [source for source in self.order if isinstance(source, Base)]
 
-    def create(self, state: State, aggregates: Sequence[Aggregate]) -> None:
-        """Create and fill the state of new aggregates (in ``order``) from the stored relations below them."""
-        for aggregate in aggregates:
-            with self._blame(self._users[aggregate]):
-                state.write(maintain.create_sql(aggregate))
+    def bags(self) -> list[tuple[str, tuple[str, ...]]]:
+        """The weighted tables and their columns."""
+        bases = [(base.table, store.schema.names) for base, store in self.stores.items() if base.weighted]
+        derived = [(each.table, column_names(Leaf(each))) for each in self.derived if each.weighted]
+        return [*bases, *derived]
+
+    def create(self, state: State, derived: Sequence[Aggregate | Recompute]) -> None:
+        """Create and fill new states (in ``order``) from the stored relations below them."""
+        for source in derived:
+            with self._blame(self._users[source]):
+                match source:
+                    case Aggregate():
+                        state.write(maintain.create_sql(source))
+                    case Recompute():
+                        state.write(recompute.create_sql(source))
 
     def contents(self, view_id: int) -> str:
         """A SELECT of a view's whole contents, consolidated, as its changelog takes it."""
@@ -99,8 +122,7 @@ class Program:
 
     def _tree_users(self, tree: Node) -> frozenset[int]:
         def holds(view: CompiledView) -> bool:
-            nested = (s.input for s in sources(view.root) if isinstance(s, Aggregate))
-            return view.root == tree or tree in nested
+            return view.root == tree or any(tree in inputs_of(source) for source in sources(view.root))
 
         return frozenset(view_id for view_id, view in self.views.items() if holds(view))
 
@@ -135,8 +157,8 @@ class _Run:
         self.filled: set[Node] = set()
         self.may: dict[Source, bool] = {}
         for source in program.order:
-            below = [source] if isinstance(source, Base) else list(leaves(source.input))
-            self.may[source] = any(s in self.arrived if isinstance(s, Base) else self.may[s] for s in below)
+            below = [leaf for node in inputs_of(source) for leaf in leaves(node)]
+            self.may[source] = source in self.arrived if isinstance(source, Base) else any(self.may[s] for s in below)
         self.joined = [tree for tree in program.trees if self._positions(tree) > 1]
 
     def advance(self, source: Source) -> None:
@@ -147,11 +169,14 @@ class _Run:
         for tree in self.joined:
             self._terms(tree, source)
         with self.program.blame(self.program.users(source)):
-            if isinstance(source, Base):
-                self.program.stores[source].apply(self.state, self.arrived[source])
-            else:
-                for statement in maintain.apply_sql(source):
-                    self.state.write(statement)
+            match source:
+                case Base():
+                    self.program.stores[source].apply(self.state, self.arrived[source])
+                case Aggregate():
+                    for statement in maintain.apply_sql(source):
+                        self.state.write(statement)
+                case Recompute():
+                    self.state.write(recompute.apply_sql(source))
 
     def delta(self, tree: Node) -> str | None:
         """A SELECT of a tree's delta once all its leaves have advanced; None when nothing changed."""
@@ -169,13 +194,24 @@ class _Run:
         with self.program.blame(self.program.users(source)):
             if isinstance(source, Base):
                 return self.program.stores[source].stage(self.state, self.arrived[source]) > 0
-            delta = self.delta(source.input)
-            if delta is None:
-                return False
-            name = quote(delta_table(source))
-            return (
-                self.state.temporary(f"CREATE OR REPLACE TEMP TABLE {name} AS {maintain.delta_sql(source, delta)}") > 0
-            )
+            delta = self._aggregate(source) if isinstance(source, Aggregate) else self._recompute(source)
+            return delta is not None and self._temporary(delta_table(source), delta) > 0
+
+    def _aggregate(self, source: Aggregate) -> str | None:
+        delta = self.delta(source.input)
+        return None if delta is None else maintain.delta_sql(source, delta)
+
+    def _recompute(self, source: Recompute) -> str | None:
+        found = {each: self.delta(each.node) for each in source.inputs}
+        deltas = {each: delta for each, delta in found.items() if delta is not None}
+        if not deltas:
+            return None
+        if source.keys:
+            self._temporary(recompute.touched_table(source), recompute.touched_sql(source, deltas))
+        return recompute.delta_sql(source, whole=not source.keys)
+
+    def _temporary(self, name: str, select: str) -> int:
+        return self.state.temporary(f"CREATE OR REPLACE TEMP TABLE {quote(name)} AS {select}")
 
     def _positions(self, tree: Node) -> int:
         return sum(self.may[source] for source in leaves(tree))

@@ -254,13 +254,11 @@ class Worker:
     def _consolidate(self) -> None:
         """Make bags distinct again when most of what they store cancels out; between steps, by the one writer."""
         state = self.engine.state
-        for store in self.engine.program.stores.values():
-            if not store.base.weighted:
-                continue
-            row = state.row(f"SELECT count(*), sum(abs(_w)), sum(_w) FROM {store.base.table}")
+        for table, columns in self.engine.program.bags():
+            row = state.row(f"SELECT count(*), sum(abs(_w)), sum(_w) FROM {table}")
             if row and row[0] > 10_000 and row[1] > 2 * row[2]:
                 state.begin()
-                for statement in consolidate_sql(store):
+                for statement in consolidate_sql(table, columns):
                     state.write(statement)
                 state.commit()
 

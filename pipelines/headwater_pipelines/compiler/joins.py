@@ -1,0 +1,193 @@
+"""Joins that keep or test rows: LEFT, RIGHT, FULL, SEMI, ANTI and ASOF. Keys are the columns that are compared equal.
+
+Rows of both sides with a touched key are joined anew; without an equality between the sides that is all of them.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from headwater.types import quote
+from headwater_pipelines.compiler.plan import Input, Item, Select
+from headwater_pipelines.compiler.scope import Scope, Visible
+from headwater_pipelines.compiler.syntax import Tree, column, is_column, walk
+from headwater_pipelines.compiler.whole import NoRule, input_of, recomputed
+
+if TYPE_CHECKING:
+    from headwater_pipelines.compiler.lower import Lowering
+
+_WORDS = {"LEFT": "LEFT JOIN", "RIGHT": "RIGHT JOIN", "FULL": "FULL JOIN", "SEMI": "SEMI JOIN", "ANTI": "ANTI JOIN",
+          "INNER": "JOIN"}  # fmt: skip
+_NUMBERS = re.compile(r"U?(TINY|SMALL|BIG|HUGE)?INT(EGER)?|DECIMAL.*|FLOAT|DOUBLE")
+L, R = "hw_l", "hw_r"
+
+
+@dataclass(frozen=True)
+class _Side:
+    """One side of a join under ``alias``: its rows, and its FROM items over them."""
+
+    alias: str
+    tree: Select
+    scope: Scope
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return tuple(name for name, _ in self.tree.columns)
+
+
+def has_rule(node: Tree) -> bool:
+    """Whether a join is of the kinds that are handled here, and not an inner one; NoRule for one of neither."""
+    if node.get("ranking_expression"):
+        raise NoRule("ranked join", "RANKED_JOIN")
+    return bool(node["join_type"] != "INNER" or node["ref_type"] == "ASOF")
+
+
+def joined(lowering: Lowering, node: Tree, sides: tuple[tuple[Scope, list[Any]], tuple[Scope, list[Any]]]) -> Scope:
+    """``sides``: the scope of each side, and the conditions on its rows."""
+    kind, asof = str(node["join_type"]).replace("OUTER", "FULL"), node["ref_type"] == "ASOF"
+    if kind not in _WORDS:
+        raise NoRule("join", "JOIN_KIND")
+    left, right = (_side(lowering, *side, alias) for side, alias in zip(sides, (L, R), strict=True))
+    using = _using(node, left.scope, right.scope)
+    parts = [lowering.duck.expression(f"{L}.{quote(one)} = {R}.{quote(other)}") for one, other in using.values()]
+    if asof and using:
+        raise NoRule("asof join", "ASOF_USING")
+    if node.get("condition"):
+        merged = {**right.scope.merged, **left.scope.merged}
+        both = Scope(lowering.refuse, [*left.scope.items, *right.scope.items], merged)
+        parts += _conjuncts(both.resolve(node["condition"]))
+    if any(part.get("class") == "SUBQUERY" for each in parts for part in walk(each)):
+        raise NoRule("subquery", "SUBQUERY")
+    pairs = _equalities(lowering, parts, left, right)
+    by = tuple(f"k{place}" for place in range(len(pairs)))
+    inputs = tuple(
+        input_of(lowering, _keyed(side, [pair[place] for pair in pairs], by), by)
+        for place, side in enumerate((left, right))
+    )
+    shown = [left] if kind in ("SEMI", "ANTI") else [left, right]
+    both_values = {
+        name: f"coalesce({L}.{quote(one)}, {R}.{quote(other)})"
+        for name, (one, other) in using.items()
+        if kind == "FULL"
+    }
+    word = ("ASOF " if asof else "") + _WORDS[kind]
+    query = _query(lowering, kind, word, by, shown, list(both_values.values()), inputs, parts)
+    why = NoRule(word.lower(), "JOIN_KEY" if by else "JOIN_WHOLE")
+    made = recomputed(lowering, inputs, query, by, why)
+    return _scope(lowering, made, kind, shown, using, list(both_values))
+
+
+def _side(lowering: Lowering, scope: Scope, conditions: list[Any], alias: str) -> _Side:
+    """Columns that nothing in the definition names are left out."""
+    own: dict[tuple[str, str], str] = {}
+    items = []
+    for item in scope.items:
+        kept = {shown: name for shown, name in item.columns.items() if lowering.is_named(shown)}
+        for name in kept.values():
+            own.setdefault((item.alias, name), f"{alias[-1]}{len(own)}")
+        items.append((item, {shown: own[item.alias, name] for shown, name in kept.items()}))
+    for place in scope.merged.values():
+        own.setdefault(place, f"{alias[-1]}{len(own)}")
+    references = [column(*place) for place in own]
+    lowering.note(scope, references)
+    columns = tuple(zip(own.values(), map(lowering.duck.print, references), strict=True))
+    tree = Select(scope.plan_items(), tuple(map(lowering.duck.print, conditions)), columns or (("one", "1"),))
+    visible = [Visible(alias, item.qualifier, columns_, tree) for item, columns_ in items]
+    merged = {name: (alias, own[place]) for name, place in scope.merged.items()}
+    return _Side(alias, tree, Scope(lowering.refuse, visible, merged))
+
+
+def _using(node: Tree, left: Scope, right: Scope) -> dict[str, tuple[str, str]]:
+    """The columns named by USING, or common to both sides of a NATURAL join: what each side calls them."""
+    names = [str(name).lower() for name in node.get("using_columns") or ()]
+    if node["ref_type"] == "NATURAL":
+        names = common(left, right)
+    found = {}
+    for name in names:
+        one, other = left.find([name]), right.find([name])
+        if one is None or other is None:
+            raise NoRule("join", "USING")
+        found[name] = (one[1], other[1])
+    return found
+
+
+def common(left: Scope, right: Scope) -> list[str]:
+    """The columns that a NATURAL join compares."""
+    others = {name for item in right.items for name in item.columns}
+    return list(dict.fromkeys(name for item in left.items for name in item.columns if name in others))
+
+
+def _conjuncts(condition: Tree) -> list[Tree]:
+    if condition.get("type") != "CONJUNCTION_AND":
+        return [condition]
+    return [part for child in condition["children"] for part in _conjuncts(child)]
+
+
+def _equalities(lowering: Lowering, parts: list[Tree], left: _Side, right: _Side) -> list[tuple[str, str]]:
+    """What is compared equal, as SQL over each side; values that compare only after a conversion are no keys."""
+    found: list[tuple[str, str]] = []
+    for part in parts:
+        if part.get("type") not in ("COMPARE_EQUAL", "COMPARE_NOT_DISTINCT_FROM"):
+            continue
+        one, other = part["left"], part["right"]
+        if (_aliases(one), _aliases(other)) == ({R}, {L}):
+            one, other = other, one
+        if (_aliases(one), _aliases(other)) == ({L}, {R}):
+            found.append((lowering.duck.print(one), lowering.duck.print(other)))
+    names = tuple(f"k{place}" for place in range(len(found)))
+    sides = [_keyed(side, [pair[n] for pair in found], names) for n, side in enumerate((left, right))]
+    types = [dict(lowering.describe(side)) for side in sides]
+    return [pair for pair, name in zip(found, names, strict=True) if _compare(types[0][name], types[1][name])]
+
+
+def _compare(one: str, other: str) -> bool:
+    return one == other or all(_NUMBERS.fullmatch(text) for text in (one, other))
+
+
+def _aliases(expression: Any) -> set[str]:
+    return {part["column_names"][0] for part in walk(expression) if is_column(part)}
+
+
+def _keyed(side: _Side, keys: list[str], names: tuple[str, ...]) -> Select:
+    own = ((name, f"{side.alias}.{quote(name)}") for name in side.columns)
+    return Select((Item(side.alias, side.tree),), (), (*zip(names, keys, strict=True), *own))
+
+
+def _query(
+    lowering: Lowering,
+    kind: str,
+    word: str,
+    by: tuple[str, ...],
+    shown: list[_Side],
+    both: list[str],
+    inputs: tuple[Input, ...],
+    parts: list[Tree],
+) -> str:
+    """Keys, then the sides' columns, then those of both."""
+    key = {"RIGHT": f"{R}.{{0}}", "FULL": f"coalesce({L}.{{0}}, {R}.{{0}})"}.get(kind, f"{L}.{{0}}")
+    listed = [f"{key.format(each)} AS {each}" for each in by]
+    listed += [f"{side.alias}.{quote(name)}" for side in shown for name in side.columns]
+    listed += [f"{sql} AS b{place}" for place, sql in enumerate(both)]
+    condition = " AND ".join(f"({lowering.duck.print(part)})" for part in parts)
+    tables = f"{inputs[0].name} AS {L} {word} {inputs[1].name} AS {R}"
+    return f"SELECT {', '.join(listed)} FROM {tables}" + (f" ON {condition}" if condition else "")
+
+
+def _scope(
+    lowering: Lowering,
+    made: Select,
+    kind: str,
+    shown: list[_Side],
+    using: dict[str, tuple[str, str]],
+    both: list[str],
+) -> Scope:
+    """What the rest of the query sees of the joined rows."""
+    alias = lowering.alias()
+    items = [Visible(alias, item.qualifier, item.columns, made) for side in shown for item in side.scope.items]
+    merged = {name: (alias, own) for side in shown for name, (_, own) in side.scope.merged.items()}
+    for name, (one, other) in using.items():
+        merged[name] = (alias, other if kind == "RIGHT" else one)
+    merged |= {name: (alias, f"b{place}") for place, name in enumerate(both)}
+    return Scope(lowering.refuse, items, merged)

@@ -1,0 +1,103 @@
+"""DISTINCT, DISTINCT ON, ORDER BY and LIMIT. A view's rows have no order, so one without LIMIT says nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from headwater.types import quote
+from headwater_pipelines.compiler import sets
+from headwater_pipelines.compiler.plan import Select, Union
+from headwater_pipelines.compiler.scope import Scope
+from headwater_pipelines.compiler.syntax import Tree, is_column, walk
+from headwater_pipelines.compiler.whole import NoRule, input_of, recomputed
+
+if TYPE_CHECKING:
+    from headwater_pipelines.compiler.lower import Lowering
+
+_WORDS = {"DESCENDING": " DESC", "ASCENDING": " ASC", "NULLS FIRST": " NULLS FIRST", "NULLS LAST": " NULLS LAST"}
+"""Anything else is the default."""
+
+
+@dataclass
+class Chosen:
+    """What of a SELECT's rows is kept: by columns that are computed beside the select list, under ``names``."""
+
+    distinct: bool = False
+    on: list[str] = field(default_factory=list)
+    orders: list[str] = field(default_factory=list)
+    limit: str = ""
+    names: list[str] = field(default_factory=list)
+    expressions: list[Any] = field(default_factory=list)
+
+    def add(self, expression: Any) -> str:
+        name = f"hw_o{len(self.names)}"
+        self.names.append(name)
+        self.expressions.append(expression)
+        return name
+
+
+def of_select(lowering: Lowering, node: Tree, scope: Scope, shown: list[Tree], names: list[str]) -> Chosen:
+    """The modifiers of a SELECT; ``shown`` is its resolved select list."""
+    found, parts = Chosen(), {part["type"]: part for part in node.get("modifiers") or ()}
+    if "DISTINCT_MODIFIER" in parts:
+        targets = parts["DISTINCT_MODIFIER"]["distinct_on_targets"]
+        found.distinct = not targets
+        found.on = [found.add(_target(each, scope, shown, names)) for each in targets]
+    limit = parts.get("LIMIT_MODIFIER") or parts.get("LIMIT_PERCENT_MODIFIER")
+    if limit is not None:
+        found.limit = _limit(lowering, limit)
+    if found.on or found.limit:
+        for order in (parts.get("ORDER_MODIFIER") or {}).get("orders", ()):
+            target = _target(order["expression"], scope, shown, names)
+            words = _WORDS.get(order["type"], "") + _WORDS.get(order["null_order"], "")
+            found.orders.append(found.add(target) + words)
+    return found
+
+
+def of_rows(node: Tree, tree: Select | Union) -> Select | Union:
+    """The modifiers of a set operation: an order alone says nothing, the rest has no rule."""
+    if any(part["type"] != "ORDER_MODIFIER" for part in node.get("modifiers") or ()):
+        raise NoRule("limit", "TOP_N")
+    return tree
+
+
+def modified(lowering: Lowering, made: Select, count: int, chosen: Chosen) -> Select:
+    """``made`` has ``count`` columns to show, and behind them those that ``chosen`` needs."""
+    if chosen.distinct:
+        made = sets.distinct(lowering, made)
+    if not (chosen.on or chosen.limit):
+        return made
+    by = tuple(chosen.on) if not chosen.limit else ()
+    each = input_of(lowering, made, by)
+    listed = [f"i.{quote(name)}" for name in by] + [f"i.{quote(name)}" for name, _ in made.columns[:count]]
+    first = f"DISTINCT ON ({', '.join(chosen.on)}) " if chosen.on else ""
+    order = f" ORDER BY {', '.join(chosen.orders)}" if chosen.orders else ""
+    query = f"SELECT {first}{', '.join(listed)} FROM {each.name} AS i{order}{chosen.limit}"
+    why = NoRule("distinct on", "FIRST_OF_KEY") if by else NoRule("limit", "TOP_N")
+    rows = recomputed(lowering, (each,), query, by, why)
+    names = [name for name, _ in made.columns[:count]]
+    return Select(rows.items, (), tuple(zip(names, (sql for _, sql in rows.columns), strict=True)))
+
+
+def _target(expression: Tree, scope: Scope, shown: list[Tree], names: list[str]) -> Any:
+    """What an expression in ORDER BY or DISTINCT ON means: a place or an alias of the select list, or a value."""
+    if expression.get("class") == "STAR":
+        raise NoRule("limit", "TOP_N")
+    literal = expression.get("literal") or {}
+    if expression.get("class") == "CONSTANT" and literal.get("kind") == "INTEGER":
+        return shown[int(literal["text"]) - 1]
+    if is_column(expression) and len(expression["column_names"]) == 1:
+        name = expression["column_names"][0].lower()
+        if name in scope.aliases:
+            return shown[[each.lower() for each in names].index(name)]
+    return scope.resolve(expression)
+
+
+def _limit(lowering: Lowering, part: Tree) -> str:
+    printed = lowering.duck.print
+    if any(each.get("class") == "SUBQUERY" for each in walk(part)):
+        raise NoRule("limit", "TOP_N")
+    percent = "%" if part["type"] == "LIMIT_PERCENT_MODIFIER" or part.get("limit_type") == "PERCENTAGE" else ""
+    text = f" LIMIT {printed(part['limit'])}{percent}" if part.get("limit") else ""
+    return text + (f" OFFSET {printed(part['offset'])}" if part.get("offset") else "")

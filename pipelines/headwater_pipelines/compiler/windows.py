@@ -1,0 +1,65 @@
+"""Window functions and QUALIFY: the partitions that a change touches are computed anew."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from headwater_pipelines.compiler.plan import Item, Select
+from headwater_pipelines.compiler.syntax import Tree, bare, column, is_column, rewrite, walk
+from headwater_pipelines.compiler.whole import NoRule, input_of, recomputed
+
+if TYPE_CHECKING:
+    from headwater_pipelines.compiler.lower import Lowering
+
+PARTITIONS = NoRule("window", "WINDOW_PARTITION")
+WHOLE = NoRule("window", "WINDOW_WHOLE")
+
+
+def has_windows(expressions: list[Any]) -> bool:
+    return any(node.get("class") == "WINDOW" for expression in expressions for node in walk(expression))
+
+
+def windowed(
+    lowering: Lowering,
+    items: tuple[Item, ...],
+    where: tuple[str, ...],
+    names: list[str],
+    expressions: list[Tree],
+    qualify: Tree | None,
+) -> Select:
+    """The select list, and what QUALIFY keeps, over the rows of ``items`` that fulfil ``where``.
+
+    The key is what every window partitions by; without such a thing every change touches everything.
+    """
+    duck = lowering.duck
+    found = expressions if qualify is None else [*expressions, qualify]
+    keys = common_partitions(found)
+    columns: dict[str, str] = {}
+
+    def below(node: Tree) -> Any:
+        if not is_column(node):
+            return None
+        return column("i", columns.setdefault(duck.print(node), f"c{len(columns)}"))
+
+    shown = [duck.print(rewrite(expression, below)) for expression in expressions]
+    kept = "" if qualify is None else f" QUALIFY {duck.print(rewrite(qualify, below))}"
+    by = tuple(f"k{place}" for place in range(len(keys)))
+    read = [*zip(by, map(duck.print, keys), strict=True), *((name, sql) for sql, name in columns.items())]
+    each = input_of(lowering, Select(items, where, tuple(read) or (("one", "1"),)), by)
+    listed = [f"i.{key}" for key in by] + [f'{sql} AS "e{place}"' for place, sql in enumerate(shown)]
+    query = f"SELECT {', '.join(listed)} FROM {each.name} AS i{kept}"
+    made = recomputed(lowering, (each,), query, by, PARTITIONS if by else WHOLE)
+    return Select(made.items, (), tuple(zip(names, (sql for _, sql in made.columns), strict=True)))
+
+
+def common_partitions(expressions: list[Any]) -> list[Tree]:
+    """The expressions by which every window among them partitions."""
+    windows = [node for expression in expressions for node in walk(expression) if node.get("class") == "WINDOW"]
+    first, *others = windows
+    shapes = [[bare(each) for each in window["partitions"]] for window in others]
+    found: list[Tree] = []
+    for each in first["partitions"]:
+        shape = bare(each)
+        if all(shape in others_ for others_ in shapes) and shape not in map(bare, found):
+            found.append(each)
+    return found
