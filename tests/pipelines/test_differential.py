@@ -103,8 +103,8 @@ SHAPES = {
     " FROM items GROUP BY grp",
     "ordered_forms": "SELECT k, string_agg(s, ',' ORDER BY id) AS t, list(a ORDER BY a, id) AS l, median(a) AS m,"
     " quantile_disc(b, 0.25) AS q, mode(grp ORDER BY grp) AS o FROM items GROUP BY k",
-    "deviation": "SELECT grp, stddev(a) AS sd, var_pop(a) AS v, corr(a, grp) AS c FROM items WHERE a IS NOT NULL"
-    " GROUP BY grp",
+    "deviation": "SELECT grp, round(stddev(a), 9) AS sd, round(var_pop(a), 9) AS v, round(corr(a, id), 9) AS c"
+    " FROM items WHERE a IS NOT NULL GROUP BY grp",
     "filtered_max": "SELECT k, max(a) FILTER (WHERE s = 'x') AS m, count(*) AS n FROM items GROUP BY k",
     "max_of_join": "SELECT r.name, max(i.b) AS m FROM items i JOIN refs r ON i.k = r.k1 GROUP BY r.name",
     "max_of_group": "SELECT n, max(k) AS k FROM (SELECT k, count(*) AS n FROM items GROUP BY k) GROUP BY n",
@@ -114,7 +114,8 @@ SHAPES = {
     "distinct_on": "SELECT DISTINCT ON (k) k, id, a FROM items ORDER BY k, a DESC NULLS LAST, id",
     "order": "SELECT id, a FROM items ORDER BY a DESC",
     "top": "SELECT id, a FROM items ORDER BY a DESC NULLS LAST, id LIMIT 3",
-    "top_offset": "SELECT k, count(*) AS n FROM items GROUP BY k ORDER BY count(*) DESC, k NULLS FIRST LIMIT 2 OFFSET 1",
+    "top_offset": "SELECT k, count(*) AS n FROM items GROUP BY k ORDER BY count(*) DESC, k NULLS FIRST"
+    " LIMIT 2 OFFSET 1",
     "top_hidden": "SELECT s FROM items ORDER BY b, id LIMIT 4",
     "top_distinct": "SELECT DISTINCT grp FROM items ORDER BY grp LIMIT 2",
     "union_distinct": "SELECT k FROM items UNION SELECT k FROM bag",
@@ -145,7 +146,8 @@ SHAPES = {
     "left_join_where": "SELECT i.id FROM items i LEFT JOIN bag b ON i.k = b.k WHERE b.x IS NULL",
     "left_join_group": "SELECT r.name, count(i.id) AS n, sum(i.b) AS s FROM refs r LEFT JOIN items i ON i.k = r.k1"
     " GROUP BY r.name",
-    "left_join_chain": "SELECT i.id, r.name, b.x FROM items i LEFT JOIN refs r ON i.k = r.k1 LEFT JOIN bag b ON b.k = r.k1",
+    "left_join_chain": "SELECT i.id, r.name, b.x FROM items i LEFT JOIN refs r ON i.k = r.k1"
+    " LEFT JOIN bag b ON b.k = r.k1",
     "left_join_inner": "SELECT i.id, e.n, b.x FROM items i JOIN events e ON i.grp = e.grp LEFT JOIN bag b ON b.k = i.k",
     "left_join_range": "SELECT i.id, r.name FROM items i LEFT JOIN refs r ON i.grp < r.k2",
     "right_join": "SELECT i.id, b.x FROM items i RIGHT JOIN bag b USING (k)",
@@ -169,7 +171,8 @@ SHAPES = {
     "scalar_query": "SELECT id, a FROM items WHERE a > (SELECT avg(a) FROM items)",
     "scalar_correlated": "SELECT id, (SELECT max(b.x) FROM bag b WHERE b.k = i.k) AS m FROM items i",
     "correlated_average": "SELECT id FROM items i WHERE a > (SELECT avg(j.a) FROM items j WHERE j.k = i.k)",
-    "grouping_sets": "SELECT k, grp, sum(b) AS s, grouping(k) AS g FROM items GROUP BY GROUPING SETS ((k, grp), (k), ())",
+    "grouping_sets": "SELECT k, grp, sum(b) AS s, grouping(k) AS g FROM items"
+    " GROUP BY GROUPING SETS ((k, grp), (k), ())",
     "rollup": "SELECT k, grp, count(*) AS n FROM items GROUP BY ROLLUP (k, grp)",
     "values": "SELECT i.id, v.name FROM items i JOIN (VALUES (1, 'one'), (2, 'two')) v(grp, name) ON v.grp = i.grp",
     "range": "SELECT r.g, count(i.id) AS n FROM range(5) r(g) LEFT JOIN items i ON i.grp = r.g GROUP BY r.g",
@@ -214,18 +217,14 @@ class Topic:
 class World:
     """Random tables, their changes in both forms, and the comparison."""
 
+    FILL = 40
+    """Changes in the first batch of a table."""
+    NULLS = 0.2
+    """The share of NULLs in columns that are not the key's."""
+
     def __init__(self, rng: random.Random, folder: Path, shapes: dict[str, str]) -> None:
         self.rng = rng
-        whole = rng.choice(["SMALLINT", "INTEGER", "BIGINT", "HUGEINT"])
-        exact = rng.choice(["DECIMAL(4,2)", "DECIMAL(9,2)", "DECIMAL(12,2)", "DECIMAL(18,6)", "DECIMAL(38,3)"])
-        print(f"types: a {whole}, b {exact}")
-        self.topics = [
-            self.topic("items", 1, "table", ["id"], id="BIGINT", k="VARCHAR", grp="INTEGER", a=whole, b=exact,
-                       f="DOUBLE", s="VARCHAR", d="DATE"),
-            self.topic("refs", 2, "table", ["k1", "k2"], k1="VARCHAR", k2="INTEGER", name="VARCHAR"),
-            self.topic("bag", 3, "multiset", [], k="VARCHAR", x="INTEGER"),
-            self.topic("events", 4, "insert_only", [], grp="INTEGER", n="BIGINT"),
-        ]  # fmt: skip
+        self.topics = self.tables()
         self.oracle = duckdb.connect()
         self.oracle.execute("ATTACH ':memory:' AS shop; CREATE SCHEMA shop.public")
         self.oracle.execute("SET search_path = 'memory.main,shop.public'; SET TimeZone = 'UTC'")
@@ -246,6 +245,18 @@ class World:
         self.program.create(self.state, self.program.derived)
         for view_id in self.views:
             self.publish(view_id, self.state.query(self.program.contents(view_id)))
+
+    def tables(self) -> list[Topic]:
+        whole = self.rng.choice(["SMALLINT", "INTEGER", "BIGINT", "HUGEINT"])
+        exact = self.rng.choice(["DECIMAL(4,2)", "DECIMAL(9,2)", "DECIMAL(12,2)", "DECIMAL(18,6)", "DECIMAL(38,3)"])
+        print(f"types: a {whole}, b {exact}")
+        return [
+            self.topic("items", 1, "table", ["id"], id="BIGINT", k="VARCHAR", grp="INTEGER", a=whole, b=exact,
+                       f="DOUBLE", s="VARCHAR", d="DATE"),
+            self.topic("refs", 2, "table", ["k1", "k2"], k1="VARCHAR", k2="INTEGER", name="VARCHAR"),
+            self.topic("bag", 3, "multiset", [], k="VARCHAR", x="INTEGER"),
+            self.topic("events", 4, "insert_only", [], grp="INTEGER", n="BIGINT"),
+        ]  # fmt: skip
 
     def topic(self, table: str, number: int, kind: str, key: list[str], /, **columns: str) -> Topic:
         return Topic(Base(f"shop.public.{table}", number, kind), Schema.of(columns, key=key))
@@ -300,7 +311,7 @@ class World:
         """A random batch of one topic, applied to the oracle's table; as change records."""
         records: list[dict[str, Any]] = []
         # The first batch fills the table, or groups would be too small to tell right from nearly right.
-        for _ in range(self.rng.choice([1, 2, 5, 20, 40]) if topic.offset else 40):
+        for _ in range(self.rng.choice([1, 2, 5, 20, 40]) if topic.offset else self.FILL):
             self.mutate(topic, records)
         for place, item in enumerate(records):
             item.update(_offset=topic.offset + place, _partition=0, _lsn=topic.offset, _seq=place)
@@ -370,7 +381,7 @@ class World:
 
     def value(self, topic: Topic, name: str, text: str) -> Any:
         rng = self.rng
-        if name not in topic.schema.key and rng.random() < 0.2:
+        if name not in topic.schema.key and rng.random() < self.NULLS:
             return None
         if name == "id":
             return rng.randrange(40)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from headwater.errors import SqlError
 from headwater.types import quote
 from headwater_pipelines.compiler.plan import COUNT, Aggregate, Item, Leaf, Measure, Select
-from headwater_pipelines.compiler.syntax import Duck, Tree, bare, column, is_column, rewrite, walk
+from headwater_pipelines.compiler.syntax import Duck, Tree, bare, column, is_column, rewrite, walk_own
 from headwater_pipelines.compiler.whole import NoRule, input_of, recomputed
 
 if TYPE_CHECKING:
@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 
 ADDITIVE = ("count", "sum", "avg")
 """Aggregate functions that follow from counts and sums."""
+_ZERO_OVER_NOTHING = ("count", "count_star", "count_if", "countif", "approx_count_distinct", "regr_count")
+_NULL_OVER_NOTHING = ("sum", "avg", "mean", "min", "max", "median", "first", "last", "any_value", "list", "array_agg",
+                      "string_agg", "listagg", "group_concat", "arg_max", "arg_min", "max_by", "min_by", "mode",
+                      "quantile_cont", "quantile_disc", "stddev", "variance", "bool_and", "bool_or")  # fmt: skip
 _INTEGERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT")
 _SIGNATURE = {
     "TINYINT": "BIGINT",
@@ -43,7 +47,7 @@ _DECIMAL = re.compile(r"DECIMAL\((\d+),(\d+)\)")
 
 def aggregates_in(expression: Any, duck: Duck) -> list[Tree]:
     """The aggregate calls of an expression."""
-    calls = [node for node in walk(expression) if node.get("class") == "FUNCTION"]
+    calls = [node for node in walk_own(expression) if node.get("class") == "FUNCTION"]
     return [node for node in calls if node["function_name"] in duck.aggregates]
 
 
@@ -76,6 +80,8 @@ class Grouping:
     items: tuple[Item, ...]
     where: tuple[str, ...]
     group: list[Tree]
+    constants: dict[str, Item] = field(default_factory=dict)
+    """Rows of one row each beside every group."""
     arguments: dict[str, str] = field(default_factory=dict)
     calls: dict[str, _Call] = field(default_factory=dict)
 
@@ -95,7 +101,7 @@ class Grouping:
             above = [self._above(each, lambda node: _numbered(calls, node)) for each in (*expressions, having)]
             finished = self._recomputed(list(calls.values()))
         where = () if above[-1] is None else (duck.print(above[-1]),)
-        return (Item("g", finished),), where, above[:-1]
+        return (Item("g", finished), *self.constants.values()), where, above[:-1]
 
     def _above(self, expression: Any, call: Callable[[Tree], str]) -> Any:
         """An expression over groups: keys, and aggregate calls as ``call`` names them, become columns."""
@@ -110,6 +116,8 @@ class Grouping:
                 return column("g", f"k{keys.index(shape)}")
             if node.get("class") == "FUNCTION" and node["function_name"] in duck.aggregates:
                 return column("g", call(node))
+            if is_column(node) and node["column_names"][0] in self.constants:
+                return node
             if is_column(node):
                 raise SqlError(
                     f'column "{node["column_names"][-1]}" must appear in GROUP BY or inside an aggregate',
@@ -228,3 +236,18 @@ def _numbered(calls: dict[str, Tree], node: Tree) -> str:
     key = json.dumps(bare(node), sort_keys=True)
     calls.setdefault(key, node)
     return f"v{list(calls).index(key)}"
+
+
+def over_nothing(expression: Tree, duck: Duck) -> Any:
+    """What an expression over aggregates is where there is no row. NoRule where that is not known."""
+
+    def change(node: Tree) -> Any:
+        if node.get("class") != "FUNCTION" or node["function_name"] not in duck.aggregates:
+            return None
+        if node["function_name"] in _ZERO_OVER_NOTHING:
+            return duck.expression("0::BIGINT")
+        if node["function_name"] in _NULL_OVER_NOTHING:
+            return duck.expression("NULL")
+        raise NoRule("subquery", "SUBQUERY")
+
+    return rewrite(expression, change)

@@ -6,6 +6,7 @@ Rows of both sides with a touched key are joined anew; without an equality betwe
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,10 +23,11 @@ _WORDS = {"LEFT": "LEFT JOIN", "RIGHT": "RIGHT JOIN", "FULL": "FULL JOIN", "SEMI
           "INNER": "JOIN"}  # fmt: skip
 _NUMBERS = re.compile(r"U?(TINY|SMALL|BIG|HUGE)?INT(EGER)?|DECIMAL.*|FLOAT|DOUBLE")
 L, R = "hw_l", "hw_r"
+Sides = tuple[tuple[Scope, list[Any]], tuple[Scope, list[Any]]]
 
 
 @dataclass(frozen=True)
-class _Side:
+class Side:
     """One side of a join under ``alias``: its rows, and its FROM items over them."""
 
     alias: str
@@ -44,20 +46,41 @@ def has_rule(node: Tree) -> bool:
     return bool(node["join_type"] != "INNER" or node["ref_type"] == "ASOF")
 
 
-def joined(lowering: Lowering, node: Tree, sides: tuple[tuple[Scope, list[Any]], tuple[Scope, list[Any]]]) -> Scope:
-    """``sides``: the scope of each side, and the conditions on its rows."""
+def joined(lowering: Lowering, node: Tree, sides: Sides) -> Scope:
+    """A join in FROM; ``sides``: the scope of each side, and the conditions on its rows."""
     kind, asof = str(node["join_type"]).replace("OUTER", "FULL"), node["ref_type"] == "ASOF"
     if kind not in _WORDS:
         raise NoRule("join", "JOIN_KIND")
-    left, right = (_side(lowering, *side, alias) for side, alias in zip(sides, (L, R), strict=True))
-    using = _using(node, left.scope, right.scope)
-    parts = [lowering.duck.expression(f"{L}.{quote(one)} = {R}.{quote(other)}") for one, other in using.values()]
+    using = [str(name).lower() for name in node.get("using_columns") or ()]
+    if node["ref_type"] == "NATURAL":
+        using = common(sides[0][0], sides[1][0])
     if asof and using:
         raise NoRule("asof join", "ASOF_USING")
-    if node.get("condition"):
+
+    def parts(left: Side, right: Side) -> list[Tree]:
+        if not node.get("condition"):
+            return []
         merged = {**right.scope.merged, **left.scope.merged}
         both = Scope(lowering.refuse, [*left.scope.items, *right.scope.items], merged)
-        parts += _conjuncts(both.resolve(node["condition"]))
+        return conjuncts(both.resolve(node["condition"]))
+
+    return attached(lowering, kind, sides, parts, using, asof=asof)
+
+
+def attached(
+    lowering: Lowering,
+    kind: str,
+    sides: Sides,
+    resolved: Callable[[Side, Side], list[Tree]],
+    using: Sequence[str] = (),
+    *,
+    asof: bool = False,
+) -> Scope:
+    """The rows of both sides joined; ``resolved`` gives the conditions over the sides' own columns."""
+    left, right = (_side(lowering, *side, alias) for side, alias in zip(sides, (L, R), strict=True))
+    same = _using(using, left.scope, right.scope)
+    parts = [lowering.duck.expression(f"{L}.{quote(one)} = {R}.{quote(other)}") for one, other in same.values()]
+    parts += resolved(left, right)
     if any(part.get("class") == "SUBQUERY" for each in parts for part in walk(each)):
         raise NoRule("subquery", "SUBQUERY")
     pairs = _equalities(lowering, parts, left, right)
@@ -67,19 +90,17 @@ def joined(lowering: Lowering, node: Tree, sides: tuple[tuple[Scope, list[Any]],
         for place, side in enumerate((left, right))
     )
     shown = [left] if kind in ("SEMI", "ANTI") else [left, right]
-    both_values = {
-        name: f"coalesce({L}.{quote(one)}, {R}.{quote(other)})"
-        for name, (one, other) in using.items()
-        if kind == "FULL"
+    both = {
+        name: f"coalesce({L}.{quote(one)}, {R}.{quote(other)})" for name, (one, other) in same.items() if kind == "FULL"
     }
     word = ("ASOF " if asof else "") + _WORDS[kind]
-    query = _query(lowering, kind, word, by, shown, list(both_values.values()), inputs, parts)
+    query = _query(lowering, kind, word, by, shown, list(both.values()), inputs, parts)
     why = NoRule(word.lower(), "JOIN_KEY" if by else "JOIN_WHOLE")
     made = recomputed(lowering, inputs, query, by, why)
-    return _scope(lowering, made, kind, shown, using, list(both_values))
+    return _scope(lowering, made, kind, shown, same, list(both))
 
 
-def _side(lowering: Lowering, scope: Scope, conditions: list[Any], alias: str) -> _Side:
+def _side(lowering: Lowering, scope: Scope, conditions: list[Any], alias: str) -> Side:
     """Columns that nothing in the definition names are left out."""
     own: dict[tuple[str, str], str] = {}
     items = []
@@ -96,14 +117,11 @@ def _side(lowering: Lowering, scope: Scope, conditions: list[Any], alias: str) -
     tree = Select(scope.plan_items(), tuple(map(lowering.duck.print, conditions)), columns or (("one", "1"),))
     visible = [Visible(alias, item.qualifier, columns_, tree) for item, columns_ in items]
     merged = {name: (alias, own[place]) for name, place in scope.merged.items()}
-    return _Side(alias, tree, Scope(lowering.refuse, visible, merged))
+    return Side(alias, tree, Scope(lowering.refuse, visible, merged))
 
 
-def _using(node: Tree, left: Scope, right: Scope) -> dict[str, tuple[str, str]]:
-    """The columns named by USING, or common to both sides of a NATURAL join: what each side calls them."""
-    names = [str(name).lower() for name in node.get("using_columns") or ()]
-    if node["ref_type"] == "NATURAL":
-        names = common(left, right)
+def _using(names: Sequence[str], left: Scope, right: Scope) -> dict[str, tuple[str, str]]:
+    """What each side calls the columns that both have."""
     found = {}
     for name in names:
         one, other = left.find([name]), right.find([name])
@@ -119,13 +137,13 @@ def common(left: Scope, right: Scope) -> list[str]:
     return list(dict.fromkeys(name for item in left.items for name in item.columns if name in others))
 
 
-def _conjuncts(condition: Tree) -> list[Tree]:
+def conjuncts(condition: Tree) -> list[Tree]:
     if condition.get("type") != "CONJUNCTION_AND":
         return [condition]
-    return [part for child in condition["children"] for part in _conjuncts(child)]
+    return [part for child in condition["children"] for part in conjuncts(child)]
 
 
-def _equalities(lowering: Lowering, parts: list[Tree], left: _Side, right: _Side) -> list[tuple[str, str]]:
+def _equalities(lowering: Lowering, parts: list[Tree], left: Side, right: Side) -> list[tuple[str, str]]:
     """What is compared equal, as SQL over each side; values that compare only after a conversion are no keys."""
     found: list[tuple[str, str]] = []
     for part in parts:
@@ -150,7 +168,7 @@ def _aliases(expression: Any) -> set[str]:
     return {part["column_names"][0] for part in walk(expression) if is_column(part)}
 
 
-def _keyed(side: _Side, keys: list[str], names: tuple[str, ...]) -> Select:
+def _keyed(side: Side, keys: list[str], names: tuple[str, ...]) -> Select:
     own = ((name, f"{side.alias}.{quote(name)}") for name in side.columns)
     return Select((Item(side.alias, side.tree),), (), (*zip(names, keys, strict=True), *own))
 
@@ -160,7 +178,7 @@ def _query(
     kind: str,
     word: str,
     by: tuple[str, ...],
-    shown: list[_Side],
+    shown: list[Side],
     both: list[str],
     inputs: tuple[Input, ...],
     parts: list[Tree],
@@ -179,7 +197,7 @@ def _scope(
     lowering: Lowering,
     made: Select,
     kind: str,
-    shown: list[_Side],
+    shown: list[Side],
     using: dict[str, tuple[str, str]],
     both: list[str],
 ) -> Scope:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import duckdb
 
 from headwater.errors import SqlError, SqlSyntax
-from headwater_pipelines.compiler import grouping, joins, modifiers, render, sets
+from headwater_pipelines.compiler import grouping, joins, modifiers, render, sets, subqueries
 from headwater_pipelines.compiler import windows as windowing
 from headwater_pipelines.compiler.plan import (
     WEIGHT,
     Base,
+    Item,
     Leaf,
     Node,
     Select,
@@ -25,7 +26,7 @@ from headwater_pipelines.compiler.plan import (
 from headwater_pipelines.compiler.refusals import Refusal, has_unnest, require_rule
 from headwater_pipelines.compiler.relations import Relations, Table, ViewPlan
 from headwater_pipelines.compiler.scope import Scope, Visible
-from headwater_pipelines.compiler.syntax import Duck, Tree, is_column, message, rewrite
+from headwater_pipelines.compiler.syntax import Duck, Tree, column, is_column, message, rewrite
 from headwater_pipelines.compiler.whole import NoRule, unique, whole
 
 
@@ -73,6 +74,11 @@ class Lowering:
     def is_named(self, name: str) -> bool:
         return self.names is None or name.lower() in self.names
 
+    def admit(self, names: Iterable[str]) -> None:
+        """Names that the definition does not have are columns, too."""
+        if self.names is not None:
+            self.names |= set(names)
+
     def alias(self) -> str:
         """A name for a FROM item that the definition does not have."""
         self._aliases += 1
@@ -97,43 +103,69 @@ class Lowering:
 
     def _select(self, node: Tree, ctes: Ctes) -> Select:
         require_rule(node)
-        scope, conditions = self._from(node["from_table"], ctes)
-        expressions = self._expand(node["select_list"], scope)
-        scope.aliases = {e["alias"].lower(): e for e in reversed(expressions) if e.get("alias")}
+        rows = subqueries.Rows(self, ctes, *self.from_clause(node["from_table"], ctes))
+        expressions = self._expand(node["select_list"], rows.scope)
         names = unique([self._name(expression) for expression in expressions])
+        rows.scope.aliases = {e["alias"].lower(): e for e in reversed(expressions) if e.get("alias")}
+        rows.filter(node.get("where_clause"))
+        having, qualify, constants = node.get("having"), node.get("qualify"), dict[str, Item]()
+        if any(map(subqueries.has_subquery, (*expressions, having, qualify))):
+            beside = self._beside(rows, constants) if self._groups(node, expressions) else rows.scalars
+            *expressions, having, qualify = [beside(each) for each in (*expressions, having, qualify)]
+            rows.scope.aliases = {e["alias"].lower(): e for e in reversed(expressions) if e.get("alias")}
+        scope = rows.scope
+        scope.constants = set(constants)
         shown = [scope.resolve(expression) for expression in expressions]
         chosen = modifiers.of_select(self, node, scope, shown, names)
         resolved = [*shown, *chosen.expressions]
-        qualify = scope.resolve(node["qualify"]) if node.get("qualify") else None
-        if node.get("where_clause"):
-            conditions.append(scope.resolve(node["where_clause"]))
-        where = tuple(self.duck.print(condition) for condition in conditions)
-        self.note(scope, [*conditions, *resolved, qualify])
-        made = self._rows(node, scope, where, [*names, *chosen.names], resolved, qualify)
+        qualify = scope.resolve(qualify) if qualify else None
+        having = scope.resolve(having) if having else None
+        self.note(scope, [*resolved, having, qualify])
+        made = self._rows(node, rows, [*names, *chosen.names], resolved, having, qualify, constants)
         return modifiers.modified(self, made, len(names), chosen)
+
+    def _groups(self, node: Tree, expressions: list[Tree]) -> bool:
+        return grouping.is_aggregation(node, [*expressions, node.get("qualify")], self.duck)
+
+    def _beside(self, rows: subqueries.Rows, found: dict[str, Item]) -> Callable[[Any], Any]:
+        """Scalar subqueries over groups: rows of one row beside them."""
+
+        def change(node: Tree) -> Any:
+            if node.get("class") != "SUBQUERY":
+                return None
+            item = subqueries.constant(self, node["subquery"]["node"], rows.ctes) if _is_scalar(node) else None
+            if item is None:
+                raise subqueries.NO_RULE
+            found[item.alias] = item
+            return column(item.alias, "v")
+
+        return lambda expression: rewrite(expression, change)
 
     def _rows(
         self,
         node: Tree,
-        scope: Scope,
-        where: tuple[str, ...],
+        rows: subqueries.Rows,
         names: list[str],
         resolved: list[Tree],
+        having: Tree | None,
         qualify: Tree | None,
+        constants: dict[str, Item],
     ) -> Select:
         """Filter, grouping, window functions and projection."""
-        items, windows = scope.plan_items(), windowing.has_windows([*resolved, qualify])
-        aggregates = grouping.is_aggregation(node, [*resolved, qualify], self.duck)
+        items, where = rows.scope.plan_items(), tuple(map(self.duck.print, rows.conditions))
+        windows = windowing.has_windows([*resolved, qualify])
+        aggregates = self._groups(node, resolved)
         if has_unnest([*resolved, qualify]) and (windows or aggregates or node.get("modifiers")):
             raise NoRule("unnest", "UNNEST")
         if not aggregates:
             if windows:
                 return windowing.windowed(self, items, where, names, resolved, qualify)
             return Select(items, where, tuple(zip(names, map(self.duck.print, resolved), strict=True)))
-        group = self._group(node, scope, resolved)
-        having = scope.resolve(node["having"]) if node.get("having") else None
-        self.note(scope, [*group, having])
-        plan = grouping.Grouping(self, items, where, group)
+        if windows and node.get("aggregate_handling") == "FORCE_AGGREGATES":
+            raise NoRule("window", "WINDOW_WHOLE")
+        group = self._group(node, rows.scope, resolved)
+        self.note(rows.scope, list(group))
+        plan = grouping.Grouping(self, items, where, group, constants)
         if not windows:
             return plan.select(names, resolved, having)
         items, where, above = plan.rows([*resolved, qualify], having)
@@ -175,7 +207,7 @@ class Lowering:
 
     # ---- FROM
 
-    def _from(self, node: Tree, ctes: Ctes) -> tuple[Scope, list[Tree]]:
+    def from_clause(self, node: Tree, ctes: Ctes) -> tuple[Scope, list[Tree]]:
         scope, conditions = self._join(node, ctes) if node["type"] == "JOIN" else (self._relation(node, ctes), [])
         taken: set[str] = set()
         for item in scope.items:
@@ -186,8 +218,8 @@ class Lowering:
         return scope, conditions
 
     def _join(self, node: Tree, ctes: Ctes) -> tuple[Scope, list[Tree]]:
-        left, left_conditions = self._from(node["left"], ctes)
-        right, right_conditions = self._from(node["right"], ctes)
+        left, left_conditions = self.from_clause(node["left"], ctes)
+        right, right_conditions = self.from_clause(node["right"], ctes)
         if joins.has_rule(node):
             return joins.joined(self, node, ((left, left_conditions), (right, right_conditions))), []
         natural = joins.common(left, right) if node["ref_type"] == "NATURAL" else []
@@ -300,3 +332,7 @@ def _star(star: Tree, scope: Scope) -> list[Tree]:
             expression = replace.get(name, {**reference, "query_location": star["query_location"]})
             found.append({**expression, "alias": item.columns[name] if item.columns[name].lower() == name else name})
     return found
+
+
+def _is_scalar(node: Tree) -> bool:
+    return node.get("subquery_type") == "SCALAR"

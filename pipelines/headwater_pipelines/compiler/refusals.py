@@ -7,7 +7,7 @@ from typing import Any
 
 from headwater.errors import UnsupportedSql
 from headwater_pipelines.compiler.definition import Definition
-from headwater_pipelines.compiler.syntax import NOWHERE, Duck, Tree, walk
+from headwater_pipelines.compiler.syntax import NOWHERE, Duck, Tree, walk, walk_own
 from headwater_pipelines.compiler.whole import NoRule
 
 ROWS_OF_ARGUMENTS = {"range", "generate_series", "unnest", "json_each", "json_tree", "repeat", "repeat_row"}
@@ -74,15 +74,12 @@ def require_rule(node: Tree) -> None:
         raise NoRule("values", "CONSTANT")
     own = {key: value for key, value in node.items() if key not in ("from_table", "cte_map")}
     for part in walk(own):
-        match part.get("class"):
-            case "SUBQUERY":
-                raise NoRule("subquery", "SUBQUERY")
-            case "STAR" if part.get("columns") or part.get("rename_list"):
-                raise NoRule("columns", "COLUMNS")
+        if part.get("class") == "STAR" and (part.get("columns") or part.get("rename_list")):
+            raise NoRule("columns", "COLUMNS")
 
 
 def has_unnest(expressions: list[Any]) -> bool:
-    calls = (node for each in expressions for node in walk(each) if node.get("class") == "FUNCTION")
+    calls = (node for each in expressions for node in walk_own(each) if node.get("class") == "FUNCTION")
     return any(node["function_name"] in ("unnest", "unlist") for node in calls)
 
 

@@ -35,6 +35,8 @@ class Scope:
     items: list[Visible] = field(default_factory=list)
     merged: dict[str, tuple[str, str]] = field(default_factory=dict)
     aliases: dict[str, Tree] = field(default_factory=dict)
+    constants: set[str] = field(default_factory=set)
+    """Items that stand beside the groups, not the rows."""
 
     def plan_items(self) -> tuple[Item, ...]:
         """The FROM items as a plan has them: several that one join gave are one."""
@@ -55,7 +57,7 @@ class Scope:
 
     def _column(self, node: Tree, bound: frozenset[str], through: tuple[str, ...]) -> Any:
         names: list[str] = node["column_names"]
-        if names[0].lower() in bound:
+        if names[0].lower() in bound or names[0] in self.constants:
             return node
         for count in range(len(names), 0, -1):  # a column by all its names; else a field of one by the first of them
             found = self.find(names[:count])

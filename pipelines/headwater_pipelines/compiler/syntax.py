@@ -128,6 +128,17 @@ def walk(node: Any) -> Iterator[Tree]:
             yield from walk(value)
 
 
+def walk_own(node: Any) -> Iterator[Tree]:
+    """Every dict of an expression, outside in, that is not inside a subquery of its own."""
+    if isinstance(node, dict):
+        yield node
+        for value in node.values() if node.get("class") != "SUBQUERY" else (node.get("child"),):
+            yield from walk_own(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from walk_own(value)
+
+
 def rewrite(node: Any, change: Callable[[Tree], Any]) -> Any:
     """A copy of a tree in which ``change`` replaced nodes outside in; it returns None to leave one as it is."""
     if isinstance(node, dict):

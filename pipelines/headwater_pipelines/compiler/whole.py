@@ -58,9 +58,7 @@ def input_of(lowering: Lowering, tree: Tree, keys: tuple[str, ...] = ()) -> Inpu
     return Input(name, tree, keys)
 
 
-def recomputed(
-    lowering: Lowering, inputs: tuple[Input, ...], query: str, keys: tuple[str, ...], why: NoRule
-) -> Select:
+def recomputed(lowering: Lowering, inputs: tuple[Input, ...], query: str, keys: tuple[str, ...], why: NoRule) -> Select:
     """The columns of a query over the inputs, without its first ones, the keys, under unique names of their own."""
     shape = lowering.describe_query(query)
     names = unique([name for name, _ in shape[len(keys) :]])
@@ -118,6 +116,3 @@ def named(query: Syntax) -> set[str] | None:
             if part.get("column_name_alias") and part.get("type") == "BASE_TABLE":
                 return None  # names stand for columns by their place
     return found
-
-
-

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from headwater_pipelines.compiler.plan import Item, Select
-from headwater_pipelines.compiler.syntax import Tree, bare, column, is_column, rewrite, walk
+from headwater_pipelines.compiler.syntax import Tree, bare, column, is_column, rewrite, walk_own
 from headwater_pipelines.compiler.whole import NoRule, input_of, recomputed
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ WHOLE = NoRule("window", "WINDOW_WHOLE")
 
 
 def has_windows(expressions: list[Any]) -> bool:
-    return any(node.get("class") == "WINDOW" for expression in expressions for node in walk(expression))
+    return any(node.get("class") == "WINDOW" for expression in expressions for node in walk_own(expression))
 
 
 def windowed(
@@ -54,7 +54,7 @@ def windowed(
 
 def common_partitions(expressions: list[Any]) -> list[Tree]:
     """The expressions by which every window among them partitions."""
-    windows = [node for expression in expressions for node in walk(expression) if node.get("class") == "WINDOW"]
+    windows = [node for expression in expressions for node in walk_own(expression) if node.get("class") == "WINDOW"]
     first, *others = windows
     shapes = [[bare(each) for each in window["partitions"]] for window in others]
     found: list[Tree] = []

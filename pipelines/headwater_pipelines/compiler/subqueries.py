@@ -1,0 +1,247 @@
+"""Subqueries in expressions, as joins.
+
+    WHERE EXISTS (... r = outer), x IN (...)    semi join         NOT EXISTS    anti join
+    x NOT IN (...)                              anti join, and the number of rows and of NULLs beside it
+    (SELECT max(y) FROM t)                      a row beside every row: one that is always there
+    (SELECT max(y) FROM t WHERE t.k = outer)    left join with the aggregate grouped by k
+
+What has another form has no rule, and the query around it is computed as a whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from headwater.errors import SqlError
+from headwater.types import quote
+from headwater_pipelines.compiler import grouping, joins
+from headwater_pipelines.compiler.plan import Item, Select, column_names
+from headwater_pipelines.compiler.scope import Scope, Visible
+from headwater_pipelines.compiler.syntax import Tree, column, rewrite, walk
+from headwater_pipelines.compiler.whole import NoRule
+
+if TYPE_CHECKING:
+    from headwater_pipelines.compiler.lower import Cte, Lowering
+
+NO_RULE = NoRule("subquery", "SUBQUERY")
+
+
+@dataclass
+class Rows:
+    """The rows of a FROM clause so far: ``conditions`` are resolved in ``scope``, and not part of its items yet."""
+
+    lowering: Lowering
+    ctes: Mapping[str, Cte]
+    scope: Scope
+    conditions: list[Any]
+
+    def filter(self, where: Any, *, correlated: bool = False) -> list[Tree]:
+        """Keep the rows that fulfil a WHERE; with ``correlated`` the conditions that read more are given back."""
+        parts = joins.conjuncts(where) if where else []
+        tests = [part for part in parts if _test(part) is not None]
+        plain = [part for part in parts if _test(part) is None and not has_subquery(part)]
+        left = []
+        for part in plain:
+            try:
+                self._keep(part)
+            except SqlError:
+                if not correlated:
+                    raise
+                left.append(part)
+        for part in tests:
+            self._test(part)
+        for part in parts:
+            if part not in tests and part not in plain:
+                self._keep(self.scalars(part))
+        return left
+
+    def scalars(self, expression: Any) -> Any:
+        """The expression with columns in place of its scalar subqueries."""
+
+        def change(node: Tree) -> Any:
+            if node.get("class") != "SUBQUERY":
+                return None
+            if node.get("subquery_type") != "SCALAR":
+                raise NO_RULE
+            inner = node["subquery"]["node"]
+            found = constant(self.lowering, inner, self.ctes)
+            if found is None:
+                return self._correlated(inner)
+            self.scope.items.append(Visible(found.alias, (found.alias,), {"v": "v"}, found.node))
+            return column(found.alias, "v")
+
+        return rewrite(expression, change)
+
+    # ---- tests
+
+    def _keep(self, part: Any) -> None:
+        resolved = self.scope.resolve(part)
+        self.lowering.note(self.scope, [resolved])
+        self.conditions.append(resolved)
+
+    def _test(self, part: Tree) -> None:
+        found = _test(part)
+        assert found is not None
+        node, negated = found
+        inner = node["subquery"]["node"]
+        if node["subquery_type"] == "EXISTS":
+            self._attach("ANTI" if negated else "SEMI", *self._rows_of(inner))
+            return
+        if node.get("comparison_type") != "COMPARE_EQUAL" or has_subquery(node["child"]):
+            raise NO_RULE
+        plan = self._uncorrelated(inner)
+        if plan is None:
+            if negated:
+                raise NO_RULE
+            rows, parts = self._rows_of(inner)
+            value = rows.scope.resolve(inner["select_list"][0])
+            rows.lowering.note(rows.scope, [value])
+            self._attach("SEMI", rows, parts, (node["child"], inner["select_list"][0]))
+            return
+        names = column_names(plan)
+        if len(names) != 1:
+            raise NO_RULE
+        self.lowering.admit({"v"})
+        alias = self.lowering.alias()
+        scope = Scope(self.lowering.refuse, [Visible(alias, (alias,), {"v": names[0]}, plan)])
+        rows = Rows(self.lowering, self.ctes, scope, [])
+        if negated:
+            self._counted(plan, names[0], node["child"])
+        self._attach("ANTI" if negated else "SEMI", rows, [], (node["child"], column(alias, "v")))
+
+    def _counted(self, plan: Any, name: str, child: Tree) -> None:
+        """NOT IN over rows with a NULL is true of nothing, over no rows it is true of everything."""
+        read = Select((Item("q", plan),), (), (("c0", f"q.{quote(name)}"),))
+        group = grouping.Grouping(self.lowering, (Item("q", read),), (), [])
+        calls = [self.lowering.duck.expression(sql) for sql in ("count(*)", "count(q.c0)")]
+        counts = group.select(["n", "m"], calls, None)
+        self.lowering.admit({"n", "m"})
+        alias = self.lowering.alias()
+        self.scope.items.append(Visible(alias, (alias,), {"n": "n", "m": "m"}, counts))
+        value = self.lowering.duck.print(self.scope.resolve(child))
+        self.lowering.note(self.scope, [self.scope.resolve(child)])
+        kept = f"{alias}.n = 0 OR ({alias}.m = {alias}.n AND {value} IS NOT NULL)"
+        self.conditions.append(self.lowering.duck.expression(kept))
+
+    def _rows_of(self, inner: Tree) -> tuple[Rows, list[Tree]]:
+        """The rows of a subquery's FROM and WHERE, and the conditions that read the outer query."""
+        if inner["type"] != "SELECT_NODE" or inner.get("modifiers") or inner["cte_map"]["map"]:
+            raise NO_RULE
+        if inner.get("group_expressions") or inner.get("group_sets") or inner.get("having") or inner.get("qualify"):
+            raise NO_RULE
+        if grouping.is_aggregation(inner, inner["select_list"], self.lowering.duck):
+            raise NO_RULE
+        return self._from(inner)
+
+    def _from(self, inner: Tree) -> tuple[Rows, list[Tree]]:
+        if inner["from_table"]["type"] == "EMPTY":
+            raise NO_RULE
+        scope, conditions = self.lowering.from_clause(inner["from_table"], self.ctes)
+        rows = Rows(self.lowering, self.ctes, scope, conditions)
+        return rows, rows.filter(inner.get("where_clause"), correlated=True)
+
+    def _attach(self, kind: str, rows: Rows, parts: list[Tree], pair: tuple[Tree, Tree] | None = None) -> None:
+        """Join the rows of a subquery; names in ``parts`` are its own first. ``pair``: an outer and an inner value."""
+
+        def resolved(left: joins.Side, right: joins.Side) -> list[Tree]:
+            merged = {**left.scope.merged, **right.scope.merged}
+            both = Scope(self.lowering.refuse, [*right.scope.items, *left.scope.items], merged)
+            found = [both.resolve(part) for part in parts]
+            if pair is not None:
+                one, other = left.scope.resolve(pair[0]), right.scope.resolve(pair[1])
+                printed = (self.lowering.duck.print(each) for each in (one, other))
+                found.append(self.lowering.duck.expression(" = ".join(f"({sql})" for sql in printed)))
+            return found
+
+        aliases = self.scope.aliases
+        sides = ((self.scope, self.conditions), (rows.scope, rows.conditions))
+        self.scope, self.conditions = joins.attached(self.lowering, kind, sides, resolved), []
+        self.scope.aliases = aliases
+
+    def _uncorrelated(self, inner: Tree) -> Any:
+        try:
+            return self.lowering.query(inner, self.ctes)
+        except SqlError:
+            return None
+
+    # ---- scalars
+
+    def _correlated(self, inner: Tree) -> Any:
+        """A left join with the aggregate, grouped by what is compared with the outer query."""
+        if not _is_one_row(self.lowering, inner) or len(inner["select_list"]) != 1:
+            raise NO_RULE
+        rows, parts = self._from(inner)
+        pairs = [_pair(part, rows.scope) for part in parts]
+        try:
+            value = rows.scope.resolve(inner["select_list"][0])
+        except SqlError as error:
+            raise NO_RULE from error
+        keys = [rows.scope.resolve(own) for own, _ in pairs]
+        self.lowering.note(rows.scope, [value, *keys])
+        where = tuple(map(self.lowering.duck.print, rows.conditions))
+        group = grouping.Grouping(self.lowering, rows.scope.plan_items(), where, keys)
+        names = [f"k{place}" for place in range(len(keys))]
+        empty = self.lowering.duck.print(grouping.over_nothing(value, self.lowering.duck))
+        made = group.select([*names, "v", "m"], [*keys, value, self.lowering.duck.expression("true")], None)
+        alias = self.lowering.alias()
+        shown = {name: name for name in (*names, "v", "m")}
+        right = Rows(self.lowering, self.ctes, Scope(self.lowering.refuse, [Visible(alias, (alias,), shown, made)]), [])
+        self.lowering.admit(shown)
+        equal = [_equal(outer, column(alias, name)) for name, (_, outer) in zip(names, pairs, strict=True)]
+        self._attach("LEFT", right, equal)
+        return self.lowering.duck.expression(f"CASE WHEN {alias}.m THEN {alias}.v ELSE {empty} END")
+
+
+def constant(lowering: Lowering, inner: Tree, ctes: Mapping[str, Cte]) -> Item | None:
+    """A subquery of one row that reads nothing outside, with its value as ``v``; None for one that does."""
+    try:
+        plan = lowering.query(inner, ctes)
+    except SqlError:
+        return None
+    if not _is_one_row(lowering, inner):
+        raise NO_RULE
+    lowering.admit({"v"})
+    value = Select((Item("q", plan),), (), (("v", f"q.{quote(column_names(plan)[0])}"),))
+    return Item(lowering.alias(), value)
+
+
+def has_subquery(expression: Any) -> bool:
+    return any(node.get("class") == "SUBQUERY" for node in walk(expression))
+
+
+def _test(part: Tree) -> tuple[Tree, bool] | None:
+    """An EXISTS or IN that is a condition by itself, and whether it is negated."""
+    negated = part.get("type") == "OPERATOR_NOT"
+    node = part["children"][0] if negated else part
+    is_test = node.get("class") == "SUBQUERY" and node.get("subquery_type") in ("EXISTS", "ANY")
+    return (node, negated) if is_test else None
+
+
+def _is_one_row(lowering: Lowering, inner: Tree) -> bool:
+    """Whether a query is an aggregate of all rows, which has one row whatever there is."""
+    if inner["type"] != "SELECT_NODE" or inner.get("aggregate_handling") == "FORCE_AGGREGATES":
+        return False
+    parts = ("group_expressions", "group_sets", "having", "qualify", "modifiers")
+    return not any(inner.get(part) for part in parts) and all(
+        grouping.aggregates_in(each, lowering.duck) for each in inner["select_list"]
+    )
+
+
+def _pair(part: Tree, own: Scope) -> tuple[Tree, Tree]:
+    """The inner and the outer side of a comparison."""
+    if part.get("type") != "COMPARE_EQUAL":
+        raise NO_RULE
+    for inner, outer in ((part["left"], part["right"]), (part["right"], part["left"])):
+        try:
+            own.resolve(inner)
+        except SqlError:
+            continue
+        return inner, outer
+    raise NO_RULE
+
+
+def _equal(one: Tree, other: Tree) -> Tree:
+    place = {"alias": "", "query_location": one["query_location"], "query_location_length": 0}
+    return {"class": "COMPARISON", "type": "COMPARE_EQUAL", **place, "left": one, "right": other}
