@@ -264,3 +264,23 @@ def test_no_statement_of_the_application_fails_or_waits_for_us(shop: Captured) -
     assert application.failed == []
     assert max(waited for waited, _ in waits.longest.values()) <= WAIT_MS_MAX, waits.report()
     assert sum(each.differences for each in found) == 0
+
+
+def test_nothing_waits_behind_us_for_what_somebody_else_holds(shop: Captured) -> None:
+    """A lock that we cannot have is let go of at once: whoever could share it with its holder comes before us."""
+    shop.run("CREATE TABLE early (id int PRIMARY KEY)")
+    shop.catch_up()
+    shop.run("CREATE TABLE late (id int PRIMARY KEY)")
+    waiting = """SELECT count(*) > 0 FROM pg_locks JOIN pg_stat_activity USING (pid)
+        WHERE relation = 'late'::regclass AND NOT granted AND application_name LIKE 'headwater:%'"""
+    share = "LOCK TABLE late IN SHARE MODE"  # as CREATE INDEX takes it; a publication asks for more
+    with psycopg.connect(shop.dsn) as holder, psycopg.connect(shop.dsn) as other, shop.running():
+        holder.execute(share)
+        until(lambda: shop.source_rows(waiting) == [(True,)], "we wait for the table")
+        other.execute(f"SET lock_timeout = {WAIT_MS_MAX:.0f}")
+        try:
+            other.execute(share)
+        finally:
+            for each in (other, holder):
+                each.rollback()
+        until(lambda: "late" in appeared(shop), "it is captured")
