@@ -296,14 +296,19 @@ class World:
     def compare(self, view_id: int) -> None:
         view = self.views[view_id]
         names = ", ".join(types.quote(name) for name, _ in view.columns)
+        shown = ", ".join(self.shown(name, text) for name, text in view.columns)
         folded = f"SELECT {names}, sum(_weight) AS _n FROM out_{view_id} GROUP BY ALL HAVING sum(_weight) <> 0"
         negative = self.oracle.execute(f"SELECT * FROM ({folded}) WHERE _n < 0").fetchall()
         assert not negative, f"{view.name}: rows deleted that never were: {negative}"
-        kept = f"SELECT {names} FROM (SELECT *, unnest(range(_n::BIGINT)) FROM ({folded}))"
-        query = view.definition.query
+        kept = f"SELECT {shown} FROM (SELECT *, unnest(range(_n::BIGINT)) FROM ({folded}))"
+        query = f"SELECT {shown} FROM ({view.definition.query})"
         missing = self.oracle.execute(f"({query}) EXCEPT ALL ({kept})").fetchall()
         extra = self.oracle.execute(f"({kept}) EXCEPT ALL ({query})").fetchall()
         assert (missing, extra) == ([], []), f"{view.name}: missing {missing}, extra {extra}"
+
+    def shown(self, name: str, text: str) -> str:  # noqa: ARG002
+        """A column as it is compared."""
+        return types.quote(name)
 
     # ---- the writer
 
@@ -400,15 +405,23 @@ class World:
             self.oracle.executemany(f"INSERT INTO {topic.base.name} VALUES ({marks})", topic.rows)
 
 
+def sample(rng: random.Random, share: float) -> dict[str, str]:
+    """Some of the shapes, and those that they read."""
+    chosen = {name for name in SHAPES if rng.random() < share}
+    chosen |= {other for name in chosen for other in SHAPES if f"view_{other} " in f"{SHAPES[name]} "}
+    return {name: sql for name, sql in SHAPES.items() if name in chosen}
+
+
 @pytest.fixture
-def world(seed: int, tmp_path: Path) -> Iterator[World]:
+def world(seed: int, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[World]:
     print("seed", seed)
-    made = World(random.Random(seed), tmp_path, SHAPES)
+    rng = random.Random(seed)
+    made = World(rng, tmp_path, SHAPES if request.node.get_closest_marker("long") else sample(rng, 0.4))
     yield made
     made.state.close()
 
 
-def test_every_shape_equals_duckdb_at_every_step(world: World) -> None:
+def test_many_shapes_equal_duckdb_at_every_step(world: World) -> None:
     for view_id in world.views:
         world.compare(view_id)  # over empty tables: an ungrouped aggregate has its one row
     for _ in range(2):
@@ -417,8 +430,8 @@ def test_every_shape_equals_duckdb_at_every_step(world: World) -> None:
 
 @pytest.mark.long
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("round_", range(20))
+@pytest.mark.parametrize("round_", range(6))
 def test_every_shape_over_long_histories(world: World, round_: int) -> None:
     print("round", round_)
-    for _ in range(40):
+    for _ in range(25):
         world.step()

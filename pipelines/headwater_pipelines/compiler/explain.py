@@ -8,6 +8,7 @@ stored rows), ``full`` (everything is recomputed).
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 
@@ -15,6 +16,7 @@ from headwater.errors import UnsupportedSql
 from headwater_pipelines.compiler.plan import Base, Input, Leaf, Node, Recompute, Select, Source
 from headwater_pipelines.compiler.view import CompiledView
 
+_MADE_UP = re.compile(r"[a-z]\d+")
 _REASONS = {
     "STORED_ROWS": "the topic's rows are kept, by key where it has one",
     "LINEAR": "its delta is the operator applied to the input's delta",
@@ -154,9 +156,7 @@ def _node(node: Node, depth: int, alias: str, columns: Mapping[Base, list[str]])
 
 def _select(node: Select, depth: int, columns: Mapping[Base, list[str]]) -> Iterator[ExplainNode]:
     """Project, filter and join of one Select as up to three nodes."""
-    projected = ", ".join(
-        sql if sql.split(".")[-1].strip('"') == name else f"{sql} AS {name}" for name, sql in node.columns
-    )
+    projected = ", ".join(dict.fromkeys(_projected(name, sql) for name, sql in node.columns))
     yield ExplainNode(depth, "project", projected, "linear", "LINEAR", "")
     joined = len(node.items) > 1
     if node.where and not joined:
@@ -168,6 +168,13 @@ def _select(node: Select, depth: int, columns: Mapping[Base, list[str]]) -> Iter
         yield ExplainNode(depth, "inner join", condition, "bilinear", "BILINEAR", "")
     for item in node.items:
         yield from _node(item.node, depth + 1, item.alias, columns)
+
+
+def _projected(name: str, sql: str) -> str:
+    """A column in the words of the definition: names that the compiler made up say nothing."""
+    if _MADE_UP.fullmatch(name) or sql.split(".")[-1].strip('"') == name:
+        return sql
+    return name if _MADE_UP.fullmatch(sql.rpartition(".")[2].strip('"')) else f"{sql} AS {name}"
 
 
 def _source(source: Source, depth: int, alias: str, columns: Mapping[Base, list[str]]) -> Iterator[ExplainNode]:
