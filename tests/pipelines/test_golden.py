@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from headwater.schema import Schema
-from headwater_pipelines.compiler import Relations, Table, compile_view, maintain, parse, render
-from headwater_pipelines.compiler.plan import Aggregate, Base, leaves, sources
+from headwater_pipelines.compiler import Relations, Table, compile_view, maintain, parse, recompute, render
+from headwater_pipelines.compiler.plan import Aggregate, Base, Recompute, leaves, sources
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 RELATIONS = Relations(
@@ -30,6 +30,14 @@ OPERATORS = {
     "aggregate_average": "SELECT k, avg(x) AS m FROM a GROUP BY k",
     "aggregate_total": "SELECT count(*) AS n, sum(y) AS s FROM b",
     "aggregate_touched": "SELECT k, sum(f) AS s FROM b GROUP BY k",
+    "aggregate_recomputed": "SELECT k, max(x) AS m FROM a GROUP BY k",
+    "distinct": "SELECT DISTINCT k FROM b",
+    "except": "SELECT k FROM a EXCEPT SELECT k FROM b",
+    "left_join": "SELECT a.id, b.y FROM a LEFT JOIN b ON a.k = b.k AND b.y > a.x",
+    "semi_join": "SELECT id FROM a WHERE EXISTS (SELECT 1 FROM b WHERE b.k = a.k)",
+    "top": "SELECT id FROM a ORDER BY x DESC, id LIMIT 3",
+    "window": "SELECT id, rank() OVER (PARTITION BY k ORDER BY x) AS r FROM a",
+    "whole": "SELECT id FROM a WHERE x > 3 OR k IN (SELECT k FROM b)",
 }
 
 
@@ -42,6 +50,16 @@ def generated(sql: str) -> str:
             terms = [render.term(source.input, place) for place, _ in enumerate(leaves(source.input))]
             parts.append(f"-- delta of {source.table}\n{maintain.delta_sql(source, ' UNION ALL '.join(terms))}")
             parts += [f"-- apply\n{statement}" for statement in maintain.apply_sql(source)]
+        if isinstance(source, Recompute):
+            deltas = {
+                each: " UNION ALL ".join(render.term(each.node, place) for place, _ in enumerate(leaves(each.node)))
+                for each in source.inputs
+            }
+            if source.keys:
+                touched = recompute.touched_sql(source, deltas)
+                parts.append(f"-- {recompute.touched_table(source)}, the touched keys\n{touched}")
+            parts.append(f"-- delta of {source.table}\n{recompute.delta_sql(source, whole=not source.keys)}")
+            parts.append(f"-- apply\n{recompute.apply_sql(source)}")
     for place, source in enumerate(leaves(view.root)):
         parts.append(f"-- output term of {source.table}\n{render.term(view.root, place)}")
     parts.append(f"-- contents\n{render.state(view.root)}")

@@ -172,7 +172,7 @@ def _select(node: Select, depth: int, columns: Mapping[Base, list[str]]) -> Iter
 
 def _projected(name: str, sql: str) -> str:
     """A column in the words of the definition: names that the compiler made up say nothing."""
-    if _MADE_UP.fullmatch(name) or sql.split(".")[-1].strip('"') == name:
+    if _MADE_UP.fullmatch(name) or sql.rpartition(".")[2].strip('"') == name:
         return sql
     return name if _MADE_UP.fullmatch(sql.rpartition(".")[2].strip('"')) else f"{sql} AS {name}"
 
