@@ -1,17 +1,17 @@
 -- view
 SELECT count(*) AS n, sum(y) AS s FROM b;
 
--- delta of g_8c97843e6268
-SELECT CAST(CASE WHEN side.w < 0 THEN s."n" ELSE coalesce(s."n", 0) + raw."n" END AS BIGINT) AS "n", CAST(CASE WHEN side.w < 0 THEN s."n_x0" ELSE coalesce(s."n_x0", 0) + raw."n_x0" END AS BIGINT) AS "n_x0", CAST(CASE WHEN side.w < 0 THEN s."s_x0" ELSE coalesce(s."s_x0", 0) + raw."s_x0" END AS HUGEINT) AS "s_x0", side.w AS _w FROM (SELECT * FROM (SELECT CAST(coalesce(sum(_w), 0) AS BIGINT) AS "n", CAST(coalesce(sum(_w) FILTER ("x0" IS NOT NULL), 0) AS BIGINT) AS "n_x0", CAST(coalesce(sum(CAST("x0" AS BIGINT) * _w), 0) AS HUGEINT) AS "s_x0" FROM (SELECT b.y AS "x0", "b"._w AS _w FROM "d_t2" AS "b")) WHERE "n" <> 0 OR "n_x0" <> 0 OR "s_x0" <> 0) AS raw LEFT JOIN "g_8c97843e6268" AS s ON true CROSS JOIN (VALUES (-1::BIGINT), (1::BIGINT)) AS side(w) WHERE (side.w > 0 OR s."n" IS NOT NULL);
+-- delta of a_862545295e04
+SELECT CAST(CASE WHEN side.w < 0 THEN s."n" ELSE coalesce(s."n", 0) + raw."n" END AS BIGINT) AS "n", CAST(CASE WHEN side.w < 0 THEN s."n_x0" ELSE coalesce(s."n_x0", 0) + raw."n_x0" END AS BIGINT) AS "n_x0", CAST(CASE WHEN side.w < 0 THEN s."s_x0" ELSE coalesce(s."s_x0", 0) + raw."s_x0" END AS HUGEINT) AS "s_x0", side.w AS _w FROM (SELECT * FROM (SELECT CAST(coalesce(sum(_w), 0) AS BIGINT) AS "n", CAST(coalesce(sum(_w) FILTER ("x0" IS NOT NULL), 0) AS BIGINT) AS "n_x0", CAST(coalesce(sum(CAST("x0" AS BIGINT) * _w), 0) AS HUGEINT) AS "s_x0" FROM (SELECT b.y AS "x0", "b"._w AS _w FROM "d_t2" AS "b")) WHERE "n" <> 0 OR "n_x0" <> 0 OR "s_x0" <> 0) AS raw LEFT JOIN "a_862545295e04" AS s ON true CROSS JOIN (VALUES (-1::BIGINT), (1::BIGINT)) AS side(w) WHERE (side.w > 0 OR s."n" IS NOT NULL);
 
 -- apply
-DELETE FROM "g_8c97843e6268" USING "d_g_8c97843e6268" AS d WHERE d._w < 0 AND true;
+DELETE FROM "a_862545295e04" USING "d_a_862545295e04" AS d WHERE d._w < 0 AND true;
 
 -- apply
-INSERT INTO "g_8c97843e6268" SELECT "n", "n_x0", "s_x0" FROM "d_g_8c97843e6268" WHERE _w > 0;
+INSERT INTO "a_862545295e04" SELECT "n", "n_x0", "s_x0" FROM "d_a_862545295e04" WHERE _w > 0;
 
--- output term of g_8c97843e6268
-SELECT g.v0 AS "n", g.v1 AS "s", "g"._w AS _w FROM (SELECT s."n" AS "v0", CASE WHEN s."n_x0" > 0 THEN s."s_x0" END AS "v1", "s"._w AS _w FROM "d_g_8c97843e6268" AS "s") AS "g";
+-- output term of a_862545295e04
+SELECT g.v0 AS "n", g.v1 AS "s", "g"._w AS _w FROM (SELECT s."n" AS "v0", CASE WHEN s."n_x0" > 0 THEN s."s_x0" END AS "v1", "s"._w AS _w FROM "d_a_862545295e04" AS "s") AS "g";
 
 -- contents
-SELECT g.v0 AS "n", g.v1 AS "s" FROM (SELECT s."n" AS "v0", CASE WHEN s."n_x0" > 0 THEN s."s_x0" END AS "v1" FROM "g_8c97843e6268" AS "s") AS "g";
+SELECT g.v0 AS "n", g.v1 AS "s" FROM (SELECT s."n" AS "v0", CASE WHEN s."n_x0" > 0 THEN s."s_x0" END AS "v1" FROM "a_862545295e04" AS "s") AS "g";

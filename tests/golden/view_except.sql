@@ -1,17 +1,17 @@
 -- view
 SELECT k FROM a EXCEPT SELECT k FROM b;
 
--- k_r_5c365c3885af, the touched keys
+-- k_r_905623f0195d, the touched keys
 SELECT "k0" AS "c0" FROM (SELECT u."k" AS "k0", "u"._w AS _w FROM (SELECT CAST("u"."k" AS VARCHAR) AS "k", "u"._w AS _w FROM (SELECT a.k AS "k", "a"._w AS _w FROM "d_t1" AS "a") AS "u") AS "u") UNION SELECT "k0" AS "c0" FROM (SELECT u."k" AS "k0", "u"._w AS _w FROM (SELECT CAST("u"."k" AS VARCHAR) AS "k", "u"._w AS _w FROM (SELECT b.k AS "k", "b"._w AS _w FROM "d_t2" AS "b") AS "u") AS "u");
 
--- delta of r_5c365c3885af
-WITH "hw_7bf78638f97c" AS (SELECT i.* FROM (SELECT u."k" AS "k0" FROM (SELECT CAST("u"."k" AS VARCHAR) AS "k" FROM (SELECT a.k AS "k" FROM "t1" AS "a") AS "u") AS "u") AS i SEMI JOIN "k_r_5c365c3885af" AS k ON i."k0" IS NOT DISTINCT FROM k."c0"), "hw_720cfa0b2d5a" AS (SELECT "k0" FROM (SELECT "k0", unnest(range(CAST(_w AS BIGINT))) FROM (SELECT "k0", sum(_w) AS _w FROM (SELECT i.* FROM (SELECT u."k" AS "k0", "u"._w AS _w FROM (SELECT CAST("u"."k" AS VARCHAR) AS "k", "u"._w AS _w FROM (SELECT b.k AS "k", "b"._w AS _w FROM "t2" AS "b") AS "u") AS "u") AS i SEMI JOIN "k_r_5c365c3885af" AS k ON i."k0" IS NOT DISTINCT FROM k."c0") GROUP BY ALL HAVING sum(_w) > 0))) SELECT "c0", "c1", CAST(sum(_w) AS BIGINT) AS _w FROM (SELECT "c0", "c1", 1::BIGINT AS _w FROM (SELECT * FROM (SELECT k0, k0 FROM (SELECT k0 FROM hw_7bf78638f97c EXCEPT SELECT k0 FROM hw_720cfa0b2d5a)) AS q("c0", "c1")) UNION ALL SELECT "c0", "c1", -_w AS _w FROM "r_5c365c3885af" AS s SEMI JOIN "k_r_5c365c3885af" AS k ON s."c0" IS NOT DISTINCT FROM k."c0") GROUP BY ALL HAVING sum(_w) <> 0;
+-- delta of r_905623f0195d
+WITH "hw_7bf78638f97c" AS (SELECT i.* FROM (SELECT u."k" AS "k0" FROM (SELECT CAST("u"."k" AS VARCHAR) AS "k" FROM (SELECT a.k AS "k" FROM "t1" AS "a") AS "u") AS "u") AS i SEMI JOIN "k_r_905623f0195d" AS k ON i."k0" IS NOT DISTINCT FROM k."c0"), "hw_720cfa0b2d5a" AS (SELECT "k0" FROM (SELECT "k0", unnest(range(CAST(_w AS BIGINT))) FROM (SELECT "k0", sum(_w) AS _w FROM (SELECT i.* FROM (SELECT u."k" AS "k0", "u"._w AS _w FROM (SELECT CAST("u"."k" AS VARCHAR) AS "k", "u"._w AS _w FROM (SELECT b.k AS "k", "b"._w AS _w FROM "t2" AS "b") AS "u") AS "u") AS i SEMI JOIN "k_r_905623f0195d" AS k ON i."k0" IS NOT DISTINCT FROM k."c0") GROUP BY ALL HAVING sum(_w) > 0))) SELECT "c0", "c1", CAST(sum(_w) AS BIGINT) AS _w FROM (SELECT "c0", "c1", 1::BIGINT AS _w FROM (SELECT * FROM (SELECT k0, k0 FROM (SELECT k0 FROM hw_7bf78638f97c EXCEPT SELECT k0 FROM hw_720cfa0b2d5a)) AS q("c0", "c1")) UNION ALL SELECT "c0", "c1", -_w AS _w FROM "r_905623f0195d" AS s SEMI JOIN "k_r_905623f0195d" AS k ON s."c0" IS NOT DISTINCT FROM k."c0") GROUP BY ALL HAVING sum(_w) <> 0;
 
 -- apply
-INSERT INTO "r_5c365c3885af" SELECT * FROM "d_r_5c365c3885af";
+INSERT INTO "r_905623f0195d" SELECT * FROM "d_r_905623f0195d";
 
--- output term of r_5c365c3885af
-SELECT r."c1" AS "k", "r"._w AS _w FROM "d_r_5c365c3885af" AS "r";
+-- output term of r_905623f0195d
+SELECT r."c1" AS "k", "r"._w AS _w FROM "d_r_905623f0195d" AS "r";
 
 -- contents
-SELECT r."c1" AS "k", "r"._w AS _w FROM "r_5c365c3885af" AS "r";
+SELECT r."c1" AS "k", "r"._w AS _w FROM "r_905623f0195d" AS "r";

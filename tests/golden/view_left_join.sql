@@ -1,17 +1,17 @@
 -- view
 SELECT a.id, b.y FROM a LEFT JOIN b ON a.k = b.k AND b.y > a.x;
 
--- k_r_21e540a53cc9, the touched keys
+-- k_r_7b342de63cbf, the touched keys
 SELECT "k0" AS "c0" FROM (SELECT hw_l.l1 AS "k0", hw_l."l0" AS "l0", hw_l."l1" AS "l1", hw_l."l2" AS "l2", "hw_l"._w AS _w FROM (SELECT a.id AS "l0", a.k AS "l1", a.x AS "l2", "a"._w AS _w FROM "d_t1" AS "a") AS "hw_l") UNION SELECT "k0" AS "c0" FROM (SELECT hw_r.r0 AS "k0", hw_r."r0" AS "r0", hw_r."r1" AS "r1", "hw_r"._w AS _w FROM (SELECT b.k AS "r0", b.y AS "r1", "b"._w AS _w FROM "d_t2" AS "b") AS "hw_r");
 
--- delta of r_21e540a53cc9
-WITH "hw_7df2feaa8e70" AS (SELECT i.* FROM (SELECT hw_l.l1 AS "k0", hw_l."l0" AS "l0", hw_l."l1" AS "l1", hw_l."l2" AS "l2" FROM (SELECT a.id AS "l0", a.k AS "l1", a.x AS "l2" FROM "t1" AS "a") AS "hw_l") AS i SEMI JOIN "k_r_21e540a53cc9" AS k ON i."k0" IS NOT DISTINCT FROM k."c0"), "hw_d3523add2db7" AS (SELECT "k0", "r0", "r1" FROM (SELECT "k0", "r0", "r1", unnest(range(CAST(_w AS BIGINT))) FROM (SELECT "k0", "r0", "r1", sum(_w) AS _w FROM (SELECT i.* FROM (SELECT hw_r.r0 AS "k0", hw_r."r0" AS "r0", hw_r."r1" AS "r1", "hw_r"._w AS _w FROM (SELECT b.k AS "r0", b.y AS "r1", "b"._w AS _w FROM "t2" AS "b") AS "hw_r") AS i SEMI JOIN "k_r_21e540a53cc9" AS k ON i."k0" IS NOT DISTINCT FROM k."c0") GROUP BY ALL HAVING sum(_w) > 0))) SELECT "c0", "c1", "c2", "c3", "c4", "c5", CAST(sum(_w) AS BIGINT) AS _w FROM (SELECT "c0", "c1", "c2", "c3", "c4", "c5", 1::BIGINT AS _w FROM (SELECT * FROM (SELECT hw_l.k0 AS k0, hw_l."l0", hw_l."l1", hw_l."l2", hw_r."r0", hw_r."r1" FROM hw_7df2feaa8e70 AS hw_l LEFT JOIN hw_d3523add2db7 AS hw_r ON ((hw_l.l1 = hw_r.r0)) AND ((hw_r.r1 > hw_l.l2))) AS q("c0", "c1", "c2", "c3", "c4", "c5")) UNION ALL SELECT "c0", "c1", "c2", "c3", "c4", "c5", -_w AS _w FROM "r_21e540a53cc9" AS s SEMI JOIN "k_r_21e540a53cc9" AS k ON s."c0" IS NOT DISTINCT FROM k."c0") GROUP BY ALL HAVING sum(_w) <> 0;
+-- delta of r_7b342de63cbf
+WITH "hw_7df2feaa8e70" AS (SELECT i.* FROM (SELECT hw_l.l1 AS "k0", hw_l."l0" AS "l0", hw_l."l1" AS "l1", hw_l."l2" AS "l2" FROM (SELECT a.id AS "l0", a.k AS "l1", a.x AS "l2" FROM "t1" AS "a") AS "hw_l") AS i SEMI JOIN "k_r_7b342de63cbf" AS k ON i."k0" IS NOT DISTINCT FROM k."c0"), "hw_d3523add2db7" AS (SELECT "k0", "r0", "r1" FROM (SELECT "k0", "r0", "r1", unnest(range(CAST(_w AS BIGINT))) FROM (SELECT "k0", "r0", "r1", sum(_w) AS _w FROM (SELECT i.* FROM (SELECT hw_r.r0 AS "k0", hw_r."r0" AS "r0", hw_r."r1" AS "r1", "hw_r"._w AS _w FROM (SELECT b.k AS "r0", b.y AS "r1", "b"._w AS _w FROM "t2" AS "b") AS "hw_r") AS i SEMI JOIN "k_r_7b342de63cbf" AS k ON i."k0" IS NOT DISTINCT FROM k."c0") GROUP BY ALL HAVING sum(_w) > 0))) SELECT "c0", "c1", "c2", "c3", "c4", "c5", CAST(sum(_w) AS BIGINT) AS _w FROM (SELECT "c0", "c1", "c2", "c3", "c4", "c5", 1::BIGINT AS _w FROM (SELECT * FROM (SELECT hw_l.k0 AS k0, hw_l."l0", hw_l."l1", hw_l."l2", hw_r."r0", hw_r."r1" FROM hw_7df2feaa8e70 AS hw_l LEFT JOIN hw_d3523add2db7 AS hw_r ON ((hw_l.l1 = hw_r.r0)) AND ((hw_r.r1 > hw_l.l2))) AS q("c0", "c1", "c2", "c3", "c4", "c5")) UNION ALL SELECT "c0", "c1", "c2", "c3", "c4", "c5", -_w AS _w FROM "r_7b342de63cbf" AS s SEMI JOIN "k_r_7b342de63cbf" AS k ON s."c0" IS NOT DISTINCT FROM k."c0") GROUP BY ALL HAVING sum(_w) <> 0;
 
 -- apply
-INSERT INTO "r_21e540a53cc9" SELECT * FROM "d_r_21e540a53cc9";
+INSERT INTO "r_7b342de63cbf" SELECT * FROM "d_r_7b342de63cbf";
 
--- output term of r_21e540a53cc9
-SELECT hw_1.l0 AS "id", hw_1.r1 AS "y", "hw_1"._w AS _w FROM (SELECT r."c1" AS "l0", r."c2" AS "l1", r."c3" AS "l2", r."c4" AS "r0", r."c5" AS "r1", "r"._w AS _w FROM "d_r_21e540a53cc9" AS "r") AS "hw_1";
+-- output term of r_7b342de63cbf
+SELECT hw_1.l0 AS "id", hw_1.r1 AS "y", "hw_1"._w AS _w FROM (SELECT r."c1" AS "l0", r."c2" AS "l1", r."c3" AS "l2", r."c4" AS "r0", r."c5" AS "r1", "r"._w AS _w FROM "d_r_7b342de63cbf" AS "r") AS "hw_1";
 
 -- contents
-SELECT hw_1.l0 AS "id", hw_1.r1 AS "y", "hw_1"._w AS _w FROM (SELECT r."c1" AS "l0", r."c2" AS "l1", r."c3" AS "l2", r."c4" AS "r0", r."c5" AS "r1", "r"._w AS _w FROM "r_21e540a53cc9" AS "r") AS "hw_1";
+SELECT hw_1.l0 AS "id", hw_1.r1 AS "y", "hw_1"._w AS _w FROM (SELECT r."c1" AS "l0", r."c2" AS "l1", r."c3" AS "l2", r."c4" AS "r0", r."c5" AS "r1", "r"._w AS _w FROM "r_7b342de63cbf" AS "r") AS "hw_1";

@@ -1,17 +1,17 @@
 -- view
 SELECT id FROM a WHERE EXISTS (SELECT 1 FROM b WHERE b.k = a.k);
 
--- k_r_f7f7037bb1a0, the touched keys
+-- k_r_4b3b5d537ebb, the touched keys
 SELECT "k0" AS "c0" FROM (SELECT hw_l.l1 AS "k0", hw_l."l0" AS "l0", hw_l."l1" AS "l1", "hw_l"._w AS _w FROM (SELECT a.id AS "l0", a.k AS "l1", "a"._w AS _w FROM "d_t1" AS "a") AS "hw_l") UNION SELECT "k0" AS "c0" FROM (SELECT hw_r.r0 AS "k0", hw_r."r0" AS "r0", "hw_r"._w AS _w FROM (SELECT b.k AS "r0", "b"._w AS _w FROM "d_t2" AS "b") AS "hw_r");
 
--- delta of r_f7f7037bb1a0
-WITH "hw_c8bb4570e776" AS (SELECT i.* FROM (SELECT hw_l.l1 AS "k0", hw_l."l0" AS "l0", hw_l."l1" AS "l1" FROM (SELECT a.id AS "l0", a.k AS "l1" FROM "t1" AS "a") AS "hw_l") AS i SEMI JOIN "k_r_f7f7037bb1a0" AS k ON i."k0" IS NOT DISTINCT FROM k."c0"), "hw_7db24738a2b8" AS (SELECT "k0", "r0" FROM (SELECT "k0", "r0", unnest(range(CAST(_w AS BIGINT))) FROM (SELECT "k0", "r0", sum(_w) AS _w FROM (SELECT i.* FROM (SELECT hw_r.r0 AS "k0", hw_r."r0" AS "r0", "hw_r"._w AS _w FROM (SELECT b.k AS "r0", "b"._w AS _w FROM "t2" AS "b") AS "hw_r") AS i SEMI JOIN "k_r_f7f7037bb1a0" AS k ON i."k0" IS NOT DISTINCT FROM k."c0") GROUP BY ALL HAVING sum(_w) > 0))) SELECT "c0", "c1", "c2", CAST(sum(_w) AS BIGINT) AS _w FROM (SELECT "c0", "c1", "c2", 1::BIGINT AS _w FROM (SELECT * FROM (SELECT hw_l.k0 AS k0, hw_l."l0", hw_l."l1" FROM hw_c8bb4570e776 AS hw_l SEMI JOIN hw_7db24738a2b8 AS hw_r ON ((hw_r.r0 = hw_l.l1))) AS q("c0", "c1", "c2")) UNION ALL SELECT "c0", "c1", "c2", -_w AS _w FROM "r_f7f7037bb1a0" AS s SEMI JOIN "k_r_f7f7037bb1a0" AS k ON s."c0" IS NOT DISTINCT FROM k."c0") GROUP BY ALL HAVING sum(_w) <> 0;
+-- delta of r_4b3b5d537ebb
+WITH "hw_c8bb4570e776" AS (SELECT i.* FROM (SELECT hw_l.l1 AS "k0", hw_l."l0" AS "l0", hw_l."l1" AS "l1" FROM (SELECT a.id AS "l0", a.k AS "l1" FROM "t1" AS "a") AS "hw_l") AS i SEMI JOIN "k_r_4b3b5d537ebb" AS k ON i."k0" IS NOT DISTINCT FROM k."c0"), "hw_7db24738a2b8" AS (SELECT "k0", "r0" FROM (SELECT "k0", "r0", unnest(range(CAST(_w AS BIGINT))) FROM (SELECT "k0", "r0", sum(_w) AS _w FROM (SELECT i.* FROM (SELECT hw_r.r0 AS "k0", hw_r."r0" AS "r0", "hw_r"._w AS _w FROM (SELECT b.k AS "r0", "b"._w AS _w FROM "t2" AS "b") AS "hw_r") AS i SEMI JOIN "k_r_4b3b5d537ebb" AS k ON i."k0" IS NOT DISTINCT FROM k."c0") GROUP BY ALL HAVING sum(_w) > 0))) SELECT "c0", "c1", "c2", CAST(sum(_w) AS BIGINT) AS _w FROM (SELECT "c0", "c1", "c2", 1::BIGINT AS _w FROM (SELECT * FROM (SELECT hw_l.k0 AS k0, hw_l."l0", hw_l."l1" FROM hw_c8bb4570e776 AS hw_l SEMI JOIN hw_7db24738a2b8 AS hw_r ON ((hw_r.r0 = hw_l.l1))) AS q("c0", "c1", "c2")) UNION ALL SELECT "c0", "c1", "c2", -_w AS _w FROM "r_4b3b5d537ebb" AS s SEMI JOIN "k_r_4b3b5d537ebb" AS k ON s."c0" IS NOT DISTINCT FROM k."c0") GROUP BY ALL HAVING sum(_w) <> 0;
 
 -- apply
-INSERT INTO "r_f7f7037bb1a0" SELECT * FROM "d_r_f7f7037bb1a0";
+INSERT INTO "r_4b3b5d537ebb" SELECT * FROM "d_r_4b3b5d537ebb";
 
--- output term of r_f7f7037bb1a0
-SELECT hw_1.l0 AS "id", "hw_1"._w AS _w FROM (SELECT r."c1" AS "l0", r."c2" AS "l1", "r"._w AS _w FROM "d_r_f7f7037bb1a0" AS "r") AS "hw_1";
+-- output term of r_4b3b5d537ebb
+SELECT hw_1.l0 AS "id", "hw_1"._w AS _w FROM (SELECT r."c1" AS "l0", r."c2" AS "l1", "r"._w AS _w FROM "d_r_4b3b5d537ebb" AS "r") AS "hw_1";
 
 -- contents
-SELECT hw_1.l0 AS "id", "hw_1"._w AS _w FROM (SELECT r."c1" AS "l0", r."c2" AS "l1", "r"._w AS _w FROM "r_f7f7037bb1a0" AS "r") AS "hw_1";
+SELECT hw_1.l0 AS "id", "hw_1"._w AS _w FROM (SELECT r."c1" AS "l0", r."c2" AS "l1", "r"._w AS _w FROM "r_4b3b5d537ebb" AS "r") AS "hw_1";

@@ -1,17 +1,17 @@
 -- view
 SELECT id, rank() OVER (PARTITION BY k ORDER BY x) AS r FROM a;
 
--- k_r_ae825a44068b, the touched keys
+-- k_r_446cb9eac42c, the touched keys
 SELECT "k0" AS "c0" FROM (SELECT a.k AS "k0", a.id AS "c0", a.k AS "c1", a.x AS "c2", "a"._w AS _w FROM "d_t1" AS "a");
 
--- delta of r_ae825a44068b
-WITH "hw_2c88b3173838" AS (SELECT i.* FROM (SELECT a.k AS "k0", a.id AS "c0", a.k AS "c1", a.x AS "c2" FROM "t1" AS "a") AS i SEMI JOIN "k_r_ae825a44068b" AS k ON i."k0" IS NOT DISTINCT FROM k."c0") SELECT "c0", "c1", "c2", CAST(sum(_w) AS BIGINT) AS _w FROM (SELECT "c0", "c1", "c2", 1::BIGINT AS _w FROM (SELECT * FROM (SELECT i.k0, i.c0 AS "e0", rank() OVER (PARTITION BY i.c1 ORDER BY i.c2) AS "e1" FROM hw_2c88b3173838 AS i) AS q("c0", "c1", "c2")) UNION ALL SELECT "c0", "c1", "c2", -_w AS _w FROM "r_ae825a44068b" AS s SEMI JOIN "k_r_ae825a44068b" AS k ON s."c0" IS NOT DISTINCT FROM k."c0") GROUP BY ALL HAVING sum(_w) <> 0;
+-- delta of r_446cb9eac42c
+WITH "hw_2c88b3173838" AS (SELECT i.* FROM (SELECT a.k AS "k0", a.id AS "c0", a.k AS "c1", a.x AS "c2" FROM "t1" AS "a") AS i SEMI JOIN "k_r_446cb9eac42c" AS k ON i."k0" IS NOT DISTINCT FROM k."c0") SELECT "c0", "c1", "c2", CAST(sum(_w) AS BIGINT) AS _w FROM (SELECT "c0", "c1", "c2", 1::BIGINT AS _w FROM (SELECT * FROM (SELECT i.k0, i.c0 AS "e0", rank() OVER (PARTITION BY i.c1 ORDER BY i.c2) AS "e1" FROM hw_2c88b3173838 AS i) AS q("c0", "c1", "c2")) UNION ALL SELECT "c0", "c1", "c2", -_w AS _w FROM "r_446cb9eac42c" AS s SEMI JOIN "k_r_446cb9eac42c" AS k ON s."c0" IS NOT DISTINCT FROM k."c0") GROUP BY ALL HAVING sum(_w) <> 0;
 
 -- apply
-INSERT INTO "r_ae825a44068b" SELECT * FROM "d_r_ae825a44068b";
+INSERT INTO "r_446cb9eac42c" SELECT * FROM "d_r_446cb9eac42c";
 
--- output term of r_ae825a44068b
-SELECT r."c1" AS "id", r."c2" AS "r", "r"._w AS _w FROM "d_r_ae825a44068b" AS "r";
+-- output term of r_446cb9eac42c
+SELECT r."c1" AS "id", r."c2" AS "r", "r"._w AS _w FROM "d_r_446cb9eac42c" AS "r";
 
 -- contents
-SELECT r."c1" AS "id", r."c2" AS "r", "r"._w AS _w FROM "r_ae825a44068b" AS "r";
+SELECT r."c1" AS "id", r."c2" AS "r", "r"._w AS _w FROM "r_446cb9eac42c" AS "r";

@@ -123,11 +123,11 @@ def test_a_view_is_made_once_and_replaced_on_request(
 
 
 def test_a_refused_view_creates_nothing(shell: InteractiveShell, capsys: pytest.CaptureFixture[str]) -> None:
-    lines = message(shell, "%%view ranked\nSELECT id,\n  row_number() OVER (ORDER BY id) FROM orders", capsys)
+    lines = message(shell, "%%view drawn\nSELECT id,\n  random() AS lot FROM orders", capsys)
     assert len(lines) <= failure.LINES_MAX
-    assert "row_number" in lines[0]
-    assert lines[1].endswith("  row_number() OVER (ORDER BY id) FROM orders")
-    assert lines[2].index("^") == lines[1].index("row_number")
+    assert "random" in lines[0]
+    assert lines[1].endswith("  random() AS lot FROM orders")
+    assert lines[2].index("^") == lines[1].index("random")
     assert run(shell, "%headwater").views() == []
 
 

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import cached_property
 
 WEIGHT = "_w"
 """The column that holds a row's weight in deltas and in stored bags."""
@@ -55,8 +56,26 @@ class Measure:
         return f"s_{self.column}"
 
 
-@dataclass(frozen=True)
-class Aggregate:
+class _Derived:
+    """A stored relation that a plan computes. It is known by its content's digest: plans hold each other many times."""
+
+    @cached_property
+    def table(self) -> str:
+        content = [getattr(self, field.name) for field in fields(self)]  # type: ignore[arg-type]
+        return f"{type(self).__name__[0].lower()}_{digest(content)}"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, type(self)) and other.table == self.table
+
+    def __hash__(self) -> int:
+        return hash(self.table)
+
+    def __repr__(self) -> str:
+        return self.table
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Aggregate(_Derived):
     """One row per group of ``input`` (whose columns are the keys and the measures' arguments).
 
     ``touched``: touched groups are recomputed from ``input`` instead of being kept by addition.
@@ -68,10 +87,6 @@ class Aggregate:
     touched: bool
 
     weighted = False
-
-    @property
-    def table(self) -> str:
-        return "g_" + digest(self)
 
     def columns(self) -> tuple[tuple[str, str], ...]:
         """Names and types of the state's columns."""
@@ -92,8 +107,8 @@ class Input:
     keys: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Recompute:
+@dataclass(frozen=True, eq=False, repr=False)
+class Recompute(_Derived):
     """The rows of ``query`` over ``inputs``, a bag. When an input changes, those of the touched keys are computed anew.
 
     ``keys``: the first of ``outputs`` (name, type); rows of one key depend on the inputs' rows of that key alone.
@@ -108,10 +123,6 @@ class Recompute:
     reason: str
 
     weighted = True
-
-    @property
-    def table(self) -> str:
-        return "r_" + digest(self)
 
     def columns(self) -> tuple[tuple[str, str], ...]:
         return self.outputs

@@ -31,7 +31,7 @@ from headwater_pipelines.runtime.publish import publish
 from headwater_pipelines.runtime.registry import used_columns
 from headwater_pipelines.runtime.state import State
 
-_OWN = re.compile(r"t\d+|[gr]_[0-9a-f]{12}")
+_OWN = re.compile(r"t\d+|[ar]_[0-9a-f]{12}")
 """Names of stored copies and of derived states, as opposed to bookkeeping."""
 
 LARGE_STEP_ROWS = 50_000
