@@ -190,7 +190,7 @@ def _query(
     listed += [f"{sql} AS b{place}" for place, sql in enumerate(both)]
     condition = " AND ".join(f"({lowering.duck.print(part)})" for part in parts)
     tables = f"{inputs[0].name} AS {L} {word} {inputs[1].name} AS {R}"
-    return f"SELECT {', '.join(listed)} FROM {tables}" + (f" ON {condition}" if condition else "")
+    return f"SELECT {', '.join(listed)} FROM {tables}" + f" ON {condition or 'true'}"
 
 
 def _scope(

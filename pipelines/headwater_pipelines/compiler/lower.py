@@ -9,7 +9,7 @@ from typing import Any
 import duckdb
 
 from headwater.errors import SqlError, SqlSyntax
-from headwater_pipelines.compiler import grouping, joins, modifiers, render, sets, subqueries
+from headwater_pipelines.compiler import grouping, joins, modifiers, render, sets, subqueries, unnesting
 from headwater_pipelines.compiler import windows as windowing
 from headwater_pipelines.compiler.plan import (
     WEIGHT,
@@ -160,7 +160,10 @@ class Lowering:
         if not aggregates:
             if windows:
                 return windowing.windowed(self, items, where, names, resolved, qualify)
-            return Select(items, where, tuple(zip(names, map(self.duck.print, resolved), strict=True)))
+            made = Select(items, where, tuple(zip(names, map(self.duck.print, resolved), strict=True)))
+            if has_unnest(resolved) and [name for name, _ in self.describe(made) if name != WEIGHT] != names:
+                raise NoRule("unnest", "UNNEST")  # a struct becomes several columns
+            return made
         if windows and node.get("aggregate_handling") == "FORCE_AGGREGATES":
             raise NoRule("window", "WINDOW_WHOLE")
         group = self._group(node, rows.scope, resolved)
@@ -219,6 +222,8 @@ class Lowering:
 
     def _join(self, node: Tree, ctes: Ctes) -> tuple[Scope, list[Tree]]:
         left, left_conditions = self.from_clause(node["left"], ctes)
+        if unnesting.has_rule(node):
+            return unnesting.unnested(self, node["right"], left, left_conditions), []
         right, right_conditions = self.from_clause(node["right"], ctes)
         if joins.has_rule(node):
             return joins.joined(self, node, ((left, left_conditions), (right, right_conditions))), []
@@ -232,6 +237,8 @@ class Lowering:
             conditions.append(self.duck.expression(" = ".join(map(self.duck.print, pair))))
             both.merged[name.lower()] = (pair[0]["column_names"][0], pair[0]["column_names"][-1])
         if node.get("condition"):
+            if subqueries.has_subquery(node["condition"]):
+                raise subqueries.NO_RULE
             condition = both.resolve(node["condition"])
             self.note(both, [condition])
             conditions.append(condition)
@@ -243,7 +250,7 @@ class Lowering:
                 rows = self.query(node["subquery"]["node"], ctes)
             except SqlError as error:  # it may mean a column of the items before it
                 raise NoRule("lateral join", "LATERAL") from error
-            return self._nested(rows, node, node["alias"] or "subquery", [])
+            return self._nested(rows, node, node["alias"] or self.alias(), [])
         if node["type"] != "BASE_TABLE":
             return self._rowless(node, ctes)
         path: list[str] = node["qualified_name"]["path"]
@@ -271,7 +278,7 @@ class Lowering:
             plan = whole(self, {**shell, "from_table": {**node, "sample": None}}, ctes, NoRule("values", "CONSTANT"))
         except SqlError as error:
             raise NoRule("lateral join", "LATERAL") from error
-        return self._nested(plan, {**node, "column_name_alias": []}, node["alias"] or "values", [])
+        return self._nested(plan, {**node, "column_name_alias": []}, node["alias"] or self.alias(), [])
 
     def read_view(self, view: ViewPlan) -> None:
         """What an earlier view is made of is read by this definition, too."""
@@ -315,6 +322,8 @@ def _position(expression: Tree, length: int) -> int:
 
 def _star(star: Tree, scope: Scope) -> list[Tree]:
     wanted = str(star.get("relation_name") or "").lower()
+    if wanted and not any(item.answers([wanted]) for item in scope.items):
+        raise NoRule("columns", "COLUMNS")  # of a struct
     skip = {str(name).lower() for name in star.get("exclude_list") or ()}
     skip |= {entry["column"].lower() for entry in star.get("qualified_exclude_list") or ()}
     replace = {entry["key"].lower(): entry["value"] for entry in star.get("replace_list") or ()}

@@ -82,7 +82,7 @@ def modified(lowering: Lowering, made: Select, count: int, chosen: Chosen) -> Se
 
 def _target(expression: Tree, scope: Scope, shown: list[Tree], names: list[str]) -> Any:
     """What an expression in ORDER BY or DISTINCT ON means: a place or an alias of the select list, or a value."""
-    if expression.get("class") == "STAR":
+    if any(part.get("class") in ("STAR", "SUBQUERY") for part in walk(expression)):
         raise NoRule("limit", "TOP_N")
     literal = expression.get("literal") or {}
     if expression.get("class") == "CONSTANT" and literal.get("kind") == "INTEGER":

@@ -84,6 +84,9 @@ def has_unnest(expressions: list[Any]) -> bool:
 
 
 def _query(node: Tree, refuse: Refusal) -> None:
+    if node.get("setop_by_name") or str(node.get("setop_type")).endswith("BY_NAME"):
+        todo = "List the columns of both sides in the same order."
+        raise refuse.at(None, "UNION BY NAME is not supported", "BY_NAME", todo, "BY", "NAME")
     if node.get("type") == "SELECT_NODE" and node.get("sample"):
         raise refuse.at(None, "samples are not repeatable", "SAMPLE", "Remove USING SAMPLE.", "SAMPLE")
 

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 def combined(lowering: Lowering, node: Tree, ctes: Mapping[str, Cte]) -> Select | Union:
     """A set operation: UNION ALL is linear, UNION its distinct rows; the others compare how often each row is there."""
     word, keeps_all = str(node["setop_type"]), bool(node.get("setop_all"))
-    if node.get("setop_by_name"):
-        raise NoRule("union by name", "SET_OPERATION")
     parts = [lowering.query(child, ctes) for child in node["children"]]
     operator = f"{word} ALL" if keeps_all else word
     types = lowering.describe_query(f" {operator} ".join(f"({_plain(part)})" for part in parts))

@@ -50,11 +50,14 @@ class Rows:
                 if not correlated:
                     raise
                 left.append(part)
-        for part in tests:
-            self._test(part)
-        for part in parts:
-            if part not in tests and part not in plain:
-                self._keep(self.scalars(part))
+        try:
+            for part in tests:
+                self._test(part)
+            for part in parts:
+                if part not in tests and part not in plain:
+                    self._keep(self.scalars(part))
+        except SqlError as error:  # a name of a query around the one around it, or of none
+            raise NO_RULE from error
         return left
 
     def scalars(self, expression: Any) -> Any:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any
@@ -147,6 +147,37 @@ def rewrite(node: Any, change: Callable[[Tree], Any]) -> Any:
     if isinstance(node, list):
         return [rewrite(value, change) for value in node]
     return node
+
+
+def scoped(node: Any, change: Callable[[Tree, frozenset[str]], Any], visible: frozenset[str] = frozenset()) -> Any:
+    """As ``rewrite``, with the names of the CTEs that can be read at each place: those before it, and around it."""
+    if isinstance(node, list):
+        return [scoped(value, change, visible) for value in node]
+    if not isinstance(node, dict):
+        return node
+    changed = change(node, visible)
+    if changed is not None:
+        return changed
+    entries = (node.get("cte_map") or {}).get("map") or ()
+    found = []
+    for entry in entries:
+        name = str(entry["key"]).lower()
+        own = visible | {name} if entry["value"]["query_node"]["type"] == "RECURSIVE_CTE_NODE" else visible
+        found.append({**entry, "value": scoped(entry["value"], change, own)})
+        visible |= {name}
+    rest = {key: scoped(value, change, visible) for key, value in node.items() if key != "cte_map"}
+    return {**rest, "cte_map": {**node["cte_map"], "map": found}} if entries else {**node, **rest}
+
+
+def unqualified(names: list[str], relations: Iterable[str]) -> list[str]:
+    """A column's names without database and schema, where they begin with those of one of these full names."""
+    lower = [name.lower() for name in names]
+    for relation in relations:
+        parts = relation.lower().split(".")
+        for count in range(len(parts), 1, -1):
+            if lower[:count] == parts[len(parts) - count :] and len(names) > count:
+                return names[count - 1 :]
+    return names
 
 
 def is_column(node: Any) -> bool:

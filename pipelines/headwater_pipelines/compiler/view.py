@@ -18,7 +18,7 @@ from headwater_pipelines.compiler.lower import Lowering
 from headwater_pipelines.compiler.plan import Base, Leaf, Select, Union, digest
 from headwater_pipelines.compiler.refusals import Refusal, check
 from headwater_pipelines.compiler.relations import Relations, Table, ViewPlan
-from headwater_pipelines.compiler.syntax import Duck, Tree, column, is_column, message, rewrite, walk
+from headwater_pipelines.compiler.syntax import Duck, Tree, column, is_column, message, scoped, unqualified
 from headwater_pipelines.compiler.whole import named
 
 _MISSING = re.compile(r'Referenced column "([^"]+)" (?:was )?not found|does not have a column named "([^"]+)"')
@@ -105,15 +105,15 @@ def _shape(tree: Tree, lowering: Lowering) -> list[tuple[str, str]]:
 
 def _internal(tree: Tree, lowering: Lowering) -> Tree:
     """The tree with stored relations under their internal names and columns with at most one qualifier."""
-    ctes = {entry["key"].lower() for node in walk(tree) if "cte_map" in node for entry in node["cte_map"]["map"]}
+    known = list(lowering.relations.by_name)
 
-    def change(node: Tree) -> Any:
-        if is_column(node) and len(node["column_names"]) > 2:
-            return {**node, "column_names": node["column_names"][-2:]}
+    def change(node: Tree, visible: frozenset[str]) -> Any:
+        if is_column(node):
+            return {**node, "column_names": unqualified(node["column_names"], known)}
         if node.get("type") != "BASE_TABLE" or "qualified_name" not in node:
             return None
         path = node["qualified_name"]["path"]
-        if len(path) == 1 and path[0].lower() in ctes:
+        if len(path) == 1 and path[0].lower() in visible:
             return None
         relation = lowering.relations.resolve(path)
         # A table of its own: the stored copy of a bag has a weight column that a star must not show.
@@ -122,19 +122,21 @@ def _internal(tree: Tree, lowering: Lowering) -> Tree:
         place = {"schema_name": "", "catalog_name": "", "table_name": name, "qualified_name": {"path": [name]}}
         return {**node, **place, "alias": node["alias"] or path[-1]}
 
-    changed: Tree = rewrite(tree, change)
+    changed: Tree = scoped(tree, change)
     return changed
 
 
 def _reads(tree: Tree, relations: Relations) -> tuple[str, ...]:
-    ctes = {entry["key"].lower() for node in walk(tree) if "cte_map" in node for entry in node["cte_map"]["map"]}
     found: dict[str, None] = {}
-    for node in walk(tree):
+
+    def visit(node: Tree, visible: frozenset[str]) -> None:
         if node.get("type") == "BASE_TABLE" and "qualified_name" in node:
             path = node["qualified_name"]["path"]
-            if len(path) > 1 or path[0].lower() not in ctes:
+            if len(path) > 1 or path[0].lower() not in visible:
                 relation = relations.resolve(path)
                 found.setdefault(relation.name if isinstance(relation, Table) else f"views.{relation.name}")
+
+    scoped(tree, visit)
     return tuple(found)
 
 

@@ -13,7 +13,7 @@ from headwater.types import quote
 from headwater_pipelines.compiler.plan import WEIGHT, Input, Item, Leaf, Recompute, Select, Tree, column_names, digest
 from headwater_pipelines.compiler.relations import Table
 from headwater_pipelines.compiler.syntax import Tree as Syntax
-from headwater_pipelines.compiler.syntax import is_column, rewrite, walk
+from headwater_pipelines.compiler.syntax import is_column, scoped, unqualified, walk
 
 if TYPE_CHECKING:
     from headwater_pipelines.compiler.lower import Cte, Lowering
@@ -31,15 +31,15 @@ class NoRule(Exception):
 def whole(lowering: Lowering, node: Syntax, ctes: Mapping[str, Cte], why: NoRule) -> Select:
     """The query as one Recompute without keys."""
     inputs: dict[str, Input] = {}
-    local = {entry["key"].lower() for part in walk(node) if "cte_map" in part for entry in part["cte_map"]["map"]}
+    known = [str(name) for name in lowering.relations.by_name]
 
-    def change(part: Syntax) -> Any:
-        if is_column(part) and len(part["column_names"]) > 2:
-            return {**part, "column_names": part["column_names"][-2:]}
+    def change(part: Syntax, visible: frozenset[str]) -> Any:
+        if is_column(part):
+            return {**part, "column_names": unqualified(part["column_names"], known)}
         if part.get("type") != "BASE_TABLE" or "qualified_name" not in part:
             return None
         path = part["qualified_name"]["path"]
-        if len(path) == 1 and path[0].lower() in local:
+        if len(path) == 1 and path[0].lower() in visible:
             return None
         tree = _read(lowering, path, ctes, node)
         each = input_of(lowering, tree)
@@ -47,7 +47,7 @@ def whole(lowering: Lowering, node: Syntax, ctes: Mapping[str, Cte], why: NoRule
         place = {"table_name": each.name, "qualified_name": {"path": [each.name]}}
         return {**part, "schema_name": "", "catalog_name": "", **place, "alias": part["alias"] or path[-1]}
 
-    text = lowering.duck.print_query(rewrite(node, change))
+    text = lowering.duck.print_query(scoped(node, change))
     return recomputed(lowering, tuple(inputs.values()), text, (), why)
 
 
