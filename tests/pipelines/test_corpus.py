@@ -25,8 +25,8 @@ from headwater_pipelines.compiler.plan import Base
 from headwater_pipelines.compiler.syntax import Duck
 
 FILE = Path(__file__).with_name("corpus.sql")
-PARTS = 8
-ACCEPTED_MIN, WITHOUT_FULL_MIN = 0.95, 0.0
+PARTS = 18
+ACCEPTED_MIN, WITHOUT_FULL_MIN = 0.95, 0.85
 GEO = "STRUCT(lat DOUBLE, lon DOUBLE)"
 TABLES: dict[str, tuple[str, Schema]] = {
     "customers": ("table", Schema.of(
@@ -110,6 +110,12 @@ class ShopWorld(World):
         quoted = super().shown(name, text)
         return f"printf('%.11g', {quoted})" if text in ("DOUBLE", "FLOAT") else quoted
 
+    def mended(self, topic: Topic, row: dict[str, Any]) -> dict[str, Any]:
+        """Nobody is the manager of somebody above: a recursion would not end."""
+        if topic.name == "employees" and row["manager_id"] is not None and row["manager_id"] >= row["id"]:
+            return {**row, "manager_id": None}
+        return row
+
     def value(self, topic: Topic, name: str, text: str) -> Any:
         rng = self.rng
         if name not in topic.schema.key and rng.random() < self.NULLS:
@@ -118,31 +124,32 @@ class ShopWorld(World):
             return rng.choice(WORDS[name])
         if name == "manager_id":
             return rng.randrange(1, 13)
+        start = datetime(2026, 1, 1, tzinfo=UTC)
         makers: dict[str, Any] = {
             "BIGINT": lambda: rng.randrange(1, 25),
             "INTEGER": lambda: rng.randrange(1, 13),
             "BOOLEAN": lambda: rng.random() < 0.6,
             "DATE": lambda: date(2026, 1, 1) + timedelta(days=rng.randrange(120)),
-            "TIMESTAMP": lambda: datetime(2026, 1, 1) + timedelta(minutes=rng.randrange(120 * 24) * 60 + rng.randrange(60)),
-            "TIMESTAMP WITH TIME ZONE": lambda: datetime(2026, 1, 1, tzinfo=UTC) + timedelta(hours=rng.randrange(2880)),
+            "TIMESTAMP": lambda: (start + timedelta(minutes=rng.randrange(120 * 24 * 60))).replace(tzinfo=None),
+            "TIMESTAMP WITH TIME ZONE": lambda: start + timedelta(hours=rng.randrange(2880)),
             "DOUBLE": lambda: rng.randrange(1, 80) / 4,
+            "DECIMAL(4,3)": lambda: Decimal(rng.randrange(0, 400)).scaleb(-3),
             "JSON": lambda: json.dumps({"color": rng.choice(["red", "blue"]), "size": rng.randrange(40, 44),
                                         "amount": rng.randrange(50), "tags": ["a", "b"][: rng.randrange(3)]}),
             "VARCHAR[]": lambda: rng.sample(["a", "b", "c", "sale"], rng.randrange(4)),
+            "DECIMAL": lambda: Decimal(rng.randrange(100, 50_000)).scaleb(-2),
+            "STRUCT": lambda: {"street": rng.choice(["Long Lane", "High Road"]), "zip": f"{rng.randrange(10, 14)}000",
+                               "geo": {"lat": rng.randrange(40, 55) + 0.5, "lon": rng.randrange(20) + 0.25}},
         }  # fmt: skip
-        if text.startswith("DECIMAL(4"):
-            return Decimal(rng.randrange(0, 400)).scaleb(-3)
-        if text.startswith("DECIMAL"):
-            return Decimal(rng.randrange(100, 50_000)).scaleb(-2)
-        if text.startswith("STRUCT"):
-            geo = {"lat": rng.randrange(40, 55) + 0.5, "lon": rng.randrange(20) + 0.25}
-            return {"street": rng.choice(["Long Lane", "High Road"]), "zip": f"{rng.randrange(10, 14)}000", "geo": geo}
-        return makers.get(text, lambda: f"{name} {rng.randrange(6)}")()
+        maker = makers.get(text) or makers.get(text.partition("(")[0]) or (lambda: f"{name} {rng.randrange(6)}")
+        return maker()
 
 
 def classified() -> tuple[dict[str, str], Counter[str], Counter[str]]:
     """The accepted statements, refusals by code, and how many need what recomputed in full."""
-    relations = [Table(Base(f"shop.public.{n}", i, kind), schema) for i, (n, (kind, schema)) in enumerate(TABLES.items())]
+    relations = [
+        Table(Base(f"shop.public.{n}", i, kind), schema) for i, (n, (kind, schema)) in enumerate(TABLES.items())
+    ]
     duck, accepted, refused, full = Duck(), dict[str, str](), Counter[str](), Counter[str]()
     for name, sql in statements().items():
         try:
@@ -176,6 +183,6 @@ def test_every_statement_equals_duckdb_at_every_step(part: int, seed: int, tmp_p
     world = ShopWorld(random.Random(seed + part), tmp_path, accepted)
     for view_id in world.views:
         world.compare(view_id)
-    for _ in range(6):
+    for _ in range(3):
         world.step()
     world.state.close()

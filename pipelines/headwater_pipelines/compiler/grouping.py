@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from headwater.errors import SqlError
 from headwater.types import quote
-from headwater_pipelines.compiler.plan import COUNT, Aggregate, Item, Leaf, Measure, Select
+from headwater_pipelines.compiler import render
+from headwater_pipelines.compiler.plan import COUNT, Aggregate, Item, Leaf, Measure, Select, Union
 from headwater_pipelines.compiler.syntax import Duck, Tree, bare, column, is_column, rewrite, walk_own
 from headwater_pipelines.compiler.whole import NoRule, input_of, recomputed
 
@@ -236,6 +237,56 @@ def _numbered(calls: dict[str, Tree], node: Tree) -> str:
     key = json.dumps(bare(node), sort_keys=True)
     calls.setdefault(key, node)
     return f"v{list(calls).index(key)}"
+
+
+def of_sets(plan: Grouping, chosen: list[list[int]], names: list[str], expressions: list[Tree], having: Any) -> Select:
+    """GROUPING SETS, ROLLUP and CUBE: the grouping by each set, one after the other; what a set lacks is NULL in it."""
+    lowering, duck = plan.lowering, plan.lowering.duck
+    keys = tuple((f"k{place}", duck.print(key)) for place, key in enumerate(plan.group))
+    types = [text for _, text in lowering.describe(Select(plan.items, plan.where, keys))][: len(keys)]
+    shapes = [bare(key) for key in plan.group]
+
+    def of_set(expression: Any, own: list[int]) -> Any:
+        def change(node: Tree) -> Any:
+            if node.get("class") is None:
+                return None
+            if node.get("class") == "FUNCTION" and node["function_name"] in duck.aggregates:
+                return node
+            if node.get("type") == "GROUPING_FUNCTION":
+                places = [shapes.index(shape) if (shape := bare(child)) in shapes else -1 for child in node["children"]]
+                if min(places) < 0:
+                    raise NoRule("grouping sets", "GROUPING_SETS")
+                lacking = [int(place not in own) for place in places]
+                return duck.expression(f"{int(''.join(map(str, lacking)), 2)}::BIGINT")
+            shape = bare(node)
+            if shape in shapes and shapes.index(shape) not in own:
+                return duck.expression(f"CAST(NULL AS {types[shapes.index(shape)]})")
+            return None
+
+        return rewrite(expression, change)
+
+    parts = []
+    for own in chosen:
+        group = [plan.group[place] for place in own]
+        part = Grouping(lowering, plan.items, plan.where, group, plan.constants)
+        parts.append(part.select(names, [of_set(each, own) for each in expressions], of_set(having, own)))
+    whole = tuple((name, f"u.{quote(name)}") for name in names)
+    return Select((Item("u", united(lowering, parts)),), (), whole)
+
+
+def united(lowering: Lowering, parts: list[Select]) -> Union:
+    """UNION ALL of queries with the same column names."""
+    types = lowering.describe_query(" UNION ALL ".join(f"({_plain(part)})" for part in parts))
+    return Union(
+        tuple(
+            Select((Item("u", part),), (), tuple((name, f"CAST(u.{quote(name)} AS {text})") for name, text in types))
+            for part in parts
+        )
+    )
+
+
+def _plain(tree: Select) -> str:
+    return f"SELECT {', '.join(quote(name) for name, _ in tree.columns)} FROM ({render.state(tree)})"
 
 
 def over_nothing(expression: Tree, duck: Duck) -> Any:

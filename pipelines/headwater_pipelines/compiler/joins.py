@@ -100,6 +100,73 @@ def attached(
     return _scope(lowering, made, kind, shown, same, list(both))
 
 
+def valued(
+    lowering: Lowering,
+    sides: Sides,
+    resolved: Callable[[Side, Side], list[Tree]],
+    value: Callable[[Side, Side, str], str],
+) -> tuple[Scope, Tree]:
+    """The left rows, each with a value computed from the right ones of its key: the new scope, and the value in it."""
+    left, right = (_side(lowering, *side, alias) for side, alias in zip(sides, (L, R), strict=True))
+    pairs = _equalities(lowering, resolved(left, right), left, right)
+    if not pairs:
+        raise NoRule("subquery", "SUBQUERY")
+    by = tuple(f"k{place}" for place in range(len(pairs)))
+    one, other = (
+        input_of(lowering, _keyed(side, [pair[place] for pair in pairs], by), by)
+        for place, side in enumerate((left, right))
+    )
+    listed = [f"{L}.{key}" for key in by] + [f"{L}.{quote(name)}" for name in left.columns]
+    query = f"SELECT {', '.join(listed)}, {value(left, right, other.name)} AS v FROM {one.name} AS {L}"
+    made = recomputed(lowering, (one, other), query, by, NoRule("subquery", "JOIN_KEY"))
+    scope = _scope(lowering, made, "LEFT", [left], {}, [])
+    alias, name = lowering.alias(), made.columns[-1][0]
+    lowering.admit({"v"})
+    scope.items.append(Visible(scope.items[0].alias, (alias,), {"v": name}, made))
+    return scope, column(alias, "v")
+
+
+def lateral(
+    lowering: Lowering,
+    sides: Sides,
+    resolved: Callable[[Side, Side], list[Tree]],
+    rows: Callable[[Side, Side, str], str],
+    word: str,
+    name: str,
+    columns: Sequence[str],
+) -> Scope:
+    """The left rows, each with the rows of a query over the right ones of its key, as the item ``name``."""
+    left, right = (_side(lowering, *side, alias) for side, alias in zip(sides, (L, R), strict=True))
+    pairs = _equalities(lowering, resolved(left, right), left, right)
+    if not pairs:
+        raise NoRule("lateral join", "LATERAL")
+    by = tuple(f"k{place}" for place in range(len(pairs)))
+    one, other = (
+        input_of(lowering, _keyed(side, [pair[place] for pair in pairs], by), by)
+        for place, side in enumerate((left, right))
+    )
+    listed = [f"{L}.{key}" for key in by] + [f"{L}.{quote(each)}" for each in left.columns]
+    listed += [f"hw_t.c{place} AS t{place}" for place in range(len(columns))]
+    shown = ", ".join(f"c{place}" for place in range(len(columns)))
+    on = " ON true" if word == "LEFT" else ""
+    query = (
+        f"SELECT {', '.join(listed)} FROM {one.name} AS {L} {word} JOIN"
+        f" LATERAL ({rows(left, right, other.name)}) AS hw_t({shown}){on}"
+    )
+    made = recomputed(lowering, (one, other), query, by, NoRule("lateral join", "JOIN_KEY"))
+    scope = _scope(lowering, made, "LEFT", [left], {}, [])
+    own = {each.lower(): f"t{place}" for place, each in enumerate(columns)}
+    alias = scope.items[0].alias if scope.items else lowering.alias()
+    scope.items.append(Visible(alias, (name,), own, made))
+    return scope
+
+
+def inner_first(lowering: Lowering, left: Side, right: Side) -> Scope:
+    """Names as a subquery on the right means them: its own before those around it."""
+    merged = {**left.scope.merged, **right.scope.merged}
+    return Scope(lowering.refuse, [*right.scope.items, *left.scope.items], merged)
+
+
 def _side(lowering: Lowering, scope: Scope, conditions: list[Any], alias: str) -> Side:
     """Columns that nothing in the definition names are left out."""
     own: dict[tuple[str, str], str] = {}

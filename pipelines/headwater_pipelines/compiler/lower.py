@@ -105,13 +105,14 @@ class Lowering:
         require_rule(node)
         rows = subqueries.Rows(self, ctes, *self.from_clause(node["from_table"], ctes))
         expressions = self._expand(node["select_list"], rows.scope)
-        names = unique([self._name(expression) for expression in expressions])
+        names = unique([self.name(expression) for expression in expressions])
         rows.scope.aliases = {e["alias"].lower(): e for e in reversed(expressions) if e.get("alias")}
         rows.filter(node.get("where_clause"))
         having, qualify, constants = node.get("having"), node.get("qualify"), dict[str, Item]()
         if any(map(subqueries.has_subquery, (*expressions, having, qualify))):
             beside = self._beside(rows, constants) if self._groups(node, expressions) else rows.scalars
-            *expressions, having, qualify = [beside(each) for each in (*expressions, having, qualify)]
+            expressions = [{**beside(each), "alias": each.get("alias", "")} for each in expressions]
+            having, qualify = beside(having), beside(qualify)
             rows.scope.aliases = {e["alias"].lower(): e for e in reversed(expressions) if e.get("alias")}
         scope = rows.scope
         scope.constants = set(constants)
@@ -131,6 +132,8 @@ class Lowering:
         """Scalar subqueries over groups: rows of one row beside them."""
 
         def change(node: Tree) -> Any:
+            if node.get("class") == "FUNCTION" and node["function_name"] in self.duck.aggregates:
+                return rows.scalars(node)  # what it aggregates is of the rows
             if node.get("class") != "SUBQUERY":
                 return None
             item = subqueries.constant(self, node["subquery"]["node"], rows.ctes) if _is_scalar(node) else None
@@ -155,7 +158,7 @@ class Lowering:
         items, where = rows.scope.plan_items(), tuple(map(self.duck.print, rows.conditions))
         windows = windowing.has_windows([*resolved, qualify])
         aggregates = self._groups(node, resolved)
-        if has_unnest([*resolved, qualify]) and (windows or aggregates or node.get("modifiers")):
+        if has_unnest([*resolved, qualify]) and (windows or aggregates):
             raise NoRule("unnest", "UNNEST")
         if not aggregates:
             if windows:
@@ -169,6 +172,10 @@ class Lowering:
         group = self._group(node, rows.scope, resolved)
         self.note(rows.scope, list(group))
         plan = grouping.Grouping(self, items, where, group, constants)
+        if len(node.get("group_sets") or ()) > 1:
+            if windows:
+                raise NoRule("grouping sets", "GROUPING_SETS")
+            return grouping.of_sets(plan, node["group_sets"], names, resolved, having)
         if not windows:
             return plan.select(names, resolved, having)
         items, where, above = plan.rows([*resolved, qualify], having)
@@ -193,7 +200,7 @@ class Lowering:
                 found.append(expression)
         return found
 
-    def _name(self, expression: Tree) -> str:
+    def name(self, expression: Tree) -> str:
         if expression.get("alias"):
             return str(expression["alias"])
         return str(expression["column_names"][-1]) if is_column(expression) else self.duck.print(expression)
@@ -223,8 +230,19 @@ class Lowering:
     def _join(self, node: Tree, ctes: Ctes) -> tuple[Scope, list[Tree]]:
         left, left_conditions = self.from_clause(node["left"], ctes)
         if unnesting.has_rule(node):
-            return unnesting.unnested(self, node["right"], left, left_conditions), []
-        right, right_conditions = self.from_clause(node["right"], ctes)
+            return unnesting.unnested(self, node, left, left_conditions), []
+        if subqueries.is_lateral(node):
+            rows = subqueries.Rows(self, ctes, left, left_conditions)
+            try:
+                right, right_conditions = self.from_clause(node["right"], ctes)
+            except NoRule:
+                return rows.lateral(node), []
+            return self._joined(node, left, left_conditions, right, right_conditions)
+        return self._joined(node, left, left_conditions, *self.from_clause(node["right"], ctes))
+
+    def _joined(
+        self, node: Tree, left: Scope, left_conditions: list[Any], right: Scope, right_conditions: list[Any]
+    ) -> tuple[Scope, list[Tree]]:
         if joins.has_rule(node):
             return joins.joined(self, node, ((left, left_conditions), (right, right_conditions))), []
         natural = joins.common(left, right) if node["ref_type"] == "NATURAL" else []

@@ -68,8 +68,6 @@ def check(node: Tree, refuse: Refusal, duck: Duck) -> None:
 
 def require_rule(node: Tree) -> None:
     """NoRule for a SELECT with something that only the query as a whole can be computed with."""
-    if len(node.get("group_sets") or ()) > 1:
-        raise NoRule("grouping sets", "GROUPING_SETS")
     if node["from_table"]["type"] == "EMPTY":
         raise NoRule("values", "CONSTANT")
     own = {key: value for key, value in node.items() if key not in ("from_table", "cte_map")}

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from headwater.errors import SqlError
 from headwater.types import quote
-from headwater_pipelines.compiler import grouping, joins
+from headwater_pipelines.compiler import grouping, joins, modifiers, unnesting
 from headwater_pipelines.compiler.plan import Item, Select, column_names
 from headwater_pipelines.compiler.scope import Scope, Visible
 from headwater_pipelines.compiler.syntax import Tree, column, rewrite, walk
@@ -52,7 +52,10 @@ class Rows:
                 left.append(part)
         try:
             for part in tests:
-                self._test(part)
+                try:
+                    self._test(part)
+                except NoRule:
+                    self._keep(self.scalars(part))
             for part in parts:
                 if part not in tests and part not in plain:
                     self._keep(self.scalars(part))
@@ -66,12 +69,14 @@ class Rows:
         def change(node: Tree) -> Any:
             if node.get("class") != "SUBQUERY":
                 return None
-            if node.get("subquery_type") != "SCALAR":
-                raise NO_RULE
             inner = node["subquery"]["node"]
+            if node.get("subquery_type") == "EXISTS":
+                return self._exists(node, inner)
+            if node.get("subquery_type") != "SCALAR":
+                return self._valued(node, inner)
             found = constant(self.lowering, inner, self.ctes)
             if found is None:
-                return self._correlated(inner)
+                return self._correlated(node, inner)
             self.scope.items.append(Visible(found.alias, (found.alias,), {"v": "v"}, found.node))
             return column(found.alias, "v")
 
@@ -171,10 +176,34 @@ class Rows:
 
     # ---- scalars
 
-    def _correlated(self, inner: Tree) -> Any:
-        """A left join with the aggregate, grouped by what is compared with the outer query."""
-        if not _is_one_row(self.lowering, inner) or len(inner["select_list"]) != 1:
+    def _exists(self, node: Tree, inner: Tree) -> Any:
+        """EXISTS as a value: whether the number of rows is not 0."""
+        duck = self.lowering.duck
+        plain = inner["type"] == "SELECT_NODE" and not inner.get("modifiers") and not inner.get("group_expressions")
+        if not plain or inner.get("having") or inner.get("qualify") or _is_one_row(self.lowering, inner):
+            return self._valued(node, inner)
+        counted = {**inner, "select_list": [duck.expression("count(*)")]}
+        found = constant(self.lowering, counted, self.ctes)
+        if found is not None:
+            self.scope.items.append(Visible(found.alias, (found.alias,), {"v": "v"}, found.node))
+            return duck.expression(f"{found.alias}.v > 0")
+        try:
+            return duck.expression(f"({duck.print(self._grouped(counted))}) > 0")
+        except NoRule:
+            return self._valued(node, inner)
+
+    def _correlated(self, node: Tree, inner: Tree) -> Any:
+        try:
+            return self._grouped(inner)
+        except NoRule:
+            return self._valued(node, inner)
+
+    def _grouped(self, inner: Tree) -> Any:
+        """A left join with the aggregate, or the first row, of what is compared with the outer query."""
+        first = _is_first_row(inner)
+        if len(inner["select_list"]) != 1 or not (first or _is_one_row(self.lowering, inner)):
             raise NO_RULE
+        duck = self.lowering.duck
         rows, parts = self._from(inner)
         pairs = [_pair(part, rows.scope) for part in parts]
         try:
@@ -182,19 +211,107 @@ class Rows:
         except SqlError as error:
             raise NO_RULE from error
         keys = [rows.scope.resolve(own) for own, _ in pairs]
+        if not keys or (first and grouping.aggregates_in(value, duck)):
+            raise NO_RULE
         self.lowering.note(rows.scope, [value, *keys])
-        where = tuple(map(self.lowering.duck.print, rows.conditions))
-        group = grouping.Grouping(self.lowering, rows.scope.plan_items(), where, keys)
+        where = tuple(map(duck.print, rows.conditions))
         names = [f"k{place}" for place in range(len(keys))]
-        empty = self.lowering.duck.print(grouping.over_nothing(value, self.lowering.duck))
-        made = group.select([*names, "v", "m"], [*keys, value, self.lowering.duck.expression("true")], None)
+        shown = [*names, "v", "m"], [*keys, value, duck.expression("true")]
+        if first:
+            empty = "NULL"
+            made = self._first(inner, rows, where, *shown)
+        else:
+            empty = duck.print(grouping.over_nothing(value, duck))
+            made = grouping.Grouping(self.lowering, rows.scope.plan_items(), where, keys).select(*shown, None)
         alias = self.lowering.alias()
-        shown = {name: name for name in (*names, "v", "m")}
-        right = Rows(self.lowering, self.ctes, Scope(self.lowering.refuse, [Visible(alias, (alias,), shown, made)]), [])
-        self.lowering.admit(shown)
+        known = {name: name for name in (*names, "v", "m")}
+        right = Rows(self.lowering, self.ctes, Scope(self.lowering.refuse, [Visible(alias, (alias,), known, made)]), [])
+        self.lowering.admit(known)
         equal = [_equal(outer, column(alias, name)) for name, (_, outer) in zip(names, pairs, strict=True)]
         self._attach("LEFT", right, equal)
         return self.lowering.duck.expression(f"CASE WHEN {alias}.m THEN {alias}.v ELSE {empty} END")
+
+    def _valued(self, node: Tree, inner: Tree) -> Any:
+        """A subquery of any kind beside each row: what it compares equal with the outer query is the key."""
+        rows = self._plain_rows(inner)
+        parts = rows.filter(inner.get("where_clause"), correlated=True)
+
+        def value(left: joins.Side, right: joins.Side, table: str) -> str:
+            both = joins.inner_first(self.lowering, left, right)
+            replaced = {
+                **inner,
+                "select_list": [both.resolve(each) for each in inner["select_list"]],
+                "modifiers": [_resolved(each, both) for each in inner.get("modifiers") or ()],
+                "where_clause": None,
+            }
+            shell: Tree = self.lowering.duck.parse(f"SELECT 1 FROM {table} AS {joins.R}", lambda _: (0, 0))
+            conditions = [self.lowering.duck.print(both.resolve(part)) for part in parts]
+            kept = self.lowering.duck.expression(" AND ".join(f"({part})" for part in conditions))
+            query = {**replaced, "from_table": shell["from_table"], "where_clause": kept}
+            child = left.scope.resolve(node["child"]) if node.get("child") else node.get("child")
+            return self.lowering.duck.print({**node, "alias": "", "child": child, "subquery": {"node": query}})
+
+        def resolved(left: joins.Side, right: joins.Side) -> list[Tree]:
+            both = joins.inner_first(self.lowering, left, right)
+            return [both.resolve(part) for part in parts]
+
+        aliases = self.scope.aliases
+        sides = ((self.scope, self.conditions), (rows.scope, rows.conditions))
+        self.scope, name = joins.valued(self.lowering, sides, resolved, value)
+        self.conditions, self.scope.aliases = [], aliases
+        return name
+
+    def lateral(self, node: Tree) -> Scope:
+        """A subquery in FROM that reads the items before it: computed anew for the keys that it compares equal."""
+        right = node["right"]
+        inner = right["subquery"]["node"]
+        rows = self._plain_rows(inner)
+        parts = rows.filter(inner.get("where_clause"), correlated=True)
+
+        def query(left: joins.Side, side: joins.Side, table: str) -> str:
+            both = joins.inner_first(self.lowering, left, side)
+            shell: Tree = self.lowering.duck.parse(f"SELECT 1 FROM {table} AS {joins.R}", lambda _: (0, 0))
+            kept = " AND ".join(f"({self.lowering.duck.print(both.resolve(part))})" for part in parts)
+            shown = [
+                {**both.resolve(each), "alias": name} for each, name in zip(inner["select_list"], names, strict=True)
+            ]
+            modifiers_ = [_resolved(each, both) for each in inner.get("modifiers") or ()]
+            replaced = {**inner, "select_list": shown, "modifiers": modifiers_, "from_table": shell["from_table"]}
+            return self.lowering.duck.print_query({**replaced, "where_clause": self.lowering.duck.expression(kept)})
+
+        def resolved(left: joins.Side, side: joins.Side) -> list[Tree]:
+            both = joins.inner_first(self.lowering, left, side)
+            return [both.resolve(part) for part in parts]
+
+        names = [self.lowering.name(each) for each in inner["select_list"]]
+        own = [*(right.get("column_name_alias") or ()), *names[len(right.get("column_name_alias") or ()) :]]
+        sides = ((self.scope, self.conditions), (rows.scope, rows.conditions))
+        alias = (right["alias"] or self.lowering.alias()).lower()
+        word = "LEFT" if node["join_type"] == "LEFT" else "CROSS"
+        return joins.lateral(self.lowering, sides, resolved, query, word, alias, own)
+
+    def _plain_rows(self, inner: Tree) -> Rows:
+        """The FROM of a subquery that groups nothing and has no window, set or CTE of its own."""
+        parts = ("group_expressions", "group_sets", "having", "qualify")
+        if inner["type"] != "SELECT_NODE" or any(inner.get(part) for part in parts) or inner["cte_map"]["map"]:
+            raise NO_RULE
+        shown = (inner["select_list"], inner.get("modifiers") or ())
+        if any(part.get("class") in ("STAR", "SUBQUERY", "WINDOW") for each in shown for part in walk(each)):
+            raise NO_RULE
+        if inner["from_table"]["type"] == "EMPTY":
+            raise NO_RULE
+        return Rows(self.lowering, self.ctes, *self.lowering.from_clause(inner["from_table"], self.ctes))
+
+    def _first(self, inner: Tree, rows: Rows, where: tuple[str, ...], names: list[str], values: list[Any]) -> Select:
+        """The first row of each key: DISTINCT ON its columns, which are the first ones."""
+        chosen = modifiers.of_select(self.lowering, inner, rows.scope, [], [])
+        self.lowering.note(rows.scope, chosen.expressions)
+        chosen.limit, chosen.on = "", [name for name in names if name.startswith("k")]
+        columns = zip(
+            [*names, *chosen.names], map(self.lowering.duck.print, [*values, *chosen.expressions]), strict=True
+        )
+        made = Select(rows.scope.plan_items(), where, tuple(columns))
+        return modifiers.modified(self.lowering, made, len(names), chosen)
 
 
 def constant(lowering: Lowering, inner: Tree, ctes: Mapping[str, Cte]) -> Item | None:
@@ -208,6 +325,13 @@ def constant(lowering: Lowering, inner: Tree, ctes: Mapping[str, Cte]) -> Item |
     lowering.admit({"v"})
     value = Select((Item("q", plan),), (), (("v", f"q.{quote(column_names(plan)[0])}"),))
     return Item(lowering.alias(), value)
+
+
+def is_lateral(node: Tree) -> bool:
+    """Whether a join may be with a subquery that reads its left side."""
+    if node["right"]["type"] != "SUBQUERY" or node["join_type"] not in ("INNER", "LEFT") or node.get("using_columns"):
+        return False
+    return node.get("condition") is None or unnesting.is_true(node["condition"])
 
 
 def has_subquery(expression: Any) -> bool:
@@ -230,6 +354,27 @@ def _is_one_row(lowering: Lowering, inner: Tree) -> bool:
     return not any(inner.get(part) for part in parts) and all(
         grouping.aggregates_in(each, lowering.duck) for each in inner["select_list"]
     )
+
+
+def _resolved(modifier: Tree, scope: Scope) -> Tree:
+    """ORDER BY and LIMIT of a subquery; places and aliases of its select list stay what they are."""
+    if modifier["type"] == "ORDER_MODIFIER":
+        orders = [{**each, "expression": scope.resolve(each["expression"])} for each in modifier["orders"]]
+        return {**modifier, "orders": orders}
+    if modifier["type"] == "LIMIT_MODIFIER":
+        return modifier
+    raise NO_RULE
+
+
+def _is_first_row(inner: Tree) -> bool:
+    """Whether a query is the first of some rows in an order."""
+    if inner["type"] != "SELECT_NODE" or any(inner.get(part) for part in ("group_expressions", "having", "qualify")):
+        return False
+    parts = {part["type"]: part for part in inner.get("modifiers") or ()}
+    limit = parts.pop("LIMIT_MODIFIER", None)
+    if limit is None or limit.get("offset") or set(parts) - {"ORDER_MODIFIER"}:
+        return False
+    return bool((limit["limit"].get("literal") or {}).get("text") == "1")
 
 
 def _pair(part: Tree, own: Scope) -> tuple[Tree, Tree]:

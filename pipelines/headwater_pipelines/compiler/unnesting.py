@@ -6,29 +6,40 @@ from typing import TYPE_CHECKING, Any
 
 from headwater_pipelines.compiler.plan import Select
 from headwater_pipelines.compiler.scope import Scope, Visible
-from headwater_pipelines.compiler.syntax import Tree, column, walk
+from headwater_pipelines.compiler.syntax import Tree, column, is_column, walk
 from headwater_pipelines.compiler.whole import NoRule
 
 if TYPE_CHECKING:
     from headwater_pipelines.compiler.lower import Lowering
 
 
+_LISTS = ("unnest", "range", "generate_series")
+"""Table functions whose rows are the elements of what a function of the same name gives."""
+
+
 def has_rule(node: Tree) -> bool:
-    """Whether a join is one with an unnested value of its left side, and nothing else."""
-    right = node["right"]
-    if right["type"] != "TABLE_FUNCTION" or node["join_type"] != "INNER" or node.get("using_columns"):
+    """Whether a join is one with the elements of a value of its left side, and nothing else."""
+    right, condition = node["right"], node.get("condition")
+    if right["type"] != "TABLE_FUNCTION" or node["join_type"] not in ("INNER", "LEFT") or node.get("using_columns"):
         return False
     call = right["function"]
-    plain = len(call["arguments"]) == 1 and not call["arguments"][0]["name"]
-    return bool(
-        call["function_name"] == "unnest" and plain and not node.get("condition")
-        and right.get("with_ordinality") == "WITHOUT_ORDINALITY"
-    )  # fmt: skip
+    plain = call["function_name"] in _LISTS and not any(each["name"] for each in call["arguments"])
+    reads = any(is_column(part) for part in walk(call["arguments"]))
+    always = condition is None or is_true(condition)
+    return bool(plain and reads and always and right.get("with_ordinality") == "WITHOUT_ORDINALITY")
 
 
-def unnested(lowering: Lowering, right: Tree, left: Scope, conditions: list[Any]) -> Scope:
+def is_true(condition: Tree) -> bool:
+    return (condition.get("literal") or {}) == {"kind": "BOOLEAN", "text": "true"}
+
+
+def unnested(lowering: Lowering, node: Tree, left: Scope, conditions: list[Any]) -> Scope:
     """The left side's columns and the element, as the rows of one item."""
-    value = right["function"]["arguments"][0]["expression"]
+    right, call = node["right"], node["right"]["function"]
+    is_list = call["function_name"] == "unnest"
+    if is_list and len(call["arguments"]) != 1:
+        raise NoRule("lateral join", "LATERAL")
+    value = call["arguments"][0]["expression"] if is_list else {**call, "alias": ""}
     if any(part.get("class") == "SUBQUERY" for part in walk(value)):
         raise NoRule("lateral join", "LATERAL")
     resolved = left.resolve(value)
@@ -46,12 +57,15 @@ def unnested(lowering: Lowering, right: Tree, left: Scope, conditions: list[Any]
     references = [column(*place) for place in own]
     lowering.note(left, references)
     columns = [*zip(own.values(), map(lowering.duck.print, references), strict=True)]
-    columns.append(("u0", f"unnest({lowering.duck.print(resolved)})"))
+    elements = lowering.duck.print(resolved)
+    if node["join_type"] == "LEFT":
+        elements = f"CASE WHEN len({elements}) > 0 THEN {elements} ELSE [NULL] END"
+    columns.append(("u0", f"unnest({elements})"))
     tree = Select(left.plan_items(), tuple(map(lowering.duck.print, conditions)), tuple(columns))
     if [name for name, _ in lowering.describe(tree) if name != "_w"] != [name for name, _ in columns]:
         raise NoRule("lateral join", "LATERAL")  # a struct becomes several columns
-    shown = (right.get("column_name_alias") or ["unnest"])[0].lower()
-    name = (right.get("alias") or "unnest").lower()
+    shown = (right.get("column_name_alias") or [call["function_name"]])[0].lower()
+    name = (right.get("alias") or call["function_name"]).lower()
     visible = [Visible(alias, item.qualifier, kept, tree) for item, kept in items]
     merged = {each: (alias, own[place]) for each, place in left.merged.items()}
     return Scope(lowering.refuse, [*visible, Visible(alias, (name,), {shown: "u0"}, tree)], merged)
