@@ -266,6 +266,7 @@ def test_no_statement_of_the_application_fails_or_waits_for_us(shop: Captured) -
     assert sum(each.differences for each in found) == 0
 
 
+@pytest.mark.long
 def test_nothing_waits_behind_us_for_what_somebody_else_holds(shop: Captured) -> None:
     """A lock that we cannot have is let go of at once: whoever could share it with its holder comes before us."""
     shop.run("CREATE TABLE early (id int PRIMARY KEY)")

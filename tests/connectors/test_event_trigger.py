@@ -107,6 +107,7 @@ def test_what_was_rolled_back_was_never_said(told: Captured, monkeypatch: pytest
     shop.assert_equal("orders")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("ddl_capture", ["auto", "off"])
 def test_a_trigger_that_is_there_is_listened_to(
     told: Captured, monkeypatch: pytest.MonkeyPatch, ddl_capture: str

@@ -421,7 +421,7 @@ def sample(rng: random.Random, share: float) -> dict[str, str]:
 def world(seed: int, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[World]:
     print("seed", seed)
     rng = random.Random(seed)
-    made = World(rng, tmp_path, SHAPES if request.node.get_closest_marker("long") else sample(rng, 0.4))
+    made = World(rng, tmp_path, SHAPES if request.node.get_closest_marker("long") else sample(rng, 0.3))
     yield made
     made.state.close()
 
