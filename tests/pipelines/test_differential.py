@@ -112,6 +112,8 @@ SHAPES = {
     "distinct_bag": "SELECT DISTINCT k FROM bag WHERE x > 0",
     "distinct_of_group": "SELECT DISTINCT count(*) AS n FROM items GROUP BY k",
     "distinct_on": "SELECT DISTINCT ON (k) k, id, a FROM items ORDER BY k, a DESC NULLS LAST, id",
+    "json_arrow": "WITH j AS (SELECT id, k, json_object('a', a) AS o FROM items) SELECT j.id,"
+    " (j.o->'a')::VARCHAR AS v, x FROM j LEFT JOIN bag USING (k) WHERE (o->'a') IS NOT NULL",
     "order": "SELECT id, a FROM items ORDER BY a DESC",
     "top": "SELECT id, a FROM items ORDER BY a DESC NULLS LAST, id LIMIT 3",
     "top_offset": "SELECT k, count(*) AS n FROM items GROUP BY k ORDER BY count(*) DESC, k NULLS FIRST"

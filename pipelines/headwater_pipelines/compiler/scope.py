@@ -48,7 +48,9 @@ class Scope:
 
     def _resolve(self, expression: Any, bound: frozenset[str], through: tuple[str, ...]) -> Any:
         def change(node: Tree) -> Any:
-            if node.get("class") == "LAMBDA":
+            if (
+                node.get("class") == "LAMBDA" and node["syntax_type"] != "SINGLE_ARROW"
+            ):  # which takes a JSON value's part
                 names = bound | _parameters(node["lhs"])
                 return {**node, "expr": self._resolve(node["expr"], names, through)}
             return self._column(node, bound, through) if is_column(node) else None
