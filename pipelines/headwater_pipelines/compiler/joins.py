@@ -77,18 +77,13 @@ def attached(
     asof: bool = False,
 ) -> Scope:
     """The rows of both sides joined; ``resolved`` gives the conditions over the sides' own columns."""
-    left, right = (_side(lowering, *side, alias) for side, alias in zip(sides, (L, R), strict=True))
+    left, right = _both(lowering, sides)
     same = _using(using, left.scope, right.scope)
     parts = [lowering.duck.expression(f"{L}.{quote(one)} = {R}.{quote(other)}") for one, other in same.values()]
     parts += resolved(left, right)
     if any(part.get("class") == "SUBQUERY" for each in parts for part in walk(each)):
         raise NoRule("subquery", "SUBQUERY")
-    pairs = _equalities(lowering, parts, left, right)
-    by = tuple(f"k{place}" for place in range(len(pairs)))
-    inputs = tuple(
-        input_of(lowering, _keyed(side, [pair[place] for pair in pairs], by), by)
-        for place, side in enumerate((left, right))
-    )
+    by, inputs = _inputs(lowering, parts, left, right)
     shown = [left] if kind in ("SEMI", "ANTI") else [left, right]
     both = {
         name: f"coalesce({L}.{quote(one)}, {R}.{quote(other)})" for name, (one, other) in same.items() if kind == "FULL"
@@ -107,15 +102,10 @@ def valued(
     value: Callable[[Side, Side, str], str],
 ) -> tuple[Scope, Tree]:
     """The left rows, each with a value computed from the right ones of its key: the new scope, and the value in it."""
-    left, right = (_side(lowering, *side, alias) for side, alias in zip(sides, (L, R), strict=True))
-    pairs = _equalities(lowering, resolved(left, right), left, right)
-    if not pairs:
+    left, right = _both(lowering, sides)
+    by, (one, other) = _inputs(lowering, resolved(left, right), left, right)
+    if not by:
         raise NoRule("subquery", "SUBQUERY")
-    by = tuple(f"k{place}" for place in range(len(pairs)))
-    one, other = (
-        input_of(lowering, _keyed(side, [pair[place] for pair in pairs], by), by)
-        for place, side in enumerate((left, right))
-    )
     listed = [f"{L}.{key}" for key in by] + [f"{L}.{quote(name)}" for name in left.columns]
     query = f"SELECT {', '.join(listed)}, {value(left, right, other.name)} AS v FROM {one.name} AS {L}"
     made = recomputed(lowering, (one, other), query, by, NoRule("subquery", "JOIN_KEY"))
@@ -136,15 +126,10 @@ def lateral(
     columns: Sequence[str],
 ) -> Scope:
     """The left rows, each with the rows of a query over the right ones of its key, as the item ``name``."""
-    left, right = (_side(lowering, *side, alias) for side, alias in zip(sides, (L, R), strict=True))
-    pairs = _equalities(lowering, resolved(left, right), left, right)
-    if not pairs:
+    left, right = _both(lowering, sides)
+    by, (one, other) = _inputs(lowering, resolved(left, right), left, right)
+    if not by:
         raise NoRule("lateral join", "LATERAL")
-    by = tuple(f"k{place}" for place in range(len(pairs)))
-    one, other = (
-        input_of(lowering, _keyed(side, [pair[place] for pair in pairs], by), by)
-        for place, side in enumerate((left, right))
-    )
     listed = [f"{L}.{key}" for key in by] + [f"{L}.{quote(each)}" for each in left.columns]
     listed += [f"hw_t.c{place} AS t{place}" for place in range(len(columns))]
     shown = ", ".join(f"c{place}" for place in range(len(columns)))
@@ -167,8 +152,12 @@ def inner_first(lowering: Lowering, left: Side, right: Side) -> Scope:
     return Scope(lowering.refuse, [*right.scope.items, *left.scope.items], merged)
 
 
-def _side(lowering: Lowering, scope: Scope, conditions: list[Any], alias: str) -> Side:
-    """Columns that nothing in the definition names are left out."""
+def _both(lowering: Lowering, sides: Sides) -> tuple[Side, Side]:
+    return side_of(lowering, *sides[0], L), side_of(lowering, *sides[1], R)
+
+
+def side_of(lowering: Lowering, scope: Scope, conditions: list[Any], alias: str) -> Side:
+    """The rows of a FROM clause as one item. Columns that nothing in the definition names are left out."""
     own: dict[tuple[str, str], str] = {}
     items = []
     for item in scope.items:
@@ -225,6 +214,17 @@ def _equalities(lowering: Lowering, parts: list[Tree], left: Side, right: Side) 
     sides = [_keyed(side, [pair[n] for pair in found], names) for n, side in enumerate((left, right))]
     types = [dict(lowering.describe(side)) for side in sides]
     return [pair for pair, name in zip(found, names, strict=True) if _compare(types[0][name], types[1][name])]
+
+
+def _inputs(
+    lowering: Lowering, parts: list[Tree], left: Side, right: Side
+) -> tuple[tuple[str, ...], tuple[Input, Input]]:
+    """The keys' names, and both sides with the keys."""
+    pairs = _equalities(lowering, parts, left, right)
+    by = tuple(f"k{place}" for place in range(len(pairs)))
+    one = input_of(lowering, _keyed(left, [pair[0] for pair in pairs], by), by)
+    other = input_of(lowering, _keyed(right, [pair[1] for pair in pairs], by), by)
+    return by, (one, other)
 
 
 def _compare(one: str, other: str) -> bool:

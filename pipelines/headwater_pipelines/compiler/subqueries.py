@@ -10,7 +10,7 @@ What has another form has no rule, and the query around it is computed as a whol
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -154,8 +154,7 @@ class Rows:
         """Join the rows of a subquery; names in ``parts`` are its own first. ``pair``: an outer and an inner value."""
 
         def resolved(left: joins.Side, right: joins.Side) -> list[Tree]:
-            merged = {**left.scope.merged, **right.scope.merged}
-            both = Scope(self.lowering.refuse, [*right.scope.items, *left.scope.items], merged)
+            both = joins.inner_first(self.lowering, left, right)
             found = [both.resolve(part) for part in parts]
             if pair is not None:
                 one, other = left.scope.resolve(pair[0]), right.scope.resolve(pair[1])
@@ -233,31 +232,16 @@ class Rows:
 
     def _valued(self, node: Tree, inner: Tree) -> Any:
         """A subquery of any kind beside each row: what it compares equal with the outer query is the key."""
-        rows = self._plain_rows(inner)
-        parts = rows.filter(inner.get("where_clause"), correlated=True)
+        rows, parts = self._plain_rows(inner)
 
         def value(left: joins.Side, right: joins.Side, table: str) -> str:
-            both = joins.inner_first(self.lowering, left, right)
-            replaced = {
-                **inner,
-                "select_list": [both.resolve(each) for each in inner["select_list"]],
-                "modifiers": [_resolved(each, both) for each in inner.get("modifiers") or ()],
-                "where_clause": None,
-            }
-            shell: Tree = self.lowering.duck.parse(f"SELECT 1 FROM {table} AS {joins.R}", lambda _: (0, 0))
-            conditions = [self.lowering.duck.print(both.resolve(part)) for part in parts]
-            kept = self.lowering.duck.expression(" AND ".join(f"({part})" for part in conditions))
-            query = {**replaced, "from_table": shell["from_table"], "where_clause": kept}
-            child = left.scope.resolve(node["child"]) if node.get("child") else node.get("child")
+            query = self._over(inner, parts, joins.inner_first(self.lowering, left, right), table)
+            child = left.scope.resolve(node["child"]) if node.get("child") else None
             return self.lowering.duck.print({**node, "alias": "", "child": child, "subquery": {"node": query}})
-
-        def resolved(left: joins.Side, right: joins.Side) -> list[Tree]:
-            both = joins.inner_first(self.lowering, left, right)
-            return [both.resolve(part) for part in parts]
 
         aliases = self.scope.aliases
         sides = ((self.scope, self.conditions), (rows.scope, rows.conditions))
-        self.scope, name = joins.valued(self.lowering, sides, resolved, value)
+        self.scope, name = joins.valued(self.lowering, sides, self._conditions(parts), value)
         self.conditions, self.scope.aliases = [], aliases
         return name
 
@@ -265,42 +249,44 @@ class Rows:
         """A subquery in FROM that reads the items before it: computed anew for the keys that it compares equal."""
         right = node["right"]
         inner = right["subquery"]["node"]
-        rows = self._plain_rows(inner)
-        parts = rows.filter(inner.get("where_clause"), correlated=True)
+        rows, parts = self._plain_rows(inner)
 
         def query(left: joins.Side, side: joins.Side, table: str) -> str:
             both = joins.inner_first(self.lowering, left, side)
-            shell: Tree = self.lowering.duck.parse(f"SELECT 1 FROM {table} AS {joins.R}", lambda _: (0, 0))
-            kept = " AND ".join(f"({self.lowering.duck.print(both.resolve(part))})" for part in parts)
-            shown = [
-                {**both.resolve(each), "alias": name} for each, name in zip(inner["select_list"], names, strict=True)
-            ]
-            modifiers_ = [_resolved(each, both) for each in inner.get("modifiers") or ()]
-            replaced = {**inner, "select_list": shown, "modifiers": modifiers_, "from_table": shell["from_table"]}
-            return self.lowering.duck.print_query({**replaced, "where_clause": self.lowering.duck.expression(kept)})
+            return self.lowering.duck.print_query(self._over(inner, parts, both, table))
 
-        def resolved(left: joins.Side, side: joins.Side) -> list[Tree]:
-            both = joins.inner_first(self.lowering, left, side)
-            return [both.resolve(part) for part in parts]
-
-        names = [self.lowering.name(each) for each in inner["select_list"]]
-        own = [*(right.get("column_name_alias") or ()), *names[len(right.get("column_name_alias") or ()) :]]
+        shown = [str(name) for name in right.get("column_name_alias") or ()]
+        own = [*shown, *(self.lowering.name(each) for each in inner["select_list"][len(shown) :])]
         sides = ((self.scope, self.conditions), (rows.scope, rows.conditions))
         alias = (right["alias"] or self.lowering.alias()).lower()
         word = "LEFT" if node["join_type"] == "LEFT" else "CROSS"
-        return joins.lateral(self.lowering, sides, resolved, query, word, alias, own)
+        return joins.lateral(self.lowering, sides, self._conditions(parts), query, word, alias, own)
 
-    def _plain_rows(self, inner: Tree) -> Rows:
-        """The FROM of a subquery that groups nothing and has no window, set or CTE of its own."""
+    def _conditions(self, parts: list[Tree]) -> Callable[[joins.Side, joins.Side], list[Tree]]:
+        return lambda left, right: [joins.inner_first(self.lowering, left, right).resolve(part) for part in parts]
+
+    def _over(self, inner: Tree, parts: list[Tree], scope: Scope, table: str) -> Tree:
+        """A subquery over the rows of its side, which are in a table, with the conditions that read more."""
+        duck = self.lowering.duck
+        shell: Tree = duck.parse(f"SELECT 1 FROM {table} AS {joins.R}", lambda _: (0, 0))
+        kept = " AND ".join(f"({duck.print(scope.resolve(part))})" for part in parts)
+        return {
+            **inner,
+            "select_list": [{**scope.resolve(each), "alias": each.get("alias", "")} for each in inner["select_list"]],
+            "modifiers": [_resolved(each, scope) for each in inner.get("modifiers") or ()],
+            "from_table": shell["from_table"],
+            "where_clause": duck.expression(kept),
+        }
+
+    def _plain_rows(self, inner: Tree) -> tuple[Rows, list[Tree]]:
+        """As ``_from``, of a subquery that groups nothing and has no window, set or CTE of its own."""
         parts = ("group_expressions", "group_sets", "having", "qualify")
         if inner["type"] != "SELECT_NODE" or any(inner.get(part) for part in parts) or inner["cte_map"]["map"]:
             raise NO_RULE
         shown = (inner["select_list"], inner.get("modifiers") or ())
         if any(part.get("class") in ("STAR", "SUBQUERY", "WINDOW") for each in shown for part in walk(each)):
             raise NO_RULE
-        if inner["from_table"]["type"] == "EMPTY":
-            raise NO_RULE
-        return Rows(self.lowering, self.ctes, *self.lowering.from_clause(inner["from_table"], self.ctes))
+        return self._from(inner)
 
     def _first(self, inner: Tree, rows: Rows, where: tuple[str, ...], names: list[str], values: list[Any]) -> Select:
         """The first row of each key: DISTINCT ON its columns, which are the first ones."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from headwater_pipelines.compiler.plan import Select
+from headwater.types import quote
+from headwater_pipelines.compiler import joins
+from headwater_pipelines.compiler.plan import WEIGHT, Item, Select
 from headwater_pipelines.compiler.scope import Scope, Visible
-from headwater_pipelines.compiler.syntax import Tree, column, is_column, walk
+from headwater_pipelines.compiler.syntax import Tree, is_column, walk
 from headwater_pipelines.compiler.whole import NoRule
 
 if TYPE_CHECKING:
@@ -42,30 +44,17 @@ def unnested(lowering: Lowering, node: Tree, left: Scope, conditions: list[Any])
     value = call["arguments"][0]["expression"] if is_list else {**call, "alias": ""}
     if any(part.get("class") == "SUBQUERY" for part in walk(value)):
         raise NoRule("lateral join", "LATERAL")
-    resolved = left.resolve(value)
-    lowering.note(left, [resolved])
-    own: dict[tuple[str, str], str] = {}
-    items = []
-    alias = lowering.alias()
-    for item in left.items:
-        kept = {shown: name for shown, name in item.columns.items() if lowering.is_named(shown)}
-        for name in kept.values():
-            own.setdefault((item.alias, name), f"l{len(own)}")
-        items.append((item, {shown: own[item.alias, name] for shown, name in kept.items()}))
-    for place in left.merged.values():
-        own.setdefault(place, f"l{len(own)}")
-    references = [column(*place) for place in own]
-    lowering.note(left, references)
-    columns = [*zip(own.values(), map(lowering.duck.print, references), strict=True)]
-    elements = lowering.duck.print(resolved)
+    side = joins.side_of(lowering, left, conditions, joins.L)
+    elements = lowering.duck.print(side.scope.resolve(value))
     if node["join_type"] == "LEFT":
         elements = f"CASE WHEN len({elements}) > 0 THEN {elements} ELSE [NULL] END"
-    columns.append(("u0", f"unnest({elements})"))
-    tree = Select(left.plan_items(), tuple(map(lowering.duck.print, conditions)), tuple(columns))
-    if [name for name, _ in lowering.describe(tree) if name != "_w"] != [name for name, _ in columns]:
+    own = ((name, f"{joins.L}.{quote(name)}") for name in side.columns)
+    tree = Select((Item(joins.L, side.tree),), (), (*own, ("u0", f"unnest({elements})")))
+    if [name for name, _ in lowering.describe(tree) if name != WEIGHT] != [*side.columns, "u0"]:
         raise NoRule("lateral join", "LATERAL")  # a struct becomes several columns
     shown = (right.get("column_name_alias") or [call["function_name"]])[0].lower()
     name = (right.get("alias") or call["function_name"]).lower()
-    visible = [Visible(alias, item.qualifier, kept, tree) for item, kept in items]
-    merged = {each: (alias, own[place]) for each, place in left.merged.items()}
-    return Scope(lowering.refuse, [*visible, Visible(alias, (name,), {shown: "u0"}, tree)], merged)
+    alias = lowering.alias()
+    items = [Visible(alias, item.qualifier, item.columns, tree) for item in side.scope.items]
+    merged = {each: (alias, column) for each, (_, column) in side.scope.merged.items()}
+    return Scope(lowering.refuse, [*items, Visible(alias, (name,), {shown: "u0"}, tree)], merged)
