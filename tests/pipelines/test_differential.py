@@ -23,6 +23,7 @@ from headwater.schema import Schema
 from headwater_pipelines.compiler import CompiledView, Relations, Table, compile_view, parse
 from headwater_pipelines.compiler.plan import Base
 from headwater_pipelines.compiler.syntax import Duck
+from headwater_pipelines.runtime import relation, runs
 from headwater_pipelines.runtime.bases import Store, prune
 from headwater_pipelines.runtime.program import Program
 from headwater_pipelines.runtime.state import State
@@ -243,7 +244,7 @@ class World:
         self.state = State(folder / "state.duckdb", timezone="UTC", threads=1)
         self.program = Program(self.views, self.stores)
         for store in self.stores.values():
-            self.state.write(store.create_sql())
+            store.create(self.state)
         self.program.create(self.state, self.program.derived)
         for view_id in self.views:
             self.publish(view_id, self.state.query(self.program.contents(view_id)))
@@ -291,6 +292,11 @@ class World:
         self.state.begin()
         for view_id, output in self.program.step(self.state, arrived):
             self.publish(view_id, output)
+        for stored in self.state.relations.values():
+            stored.settle()
+            if len(stored.runs) > 1 and self.rng.random() < 0.2:
+                parts = self.rng.sample(stored.runs, 2)
+                stored.replace(parts, stored.merge(parts))
         self.state.commit()
         for view_id in self.views:
             self.compare(view_id)
@@ -420,9 +426,17 @@ def sample(rng: random.Random, share: float) -> dict[str, str]:
 
 
 @pytest.fixture
-def world(seed: int, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[World]:
+def world(
+    seed: int, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[World]:
+    """All shapes over random tables. Every second seed stores its rows as if they were many: in runs, by look-ups."""
     print("seed", seed)
     rng = random.Random(seed)
+    if rng.random() < 0.5:
+        print("in runs")
+        monkeypatch.setattr(relation, "OPEN_ROWS_MAX", 8)
+        monkeypatch.setattr(relation, "LOOKUP_SHARE", 0)
+        monkeypatch.setattr(runs, "BATCH_ROWS", 16)
     made = World(rng, tmp_path, SHAPES if request.node.get_closest_marker("long") else sample(rng, 0.3))
     yield made
     made.state.close()

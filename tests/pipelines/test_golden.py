@@ -48,8 +48,9 @@ def generated(sql: str) -> str:
     for source in sources(view.root):
         if isinstance(source, Aggregate):
             terms = [render.term(source.input, place) for place, _ in enumerate(leaves(source.input))]
-            parts.append(f"-- delta of {source.table}\n{maintain.delta_sql(source, ' UNION ALL '.join(terms))}")
-            parts += [f"-- apply\n{statement}" for statement in maintain.apply_sql(source)]
+            touched = f"({maintain.touched_sql(source, ' UNION ALL '.join(terms))})"
+            delta = maintain.delta_sql(source, touched, source.table, {})
+            parts.append(f"-- delta of {source.table}\n{delta}")
         if isinstance(source, Recompute):
             deltas = {
                 each: " UNION ALL ".join(render.term(each.node, place) for place, _ in enumerate(leaves(each.node)))
@@ -58,8 +59,7 @@ def generated(sql: str) -> str:
             if source.keys:
                 touched = recompute.touched_sql(source, deltas)
                 parts.append(f"-- {recompute.touched_table(source)}, the touched keys\n{touched}")
-            parts.append(f"-- delta of {source.table}\n{recompute.delta_sql(source, whole=not source.keys)}")
-            parts.append(f"-- apply\n{recompute.apply_sql(source)}")
+            parts.append(f"-- delta of {source.table}\n{recompute.delta_sql(source, source.table, {})}")
     for place, source in enumerate(leaves(view.root)):
         parts.append(f"-- output term of {source.table}\n{render.term(view.root, place)}")
     parts.append(f"-- contents\n{render.state(view.root)}")

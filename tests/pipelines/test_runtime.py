@@ -325,13 +325,13 @@ def test_an_update_changes_a_view_only_where_it_reads_another_value(shop: Shop) 
 def test_an_update_of_other_columns_makes_no_delta(tmp_path: Path) -> None:
     state = State(tmp_path / "state.duckdb", timezone="UTC")
     store = Store(Base("shop.public.guests", 1, "table"), Schema.of(id="BIGINT", country="VARCHAR", key=["id"]))
-    state.write(store.create_sql())
+    store.create(state)
     meta = {name: pa.nulls(2, kind) for name, kind in (("_unchanged", pa.list_(pa.string())), ("_seq", pa.int64()))}
 
     def staged(op: str, *countries: str) -> int:
         changes = pa.table({"id": [1, 2], "country": list(countries), "_op": [op, op], **meta})
         rows = store.stage(state, changes)
-        store.apply(state, changes)
+        store.apply(state)
         return rows
 
     assert staged("c", "NO", "SE") == 2

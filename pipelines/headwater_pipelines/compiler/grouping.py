@@ -165,7 +165,7 @@ class Grouping:
             measures=measures,
             touched=any(measure.sum_type == "DOUBLE" for measure in measures),
         )
-        self.lowering.duck.create_table(aggregate.table, list(aggregate.columns()))
+        self.lowering.declare(aggregate)
         return aggregate
 
     def _measure(self, name: str, text: str) -> Measure:

@@ -308,12 +308,10 @@ class Lowering:
     def declare(self, source: Source) -> None:
         """Make a stored relation known to the type checker."""
         if isinstance(source, Base):
-            weight = [(WEIGHT, "BIGINT")] if source.weighted else []
-            self.duck.create_table(source.table, [*self.relations.table(source).columns, *weight])
+            self.duck.create_table(source.table, [*self.relations.table(source).columns, (WEIGHT, "BIGINT")])
             self.used.setdefault(source, set())
         else:
-            weight = [(WEIGHT, "BIGINT")] if source.weighted else []
-            self.duck.create_table(source.table, [*source.columns(), *weight])
+            self.duck.create_table(source.table, [*source.columns(), (WEIGHT, "BIGINT")])
 
     def _nested(self, plan: Node, node: Tree, alias: str, aliases: list[str]) -> Scope:
         columns = _shown({name.lower(): name for name in column_names(plan)}, aliases)

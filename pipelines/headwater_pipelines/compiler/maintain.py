@@ -1,8 +1,8 @@
 """The statements that keep an aggregate's state and produce a view's output delta.
 
 An aggregate's delta holds the whole old row (weight -1) and the whole new row (+1) of every group that
-changes, so that whatever reads it is a plain tree again. State is changed by DELETE and INSERT, never by
-UPDATE or MERGE, which cost 10 to 40 times as much in DuckDB on large tables.
+changes, so that whatever reads it is a plain tree again, and the state grows by that delta: its rows are never
+updated, they are taken back.
 """
 
 from __future__ import annotations
@@ -13,29 +13,34 @@ from headwater.record import WEIGHT as LOG_WEIGHT
 from headwater.types import lower_leaf, over_leaves, quote
 from headwater_pipelines.compiler import render
 from headwater_pipelines.compiler.plan import COUNT, WEIGHT, Aggregate, Measure
-from headwater_pipelines.compiler.render import delta_table
 
 
-def create_sql(aggregate: Aggregate) -> str:
-    """Creates the state with its groups as of what is stored now."""
-    return f"CREATE TABLE {quote(aggregate.table)} AS {_recompute(aggregate, '')}"
+def fill_sql(aggregate: Aggregate) -> str:
+    """A SELECT of the groups as of what is stored now."""
+    return f"SELECT *, 1::BIGINT AS {WEIGHT} FROM ({_recompute(aggregate, '', render.NOTHING)})"
 
 
-def delta_sql(aggregate: Aggregate, input_delta: str) -> str:
-    """The aggregate's delta, state columns and weight, out of its input's delta."""
-    return _recomputed(aggregate, input_delta) if aggregate.touched else _added(aggregate, input_delta)
+def touched_sql(aggregate: Aggregate, input_delta: str) -> str:
+    """A SELECT of the touched groups: with what is added to them, or of their keys alone if they are recomputed."""
+    keys = _keys(aggregate)
+    if aggregate.touched:
+        return f"SELECT DISTINCT {', '.join(keys) or 'true AS one'} FROM ({input_delta})"
+    moved = " OR ".join(f"{quote(name)} <> 0" for name, _ in aggregate.columns()[len(keys) :])
+    grouped = f"SELECT {_measured(aggregate)} FROM ({input_delta}){_group_by(keys)}"
+    return f"SELECT * FROM ({grouped}) WHERE {moved}"
 
 
-def apply_sql(aggregate: Aggregate) -> tuple[str, str]:
-    """Two statements that bring the state up to date with its delta."""
-    table, delta = quote(aggregate.table), quote(delta_table(aggregate))
-    same = _same(aggregate, table, "d")
-    delete = f"DELETE FROM {table} USING {delta} AS d WHERE d.{WEIGHT} < 0 AND {same}"
-    insert = f"INSERT INTO {table} SELECT {_names(aggregate)} FROM {delta} WHERE {WEIGHT} > 0"
-    return delete, insert
+def delta_sql(aggregate: Aggregate, touched: str, stored: str, reads: render.Reads) -> str:
+    """The aggregate's delta, state columns and weight, out of its touched groups (a FROM item).
+
+    ``stored``, ``reads``: what stands for the groups as stored and for leaves of the input when they were looked up.
+    """
+    if aggregate.touched:
+        return _recomputed(aggregate, touched, stored, reads)
+    return _added(aggregate, touched, stored)
 
 
-def output_sql(columns: Sequence[tuple[str, str]], delta: str, *, weighted: bool = True, distinct: bool = True) -> str:
+def output_sql(columns: Sequence[tuple[str, str]], delta: str, *, distinct: bool = True) -> str:
     """A view's change in file types with the log's weight column: each row once, and none that cancels out.
 
     Without ``distinct`` equal rows may come several times; for a delta in which nothing cancels that says the same.
@@ -44,7 +49,7 @@ def output_sql(columns: Sequence[tuple[str, str]], delta: str, *, weighted: bool
     lowered = ", ".join(f"{file_sql(name, text)} AS {quote(name)}" for name, text in columns)
     if not distinct:
         return f"SELECT {lowered}, CAST({WEIGHT} AS BIGINT) AS {LOG_WEIGHT} FROM ({delta})"
-    weight = f"sum({WEIGHT})" if weighted else "count(*)"
+    weight = f"sum({WEIGHT})"
     return (
         f"SELECT {lowered}, {LOG_WEIGHT} FROM (SELECT {names}, CAST({weight} AS BIGINT) AS {LOG_WEIGHT}"
         f" FROM ({delta}) GROUP BY ALL HAVING {weight} <> 0)"
@@ -65,67 +70,62 @@ def _uuid_bytes(value: str, text: str) -> str:
     return f"unhex(replace(CAST({value} AS VARCHAR), '-', ''))" if text == "UUID" else value
 
 
-def _added(aggregate: Aggregate, input_delta: str) -> str:
+def _added(aggregate: Aggregate, touched: str, stored: str) -> str:
     """Each touched group twice, as it was and as it becomes, out of one join: no second grouping, no copy."""
     keys = _keys(aggregate)
-    sums = [(quote(name), text) for name, text in aggregate.columns() if (name, text) not in aggregate.keys]
-    moved = " OR ".join(f"{name} <> 0" for name, _ in sums)
-    grouped = f"SELECT {_measured(aggregate, weighted=True)} FROM ({input_delta}){_group_by(keys)}"
-    raw = f"SELECT * FROM ({grouped}) WHERE {moved}"
     values = [f"raw.{key} AS {key}" for key in keys]
-    for name, text in sums:
-        values.append(
-            f"CAST(CASE WHEN side.w < 0 THEN s.{name} ELSE coalesce(s.{name}, 0) + raw.{name} END AS {text}) AS {name}"
-        )
+    for name, text in aggregate.columns()[len(keys) :]:
+        n = quote(name)
+        values.append(f"CAST(CASE WHEN side.w < 0 THEN s.{n} ELSE coalesce(s.{n}, 0) + raw.{n} END AS {text}) AS {n}")
     rows = quote(COUNT)
     # An ungrouped aggregate has its one row even over nothing; a group lives while it has rows.
     alive = f" AND (side.w < 0 OR coalesce(s.{rows}, 0) + raw.{rows} <> 0)" if keys else ""
     return (
-        f"SELECT {', '.join(values)}, side.w AS {WEIGHT} FROM ({raw}) AS raw"
-        f" LEFT JOIN {quote(aggregate.table)} AS s ON {_same(aggregate, 's', 'raw')}"
+        f"WITH raw AS MATERIALIZED (SELECT * FROM {touched}), s AS ({_current(aggregate, 'raw', stored)})"
+        f" SELECT {', '.join(values)}, side.w AS {WEIGHT} FROM raw LEFT JOIN s ON {_same(aggregate, 's', 'raw')}"
         f" CROSS JOIN (VALUES (-1::BIGINT), (1::BIGINT)) AS side(w)"
         f" WHERE (side.w > 0 OR s.{rows} IS NOT NULL){alive}"
     )
 
 
-def _recomputed(aggregate: Aggregate, input_delta: str) -> str:
+def _recomputed(aggregate: Aggregate, touched: str, stored: str, reads: render.Reads) -> str:
     names = _names(aggregate)
-    keys = ", ".join(_keys(aggregate))
-    touched = (
-        f"SELECT DISTINCT {keys} FROM ({input_delta})" if keys else f"SELECT 1 AS one FROM ({input_delta}) LIMIT 1"
-    )
     return (
-        f"WITH touched AS MATERIALIZED ({touched}),"
-        f" old AS (SELECT s.* FROM {quote(aggregate.table)} AS s"
-        f" SEMI JOIN touched ON {_same(aggregate, 's', 'touched')}),"
-        f" new AS ({_recompute(aggregate, 'touched')})"
+        f"WITH touched AS MATERIALIZED (SELECT * FROM {touched}),"
+        f" old AS ({_current(aggregate, 'touched', stored)}),"
+        f" new AS ({_recompute(aggregate, 'touched', reads)})"
         f" SELECT {names}, -1::BIGINT AS {WEIGHT} FROM old UNION ALL SELECT {names}, 1::BIGINT AS {WEIGHT} FROM new"
     )
 
 
-def _recompute(aggregate: Aggregate, touched: str) -> str:
+def _current(aggregate: Aggregate, touched: str, stored: str) -> str:
+    """The touched groups as stored: of their rows, taken back or not, the one that stands."""
+    rows = f"SELECT s.* FROM {quote(stored)} AS s SEMI JOIN {touched} ON {_same(aggregate, 's', touched)}"
+    return f"SELECT {_names(aggregate)} FROM ({rows}) GROUP BY ALL HAVING sum({WEIGHT}) > 0"
+
+
+def _recompute(aggregate: Aggregate, touched: str, reads: render.Reads) -> str:
     """The groups out of the stored input; with ``touched``, only those."""
-    weighted = render.is_weighted(aggregate.input)
-    rows = render.state(aggregate.input)
+    rows = render.state(aggregate.input, reads)
     if touched:
         rows = f"SELECT i.* FROM ({rows}) AS i SEMI JOIN {touched} ON {_same(aggregate, 'i', touched)}"
-    if weighted:
+    if aggregate.touched:  # what was taken back must not be added up: an infinity would never cancel
         inner = ", ".join([*_keys(aggregate), *(quote(measure.column) for measure in aggregate.measures)])
         inner = f"{inner}, " if inner else ""
         rows = f"SELECT {inner}sum({WEIGHT}) AS {WEIGHT} FROM ({rows}) GROUP BY ALL HAVING sum({WEIGHT}) <> 0"
-    return f"SELECT {_measured(aggregate, weighted=weighted)} FROM ({rows}){_group_by(_keys(aggregate))}"
+    alive = f" HAVING sum({WEIGHT}) <> 0" if aggregate.keys else ""
+    return f"SELECT {_measured(aggregate)} FROM ({rows}){_group_by(_keys(aggregate))}{alive}"
 
 
-def _measured(aggregate: Aggregate, *, weighted: bool) -> str:
+def _measured(aggregate: Aggregate) -> str:
     """Keys, row count and measures of rows that are grouped by the keys."""
-    rows = f"coalesce(sum({WEIGHT}), 0)" if weighted else "count(*)"
-    found = [*_keys(aggregate), f"CAST({rows} AS BIGINT) AS {quote(COUNT)}"]
+    found = [*_keys(aggregate), f"CAST(coalesce(sum({WEIGHT}), 0) AS BIGINT) AS {quote(COUNT)}"]
     for measure in aggregate.measures:
         value = quote(measure.column)
-        count = f"coalesce(sum({WEIGHT}) FILTER ({value} IS NOT NULL), 0)" if weighted else f"count({value})"
+        count = f"coalesce(sum({WEIGHT}) FILTER ({value} IS NOT NULL), 0)"
         found.append(f"CAST({count} AS BIGINT) AS {quote(measure.count)}")
         if measure.sum_type:
-            summed = f"sum({_exact(measure)}{f' * {WEIGHT}' if weighted else ''})"
+            summed = f"sum({_exact(measure)} * {WEIGHT})"
             found.append(f"CAST(coalesce({summed}, 0) AS {measure.sum_type}) AS {quote(measure.sum)}")
     return ", ".join(found)
 

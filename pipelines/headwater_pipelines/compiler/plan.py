@@ -31,7 +31,8 @@ class Base:
     kind: str
 
     @property
-    def weighted(self) -> bool:
+    def is_bag(self) -> bool:
+        """Whether its records carry weights."""
         return self.kind == "multiset"
 
     @property
@@ -86,8 +87,6 @@ class Aggregate(_Derived):
     measures: tuple[Measure, ...]
     touched: bool
 
-    weighted = False
-
     def columns(self) -> tuple[tuple[str, str], ...]:
         """Names and types of the state's columns."""
         found = [*self.keys, (COUNT, "BIGINT")]
@@ -121,8 +120,6 @@ class Recompute(_Derived):
     keys: tuple[str, ...]
     operator: str
     reason: str
-
-    weighted = True
 
     def columns(self) -> tuple[tuple[str, str], ...]:
         return self.outputs

@@ -8,7 +8,9 @@ delta with a single copy of the state.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from headwater.types import quote
 from headwater_pipelines.compiler.plan import (
@@ -23,42 +25,33 @@ from headwater_pipelines.compiler.plan import (
     leaves,
 )
 
+Reads = Mapping[int, str]
+"""The table that stands for the leaf at a place: rows of it that were looked up, instead of all."""
+NOTHING: Reads = MappingProxyType({})
+
 
 def delta_table(source: Source) -> str:
     """The temporary table that holds a relation's change in a step: its columns and the weight."""
     return f"d_{source.table}"
 
 
-def state(node: Node) -> str:
-    """A SELECT of the tree's rows over what is stored now; with a weight column if any input has one."""
-    return _Renderer(-1, None).select(node, 0).sql
+def state(node: Node, reads: Reads = NOTHING) -> str:
+    """A SELECT of the tree's rows, with their weights, over what is stored now."""
+    return _Renderer(-1, None, reads).select(node, 0)
 
 
-def is_weighted(node: Node) -> bool:
-    """Whether ``state`` has a weight column."""
-    return any(source.weighted for source in leaves(node))
-
-
-def term(node: Node, position: int) -> str:
+def term(node: Node, position: int, reads: Reads = NOTHING) -> str:
     """A SELECT, with weight column, of the delta that the leaf at ``position`` contributes."""
-    source = list(leaves(node))[position]
-    return _Renderer(position, source).select(node, 0).sql
-
-
-@dataclass(frozen=True)
-class _Part:
-    """A FROM item or SELECT; ``weighted`` when it carries the weight column."""
-
-    sql: str
-    weighted: bool
+    return _Renderer(position, list(leaves(node))[position], reads).select(node, 0)
 
 
 @dataclass(frozen=True)
 class _Renderer:
     position: int
     source: Source | None
+    reads: Reads
 
-    def select(self, node: Node, start: int) -> _Part:
+    def select(self, node: Node, start: int) -> str:
         match node:
             case Select():
                 return self._select(node, start)
@@ -66,43 +59,32 @@ class _Renderer:
                 return self._union(inputs, start)
             case Leaf(Aggregate() | Recompute() as source):
                 names = ", ".join(quote(name) for name, _ in source.columns())
-                item = self._leaf(source, start)
-                weight = f", {WEIGHT}" if item.weighted else ""
-                return _Part(f"SELECT {names}{weight} FROM {item.sql}", item.weighted)
+                return f"SELECT {names}, {WEIGHT} FROM {self._leaf(source, start)}"
         raise TypeError("a bare base leaf is not a query")
 
-    def _select(self, node: Select, start: int) -> _Part:
+    def _select(self, node: Select, start: int) -> str:
         parts, weights = [], []
         for item in node.items:
-            part = self._item(item.node, start)
+            parts.append(f"{self._item(item.node, start)} AS {quote(item.alias)}")
             start += sum(1 for _ in leaves(item.node))
-            parts.append(f"{part.sql} AS {quote(item.alias)}")
-            if part.weighted:
-                weights.append(f"{quote(item.alias)}.{WEIGHT}")
+            weights.append(f"{quote(item.alias)}.{WEIGHT}")
         columns = [f"{sql} AS {quote(name)}" for name, sql in node.columns]
-        if weights:
-            columns.append(f"{' * '.join(weights)} AS {WEIGHT}")
+        columns.append(f"{' * '.join(weights)} AS {WEIGHT}")
         sql = f"SELECT {', '.join(columns)} FROM {', '.join(parts)}"
-        if node.where:
-            sql += " WHERE " + " AND ".join(node.where)
-        return _Part(sql, bool(weights))
+        return f"{sql} WHERE {' AND '.join(node.where)}" if node.where else sql
 
-    def _item(self, node: Node, start: int) -> _Part:
-        if isinstance(node, Leaf):
-            return self._leaf(node.source, start)
-        part = self.select(node, start)
-        return _Part(f"({part.sql})", part.weighted)
+    def _item(self, node: Node, start: int) -> str:
+        return self._leaf(node.source, start) if isinstance(node, Leaf) else f"({self.select(node, start)})"
 
-    def _leaf(self, source: Source, at: int) -> _Part:
+    def _leaf(self, source: Source, at: int) -> str:
         if at == self.position:
-            return _Part(quote(delta_table(source)), True)
+            return quote(delta_table(source))
+        stored = quote(self.reads.get(at, source.table))
         if source == self.source and at < self.position:
-            columns = "* " if source.weighted else f"*, 1::BIGINT AS {WEIGHT} "
-            both = f"SELECT {columns}FROM {quote(source.table)} UNION ALL SELECT * FROM {quote(delta_table(source))}"
-            return _Part(f"({both})", True)
-        return _Part(quote(source.table), source.weighted)
+            return f"(SELECT * FROM {stored} UNION ALL SELECT * FROM {quote(delta_table(source))})"
+        return stored
 
-    def _union(self, inputs: tuple[Select, ...], start: int) -> _Part:
+    def _union(self, inputs: tuple[Select, ...], start: int) -> str:
         parts = []
         for node in inputs:
             size = sum(1 for _ in leaves(node))
@@ -110,8 +92,4 @@ class _Renderer:
                 return self._select(node, start)
             parts.append(self._select(node, start))
             start += size
-        if not any(part.weighted for part in parts):
-            return _Part(" UNION ALL ".join(part.sql for part in parts), False)
-        plain = f"SELECT *, 1::BIGINT AS {WEIGHT} FROM ({{}})"
-        texts = (part.sql if part.weighted else plain.format(part.sql) for part in parts)
-        return _Part(" UNION ALL ".join(texts), True)
+        return " UNION ALL ".join(parts)

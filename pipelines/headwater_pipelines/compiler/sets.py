@@ -35,7 +35,7 @@ def distinct(lowering: Lowering, tree: Select | Union) -> Select:
     keys = tuple((f"k{place}", text) for place, (_, text) in enumerate(columns))
     renamed = tuple((key, f"u.{quote(name)}") for (key, _), (name, _) in zip(keys, columns, strict=True))
     source = Aggregate(Select((Item("u", tree),), (), renamed), keys, (), touched=False)
-    lowering.duck.create_table(source.table, list(source.columns()))
+    lowering.declare(source)
     own = tuple((name, f"s.{quote(key)}") for (name, _), (key, _) in zip(columns, keys, strict=True))
     return Select((Item("s", Leaf(source)),), (), own)
 

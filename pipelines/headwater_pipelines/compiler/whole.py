@@ -66,7 +66,7 @@ def recomputed(lowering: Lowering, inputs: tuple[Input, ...], query: str, keys: 
     outputs = tuple((f"c{place}", text) for place, (_, text) in enumerate(shape))
     own = tuple(name for name, _ in outputs[: len(keys)])
     source = Recompute(inputs, f"SELECT * FROM ({query}) AS q({plain})", outputs, own, why.operator, why.reason)
-    lowering.duck.create_table(source.table, [*outputs, (WEIGHT, "BIGINT")])
+    lowering.declare(source)
     shown = zip(names, outputs[len(keys) :], strict=True)
     return Select((Item("r", Leaf(source)),), (), tuple((name, f"r.{quote(column)}") for name, (column, _) in shown))
 

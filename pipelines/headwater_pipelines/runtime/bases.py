@@ -19,9 +19,8 @@ from headwater.schema import Schema
 from headwater.types import lift_sql, quote
 from headwater_pipelines.compiler.plan import WEIGHT, Base
 from headwater_pipelines.compiler.render import delta_table
-from headwater_pipelines.runtime.state import State
+from headwater_pipelines.runtime.state import ARRIVED, State
 
-_ARRIVED = "arrived"
 _META = {
     "table": (record.OP, record.UNCHANGED, record.OFFSET, record.PARTITION, record.LSN, record.SEQ),
     "multiset": (record.OP, record.WEIGHT, record.OFFSET, record.PARTITION),
@@ -46,52 +45,34 @@ class Store:
         """The columns to ask of the log."""
         return [*self.schema.names, *_META[self.base.kind]]
 
-    def create_sql(self) -> str:
-        body = [f"{quote(field.name)} {field.type}" for field in self.schema.fields]
-        if self.base.weighted:
-            body.append(f"{WEIGHT} BIGINT")
-        if not body:  # COUNT(*) over a keyless topic reads no column
-            body.append("_row BOOLEAN")
-        return f"CREATE TABLE {quote(self.base.table)} ({', '.join(body)})"
+    def create(self, state: State) -> None:
+        """Make the stored copy, empty."""
+        columns = [(field.name, field.type) for field in self.schema.fields]
+        columns = columns or [("_row", "BOOLEAN")]  # COUNT(*) over a keyless topic reads no column
+        state.create(self.base.table, columns, tuple(map(quote, self.schema.key or dict(columns))))
 
     def stage(self, state: State, changes: pa.Table) -> int:
         """Make the delta table out of change records (file types, ``reads``); returns its number of rows."""
         if changes.num_rows == 0:
             return 0
         into = f"CREATE OR REPLACE TEMP TABLE {quote(self.delta)} AS "
-        if not self._is_partial(changes):
-            return state.temporary(into + self._delta_sql(state, changes), changes)
-        state.connection.register(_ARRIVED, changes)  # more than one statement reads it
-        try:
-            return state.temporary(into + self._delta_sql(state, changes))
-        finally:
-            state.connection.unregister(_ARRIVED)
+        if self.base.kind != "table" or self.grows(changes):
+            return state.temporary(into + self._arrived_sql(changes), changes)
+        state.connection.register(ARRIVED, changes)  # more than one statement reads it
+        rows = state.temporary(into + self._keyed(state, changes))
+        state.connection.unregister(ARRIVED)  # a rollback does it otherwise
+        return rows
 
     def load(self, state: State, changes: pa.Table) -> None:
         """Apply change records that nothing else reads, without a delta table where they are all new rows."""
-        if self.grows(changes) and not self.base.weighted and changes.num_rows:
-            state.connection.register(_ARRIVED, changes)
-            try:
-                state.write(f"INSERT INTO {quote(self.base.table)} SELECT {self._lifted() or 'true'} FROM {_ARRIVED}")
-            finally:
-                state.connection.unregister(_ARRIVED)
+        if changes.num_rows and self.grows(changes) and not _has(changes, "t"):
+            state.relations[self.base.table].append(self._arrived_sql(changes), changes)
         elif self.stage(state, changes):
-            self.apply(state, changes)
+            self.apply(state)
 
-    def apply(self, state: State, changes: pa.Table) -> None:
+    def apply(self, state: State) -> None:
         """Bring the stored copy up to date with the staged delta."""
-        table, delta = quote(self.base.table), quote(self.delta)
-        if self.base.weighted:
-            state.write(f"INSERT INTO {table} SELECT * FROM {delta}")
-            return
-        if not self.grows(changes):
-            if self.base.kind == "table" and not _has(changes, "t"):
-                same = " AND ".join(f"{table}.{quote(key)} = d.{quote(key)}" for key in self.schema.key)
-                state.write(f"DELETE FROM {table} USING {delta} AS d WHERE d.{WEIGHT} < 0 AND {same}")
-            else:
-                state.write(f"DELETE FROM {table}")
-        columns = self.columns or "true"
-        state.write(f"INSERT INTO {table} SELECT {columns} FROM {delta} WHERE {WEIGHT} > 0")
+        state.relations[self.base.table].append(f"SELECT * FROM {quote(self.delta)}")
 
     @property
     def delta(self) -> str:
@@ -106,25 +87,21 @@ class Store:
 
     def _is_partial(self, changes: pa.Table) -> bool:
         """Whether the source left out values that it had sent before."""
-        return self.base.kind == "table" and changes.column(record.UNCHANGED).null_count < changes.num_rows
+        return changes.column(record.UNCHANGED).null_count < changes.num_rows
 
-    def _delta_sql(self, state: State, changes: pa.Table) -> str:
-        if self.base.kind == "table" and not self.grows(changes):
-            return self._keyed(state, changes)
-        lifted = self._lifted() or ("" if self.base.weighted else "true AS _row")
-        weight = record.WEIGHT if self.base.weighted else "1::BIGINT"
-        select = f"{lifted}, {weight} AS {WEIGHT}" if lifted else f"{weight} AS {WEIGHT}"
+    def _arrived_sql(self, changes: pa.Table) -> str:
+        """Records that look up no row: each is its own delta; a truncation takes back all that was there before."""
+        lifted = self._lifted() or "true AS _row"
+        weight = record.WEIGHT if self.base.is_bag else "1::BIGINT"
+        select = f"SELECT {lifted}, {weight} AS {WEIGHT} FROM {ARRIVED}"
         if not _has(changes, "t"):
-            return f"SELECT {select} FROM {_ARRIVED}"
+            return select
         partition, offset = record.PARTITION, record.OFFSET
-        cut = f"SELECT {partition}, max({offset}) AS _cut FROM {_ARRIVED} WHERE {record.OP} = 't' GROUP BY ALL"
-        before = (
-            f"SELECT * REPLACE (-{WEIGHT} AS {WEIGHT})" if self.base.weighted else f"SELECT *, -1::BIGINT AS {WEIGHT}"
-        )
+        cut = f"SELECT {partition}, max({offset}) AS _cut FROM {ARRIVED} WHERE {record.OP} = 't' GROUP BY ALL"
         return (
-            f"WITH cut AS ({cut}) SELECT {select} FROM {_ARRIVED} LEFT JOIN cut USING ({partition})"
+            f"WITH cut AS ({cut}) {select} LEFT JOIN cut USING ({partition})"
             f" WHERE {record.OP} <> 't' AND (_cut IS NULL OR {offset} > _cut)"
-            f" UNION ALL {before} FROM {quote(self.base.table)}"
+            f" UNION ALL SELECT * REPLACE (-{WEIGHT} AS {WEIGHT}) FROM {quote(self.base.table)}"
         )
 
     def _keyed(self, state: State, changes: pa.Table) -> str:
@@ -132,14 +109,16 @@ class Store:
         meta = ", ".join(_META["table"])
         lifted = self._lifted()
         partial = self._is_partial(changes)
+        truncated = _has(changes, "t")
+        source = f"SELECT {lifted}, {meta} FROM {ARRIVED}"
+        moved = partial and (state.row(moves.exist_sql(source)) or (False,))[0]
+        old = self._prior(state, "" if truncated else source)
         if not partial and self._is_last_of_each(changes):
-            return self._compared()
-        table = quote(self.base.table)
-        source = f"SELECT {lifted}, {meta} FROM {_ARRIVED}"
-        if partial and (state.row(moves.exist_sql(source)) or (False,))[0]:
-            source = moves.complete(state.connection, self.schema, source, f"SELECT {self.columns} FROM {table}")
+            return self._compared(old)
+        if moved:
+            source = moves.complete(state.connection, self.schema, source, f"SELECT {self.columns} FROM {old}")
         fold = fold_sql(self.schema, "table", source, partial=partial)
-        touched = "" if _has(changes, "t") else f" SEMI JOIN folded USING ({keys})"
+        touched = "" if truncated else f" SEMI JOIN folded USING ({keys})"
         values = self.columns
         prior = ""
         if partial:
@@ -147,12 +126,21 @@ class Store:
             prior = f" LEFT JOIN old USING ({keys})"
         return (
             f"WITH folded AS MATERIALIZED ({fold}),"
-            f" old AS MATERIALIZED (SELECT {self.columns} FROM {table}{touched})"
+            f" old AS MATERIALIZED (SELECT {self.columns} FROM {old}{touched})"
             f" SELECT {self.columns}, -1::BIGINT AS {WEIGHT} FROM old"
             f" UNION ALL SELECT {values}, 1::BIGINT AS {WEIGHT} FROM folded{prior} WHERE NOT {GONE}"
         )
 
-    def _compared(self) -> str:
+    def _prior(self, state: State, source: str) -> str:
+        """A FROM item of the rows that stand, those at least that have a key of ``source``; of all without it."""
+        relation = state.relations[self.base.table]
+        name = f"p_{self.base.table}"
+        keys = tuple(map(quote, self.schema.key))
+        if source and relation.runs and relation.find(keys, f"SELECT {', '.join(keys)} FROM ({source})", name):
+            return f"({relation.current_sql(quote(name))})"
+        return f"({relation.current_sql()})"
+
+    def _compared(self, stored: str) -> str:
         """Of records that hold each key once: its row before and its new one, where they differ.
 
         An update of columns that no view reads is the most frequent one; it ends here.
@@ -166,8 +154,8 @@ class Store:
         if not all(_is_identity(field.type) for field in fields):
             moved = ["true"]
         rows = (
-            f"SELECT * FROM (SELECT {new}{record.OP} AS op FROM {_ARRIVED})"
-            f" LEFT JOIN (SELECT {old}true AS was FROM {quote(self.base.table)}) ON {same_key}"
+            f"SELECT * FROM (SELECT {new}{record.OP} AS op FROM {ARRIVED})"
+            f" LEFT JOIN (SELECT {old}true AS was FROM {stored}) ON {same_key}"
         )
         changed = " OR ".join(["was IS NULL", "op = 'd'", *moved])
         before, after = (", ".join(f"{c}{n} AS {quote(name)}" for name, n in place.items()) for c in "on")

@@ -9,7 +9,6 @@ rebuilt from the log, which the caller is told.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 
@@ -30,9 +29,6 @@ from headwater_pipelines.runtime.program import Program, ViewFailed
 from headwater_pipelines.runtime.publish import publish
 from headwater_pipelines.runtime.registry import used_columns
 from headwater_pipelines.runtime.state import State
-
-_OWN = re.compile(r"t\d+|[ar]_[0-9a-f]{12}")
-"""Names of stored copies and of derived states, as opposed to bookkeeping."""
 
 LARGE_STEP_ROWS = 50_000
 """Delta tables of a larger step are dropped after it; smaller ones are replaced by the next step's."""
@@ -83,8 +79,7 @@ class Engine:
         if known is None or known.definition.text != self.built[view].sql or known.schema != self.built[view].schema:
             return False
         stored = self.journal.stored()
-        tables = self.state.tables()
-        if any(source.table not in tables for source in Program({view: known}, {}).derived):
+        if any(source.table not in self.state.relations for source in Program({view: known}, {}).derived):
             return False
         return all(
             base.id in stored and names <= set(stored[base.id].schema.names) and self._same_types(stored[base.id])
@@ -127,6 +122,8 @@ class Engine:
             self.journal.clear_outbox()
             by_base = {store.base: table for store, table in arrived.items()}
             outputs.extend(self.program.step(self.state, by_base))
+            for relation in self.state.relations.values():
+                relation.settle()
             self.journal.add_outbox((view, 0, table) for view, table in outputs)
             self.journal.write(progress)
         self.progress = progress
@@ -152,8 +149,8 @@ class Engine:
         with _Transaction(self.state):
             self.journal.clear_outbox()
             self._load(program)
-            tables = self.state.tables()
-            program.create(self.state, [source for source in program.derived if source.table not in tables])
+            program.create(self.state, [each for each in program.derived if each.table not in self.state.relations])
+            program.prepare(self.state)
             for view in added:
                 self.journal.add_outbox(self._difference(program, view, old[view]))
             self.journal.set_built(built)
@@ -170,10 +167,8 @@ class Engine:
         program = Program(kept, {base: store for base, store in self.program.stores.items() if base in used})
         with _Transaction(self.state):
             self.journal.set_built(self.built)
-            needed = {source.table for source in program.order}
-            for table in self.state.tables():
-                if _OWN.fullmatch(table) and table not in needed:
-                    self.state.write(f"DROP TABLE {quote(table)}")
+            for table in self.state.relations.keys() - {source.table for source in program.order}:
+                self.state.drop(table)
             self.journal.set_stored(self._stored(program))
         self.program = program
 
@@ -192,7 +187,7 @@ class Engine:
         for base, store in program.stores.items():
             if self.program.stores.get(base) == store:
                 continue
-            self.state.write(f"DROP TABLE IF EXISTS {quote(base.table)}")
+            self.state.drop(base.table)
             try:
                 with program.blame(users[base]):
                     intake.load(self.log, self.state, store, self.progress.input_commit, self.rows_target)

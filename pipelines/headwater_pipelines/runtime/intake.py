@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -68,32 +68,18 @@ def load(log: Log, state: State, store: Store, upto: int, rows_target: int) -> N
     """Fill a new stored copy with the topic's rows at ``upto``: its newest base, then changes in bounded parts."""
     topic = log.topic(store.base.name)
     found = base.newest(log, topic, upto)
-    state.write(store.create_sql())
+    store.create(state)
+    relation = state.relations[store.base.table]
+    start = 0
     if found is not None and store.schema.names:
         lifted = [lift_sql(field.name, field.type) for field in store.schema.fields]
-        if store.base.weighted:
-            lifted.append(base.COUNT)
-        rows = base.relation_sql(log, topic, found)
-        state.write(f"INSERT INTO {quote(store.base.table)} SELECT {', '.join(lifted)} FROM ({rows})")
+        weight = base.COUNT if store.base.is_bag else "1::BIGINT"
+        names = ", ".join(f"{sql} AS {quote(name)}" for name, sql in zip(store.schema.names, lifted, strict=True))
+        relation.fill(f"SELECT {names}, {weight} AS {WEIGHT} FROM ({base.relation_sql(log, topic, found)})")
         start = found.commit
-    else:
-        start = 0
     for part in _parts(log, start, upto, rows_target):
         store.load(state, _read(log, store, part.after, part.upto))
-
-
-def consolidate_sql(name: str, names: Sequence[str]) -> tuple[str, ...]:
-    """Statements that make the rows of a weighted table, of these columns, distinct again; for an idle moment."""
-    table, fresh = quote(name), quote(name + "_fresh")
-    columns = "".join(f"{quote(each)}, " for each in names)
-    folded = (
-        f"SELECT {columns}CAST(sum({WEIGHT}) AS BIGINT) AS {WEIGHT} FROM {table} GROUP BY ALL HAVING sum({WEIGHT}) <> 0"
-    )
-    return (
-        f"CREATE TABLE {fresh} AS {folded}",
-        f"DROP TABLE {table}",
-        f"ALTER TABLE {fresh} RENAME TO {table}",
-    )
+        relation.settle()
 
 
 def _parts(log: Log, after: int, upto: int, rows_target: int) -> Iterator[Range]:

@@ -7,7 +7,7 @@ nothing, or in which one leaf alone can change, are inlined where they are read.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import duckdb
@@ -16,6 +16,7 @@ import pyarrow as pa
 from headwater.errors import PipelineError
 from headwater.types import quote
 from headwater_pipelines.compiler import CompiledView, maintain, recompute, render
+from headwater_pipelines.compiler.lookup import KEYS, Lookup, keyed, lookups
 from headwater_pipelines.compiler.plan import (
     Aggregate,
     Base,
@@ -63,6 +64,7 @@ class Program:
         inputs: list[Node] = [node for source in self.derived for node in inputs_of(source)]
         self.trees = [tree for tree in dict.fromkeys([*inputs, *roots]) if not is_linear(tree)]
         self._users = {source: self._users_of(source) for source in self.order}
+        self._lookups = self._plan_lookups()
 
     @property
     def derived(self) -> list[Aggregate | Recompute]:
@@ -72,26 +74,60 @@ class Program:
     def bases(self) -> list[Base]:
         return [source for source in self.order if isinstance(source, Base)]
 
-    def bags(self) -> list[tuple[str, tuple[str, ...]]]:
-        """The weighted tables and their columns."""
-        bases = [(base.table, store.schema.names) for base, store in self.stores.items() if base.weighted]
-        derived = [(each.table, column_names(Leaf(each))) for each in self.derived if each.weighted]
-        return [*bases, *derived]
-
     def create(self, state: State, derived: Sequence[Aggregate | Recompute]) -> None:
         """Create and fill new states (in ``order``) from the stored relations below them."""
         for source in derived:
+            names = tuple(quote(name) for name in key_names(source) or column_names(Leaf(source)))
             with self._blame(self._users[source]):
-                match source:
-                    case Aggregate():
-                        state.write(maintain.create_sql(source))
-                    case Recompute():
-                        state.write(recompute.create_sql(source))
+                made = state.create(source.table, source.columns(), names)
+                made.fill(maintain.fill_sql(source) if isinstance(source, Aggregate) else recompute.fill_sql(source))
+
+    def prepare(self, state: State) -> None:
+        """Make the indexes that steps look rows up with, where a relation is large enough to have any."""
+        for plan in self._lookups.values():
+            for each in plan:
+                state.relations[each.table].prepare(each.index)
+
+    def lookups(self, tree: Node, start: int | Source) -> tuple[Lookup, ...]:
+        """How to find the rows of a tree that meet those of one leaf, or those of a stored relation's touched keys."""
+        return self._lookups[tree, start]
+
+    def is_large(self, state: State, nodes: Iterable[Node]) -> bool:
+        """Whether anything that trees read has parts that need not be scanned."""
+        return any(state.relations[source.table].runs for node in nodes for source in leaves(node))
+
+    def types(self, source: Source) -> Mapping[str, str]:
+        """The types of a stored relation's columns."""
+        if isinstance(source, Base):
+            return {field.name: field.type for field in self.stores[source].schema.fields}
+        return dict(source.columns())
+
+    def _plan_lookups(self) -> dict[tuple[Node, int | Source], tuple[Lookup, ...]]:
+        found: dict[tuple[Node, int | Source], tuple[Lookup, ...]] = {}
+        if not self.stores:
+            return found
+        for tree in self.trees:
+            for place, _ in enumerate(leaves(tree)):
+                found[tree, place] = lookups(tree, place, self.types)
+        for source in self.derived:
+            keys = key_names(source)
+            if not keys:
+                continue
+            names = tuple(map(quote, keys))
+            found[Leaf(source), source] = (Lookup(0, source.table, names, KEYS, names),)
+            kinds = {name: text for name, text in source.columns() if name in keys}
+            if isinstance(source, Recompute):
+                for each in source.inputs:
+                    own = dict(zip(keys, each.keys, strict=True))
+                    found[each.node, source] = keyed(each.node, own, kinds, self.types)
+            elif source.touched:
+                found[source.input, source] = keyed(source.input, {key: key for key in keys}, kinds, self.types)
+        return found
 
     def contents(self, view_id: int) -> str:
         """A SELECT of a view's whole contents, consolidated, as its changelog takes it."""
         view = self.views[view_id]
-        return maintain.output_sql(view.columns, render.state(view.root), weighted=render.is_weighted(view.root))
+        return maintain.output_sql(view.columns, render.state(view.root))
 
     def step(self, state: State, arrived: Mapping[Base, pa.Table]) -> Iterator[tuple[int, pa.Table]]:
         """Apply one batch of change records; yields the output delta of each view that changed.
@@ -155,6 +191,8 @@ class _Run:
         self.changed: set[Source] = set()
         self.growing = {base for base, table in self.arrived.items() if program.stores[base].grows(table)}
         self.filled: set[Node] = set()
+        self.found = 0
+        """Tables of looked up rows; their names are used again by the next step."""
         self.may: dict[Source, bool] = {}
         for source in program.order:
             below = [leaf for node in inputs_of(source) for leaf in leaves(node)]
@@ -171,12 +209,9 @@ class _Run:
         with self.program.blame(self.program.users(source)):
             match source:
                 case Base():
-                    self.program.stores[source].apply(self.state, self.arrived[source])
-                case Aggregate():
-                    for statement in maintain.apply_sql(source):
-                        self.state.write(statement)
-                case Recompute():
-                    self.state.write(recompute.apply_sql(source))
+                    self.program.stores[source].apply(self.state)
+                case _:
+                    self.state.relations[source.table].append(f"SELECT * FROM {quote(delta_table(source))}")
 
     def delta(self, tree: Node) -> str | None:
         """A SELECT of a tree's delta once all its leaves have advanced; None when nothing changed."""
@@ -186,9 +221,15 @@ class _Run:
         return " UNION ALL ".join(render.term(tree, place) for place in changed) or None
 
     def only_adds(self, tree: Node) -> bool:
-        """Whether every weight in the tree's delta is positive: nothing in it can cancel out."""
-        stored = self.changed - self.growing
-        return not any(source.weighted or source in stored for source in leaves(tree))
+        """Whether every weight in the tree's delta is positive: nothing in it can cancel out.
+
+        What is stored may hold rows that do, so a join may meet them.
+        """
+        adds = self.growing & self.changed
+        return is_linear(tree) and all(
+            isinstance(source, Base) and not source.is_bag and (source in adds or source not in self.changed)
+            for source in leaves(tree)
+        )
 
     def _stage(self, source: Source) -> bool:
         with self.program.blame(self.program.users(source)):
@@ -199,16 +240,59 @@ class _Run:
 
     def _aggregate(self, source: Aggregate) -> str | None:
         delta = self.delta(source.input)
-        return None if delta is None else maintain.delta_sql(source, delta)
+        if delta is None:
+            return None
+        touched = maintain.touched_sql(source, delta)
+        if not source.keys or not self.program.is_large(self.state, [Leaf(source), source.input]):
+            return maintain.delta_sql(source, f"({touched})", source.table, render.NOTHING)
+        name = recompute.touched_table(source)
+        self._temporary(name, touched)
+        reads = self._look_up(source.input, source, {KEYS: name}) if source.touched else {}
+        return maintain.delta_sql(source, quote(name), self._stored(source, name), reads)
 
     def _recompute(self, source: Recompute) -> str | None:
         found = {each: self.delta(each.node) for each in source.inputs}
         deltas = {each: delta for each, delta in found.items() if delta is not None}
         if not deltas:
             return None
-        if source.keys:
-            self._temporary(recompute.touched_table(source), recompute.touched_sql(source, deltas))
-        return recompute.delta_sql(source, whole=not source.keys)
+        if not source.keys:
+            return recompute.delta_sql(source, source.table, {})
+        name = recompute.touched_table(source)
+        self._temporary(name, recompute.touched_sql(source, deltas))
+        nodes = [Leaf(source), *inputs_of(source)]
+        if not self.program.is_large(self.state, nodes):
+            return recompute.delta_sql(source, source.table, {})
+        reads = {each: self._look_up(each.node, source, {KEYS: name}) for each in source.inputs}
+        return recompute.delta_sql(source, self._stored(source, name), reads)
+
+    def _stored(self, source: Aggregate | Recompute, touched: str) -> str:
+        """The table with the touched keys' stored rows."""
+        return self._look_up(Leaf(source), source, {KEYS: touched}).get(0, source.table)
+
+    def _look_up(self, tree: Node, start: int | Source, known: dict[int, str]) -> dict[int, str]:
+        """Tables that hold, for leaves of a tree, the rows that can meet those of the known one."""
+        sources = list(leaves(tree))
+        origins = {place: quote(table) for place, table in known.items()}
+        for each in self.program.lookups(tree, start):
+            if each.source not in origins:
+                continue
+            name = self._find(each, origins[each.source])
+            if not name:
+                continue
+            origins[each.place] = quote(name)
+            if isinstance(start, int) and sources[each.place] == sources[start]:
+                # The term reads it with its delta, which brings keys as well.
+                delta = quote(delta_table(sources[start]))
+                origins[each.place] = f"(SELECT * FROM {quote(name)} UNION ALL SELECT * FROM {delta})"
+            known[each.place] = name
+        return known
+
+    def _find(self, each: Lookup, source: str) -> str:
+        """The name of a table with the rows that a look-up finds; empty when they are too many."""
+        self.found += 1
+        name = f"m_{self.found}"
+        keys = f"SELECT {', '.join(each.keys)} FROM {source}"
+        return name if self.state.relations[each.table].find(each.index, keys, name) else ""
 
     def _temporary(self, name: str, select: str) -> int:
         return self.state.temporary(f"CREATE OR REPLACE TEMP TABLE {quote(name)} AS {select}")
@@ -223,9 +307,17 @@ class _Run:
             table = quote(_table(tree))
             verb = f"INSERT INTO {table}" if tree in self.filled else f"CREATE OR REPLACE TEMP TABLE {table} AS"
             with self.program.blame(self.program._tree_users(tree)):
-                rows = self.state.temporary(f"{verb} {render.term(tree, place)}")
+                reads = {place: delta_table(source)}
+                if self.program.is_large(self.state, [tree]):
+                    reads = self._look_up(tree, place, reads)
+                rows = self.state.temporary(f"{verb} {render.term(tree, place, reads)}")
             if rows or tree in self.filled:
                 self.filled.add(tree)
+
+
+def key_names(source: Aggregate | Recompute) -> tuple[str, ...]:
+    """The columns that a derived relation's rows are touched by; none when they are one whole."""
+    return tuple(name for name, _ in source.keys) if isinstance(source, Aggregate) else source.keys
 
 
 def _table(tree: Node) -> str:

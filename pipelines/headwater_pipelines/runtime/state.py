@@ -6,7 +6,9 @@ state: they are gone with the process and are made without crash points.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,10 +19,16 @@ from headwater import duck
 from headwater.errors import HeadwaterError, OwnedElsewhere, StateMismatch
 from headwater.failpoint import hit
 from headwater.types import quote
+from headwater_pipelines.runtime import relation
+from headwater_pipelines.runtime.relation import Relation
+from headwater_pipelines.runtime.runs import Index, Run
 
 FILE = "main.duckdb"
 WAL_BYTES_MAX = 64 << 20
 """A checkpoint stalls a commit by 0.1 to 0.3 s; below this size it waits for an idle moment."""
+
+ARRIVED = "arrived"
+"""The name under which statements read change records."""
 
 T = TypeVar("T")
 
@@ -39,22 +47,54 @@ class State:
             raise _cannot_open(path, error) from error
         # The worker chooses when to checkpoint; DuckDB's own trigger would stall a step.
         self.connection.execute("SET wal_autocheckpoint = '1TB'")
+        for statement in relation.TABLES:
+            self.connection.execute(statement)
+        self._setup = (timezone, memory_limit, spill)
+        self._runs = path.parent / "runs"
+        self._runs.mkdir(exist_ok=True)
+        self._obsolete: list[Run] = []
+        self._next_run = 1 + max(
+            (int(file.name.split(".")[0].split("-")[0]) for file in self._runs.iterdir()), default=0
+        )
+        self.relations: dict[str, Relation] = relation.load(self)
+        self._remove_orphans()
 
-    def write(self, sql: str, parameters: list[Any] | None = None) -> int:
-        """Run a statement that changes stored tables; returns the number of rows it changed."""
-        return self._point("write", lambda: _count(self.connection.execute(sql, parameters)))
-
-    def temporary(self, sql: str, arrived: pa.Table | None = None) -> int:  # noqa: ARG002
-        """Run a statement over temporary tables; returns the number of rows.
+    def write(self, sql: str, parameters: list[Any] | None = None, arrived: pa.Table | None = None) -> int:  # noqa: ARG002
+        """Run a statement that changes stored tables; returns the number of rows it changed.
 
         In the statement ``arrived`` is that table: DuckDB finds the argument by its name. To register it and
         take that back costs twice the usual statement.
         """
+        hit("state.write:before")
+        result = _count(self.connection.execute(sql, parameters))
+        hit("state.write:after")
+        return result
+
+    def temporary(self, sql: str, arrived: pa.Table | None = None) -> int:  # noqa: ARG002
+        """Run a statement over temporary tables and ``arrived``; returns the number of rows."""
+        return _count(self.connection.execute(sql))
+
+    def look_up(self, sql: str, hashes: pa.Table, taken: pa.Table | None) -> int:  # noqa: ARG002
+        """Run a statement over ``hashes`` and ``taken``; ``arrived`` may be registered meanwhile."""
         return _count(self.connection.execute(sql))
 
     def query(self, sql: str) -> pa.Table:
         """The result of a SELECT."""
         return self.connection.sql(sql).to_arrow_table()
+
+    @contextmanager
+    def export(self, sql: str, rows: int) -> Iterator[pa.RecordBatchReader]:
+        """The result of a SELECT in batches of at most ``rows`` rows, of types that a run gives back unchanged.
+
+        Until it is read to its end, no other statement can run.
+        """
+        self.connection.execute("SET arrow_lossless_conversion = true; SET arrow_large_buffer_size = true")
+        reader = self.connection.sql(sql).to_arrow_reader(rows)
+        try:
+            yield reader
+        finally:
+            del reader
+            self.connection.execute("SET arrow_lossless_conversion = false; SET arrow_large_buffer_size = false")
 
     def row(self, sql: str) -> tuple[Any, ...] | None:
         """The first row of a SELECT."""
@@ -66,13 +106,18 @@ class State:
 
     def commit(self) -> None:
         self._point("commit", lambda: self.connection.execute("COMMIT"))
+        for run in self._obsolete:
+            for file in run.files():
+                file.unlink()
+        self._obsolete = []
 
     def rollback(self) -> None:
         """End the transaction without a trace; harmless when there is none."""
-        try:
+        with suppress(duckdb.TransactionException):  # DuckDB had ended it with the error that brought us here
             self._point("rollback", lambda: self.connection.execute("ROLLBACK"))
-        except duckdb.TransactionException:
-            return  # DuckDB had ended it with the error that brought us here
+        self.connection.unregister(ARRIVED)
+        self._obsolete = []
+        self.relations = relation.load(self)
 
     def checkpoint(self) -> None:
         """Move the write-ahead log into the file."""
@@ -88,6 +133,56 @@ class State:
         query = "SELECT table_name FROM duckdb_tables() WHERE temporary"
         for (name,) in self.connection.execute(query).fetchall():
             self.connection.execute(f"DROP TABLE temp.{quote(name)}")
+
+    # ---- relations
+
+    def create(self, table: str, columns: Sequence[tuple[str, str]], primary: Index) -> Relation:
+        """A new stored relation; ``primary`` is its own key, or every column."""
+        made = Relation(self, table, tuple(columns), primary)
+        made.create()
+        self.relations[table] = made
+        return made
+
+    def drop(self, table: str) -> None:
+        """Remove a stored relation, if there is one."""
+        if table in self.relations:
+            self.relations.pop(table).drop()
+
+    def new_run(self) -> Path:
+        """The place of a run that does not exist yet."""
+        self._next_run += 1
+        return self.run_path(self._next_run - 1)
+
+    def run_path(self, number: int) -> Path:
+        return self._runs / f"{number}.arrow"
+
+    def obsolete(self, run: Run) -> None:
+        """Delete a run's files once this transaction is committed."""
+        self._obsolete.append(run)
+
+    @contextmanager
+    def apart(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A connection of its own for work on runs, which may go on beside steps."""
+        timezone, memory_limit, spill = self._setup
+        connection = duck.connect(timezone=timezone, memory_limit=memory_limit, threads=1, temp_directory=spill)
+        connection.execute("SET arrow_lossless_conversion = true; SET arrow_large_buffer_size = true")
+        try:
+            yield connection
+        finally:
+            connection.close()
+
+    def columns(self, table: str) -> list[tuple[str, str]]:
+        """Names and types of a stored table's columns."""
+        query = "SELECT column_name, data_type FROM duckdb_columns() WHERE NOT internal AND table_name = ?"
+        found = self.connection.execute(f"{query} AND database_name <> 'temp' ORDER BY column_index", [table])
+        return [(str(name), str(text)) for name, text in found.fetchall()]
+
+    def _remove_orphans(self) -> None:
+        """Delete files of runs that no transaction made live."""
+        live = {run.number for each in self.relations.values() for run in each.runs}
+        for file in self._runs.iterdir():
+            if int(file.name.split(".")[0].split("-")[0]) not in live:
+                file.unlink()
 
     def tables(self) -> set[str]:
         """Names of the stored tables."""
@@ -117,6 +212,7 @@ def remove(path: Path) -> None:
     """Delete a state file with its write-ahead log."""
     for name in (path.name + ".wal", path.name):
         path.with_name(name).unlink(missing_ok=True)
+    shutil.rmtree(path.parent / "runs", ignore_errors=True)
 
 
 def _count(result: duckdb.DuckDBPyConnection) -> int:

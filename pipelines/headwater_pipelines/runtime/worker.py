@@ -25,7 +25,7 @@ from headwater_pipelines.compiler import CompiledView
 from headwater_pipelines.compiler.syntax import Duck
 from headwater_pipelines.runtime import registry
 from headwater_pipelines.runtime.engine import Engine
-from headwater_pipelines.runtime.intake import Range, RawValue, consolidate_sql
+from headwater_pipelines.runtime.intake import Range, RawValue
 from headwater_pipelines.runtime.program import ViewFailed
 from headwater_pipelines.runtime.publish import PRODUCER
 from headwater_pipelines.runtime.state import FILE, WAL_BYTES_MAX, State, remove
@@ -245,22 +245,9 @@ class Worker:
         state = self.engine.state
         idle = idle and time.monotonic() - self.last_step > IDLE_S
         if state.wal_bytes >= (IDLE_CHECKPOINT_BYTES if idle else WAL_BYTES_MAX):
-            if idle:
-                self._consolidate()
             state.checkpoint()
         if time.monotonic() - self.last_beat >= BEAT_S:
             self.beat("idle" if idle else "live", None)
-
-    def _consolidate(self) -> None:
-        """Make bags distinct again when most of what they store cancels out; between steps, by the one writer."""
-        state = self.engine.state
-        for table, columns in self.engine.program.bags():
-            row = state.row(f"SELECT count(*), sum(abs(_w)), sum(_w) FROM {table}")
-            if row and row[0] > 10_000 and row[1] > 2 * row[2]:
-                state.begin()
-                for statement in consolidate_sql(table, columns):
-                    state.write(statement)
-                state.commit()
 
     def beat(self, state: str, error: str | None, **more: str) -> None:
         """Show what this worker does; display only."""

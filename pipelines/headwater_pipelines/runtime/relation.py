@@ -1,0 +1,258 @@
+"""Stored relations: bags of rows with weights, in a small open part and in runs.
+
+    open part   a table of the state file: a step appends to it, in the step's transaction
+    runs        immutable files (see ``runs``): a full open part becomes one, and runs of like size become one
+
+Nothing is ever updated: what is taken back stands there a second time with a negative weight, and the two meet when
+parts are consolidated. A relation's name is a view of all its parts. Which runs are live is written in the state file,
+in the transaction that makes them so.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+
+from headwater.types import quote
+from headwater_pipelines.compiler.plan import WEIGHT
+from headwater_pipelines.runtime import runs as files
+from headwater_pipelines.runtime.runs import BATCH_ROWS, HASH, Hashes, Index, Run, hash_sql
+
+if TYPE_CHECKING:
+    from headwater_pipelines.runtime.state import State
+
+OPEN_ROWS_MAX = 200_000
+"""Rows of an open part before it becomes a run: so many are scanned by a look-up, in 1 to 2 ms."""
+LIKE_SIZED = 4
+"""So many runs, none more than so many times as large as the next, are merged."""
+LOOKUP_SHARE = 16
+"""With more than one key for so many rows a scan is cheaper than looking each up."""
+
+_COMPARED_BY_TEXT = ("FLOAT", "DOUBLE", "INTERVAL", "TIMETZ", "TIME WITH TIME ZONE")
+"""Types of which different values compare as equal (0.0 and -0.0, a month and 30 days)."""
+
+
+@dataclass
+class Relation:
+    """``columns`` are names and types without the weight; ``primary``: its own key, by whose hash runs are sorted."""
+
+    state: State
+    table: str
+    columns: Sequence[tuple[str, str]]
+    primary: Index
+    runs: list[Run] = field(default_factory=list)
+    open_rows: int = 0
+
+    # ---- change
+
+    def create(self) -> None:
+        body = [f"{quote(name)} {text}" for name, text in self.columns]
+        self.state.write(f"CREATE TABLE {self._open} ({', '.join([*body, f'{WEIGHT} BIGINT'])})")
+        self.state.write("INSERT INTO relations VALUES (?, ?)", [self.table, json.dumps(self.primary)])
+        self.show()
+
+    def append(self, select: str, arrived: pa.Table | None = None) -> int:
+        """Add the rows of a SELECT (columns and weight, in order); returns their number."""
+        rows = self.state.write(f"INSERT INTO {self._open} {select}", None, arrived)
+        self.open_rows += rows
+        return rows
+
+    def fill(self, select: str) -> None:
+        """Add the rows of a SELECT of any size: a large one goes into a run at once."""
+        names = [*(quote(name) for name, _ in self.columns), WEIGHT]
+        hashed = f"SELECT {', '.join(names)}, {hash_sql(self.primary)} AS {HASH} FROM ({select}) ORDER BY {HASH}"
+        first: list[pa.RecordBatch] = []
+        with self.state.export(hashed, BATCH_ROWS) as reader:
+            for batch in reader:
+                first.append(batch)
+                if sum(each.num_rows for each in first) > OPEN_ROWS_MAX:
+                    made = self._write_run(reader.schema, _chained(first, reader))
+                    break
+            else:
+                made = None
+        if made:
+            self._publish(made)
+        elif first:
+            self.append(f"SELECT {', '.join(names)} FROM arrived", pa.Table.from_batches(first))
+
+    def settle(self) -> None:
+        """Make a full open part a run, its rows consolidated; what little is left after that stays open."""
+        if self.open_rows <= OPEN_ROWS_MAX:
+            return
+        rows = f"SELECT * FROM ({self.current_sql(self._open)})"
+        count = self.state.temporary(f"CREATE OR REPLACE TEMP TABLE settled AS {rows}")
+        self.state.write(f"DELETE FROM {self._open}")
+        self.open_rows = 0
+        if count > OPEN_ROWS_MAX // 2:
+            select = f"SELECT *, {hash_sql(self.primary)} AS {HASH} FROM settled ORDER BY {HASH}"
+            with self.state.export(select, BATCH_ROWS) as reader:
+                made = self._write_run(reader.schema, reader)
+            self._publish(made)
+        else:
+            self.append("SELECT * FROM settled")
+        self.state.temporary("DROP TABLE settled")
+
+    def drop(self) -> None:
+        self.state.temporary(f"DROP VIEW IF EXISTS temp.{quote(self.table)}")
+        self.state.write(f"DROP TABLE {self._open}")
+        self.state.write("DELETE FROM relations WHERE name = ?", [self.table])
+        self._withdraw(self.runs)
+
+    # ---- runs
+
+    def due(self) -> list[Run]:
+        """Runs that are worth merging now: neighbours of like size, the newest first to grow too many."""
+        found: list[Run] = []
+        for run in sorted(self.runs, key=lambda each: each.rows):
+            if found and run.rows > LIKE_SIZED * max(found[-1].rows, OPEN_ROWS_MAX):
+                if len(found) >= LIKE_SIZED:
+                    return found
+                found = []
+            found.append(run)
+        return found if len(found) >= LIKE_SIZED else []
+
+    def merge(self, parts: Sequence[Run]) -> Run:
+        """Write these runs as one, not live yet. Reads only runs, so that a thread of its own can do it."""
+        path = self.state.new_run()
+        with self.state.apart() as connection:
+            names = [name for name, _ in self.columns]
+            select = (
+                f"SELECT *, {hash_sql(self.primary)} AS {HASH} FROM ({self.current_sql('merging')}) ORDER BY {HASH}"
+            )
+            batches = files.merged(parts, [*names, WEIGHT], select, connection)
+            schema = parts[0].schema.append(pa.field(HASH, pa.uint64()))
+            files.write(path, schema, (pa.RecordBatch.from_arrays(b.columns, schema=schema) for b in batches))
+            made = Run(path, self.primary)
+            for index in {index for part in parts for index in part.indexes}:
+                made.prepare(index, connection)
+        return made
+
+    def replace(self, old: Sequence[Run], new: Run) -> None:
+        """Make a merged run live in the place of its parts; inside a transaction."""
+        self._withdraw(old)
+        self.runs = [run for run in self.runs if run not in old]
+        self._publish(new)
+
+    def _withdraw(self, runs: Sequence[Run]) -> None:
+        for run in runs:
+            self.state.write("DELETE FROM runs WHERE number = ?", [run.number])
+            self.state.obsolete(run)
+
+    def _write_run(self, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> Run:
+        path = self.state.new_run()
+        files.write(path, schema, batches)
+        return Run(path, self.primary)
+
+    def _publish(self, run: Run) -> None:
+        self.state.write("INSERT INTO runs VALUES (?, ?)", [self.table, run.number])
+        self.runs.append(run)
+        self.show()
+
+    def show(self) -> None:
+        """Make the relation's name a view of its parts."""
+        names = ", ".join([*(quote(name) for name, _ in self.columns), WEIGHT])
+        parts = [f"SELECT {names} FROM {self._open}"]
+        for run in self.runs:
+            self.state.connection.register(f"run_{run.number}", run.table)
+            parts.append(f"SELECT {self._typed()} FROM run_{run.number}")
+        self.state.temporary(f"CREATE OR REPLACE TEMP VIEW {quote(self.table)} AS {' UNION ALL '.join(parts)}")
+
+    # ---- reading
+
+    def find(self, index: Index, keys: str, name: str) -> bool:
+        """Make a temporary table of all rows, weights included, of some keys; False: too many, read the whole.
+
+        ``keys``: a SELECT of the index's values, of the same types. Rows of other keys may be among them.
+        """
+        hashes = self.hashes(keys)
+        if len(hashes) * LOOKUP_SHARE > self.rows:
+            return False
+        found = [run.find(index, hashes, self.state.connection) for run in self.runs]
+        taken = pa.concat_tables(found) if found else None
+        names = ", ".join([*(quote(column) for column, _ in self.columns), WEIGHT])
+        select = f"SELECT {names} FROM {self._open} WHERE {hash_sql(index)} IN (SELECT h FROM hashes)"
+        if taken is not None and taken.num_rows:
+            select += f" UNION ALL SELECT {self._typed()} FROM taken"
+        into = f"CREATE OR REPLACE TEMP TABLE {quote(name)} AS {select}"
+        self.state.look_up(into, pa.table({"h": pa.array(hashes)}), taken)
+        return True
+
+    def hashes(self, keys: str) -> Hashes:
+        """Sorted hashes of the rows of a SELECT of keys."""
+        found = self.state.connection.sql(f"SELECT DISTINCT hash(*COLUMNS(*)) AS h FROM ({keys})")
+        return np.sort(found.fetchnumpy()["h"])
+
+    def prepare(self, index: Index) -> None:
+        """Make an index of every run, so that no step has to."""
+        for run in self.runs:
+            run.prepare(index, self.state.connection)
+
+    def current_sql(self, source: str = "") -> str:
+        """A SELECT of the rows as they stand, each once with its weight; of all parts, or of ``source``."""
+        names = [quote(name) for name, _ in self.columns]
+        exact = [f"CAST({quote(name)} AS VARCHAR)" for name, text in self.columns if is_ambiguous(text)]
+        groups = f" GROUP BY {', '.join([*names, *exact])}" if names else ""
+        weight = f"CAST(sum({WEIGHT}) AS BIGINT) AS {WEIGHT}"
+        source = source or quote(self.table)
+        return f"SELECT {', '.join([*names, weight])} FROM {source}{groups} HAVING sum({WEIGHT}) <> 0"
+
+    @property
+    def rows(self) -> int:
+        """Stored rows, those included that cancel out."""
+        return self.open_rows + sum(run.rows for run in self.runs)
+
+    @property
+    def _open(self) -> str:
+        return quote(open_table(self.table))
+
+    def _typed(self) -> str:
+        """A run's columns in their own types: Arrow has no name for some of them."""
+        cast = (f"CAST({quote(name)} AS {text}) AS {quote(name)}" for name, text in self.columns)
+        return ", ".join([*cast, WEIGHT])
+
+
+TABLES = (
+    "CREATE TABLE IF NOT EXISTS relations (name VARCHAR, key VARCHAR)",
+    "CREATE TABLE IF NOT EXISTS runs (relation VARCHAR, number BIGINT)",
+)
+
+TABLES = (
+    "CREATE TABLE IF NOT EXISTS relations (name VARCHAR, key VARCHAR)",
+    "CREATE TABLE IF NOT EXISTS runs (relation VARCHAR, number BIGINT)",
+)
+"""Which relations a state file has, and which of their runs are live."""
+
+
+def open_table(table: str) -> str:
+    return f"{table}_open"
+
+
+def is_ambiguous(text: str) -> bool:
+    """Whether different values of a type may compare as equal."""
+    return any(name in text for name in _COMPARED_BY_TEXT)
+
+
+def load(state: State) -> dict[str, Relation]:
+    """The relations of a state file with their live runs."""
+    live: dict[str, list[int]] = {}
+    for name, number in state.connection.execute("SELECT relation, number FROM runs ORDER BY number").fetchall():
+        live.setdefault(name, []).append(number)
+    found: dict[str, Relation] = {}
+    for name, primary in state.connection.execute("SELECT name, key FROM relations").fetchall():
+        index = tuple(json.loads(primary))
+        columns = state.columns(open_table(name))[:-1]
+        rows = state.row(f"SELECT count(*) FROM {quote(open_table(name))}") or (0,)
+        runs = [Run(state.run_path(number), index) for number in live.get(name, [])]
+        found[name] = Relation(state, name, columns, index, runs, int(rows[0]))
+        found[name].show()
+    return found
+
+
+def _chained(first: list[pa.RecordBatch], rest: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    yield from first
+    yield from rest

@@ -1,0 +1,202 @@
+"""Runs: the frozen part of a stored relation, as immutable files of rows that are found by the hash of a key.
+
+    12.arrow      the rows with their weights, sorted by the hash of the relation's own key; mapped, not read
+    12.h          these hashes, 8 bytes each, in the order of the rows
+    12-<index>.h  the sorted hashes of other expressions, and  12-<index>.p  the places of their rows
+
+A look-up is a binary search: a thousand keys among 50 million rows take about 10 ms, whatever the memory limit,
+where a scan of the keys alone takes 100. Index files hold nothing of their own and are made when they are missing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from headwater.failpoint import hit
+from headwater_pipelines.compiler.plan import digest
+
+HASH = "_h"
+"""The column of hashes in the rows that ``write`` takes."""
+BATCH_ROWS = 250_000
+SLICES = 16
+"""An index is sorted in so many parts, by the first bits of the hashes: bounds what sorting holds in memory."""
+
+Index = tuple[str, ...]
+"""Expressions over a relation's columns."""
+Hashes = npt.NDArray[np.uint64]
+Places = npt.NDArray[np.int64]
+
+
+def hash_sql(index: Index) -> str:
+    """The hash that rows with equal values have in common; DuckDB's own, stable within one of its versions."""
+    return f"hash({', '.join(index)})"
+
+
+class Run:
+    """An open run. ``primary``: the expressions by whose hash its rows are sorted."""
+
+    def __init__(self, path: Path, primary: Index) -> None:
+        self.path = path
+        self.primary = primary
+        reader = pa.ipc.open_file(pa.memory_map(str(path)))
+        self.schema = reader.schema
+        self.batches = [reader.get_batch(place) for place in range(reader.num_record_batches)]
+        self.starts = np.cumsum([0, *(batch.num_rows for batch in self.batches)])
+        self.rows = int(self.starts[-1])
+        self._open: dict[Index, tuple[Hashes, npt.NDArray[np.uint32] | None]] = {}
+
+    @cached_property
+    def table(self) -> pa.Table:
+        return pa.Table.from_batches(self.batches, self.schema)
+
+    @property
+    def number(self) -> int:
+        return int(self.path.stem)
+
+    @property
+    def indexes(self) -> list[Index]:
+        return list(self._open)
+
+    @property
+    def bytes(self) -> int:
+        return sum(file.stat().st_size for file in self.files())
+
+    def files(self) -> list[Path]:
+        found = [*self.path.parent.glob(f"{self.path.stem}-*"), self.path, self.path.with_suffix(".h")]
+        return [file for file in found if file.exists()]
+
+    def find(self, index: Index, hashes: Hashes, connection: duckdb.DuckDBPyConnection) -> pa.Table:
+        """The rows whose hash is one of ``hashes`` (ascending, each once); some may not have the key."""
+        held, places = self.prepare(index, connection)
+        low, high = np.searchsorted(held, hashes, "left"), np.searchsorted(held, hashes, "right")
+        counts = high - low
+        before = np.cumsum(counts) - counts
+        spots = np.repeat(low - before, counts) + np.arange(int(counts.sum()))
+        return self._take(spots if places is None else np.sort(places[spots].astype(np.int64)))
+
+    def part(self, low: int, high: int | None) -> pa.Table:
+        """The rows whose primary hash is in [low, high); without ``high``, all from ``low`` on."""
+        held = self._hashes(self.path.with_suffix(".h"))
+        start = int(np.searchsorted(held, np.uint64(low), "left"))
+        end = self.rows if high is None else int(np.searchsorted(held, np.uint64(high), "left"))
+        return self.table.slice(start, end - start)
+
+    def prepare(
+        self, index: Index, connection: duckdb.DuckDBPyConnection
+    ) -> tuple[Hashes, npt.NDArray[np.uint32] | None]:
+        """The index's sorted hashes and their rows' places (None: their own); its files are made when missing."""
+        if index in self._open:
+            return self._open[index]
+        if index == self.primary:
+            self._open[index] = (self._hashes(self.path.with_suffix(".h")), None)
+            return self._open[index]
+        name = self.path.with_name(f"{self.path.stem}-{digest(index)}.h")
+        if not name.exists():
+            self._build(index, name, connection)
+        self._open[index] = (self._hashes(name), np.memmap(name.with_suffix(".p"), np.uint32, "r"))
+        return self._open[index]
+
+    def _hashes(self, path: Path) -> Hashes:
+        held = np.memmap(path, np.uint64, "r")
+        if len(held) != self.rows:
+            raise OSError(f"{path} has {len(held)} hashes for {self.rows} rows")
+        return held
+
+    def _take(self, rows: Places) -> pa.Table:
+        if not len(rows):
+            return self.schema.empty_table()
+        # Whole batches at a time: pyarrow's own take over many chunks is 60 times as slow.
+        of = np.searchsorted(self.starts, rows, "right") - 1
+        cuts = np.flatnonzero(np.diff(of, prepend=-1))
+        parts = []
+        for start, end in zip(cuts, [*cuts[1:], len(rows)], strict=True):
+            batch = int(of[start])
+            parts.append(self.batches[batch].take(pa.array(rows[start:end] - self.starts[batch])))
+        return pa.Table.from_batches(parts, self.schema)
+
+    def _build(self, index: Index, name: Path, connection: duckdb.DuckDBPyConnection) -> None:
+        hashes = np.empty(self.rows, np.uint64)
+        for batch, start in zip(self.batches, self.starts, strict=False):
+            # A scan may hand rows on in another order than the file's, so each brings its place.
+            numbered = pa.Table.from_batches([batch]).append_column("_i", pa.array(np.arange(batch.num_rows)))
+            connection.register("hashed", numbered)
+            found = connection.sql(f"SELECT {hash_sql(index)} AS {HASH}, _i FROM hashed").fetchnumpy()
+            connection.unregister("hashed")
+            hashes[start + found["_i"]] = found[HASH]
+        slices = (hashes >> np.uint64(64 - 4)).astype(np.uint8)
+        with _Written(name.with_suffix(".p")) as places, _Written(name) as held:
+            for part in range(SLICES):
+                rows = np.flatnonzero(slices == part)
+                rows = rows[np.argsort(hashes[rows], kind="stable")]
+                places.file.write(rows.astype(np.uint32).tobytes())
+                held.file.write(hashes[rows].tobytes())
+
+
+def write(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> int:
+    """Make a run's files, durable, out of rows sorted by their last column ``HASH``; returns the number of rows."""
+    hit("state.run:before")
+    rows = 0
+    with (
+        _Written(path.with_suffix(".h")) as held,
+        _Written(path) as file,
+        pa.ipc.new_file(pa.PythonFile(file.file, "w"), schema.remove(len(schema) - 1)) as writer,
+    ):
+        for batch in batches:
+            rows += batch.num_rows
+            held.file.write(batch.column(HASH).to_numpy(zero_copy_only=False).tobytes())
+            writer.write_batch(batch.drop_columns([HASH]))
+    hit("state.run:after")
+    return rows
+
+
+def merged(
+    runs: Sequence[Run], names: Sequence[str], select: str, connection: duckdb.DuckDBPyConnection
+) -> Iterator[pa.RecordBatch]:
+    """The rows of several runs in the order of their hashes, ``select`` applied to each range of them.
+
+    ``select`` reads ``merging`` and its rows are those of the runs with ``HASH``; a range holds about
+    ``BATCH_ROWS`` rows, and all rows of a hash.
+    """
+    total = sum(run.rows for run in runs)
+    step = (1 << 64) // max(1, total // BATCH_ROWS)
+    for low in range(0, 1 << 64, step):
+        high = low + step if low + step < 1 << 64 else None
+        part = pa.concat_tables([run.part(low, high) for run in runs]).select(names)
+        connection.register("merging", part)
+        yield from connection.sql(select).to_arrow_table().combine_chunks().to_batches()
+        connection.unregister("merging")
+        if high is None:
+            return
+
+
+class _Written:
+    """A file that appears under its name only when it is whole and durable."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.temporary = path.with_name(path.name + ".tmp")
+
+    def __enter__(self) -> _Written:
+        self.file = self.temporary.open("wb")
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        if error is None:
+            self.file.flush()
+            os.fsync(self.file.fileno())
+        self.file.close()
+        if error is not None:
+            self.temporary.unlink()
+            return
+        self.temporary.rename(self.path)
+        descriptor = os.open(self.path.parent, os.O_RDONLY)
+        os.fsync(descriptor)
+        os.close(descriptor)
