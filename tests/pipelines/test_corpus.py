@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.pipelines.test_differential import Topic, World
+from tests.pipelines.world import Topic, World
 
 from headwater.errors import UnsupportedSql
 from headwater.schema import Schema

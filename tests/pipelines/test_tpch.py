@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.pipelines.test_differential import Topic, World
 from tests.pipelines.tpch import QUERIES, TABLES
+from tests.pipelines.world import Topic, World
 
 from headwater_pipelines.compiler.explain import explain
 
