@@ -144,8 +144,10 @@ class World:
             view = compile_view(parse(sql, name=f"view_{name}"), Relations(relations), duck)
             relations.append(view.as_relation())
             found[number] = view
-            self.oracle.execute(f"CREATE VIEW view_{name} AS {sql}")
-            columns = [(row[0], types.canonical(row[1])) for row in self.oracle.execute(f"DESCRIBE {sql}").fetchall()]
+            self.oracle.execute(f"CREATE VIEW view_{name} AS {view.query}")
+            columns = [
+                (row[0], types.canonical(row[1])) for row in self.oracle.execute(f"DESCRIBE {view.query}").fetchall()
+            ]
             assert list(view.columns) == columns, name
             body = ", ".join(f"{types.quote(column)} {text}" for column, text in columns)
             self.oracle.execute(f"CREATE TABLE out_{number} ({body}, _weight BIGINT, _step BIGINT)")
@@ -220,7 +222,7 @@ class World:
             f"SELECT *, CASE WHEN _folded < 0 THEN 'deleted that never was' WHEN _back > 0 THEN 'comes and goes'"
             f" WHEN _folded < _wanted THEN 'missing' ELSE 'extra' END FROM (SELECT COLUMNS(* EXCLUDE (_q, _w, _c, _g)),"
             f" sum(_q) AS _wanted, sum(_w) AS _folded, max(_c) * max(_g) AS _back"
-            f" FROM (SELECT {shown}, 1 AS _q, 0 AS _w, 0 AS _c, 0 AS _g FROM ({view.definition.query}) UNION ALL"
+            f" FROM (SELECT {shown}, 1 AS _q, 0 AS _w, 0 AS _c, 0 AS _g FROM ({view.query}) UNION ALL"
             f" SELECT {shown}, 0, _weight, ({last} > 0)::INTEGER, ({last} < 0)::INTEGER FROM out_{view_id})"
             " GROUP BY ALL) WHERE _wanted <> _folded OR _folded < 0 OR _back > 0"
         ).fetchall()

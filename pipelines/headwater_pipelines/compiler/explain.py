@@ -28,6 +28,8 @@ _REASONS = {
     "GROUP_WHOLE": "without GROUP BY there is one group, all rows: it is recomputed with every change",
     "WINDOW_PARTITION": "partitions that change are recomputed",
     "WINDOW_WHOLE": "the windows have no PARTITION BY in common: all rows are recomputed with every change",
+    "SESSION": "the sessions of the keys that change are found anew",
+    "SESSION_WHOLE": "the sessions have no key: all are found anew with every change",
     "JOIN_KEY": "rows of both sides are joined anew for the keys that change",
     "JOIN_WHOLE": "the join compares nothing equal: all rows are joined anew with every change",
     "ROW_COUNTS": "rows that change are counted anew on both sides",
@@ -157,7 +159,8 @@ def _node(node: Node, depth: int, alias: str, columns: Mapping[Base, list[str]])
 def _select(node: Select, depth: int, columns: Mapping[Base, list[str]]) -> Iterator[ExplainNode]:
     """Project, filter and join of one Select as up to three nodes."""
     projected = ", ".join(dict.fromkeys(_projected(name, sql) for name, sql in node.columns))
-    yield ExplainNode(depth, "project", projected, "linear", "LINEAR", "")
+    operator, detail = node.label if node.label[0] else ("project", projected)
+    yield ExplainNode(depth, operator, detail, "linear", "LINEAR", "")
     joined = len(node.items) > 1
     if node.where and not joined:
         depth += 1

@@ -9,7 +9,7 @@ from typing import Any
 import duckdb
 
 from headwater.errors import SqlError, SqlSyntax
-from headwater_pipelines.compiler import grouping, joins, modifiers, render, sets, subqueries, unnesting
+from headwater_pipelines.compiler import grouping, joins, modifiers, render, sets, subqueries, timewindows, unnesting
 from headwater_pipelines.compiler import windows as windowing
 from headwater_pipelines.compiler.plan import (
     WEIGHT,
@@ -265,7 +265,10 @@ class Lowering:
     def _relation(self, node: Tree, ctes: Ctes) -> Scope:
         if node["type"] == "SUBQUERY":
             try:
-                rows = self.query(node["subquery"]["node"], ctes)
+                if timewindows.MARK in node:
+                    rows = timewindows.lowered(self, node, ctes)
+                else:
+                    rows = self.query(node["subquery"]["node"], ctes)
             except SqlError as error:  # it may mean a column of the items before it
                 raise NoRule("lateral join", "LATERAL") from error
             return self._nested(rows, node, node["alias"] or self.alias(), [])

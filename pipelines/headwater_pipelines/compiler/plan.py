@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 
 WEIGHT = "_w"
@@ -153,6 +153,8 @@ class Select:
     items: tuple[Item, ...]
     where: tuple[str, ...]
     columns: tuple[tuple[str, str], ...]
+    label: tuple[str, str] = field(default=("", ""), repr=False, compare=False)
+    """Operator and detail that ``explain`` shows in place of the projection; no part of what it computes."""
 
 
 @dataclass(frozen=True)
