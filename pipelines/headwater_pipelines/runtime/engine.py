@@ -10,7 +10,7 @@ rebuilt from the log, which the caller is told.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 
 import pyarrow as pa
@@ -18,11 +18,10 @@ import pyarrow as pa
 from headwater.catalog.records import View, to_datetime
 from headwater.errors import StateMismatch
 from headwater.log import Log
-from headwater.record import WEIGHT as LOG_WEIGHT
 from headwater.types import quote
-from headwater_pipelines.compiler import CompiledView, maintain
-from headwater_pipelines.compiler.plan import Base
-from headwater_pipelines.runtime import intake
+from headwater_pipelines.compiler import CompiledView
+from headwater_pipelines.compiler.plan import Base, digest
+from headwater_pipelines.runtime import difference, intake
 from headwater_pipelines.runtime.bases import Store, prune
 from headwater_pipelines.runtime.intake import Range, RawValue
 from headwater_pipelines.runtime.journal import Built, Journal, Progress, Stored
@@ -36,9 +35,6 @@ _OWN = re.compile(r"t\d+|[ar]_[0-9a-f]{12}")
 
 LARGE_STEP_ROWS = 50_000
 """Delta tables of a larger step are dropped after it; smaller ones are replaced by the next step's."""
-
-FILL_PART_ROWS = 250_000
-"""Rows of one outbox part while a view is filled: bounds what a part holds in memory."""
 
 
 class Engine:
@@ -73,14 +69,25 @@ class Engine:
         self.progress = progress
         self.built = self.journal.built()
         if progress.number == number + 1:
+            self._require_replacements()
             publish(self.log, self.epoch, progress, self.built, self.journal.outbox())
         views = {view: compiled[view] for view in self.built if self._is_current(view, compiled)}
         self._adopt(views)
 
+    def _require_replacements(self) -> None:
+        """The step to be published may hold what a replacement means for others: then it must still be there."""
+        known = {view.id for view in (*self.log.views(), *self.log.replacements())}
+        gone = [entry.name for view, entry in self.built.items() if entry.replaces is not None and view not in known]
+        if gone:
+            raise StateMismatch(
+                f"the replacement of view {gone[0]} was taken back before it was published",
+                todo="The state is rebuilt from the log.",
+            )
+
     def _is_current(self, view: int, compiled: Mapping[int, CompiledView]) -> bool:
-        """Whether the state was built for this very definition over tables of the same shape."""
+        """Whether the state was built for this very plan over tables of the same shape."""
         known = compiled.get(view)
-        if known is None or known.definition.text != self.built[view].sql or known.schema != self.built[view].schema:
+        if known is None or digest(known.root) != self.built[view].plan or known.schema != self.built[view].schema:
             return False
         stored = self.journal.stored()
         tables = self.state.tables()
@@ -138,24 +145,29 @@ class Engine:
     # ---- build and drop
 
     def build(self, added: Mapping[int, CompiledView], catalog: Mapping[int, View]) -> None:
-        """Fill new views at the present input commit and publish their contents as one step.
+        """Fill views at the present input commit and publish their contents as one step.
 
-        A changelog that exists already (after a resume or a rebuild) receives the difference.
+        ``catalog`` holds the view of every id. Where a changelog exists already it receives the difference: after a
+        resume or a rebuild, from a view that takes another's place (``View.replaces``), and from a running one whose
+        plan became another because it reads that view.
         """
-        views = {**self.program.views, **added}
+        ended = {catalog[view].replaces for view in added}
+        views = {v: compiled for v, compiled in {**self.program.views, **added}.items() if v not in ended}
         if not self.program.views:
             self.progress = self._at(self.log.newest_commit())
         program = Program(views, self._stores(views))
-        old = {view: self._published(catalog[view], compiled) for view, compiled in added.items()}
+        before = {view: self._before(catalog[view], compiled, catalog) for view, compiled in added.items()}
         progress = self._next(self.progress.input_commit, frozenset(views))
-        built = {**self.built, **{v: Built(c.name, c.definition.text, c.schema) for v, c in added.items()}}
+        kept = {view: built for view, built in self.built.items() if view not in ended}
+        built = {**kept, **{v: Built(c.name, digest(c.root), c.schema, catalog[v].replaces) for v, c in added.items()}}
         with _Transaction(self.state):
             self.journal.clear_outbox()
             self._load(program)
             tables = self.state.tables()
             program.create(self.state, [source for source in program.derived if source.table not in tables])
             for view in added:
-                self.journal.add_outbox(self._difference(program, view, old[view]))
+                self.journal.add_outbox(difference.parts(self.state, program, view, before[view]))
+            self._remove_unused(program)
             self.journal.set_built(built)
             self.journal.write(progress)
         self.progress, self.built, self.program = progress, built, program
@@ -170,12 +182,26 @@ class Engine:
         program = Program(kept, {base: store for base, store in self.program.stores.items() if base in used})
         with _Transaction(self.state):
             self.journal.set_built(self.built)
-            needed = {source.table for source in program.order}
-            for table in self.state.tables():
-                if _OWN.fullmatch(table) and table not in needed:
-                    self.state.write(f"DROP TABLE {quote(table)}")
+            self._remove_unused(program)
             self.journal.set_stored(self._stored(program))
         self.program = program
+
+    def _remove_unused(self, program: Program) -> None:
+        needed = {source.table for source in program.order}
+        for table in self.state.tables():
+            if _OWN.fullmatch(table) and table not in needed:
+                self.state.write(f"DROP TABLE {quote(table)}")
+
+    def _before(self, view: View, compiled: CompiledView, catalog: Mapping[int, View]) -> str | None:
+        """A SELECT of what the view's changelog holds at the present step; None when it is a new one."""
+        own = view if view.replaces is None else catalog[view.replaces]
+        if own.topic is None or own.name != view.name:
+            return None
+        topic = self.log.topic(own.topic)
+        difference.require_shape(topic, compiled, view.id)
+        if own.id in self.program.views:
+            return self.program.contents(own.id)
+        return difference.published(self.log, self.state, topic, self.log.newest_commit())
 
     def _stores(self, views: Mapping[int, CompiledView]) -> dict[Base, Store]:
         """Stored copies for these views: existing ones that have the columns, else the union of old and new."""
@@ -202,40 +228,6 @@ class Engine:
 
     def _stored(self, program: Program) -> list[Stored]:
         return [Stored(b.id, b.name, b.kind, store.schema) for b, store in program.stores.items()]
-
-    def _published(self, view: View, compiled: CompiledView) -> pa.Table | None:
-        """What the view's changelog holds now, as distinct rows with counts; None when there is none."""
-        if view.topic is None:
-            return None
-        topic = self.log.topic(view.topic)
-        shape = [(field.name, field.type) for field in topic.schema.fields]
-        if shape != list(compiled.columns):
-            raise ViewFailed(
-                "its columns are not those it was created with. Drop it and create it anew", frozenset({view.id})
-            )
-        return self.log.read_changes(view.topic, 0, self.log.newest_commit(), [*topic.schema.names, LOG_WEIGHT])
-
-    def _difference(self, program: Program, view: int, old: pa.Table | None) -> Iterator[tuple[int, int, pa.Table]]:
-        """The view's contents minus what is published, in parts."""
-        columns = program.views[view].columns
-        names = ", ".join(quote(name) for name, _ in columns)
-        contents = program.contents(view)
-        if old is not None:
-            self.state.connection.register("published", old)
-            stored = ", ".join(f"{maintain.stored_sql(n, t)} AS {quote(n)}" for n, t in columns)
-            both = f"SELECT {names}, {LOG_WEIGHT} FROM ({contents})"
-            both += f" UNION ALL SELECT {stored}, -{LOG_WEIGHT} FROM published"
-            weight = f"CAST(sum({LOG_WEIGHT}) AS BIGINT) AS {LOG_WEIGHT}"
-            contents = f"SELECT {names}, {weight} FROM ({both}) GROUP BY ALL HAVING sum({LOG_WEIGHT}) <> 0"
-        with program.blame(frozenset({view})):
-            # Row ids of uncommitted rows are not dense, so parts are numbered here.
-            numbered = f"SELECT *, (row_number() OVER () - 1) // {FILL_PART_ROWS} AS _part FROM ({contents})"
-            rows = self.state.temporary(f"CREATE OR REPLACE TEMP TABLE filled AS {numbered}")
-        for part in range(-(-rows // FILL_PART_ROWS)):
-            yield view, part, self.state.query(f"SELECT * EXCLUDE (_part) FROM filled WHERE _part = {part}")
-        self.state.temporary("DROP TABLE filled")
-        if old is not None:
-            self.state.connection.unregister("published")
 
     # ---- progress
 

@@ -146,6 +146,8 @@ class Worker:
                 self._mark(catalog[view], "creating" if waits else "failed", str(errors[view]))
         added = {v: view for v, view in wanted.items() if v not in self.engine.program.views}
         self._build(added, catalog)
+        for new in self.log.replacements():
+            self._replace(new)
         for view in self.engine.program.views.keys() & catalog.keys():
             if catalog[view].state != "live":
                 self._mark(catalog[view], "live", "")
@@ -170,16 +172,38 @@ class Worker:
     def _build(self, added: Mapping[int, CompiledView], catalog: Mapping[int, View]) -> None:
         """Fill new views, each by itself: one that fails leaves the others alone."""
         for view, compiled in added.items():
-            started = time.monotonic()
-            self.beat("filling", None, filling=compiled.name)
-            try:
-                self._catch_up(compiled, catalog[view])
-                self.engine.build({view: compiled}, catalog)
-            except (ViewFailed, RawValue, CorruptFile) as error:
-                self._mark(catalog[view], "paused", error.what)
-                continue
-            took = round((time.monotonic() - started) * 1e3)
-            logs.logger("pipeline").info("view filled", extra={"view": compiled.name, "duration_ms": took})
+            self._catch_up(compiled, catalog[view])
+            self._fill({view: compiled}, catalog, catalog[view])
+
+    def _fill(self, added: Mapping[int, CompiledView], catalog: Mapping[int, View], blamed: View) -> None:
+        """Build views together; ``blamed`` is paused when that fails."""
+        started = time.monotonic()
+        self.beat("filling", None, filling=blamed.name)
+        try:
+            self.engine.build(added, catalog)
+        except (ViewFailed, RawValue, CorruptFile) as error:
+            self._mark(blamed, "paused", error.what)
+            return
+        took = round((time.monotonic() - started) * 1e3)
+        logs.logger("pipeline").info("view filled", extra={"view": blamed.name, "duration_ms": took})
+
+    def _replace(self, new: View) -> None:
+        """Build a replacement, together with the running views whose plans become others, and switch to it."""
+        if new.state == "paused":
+            return
+        catalog = {view.id: view for view in self.log.views()} | {new.id: new}
+        swapped = [view for view in catalog.values() if view.id != new.replaces]
+        compiled, errors = registry.compile_all(self.log, swapped, self.duck)
+        waiting = self._waiting(compiled)
+        if new.id in errors:
+            self._mark(new, "failed", str(errors[new.id]))
+        elif new.id in waiting:
+            self._mark(new, "waiting", waiting[new.id])
+        else:
+            self._catch_up(compiled[new.id], new)
+            running = self.engine.program.views
+            readers = {v: each for v, each in compiled.items() if v in running and each != running[v]}
+            self._fill({new.id: compiled[new.id], **readers}, catalog, new)
 
     def _catch_up(self, compiled: CompiledView, view: View) -> None:
         """A view is filled at the present input commit: its tables must exist there, and be whole again."""
@@ -193,7 +217,7 @@ class Worker:
     def _mark(self, view: View, state: str, reason: str) -> None:
         if (view.state, view.reason) == (state, reason):
             return
-        self.log.set_view(view.name, state=state, reason=reason)
+        self.log.set_view(view, state=state, reason=reason)
         if state in ("paused", "failed"):
             logs.logger("pipeline").error(f"view {view.name} is {state}: {reason}", extra={"view": view.name})
 
