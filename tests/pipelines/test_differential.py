@@ -53,6 +53,7 @@ SHAPES = {
     "total_events": "SELECT count(*) AS n FROM events",
     "float": "SELECT k, sum(f) AS sf, avg(f) AS af, sum(a) AS sa, count(*) AS n FROM items GROUP BY k",
     "float_total": "SELECT sum(f) AS sf, avg(f) AS af FROM items",
+    "float_total_of_nothing": "SELECT sum(f) AS sf FROM items WHERE a > 100",
     "float_join": "SELECT r.name, sum(i.f) AS sf, avg(i.b) AS ab FROM items i"
     " JOIN refs r ON i.k = r.k1 GROUP BY r.name",
     "float_bag": "SELECT k, sum(x::DOUBLE) AS s, avg(x / 2) AS h FROM bag GROUP BY k",
@@ -84,6 +85,10 @@ SHAPES = {
     "min_max": "SELECT k, min(a) AS lo, max(b) AS hi, arg_max(id, id) AS last, bool_or(a > 2) AS any_big FROM items"
     " GROUP BY k",
     "min_max_total": "SELECT min(a) AS lo, max(d) AS last, count(*) AS n FROM items WHERE a > 0",
+    "lambda_of_groups": "SELECT k, list_transform(list(a ORDER BY a, id), lambda e: e + 1) AS l,"
+    " max(list_transform([a], lambda e: e + grp)) AS m FROM items GROUP BY k",
+    "lambda_beside_window": "SELECT list_filter([a, grp], lambda e: e > grp) AS l,"
+    " row_number() OVER (PARTITION BY k ORDER BY id) AS r FROM items",
     "min_bag": "SELECT k, min(x) AS lo, sum(x) AS s FROM bag GROUP BY k HAVING max(x) > 1",
     "distinct_forms": "SELECT grp, count(DISTINCT k) AS ks, sum(DISTINCT a) AS sa, list(DISTINCT s ORDER BY s) AS ss"
     " FROM items GROUP BY grp",
@@ -105,6 +110,8 @@ SHAPES = {
     "top_offset": "SELECT k, count(*) AS n FROM items GROUP BY k ORDER BY count(*) DESC, k NULLS FIRST"
     " LIMIT 2 OFFSET 1",
     "top_hidden": "SELECT s FROM items ORDER BY b, id LIMIT 4",
+    "top_of_top": "(SELECT id, a FROM items ORDER BY a NULLS FIRST, id LIMIT 6) ORDER BY id DESC LIMIT 3",
+    "top_ordered": "(SELECT id, a FROM items ORDER BY a NULLS FIRST, id LIMIT 3) ORDER BY id DESC",
     "top_distinct": "SELECT DISTINCT grp FROM items ORDER BY grp LIMIT 2",
     "union_distinct": "SELECT k FROM items UNION SELECT k FROM bag",
     "except_rows": "SELECT k FROM items EXCEPT SELECT k FROM bag",
@@ -146,6 +153,7 @@ SHAPES = {
     "semi_join": "SELECT id, k FROM items i SEMI JOIN bag b ON i.k = b.k",
     "anti_join": "SELECT id, k FROM items i ANTI JOIN bag b ON i.k = b.k AND b.x > i.a",
     "self_left_join": "SELECT x.id, y.id AS other FROM items x LEFT JOIN items y ON x.k = y.k AND x.id < y.id",
+    "comma_anti_join": "SELECT i.id, b.x FROM items i, bag b ANTI JOIN refs r ON i.k = r.k1",
     "natural": "SELECT id, x FROM (SELECT k, id FROM items) NATURAL JOIN bag",
     "asof": "SELECT i.id, j.id AS j FROM items i ASOF JOIN (SELECT grp, d, max(id) AS id FROM items GROUP BY grp, d) j"
     " ON i.grp = j.grp AND i.d > j.d",

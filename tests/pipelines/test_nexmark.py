@@ -15,11 +15,16 @@ from benchmarks.nexmark_queries import QUERIES
 from polars.testing import assert_frame_equal
 from tests.pipelines.world import Topic, World
 
+from headwater import types
+
 EVENTS, BATCHES = 4_000, 5
 
 
 class House(World):
     """The auction house of Nexmark: topics that only grow, and the side input as a table."""
+
+    DIGITS = 12
+    """DuckDB divides a sum by a count, or finishes an average."""
 
     def tables(self) -> list[Topic]:
         events = [
@@ -27,10 +32,6 @@ class House(World):
             for number, (name, schema) in enumerate(TABLES.items(), start=1)
         ]
         return [*events, self.topic("side_input", 4, "table", ["key"], **{f.name: f.type for f in SIDE_INPUT.fields})]
-
-    def shown(self, name: str, text: str) -> str:
-        """To twelve digits: DuckDB divides a sum by a count, or finishes an average."""
-        return f"printf('%.12g', {name})" if text == "DOUBLE" else name
 
     def arrive(self, rows: dict[str, pa.Table]) -> None:
         """The rows of one batch, into the oracle's tables and through the views; all of them are compared."""
@@ -58,9 +59,12 @@ class House(World):
     def answer(self, query: str) -> pl.DataFrame:
         """What a view's changelog adds up to."""
         view_id = list(QUERIES).index(query) + 1
-        names = ", ".join(name for name, _ in self.views[view_id].columns)
-        folded = f"SELECT {names}, sum(_weight) AS _n FROM out_{view_id} GROUP BY ALL HAVING sum(_weight) <> 0"
-        found: pl.DataFrame = self.oracle.sql(f"SELECT {names} FROM ({folded}), range(_n::BIGINT)").pl()
+        self.compare_contents(view_id)
+        contents = self.state.query(self.program.contents(view_id))
+        self.oracle.register("contents", contents)
+        names = ", ".join(types.lift_sql(name, text) + f" AS {name}" for name, text in self.views[view_id].columns)
+        found: pl.DataFrame = self.oracle.sql(f"SELECT {names} FROM contents, range(_weight)").pl()
+        self.oracle.unregister("contents")
         return found
 
 

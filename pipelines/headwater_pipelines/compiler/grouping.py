@@ -22,7 +22,7 @@ from headwater.errors import SqlError
 from headwater.types import quote
 from headwater_pipelines.compiler import render
 from headwater_pipelines.compiler.plan import COUNT, Aggregate, Item, Leaf, Measure, Select, Union
-from headwater_pipelines.compiler.syntax import Duck, Tree, bare, column, is_column, rewrite, walk_own
+from headwater_pipelines.compiler.syntax import Duck, Tree, bare, column, is_column, rewrite, rewrite_free, walk_own
 from headwater_pipelines.compiler.whole import NoRule, input_of, recomputed
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ class Grouping:
                 )
             return None
 
-        return rewrite(expression, change)
+        return rewrite_free(expression, change)
 
     def _call(self, node: Tree) -> str:
         """The column of a call's value. Raises _NotAdditive."""
@@ -189,7 +189,7 @@ class Grouping:
                 return None
             return column("i", columns.setdefault(duck.print(node), f"c{len(columns)}"))
 
-        values = [f"{duck.print(rewrite(call, below))} AS v{place}" for place, call in enumerate(calls)]
+        values = [f"{duck.print(rewrite_free(call, below))} AS v{place}" for place, call in enumerate(calls)]
         by = tuple(f"k{place}" for place in range(len(self.group)))
         read = [*zip(by, map(duck.print, self.group), strict=True), *((name, sql) for sql, name in columns.items())]
         each = input_of(self.lowering, Select(self.items, self.where, tuple(read) or (("one", "1"),)), by)

@@ -8,7 +8,7 @@ from typing import Any
 
 import duckdb
 
-from headwater.errors import SqlError, SqlSyntax
+from headwater.errors import SqlError, SqlSyntax, UnknownColumn
 from headwater_pipelines.compiler import grouping, joins, modifiers, render, sets, subqueries, timewindows, unnesting
 from headwater_pipelines.compiler import windows as windowing
 from headwater_pipelines.compiler.plan import (
@@ -26,7 +26,7 @@ from headwater_pipelines.compiler.plan import (
 from headwater_pipelines.compiler.refusals import Refusal, has_unnest, require_rule
 from headwater_pipelines.compiler.relations import Relations, Table, ViewPlan
 from headwater_pipelines.compiler.scope import Scope, Visible
-from headwater_pipelines.compiler.syntax import Duck, Tree, column, is_column, message, rewrite
+from headwater_pipelines.compiler.syntax import Duck, Tree, column, is_column, message, rewrite, rewrite_free
 from headwater_pipelines.compiler.whole import NoRule, unique, whole
 
 
@@ -59,7 +59,10 @@ class Lowering:
         try:
             return self._query(node, ctes)
         except NoRule as why:
-            return whole(self, node, ctes, why)
+            try:
+                return whole(self, node, ctes, why)
+            except SqlError as error:
+                raise why.__cause__ if isinstance(why.__cause__, UnknownColumn) else error from error
 
     def describe(self, node: Node) -> list[tuple[str, str]]:
         """Names and types of a tree's columns, from DuckDB."""
@@ -213,7 +216,7 @@ class Lowering:
             if is_column(node) and isinstance(base := bases.get(node["column_names"][0]), Base):
                 self.used[base].add(node["column_names"][-1])
 
-        rewrite(expressions, visit)
+        rewrite_free(expressions, visit)
 
     # ---- FROM
 
@@ -238,7 +241,11 @@ class Lowering:
             except NoRule:
                 return rows.lateral(node), []
             return self._joined(node, left, left_conditions, right, right_conditions)
-        return self._joined(node, left, left_conditions, *self.from_clause(node["right"], ctes))
+        try:
+            right, right_conditions = self.from_clause(node["right"], ctes)
+        except UnknownColumn as error:  # a join on the right, whose condition may mean the items before it
+            raise NoRule("lateral join", "LATERAL") from error
+        return self._joined(node, left, left_conditions, right, right_conditions)
 
     def _joined(
         self, node: Tree, left: Scope, left_conditions: list[Any], right: Scope, right_conditions: list[Any]

@@ -113,7 +113,9 @@ def _recompute(aggregate: Aggregate, touched: str) -> str:
         inner = ", ".join([*_keys(aggregate), *(quote(measure.column) for measure in aggregate.measures)])
         inner = f"{inner}, " if inner else ""
         rows = f"SELECT {inner}sum({WEIGHT}) AS {WEIGHT} FROM ({rows}) GROUP BY ALL HAVING sum({WEIGHT}) <> 0"
-    return f"SELECT {_measured(aggregate, weighted=weighted)} FROM ({rows}){_group_by(_keys(aggregate))}"
+    # The one group without keys is there over nothing, too; where nothing is touched it must not come again.
+    grouped = _group_by(_keys(aggregate)) or (f" HAVING EXISTS (FROM {touched})" if touched else "")
+    return f"SELECT {_measured(aggregate, weighted=weighted)} FROM ({rows}){grouped}"
 
 
 def _measured(aggregate: Aggregate, *, weighted: bool) -> str:
