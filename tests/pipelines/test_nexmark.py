@@ -51,7 +51,7 @@ class House(World):
                 changes = changes.append_column(name, pa.array(values, pa.string()))
             arrived[topic.base] = changes
         self.state.begin()
-        for view_id, output in self.program.step(self.state, arrived):
+        for view_id, output in self.program.step(self.state, arrived, self.now):
             self.publish(view_id, output)
         self.state.commit()
         self.compare_all()

@@ -10,7 +10,7 @@ import random
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -97,6 +97,8 @@ class World:
     TRUNCATES = 0.003
     CHOSEN = 0.6
     """The share of the tables that a batch changes."""
+    now = datetime(2026, 1, 20, tzinfo=UTC)
+    """The instant of the next step."""
 
     def __init__(self, rng: random.Random, folder: Path | None, shapes: Mapping[str, str]) -> None:
         self.rng = rng
@@ -123,7 +125,7 @@ class World:
         self.program = Program(self.views, self.stores)
         for store in self.stores.values():
             self.state.write(store.create_sql())
-        self.program.create(self.state, self.program.derived)
+        self.program.create(self.state, self.program.derived, self.now)
         for view_id in self.views:
             self.publish(view_id, self.state.query(self.program.contents(view_id)))
 
@@ -224,7 +226,7 @@ class World:
         for name in records:
             self.write_oracle(topics[name])
         self.state.begin()
-        for view_id, output in self.program.step(self.state, arrived):
+        for view_id, output in self.program.step(self.state, arrived, self.now):
             self.publish(view_id, output)
         self.state.commit()
         for view_id in self.reading(arrived):

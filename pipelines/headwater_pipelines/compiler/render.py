@@ -14,6 +14,8 @@ from headwater.types import quote
 from headwater_pipelines.compiler.plan import (
     WEIGHT,
     Aggregate,
+    Clock,
+    Item,
     Leaf,
     Node,
     Recompute,
@@ -45,6 +47,23 @@ def term(node: Node, position: int) -> str:
     return _Renderer(position, source).select(node, 0).sql
 
 
+def bound(clock: Clock, word: str) -> str:
+    """The ``min`` or ``max`` of a clock's values before and after, as the name of a variable: a scan folds it."""
+    return f"{word}_{clock.table}"
+
+
+def _range(item: Item, clock: Clock) -> str:
+    """A condition on the rows for which a comparison with the clock may come out differently than before."""
+    low, high = (f"getvariable('{bound(clock, word)}')" for word in ("min", "max"))
+    found = []
+    for each in item.compared:
+        near = (
+            f"{each.column} BETWEEN {each.low.format(v=low)} AND {each.high.format(v=high)} AND " if each.column else ""
+        )
+        found.append(f"{near}{each.value} BETWEEN {low} AND {high}")
+    return f"({' OR '.join(found)})"
+
+
 @dataclass(frozen=True)
 class _Part:
     """A FROM item or SELECT; ``weighted`` when it carries the weight column."""
@@ -64,7 +83,7 @@ class _Renderer:
                 return self._select(node, start)
             case Union(inputs):
                 return self._union(inputs, start)
-            case Leaf(Aggregate() | Recompute() as source):
+            case Leaf(Aggregate() | Clock() | Recompute() as source):
                 names = ", ".join(quote(name) for name, _ in source.columns())
                 item = self._leaf(source, start)
                 weight = f", {WEIGHT}" if item.weighted else ""
@@ -72,9 +91,11 @@ class _Renderer:
         raise TypeError("a bare base leaf is not a query")
 
     def _select(self, node: Select, start: int) -> _Part:
-        parts, weights = [], []
+        parts, weights, where = [], [], list(node.where)
         for item in node.items:
             part = self._item(item.node, start)
+            if start == self.position and item.compared and isinstance(self.source, Clock):
+                where.append(_range(item, self.source))
             start += sum(1 for _ in leaves(item.node))
             parts.append(f"{part.sql} AS {quote(item.alias)}")
             if part.weighted:
@@ -83,8 +104,8 @@ class _Renderer:
         if weights:
             columns.append(f"{' * '.join(weights)} AS {WEIGHT}")
         sql = f"SELECT {', '.join(columns)} FROM {', '.join(parts)}"
-        if node.where:
-            sql += " WHERE " + " AND ".join(node.where)
+        if where:
+            sql += " WHERE " + " AND ".join(where)
         return _Part(sql, bool(weights))
 
     def _item(self, node: Node, start: int) -> _Part:

@@ -8,6 +8,7 @@ from functools import reduce
 from typing import Any
 
 from headwater.errors import UnknownColumn, UnsupportedSql
+from headwater_pipelines.compiler.clock import is_clock
 from headwater_pipelines.compiler.plan import Item, Node
 from headwater_pipelines.compiler.refusals import Refusal, value_keyword
 from headwater_pipelines.compiler.syntax import Tree, column, field_of, is_column, rewrite_free
@@ -51,7 +52,7 @@ class Scope:
 
     def _column(self, node: Tree, through: tuple[str, ...]) -> Any:
         names: list[str] = node["column_names"]
-        if names[0] in self.constants:
+        if names[0] in self.constants or self._is_clock(names[0]):
             return node
         for count in range(len(names), 0, -1):  # a column by all its names; else a field of one by the first of them
             found = self.find(names[:count])
@@ -62,6 +63,9 @@ class Scope:
         if len(names) == 1 and name in self.aliases and name not in through:
             return self._resolve({**self.aliases[name], "alias": ""}, (*through, name))
         raise self._unknown(node)
+
+    def _is_clock(self, alias: str) -> bool:
+        return any(item.alias == alias and is_clock(item) for item in self.items)
 
     def find(self, names: list[str]) -> tuple[str, str] | None:
         """(item alias, own column name) of a possibly qualified column; None when there is none."""

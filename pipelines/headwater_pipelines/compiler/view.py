@@ -11,9 +11,11 @@ from headwater import record, types
 from headwater.errors import SqlError, SqlSyntax, UnknownColumn
 from headwater.schema import Schema
 from headwater_pipelines.compiler import timewindows
+from headwater_pipelines.compiler.clock import clocked
+from headwater_pipelines.compiler.comparison import compared
 from headwater_pipelines.compiler.definition import Definition
 from headwater_pipelines.compiler.lower import Lowering
-from headwater_pipelines.compiler.plan import Base, Leaf, Select, Union
+from headwater_pipelines.compiler.plan import Base, Clock, Leaf, Select, Union
 from headwater_pipelines.compiler.refusals import Refusal, check
 from headwater_pipelines.compiler.relations import Relations, Table, ViewPlan
 from headwater_pipelines.compiler.shape import shape_of
@@ -63,9 +65,10 @@ def compile_view(definition: Definition, relations: Relations, duck: Duck | None
     written = duck.parse(timewindows.readable(definition), definition.place)
     tree = timewindows.rewritten(lowering, written)
     check(tree, refuse, duck)
-    lowering.names = named(tree)
     reads = _reads(tree, relations)
-    root = _lower(lowering, tree)
+    timed, lowering.relations = clocked(tree, relations, duck)
+    lowering.names = named(timed)
+    root = compared(_lower(lowering, timed, tree), duck)
     shape = shape_of(tree, lowering)
     root = _named(root, [name for name, _ in shape])
     columns = _columns(shape, lowering, root)
@@ -75,10 +78,10 @@ def compile_view(definition: Definition, relations: Relations, duck: Duck | None
     return CompiledView(definition, root, columns, key, used, reads, query)
 
 
-def _lower(lowering: Lowering, tree: Tree) -> Select | Union:
+def _lower(lowering: Lowering, timed: Tree, tree: Tree) -> Select | Union:
     """DuckDB's own complaint about the definition comes before one about its compiled form."""
     try:
-        return lowering.query(tree, {})
+        return lowering.query(timed, {})
     except UnknownColumn:
         raise
     except SqlError as error:
@@ -149,7 +152,7 @@ def _key(root: Select | Union, relations: Relations, duck: Duck) -> tuple[str, .
         parts = relations.table(item.node.source).schema.key if item.node.source.kind == "table" else ()
     elif isinstance(item.node, Select) and isinstance(item.node.items[0].node, Leaf) and item.alias == "g":
         source = item.node.items[0].node.source
-        parts = () if isinstance(source, Base) else tuple(f"k{place}" for place in range(len(source.keys)))
+        parts = () if isinstance(source, Base | Clock) else tuple(f"k{place}" for place in range(len(source.keys)))
     else:
         return ()
     by_sql = {sql: name for name, sql in reversed(root.columns)}

@@ -10,6 +10,7 @@ rebuilt from the log, which the caller is told.
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Mapping
 from datetime import datetime
 
@@ -30,11 +31,18 @@ from headwater_pipelines.runtime.publish import publish
 from headwater_pipelines.runtime.registry import used_columns
 from headwater_pipelines.runtime.state import State
 
-_OWN = re.compile(r"t\d+|[ar]_[0-9a-f]{12}")
+_OWN = re.compile(r"t\d+|[acr]_[0-9a-f]{12}")
 """Names of stored copies and of derived states, as opposed to bookkeeping."""
 
 LARGE_STEP_ROWS = 50_000
 """Delta tables of a larger step are dropped after it; smaller ones are replaced by the next step's."""
+
+CLOCK_S = 1.0
+"""Views that read the clock see it move once in this time, with the next commit or by itself."""
+CLOCK_SHARE = 0.1
+"""The share of its time that a worker spends on moving the clock, at most: it then moves less often."""
+CLOCK_S_MAX = 60.0
+"""The clock moves once in this time, however long that takes."""
 
 
 class Engine:
@@ -49,6 +57,8 @@ class Engine:
         self.built: dict[int, Built] = {}
         self.program = Program({}, {})
         self.progress = self._fresh_progress()
+        self.pace_s, self.moved_s = CLOCK_S, -CLOCK_S_MAX
+        """How often the clock moves, and when (monotonic) it was last tried."""
 
     # ---- start
 
@@ -123,24 +133,47 @@ class Engine:
     # ---- step
 
     def step(self, newest: int) -> Range | None:
-        """Consume the next source commits and publish; None when there are none."""
+        """Consume the next source commits and publish; None when there are none: then only time may pass."""
         found = intake.next_range(self.log, self.progress.input_commit, newest, self.rows_target)
         if not found.commits:
+            self._tick()
             return None
         arrived = intake.read(self.log, self.program.stores.values(), found)
-        outputs: list[tuple[int, pa.Table]] = []
-        progress = self._next(found.upto, frozenset(self.program.views))
-        with _Transaction(self.state):
-            self.journal.clear_outbox()
-            by_base = {store.base: table for store, table in arrived.items()}
-            outputs.extend(self.program.step(self.state, by_base))
-            self.journal.add_outbox((view, 0, table) for view, table in outputs)
-            self.journal.write(progress)
-        self.progress = progress
-        publish(self.log, self.epoch, progress, self.built, outputs)
+        self._advance(found.upto, {store.base: table for store, table in arrived.items()}, self._instant())
         if found.rows > LARGE_STEP_ROWS:
             self.state.drop_temporary()
         return found
+
+    def _advance(self, commit: int, arrived: Mapping[Base, pa.Table], instant: datetime) -> None:
+        """One step to an input commit and an instant, published; none where only time passed, and that to no effect."""
+        outputs: list[tuple[int, pa.Table]] = []
+        progress = self._next(commit, frozenset(self.program.views), instant)
+        moves, started = instant != self.progress.instant, time.monotonic()
+        with _Transaction(self.state) as transaction:
+            self.journal.clear_outbox()
+            outputs.extend(self.program.step(self.state, arrived, instant if moves else None))
+            self.journal.add_outbox((view, 0, table) for view, table in outputs)
+            self.journal.write(progress)
+            if commit == self.progress.input_commit and not self.program.has_changed:
+                transaction.give_up()
+        if moves:
+            self.moved_s = time.monotonic()
+            self.pace_s = min(max(CLOCK_S, (self.moved_s - started) / CLOCK_SHARE), CLOCK_S_MAX)
+        if transaction.given_up:
+            return
+        self.progress = progress
+        publish(self.log, self.epoch, progress, self.built, outputs)
+
+    def _tick(self) -> None:
+        """Let time pass for the views that read the clock, when it is due."""
+        instant = self._instant()
+        if self.program.reads_clock and instant != self.progress.instant:
+            self._advance(self.progress.input_commit, {}, instant)
+
+    def _instant(self) -> datetime:
+        """The next step's: the time now, unless the clock is read and has moved only just now."""
+        is_due = time.monotonic() - self.moved_s >= self.pace_s
+        return self._now() if is_due or not self.program.reads_clock else self.progress.instant
 
     # ---- build and drop
 
@@ -157,14 +190,16 @@ class Engine:
             self.progress = self._at(self.log.newest_commit())
         program = Program(views, self._stores(views))
         before = {view: self._before(catalog[view], compiled, catalog) for view, compiled in added.items()}
-        progress = self._next(self.progress.input_commit, frozenset(views))
+        # What runs stands at the last step's instant, and so does what is filled beside it.
+        instant = self.progress.instant if self.program.reads_clock else self._now()
+        progress = self._next(self.progress.input_commit, frozenset(views), instant)
         kept = {view: built for view, built in self.built.items() if view not in ended}
         built = {**kept, **{v: Built(c.name, digest(c.root), c.schema, catalog[v].replaces) for v, c in added.items()}}
         with _Transaction(self.state):
             self.journal.clear_outbox()
             self._load(program)
             tables = self.state.tables()
-            program.create(self.state, [source for source in program.derived if source.table not in tables])
+            program.create(self.state, [source for source in program.derived if source.table not in tables], instant)
             for view in added:
                 self.journal.add_outbox(difference.parts(self.state, program, view, before[view]))
             self._remove_unused(program)
@@ -248,28 +283,33 @@ class Engine:
     def _at(self, commit: int) -> Progress:
         return Progress(**{**self.progress.__dict__, "input_commit": commit})
 
-    def _next(self, commit: int, views: frozenset[int]) -> Progress:
+    def _next(self, commit: int, views: frozenset[int], instant: datetime) -> Progress:
         return Progress(
             incarnation=self.log.incarnation,
             epoch=self.epoch,
             number=self.progress.number + 1,
             input_commit=commit,
-            instant=self._now(),
+            instant=instant,
             views=views,
         )
 
 
 class _Transaction:
-    """One transaction of the state: committed at the end of the block, rolled back when it raises."""
+    """One transaction of the state: committed at the end of the block, rolled back when it raises or is given up."""
 
     def __init__(self, state: State) -> None:
         self.state = state
+        self.given_up = False
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> _Transaction:
         self.state.begin()
+        return self
+
+    def give_up(self) -> None:
+        self.given_up = True
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if error is None:
+        if error is None and not self.given_up:
             self.state.commit()
         else:
             self.state.rollback()

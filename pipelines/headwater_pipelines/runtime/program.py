@@ -9,16 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 
 import duckdb
 import pyarrow as pa
 
+from headwater.catalog.records import to_micros
 from headwater.errors import PipelineError
 from headwater.types import quote
-from headwater_pipelines.compiler import CompiledView, maintain, recompute, render
+from headwater_pipelines.compiler import CompiledView, instant, maintain, recompute, render
 from headwater_pipelines.compiler.plan import (
     Aggregate,
     Base,
+    Clock,
     Leaf,
     Node,
     Recompute,
@@ -52,6 +55,8 @@ class Program:
     stores: Mapping[Base, Store]
     order: list[Source] = field(init=False)
     trees: list[Node] = field(init=False)
+    has_changed: bool = field(init=False, default=False)
+    """Whether the last step changed any row, of a table, a state or a view; that time has passed is none."""
 
     def __post_init__(self) -> None:
         found: dict[Source, None] = {}
@@ -65,12 +70,17 @@ class Program:
         self._users = {source: self._users_of(source) for source in self.order}
 
     @property
-    def derived(self) -> list[Aggregate | Recompute]:
+    def derived(self) -> list[Clock | Aggregate | Recompute]:
         return [source for source in self.order if not isinstance(source, Base)]
 
     @property
     def bases(self) -> list[Base]:
         return [source for source in self.order if isinstance(source, Base)]
+
+    @property
+    def reads_clock(self) -> bool:
+        """Whether a view's rows change by themselves while time passes."""
+        return any(isinstance(source, Clock) for source in self.order)
 
     def bags(self) -> list[tuple[str, tuple[str, ...]]]:
         """The weighted tables and their columns."""
@@ -78,11 +88,13 @@ class Program:
         derived = [(each.table, column_names(Leaf(each))) for each in self.derived if each.weighted]
         return [*bases, *derived]
 
-    def create(self, state: State, derived: Sequence[Aggregate | Recompute]) -> None:
-        """Create and fill new states (in ``order``) from the stored relations below them."""
+    def create(self, state: State, derived: Sequence[Clock | Aggregate | Recompute], now: datetime) -> None:
+        """Create and fill new states (in ``order``) from the stored relations below them, at an instant."""
         for source in derived:
             with self._blame(self._users[source]):
                 match source:
+                    case Clock():
+                        state.write(instant.create_sql(source, to_micros(now)))
                     case Aggregate():
                         state.write(maintain.create_sql(source))
                     case Recompute():
@@ -93,14 +105,18 @@ class Program:
         view = self.views[view_id]
         return maintain.output_sql(view.columns, render.state(view.root), weighted=render.is_weighted(view.root))
 
-    def step(self, state: State, arrived: Mapping[Base, pa.Table]) -> Iterator[tuple[int, pa.Table]]:
+    def step(
+        self, state: State, arrived: Mapping[Base, pa.Table], now: datetime | None = None
+    ) -> Iterator[tuple[int, pa.Table]]:
         """Apply one batch of change records; yields the output delta of each view that changed.
 
+        ``now``: the instant that the step moves to, forwards or back; without it, time stands still.
         The caller holds the transaction. ViewFailed names the views whose statement DuckDB refused.
         """
-        run = _Run(self, state, arrived)
+        run = _Run(self, state, arrived, now)
         for source in self.order:
             run.advance(source)
+        self.has_changed = any(not isinstance(source, Clock) for source in run.changed)
         for view_id, view in self.views.items():
             delta = run.delta(view.root)
             if delta is None:
@@ -108,6 +124,7 @@ class Program:
             with self._blame(frozenset({view_id})):
                 output = state.query(maintain.output_sql(view.columns, delta, distinct=not run.only_adds(view.root)))
             if output.num_rows:
+                self.has_changed = True
                 yield view_id, output
 
     def users(self, source: Source) -> frozenset[int]:
@@ -148,7 +165,7 @@ class _Blame:
 class _Run:
     """One step in progress."""
 
-    def __init__(self, program: Program, state: State, arrived: Mapping[Base, pa.Table]) -> None:
+    def __init__(self, program: Program, state: State, arrived: Mapping[Base, pa.Table], now: datetime | None) -> None:
         self.program = program
         self.state = state
         self.arrived = {base: table for base, table in arrived.items() if table.num_rows}
@@ -157,9 +174,23 @@ class _Run:
         self.filled: set[Node] = set()
         self.may: dict[Source, bool] = {}
         for source in program.order:
-            below = [leaf for node in inputs_of(source) for leaf in leaves(node)]
-            self.may[source] = source in self.arrived if isinstance(source, Base) else any(self.may[s] for s in below)
+            self.may[source] = self._may(source, now)
         self.joined = [tree for tree in program.trees if self._positions(tree) > 1]
+
+    def _may(self, source: Source, now: datetime | None) -> bool:
+        """Whether a relation can change in this step; of a clock it is known, its delta is made here."""
+        match source:
+            case Base():
+                return source in self.arrived
+            case Clock():
+                if now is None:
+                    return False
+                with self.program.blame(self.program.users(source)):
+                    rows = self._temporary(delta_table(source), instant.delta_sql(source, to_micros(now)))
+                    for statement in instant.bounds_sql(source) if rows else ():
+                        self.state.temporary(statement)
+                    return rows > 0
+        return any(self.may[leaf] for node in inputs_of(source) for leaf in leaves(node))
 
     def advance(self, source: Source) -> None:
         """Stage a relation's delta, compute the join terms it takes part in, apply it."""
@@ -174,6 +205,9 @@ class _Run:
                     self.program.stores[source].apply(self.state, self.arrived[source])
                 case Aggregate():
                     for statement in maintain.apply_sql(source):
+                        self.state.write(statement)
+                case Clock():
+                    for statement in instant.apply_sql(source):
                         self.state.write(statement)
                 case Recompute():
                     self.state.write(recompute.apply_sql(source))
@@ -194,6 +228,8 @@ class _Run:
         with self.program.blame(self.program.users(source)):
             if isinstance(source, Base):
                 return self.program.stores[source].stage(self.state, self.arrived[source]) > 0
+            if isinstance(source, Clock):
+                return self.may[source]
             delta = self._aggregate(source) if isinstance(source, Aggregate) else self._recompute(source)
             return delta is not None and self._temporary(delta_table(source), delta) > 0
 
