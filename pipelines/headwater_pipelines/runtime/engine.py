@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 
 import pyarrow as pa
@@ -24,6 +25,7 @@ from headwater_pipelines.compiler import CompiledView
 from headwater_pipelines.compiler.plan import Base, digest
 from headwater_pipelines.runtime import difference, intake
 from headwater_pipelines.runtime.bases import Store, prune
+from headwater_pipelines.runtime.fill import Fill, drop_unfinished
 from headwater_pipelines.runtime.intake import Range, RawValue
 from headwater_pipelines.runtime.journal import Built, Journal, Progress, Stored
 from headwater_pipelines.runtime.program import Program, ViewFailed
@@ -55,6 +57,7 @@ class Engine:
         self.rows_target = rows_target
         self.journal = Journal(state)
         self.built: dict[int, Built] = {}
+        self.adopted: list[str] = []
         self.program = Program({}, {})
         self.progress = self._fresh_progress()
         self.pace_s, self.moved_s = CLOCK_S, -CLOCK_S_MAX
@@ -62,8 +65,11 @@ class Engine:
 
     # ---- start
 
-    def open(self, compiled: Mapping[int, CompiledView]) -> None:
-        """Take over the state file as it is; StateMismatch when it does not belong to this log any more."""
+    def open(self, compile_all: Callable[[], Mapping[int, CompiledView]]) -> None:
+        """Take over the state file as it is; StateMismatch when it does not belong to this log any more.
+
+        ``compile_all`` compiles the catalog's views: after the last step is published, which may switch some.
+        """
         progress = self.journal.read()
         last = self.log.last_step()
         number = last.number if last else 0
@@ -77,10 +83,14 @@ class Engine:
                 todo="It is rebuilt from the log.",
             )
         self.progress = progress
+        self.adopted = self.journal.adopted()
+        drop_unfinished(self.state, set(self.adopted))
+        self._see(self.adopted)
         self.built = self.journal.built()
         if progress.number == number + 1:
             self._require_replacements()
             publish(self.log, self.epoch, progress, self.built, self.journal.outbox())
+        compiled = compile_all()
         views = {view: compiled[view] for view in self.built if self._is_current(view, compiled)}
         self._adopt(views)
 
@@ -177,8 +187,20 @@ class Engine:
 
     # ---- build and drop
 
-    def build(self, added: Mapping[int, CompiledView], catalog: Mapping[int, View]) -> None:
-        """Fill views at the present input commit and publish their contents as one step.
+    def fill(self, added: Mapping[int, CompiledView], expires_s: float) -> Fill:
+        """Begin to fill views beside the steps; ``build`` takes it over once it has ended.
+
+        ``expires_s``: so long at most it holds history back.
+        """
+        used = used_columns(added)
+        stores = self._stores({**self.program.views, **added})
+        query = "SELECT coalesce(max(schema_name[2:]::INTEGER), 0) FROM duckdb_schemas() WHERE schema_name ~ 'b[0-9]+'"
+        number = 1 + (self.state.row(query) or (0,))[0]
+        mine = {base: store for base, store in stores.items() if base in used}
+        return Fill(self.log, self.state, number, added, mine, lambda: self.progress.input_commit, expires_s)
+
+    def build(self, added: Mapping[int, CompiledView], catalog: Mapping[int, View], filled: Fill | None = None) -> None:
+        """Fill views at the present input commit, or take them as ``filled``, and publish their contents as one step.
 
         ``catalog`` holds the view of every id. Where a changelog exists already it receives the difference: after a
         resume or a rebuild, from a view that takes another's place (``View.replaces``), and from a running one whose
@@ -188,22 +210,27 @@ class Engine:
         views = {v: compiled for v, compiled in {**self.program.views, **added}.items() if v not in ended}
         if not self.program.views:
             self.progress = self._at(self.log.newest_commit())
-        program = Program(views, self._stores(views))
-        before = {view: self._before(catalog[view], compiled, catalog) for view, compiled in added.items()}
         # What runs stands at the last step's instant, and so does what is filled beside it.
         instant = self.progress.instant if self.program.reads_clock else self._now()
+        if filled is not None:
+            filled.advance(self.progress.input_commit)
+            filled.move_clock(instant)
+        program = Program(views, self._stores(views))
+        before = {view: self._before(catalog[view], compiled, catalog) for view, compiled in added.items()}
         progress = self._next(self.progress.input_commit, frozenset(views), instant)
         kept = {view: built for view, built in self.built.items() if view not in ended}
         built = {**kept, **{v: Built(c.name, digest(c.root), c.schema, catalog[v].replaces) for v, c in added.items()}}
-        with _Transaction(self.state):
+        with self._seeing(filled), _Transaction(self.state):
             self.journal.clear_outbox()
-            self._load(program)
+            taken = self._take(filled, program) if filled else frozenset()
+            self._load(program, taken)
             tables = self.state.tables()
             program.create(self.state, [source for source in program.derived if source.table not in tables], instant)
             for view in added:
                 self.journal.add_outbox(difference.parts(self.state, program, view, before[view]))
             self._remove_unused(program)
             self.journal.set_built(built)
+            self.journal.set_adopted(self.adopted)
             self.journal.write(progress)
         self.progress, self.built, self.program = progress, built, program
         self.state.drop_temporary()
@@ -220,6 +247,42 @@ class Engine:
             self._remove_unused(program)
             self.journal.set_stored(self._stored(program))
         self.program = program
+
+    @contextmanager
+    def _seeing(self, filled: Fill | None) -> Iterator[None]:
+        """Find what was filled by its plain names, behind what the live program has; for good if the block succeeds."""
+        if filled is None:
+            yield
+            return
+        before = self.adopted
+        self.adopted = [*before, filled.state.schema]
+        self._see(self.adopted)
+        try:
+            yield
+        except BaseException:
+            self.adopted = before
+            self._see(before)
+            raise
+
+    def _see(self, schemas: Sequence[str]) -> None:
+        self.state.connection.execute(f"SET search_path = '{','.join(['main', *schemas])}'")
+
+    def _take(self, filled: Fill, program: Program) -> frozenset[Base]:
+        """Of what is there twice, keep one: both stand at the same commit. The topics whose filled copies are kept."""
+        schema = filled.state.schema
+        taken = set()
+        for base, store in filled.program.stores.items():
+            if self.program.stores.get(base) != program.stores[base] == store:
+                taken.add(base)
+                if base in self.program.stores:
+                    self.state.write(f"DROP TABLE {quote(base.table)}")  # the live one: it is found first
+            else:
+                self.state.write(f"DROP TABLE {schema}.{quote(base.table)}")
+        live = {source.table for source in self.program.derived}
+        for source in filled.program.derived:
+            if source.table in live:
+                self.state.write(f"DROP TABLE {schema}.{quote(source.table)}")
+        return frozenset(taken)
 
     def _remove_unused(self, program: Program) -> None:
         needed = {source.table for source in program.order}
@@ -247,11 +310,11 @@ class Engine:
             found[base] = store if store and fits else Store(base, prune(self.log.topic(base.name).schema, names))
         return found
 
-    def _load(self, program: Program) -> None:
-        """Create and fill the stored copies that the running program does not have."""
+    def _load(self, program: Program, taken: frozenset[Base]) -> None:
+        """Create and fill the stored copies that the running program does not have, and that were not ``taken``."""
         users = {base: program.users(base) for base in program.bases}
         for base, store in program.stores.items():
-            if self.program.stores.get(base) == store:
+            if self.program.stores.get(base) == store or base in taken:
                 continue
             self.state.write(f"DROP TABLE IF EXISTS {quote(base.table)}")
             try:

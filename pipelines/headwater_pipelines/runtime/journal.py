@@ -27,6 +27,7 @@ _TABLES = (
        instant BIGINT, views VARCHAR)""",
     "CREATE TABLE outbox (view BIGINT, part BIGINT, body BLOB)",
     "CREATE TABLE running (view BIGINT, name VARCHAR, plan VARCHAR, shape VARCHAR, replaces BIGINT)",
+    "CREATE TABLE adopted (name VARCHAR)",
     "CREATE TABLE stored (topic BIGINT, name VARCHAR, kind VARCHAR, shape VARCHAR)",
 )
 
@@ -85,7 +86,7 @@ class Journal:
         tables = self.state.tables()
         if not tables:
             return None
-        if not {"progress", "outbox", "running", "stored"} <= tables:
+        if not {"progress", "outbox", "running", "adopted", "stored"} <= tables:
             raise StateMismatch("the pipeline's state has another form", todo="It is rebuilt from the log.")
         row = self.state.row("SELECT * FROM progress")
         if row is None:
@@ -145,6 +146,15 @@ class Journal:
     def stored(self) -> dict[int, Stored]:
         rows = self.state.connection.execute("SELECT topic, name, kind, shape FROM stored").fetchall()
         return {topic: Stored(topic, name, kind, Schema.from_json(shape)) for topic, name, kind, shape in rows}
+
+    def adopted(self) -> list[str]:
+        """Schemas, besides ``main``, that hold tables of the live program (see ``fill``)."""
+        return [name for (name,) in self.state.connection.execute("SELECT name FROM adopted ORDER BY name").fetchall()]
+
+    def set_adopted(self, schemas: Iterable[str]) -> None:
+        self.state.write("DELETE FROM adopted")
+        for name in schemas:
+            self.state.write("INSERT INTO adopted VALUES (?)", [name])
 
     def set_built(self, built: Mapping[int, Built]) -> None:
         self.state.write("DELETE FROM running")

@@ -90,8 +90,9 @@ class State:
             self.connection.execute(f"DROP TABLE temp.{quote(name)}")
 
     def tables(self) -> set[str]:
-        """Names of the stored tables."""
-        query = "SELECT table_name FROM duckdb_tables() WHERE NOT temporary AND NOT internal"
+        """Names of the stored tables that this connection finds without a schema."""
+        found = "(schema_name = current_schema() OR list_contains(current_schemas(false), schema_name))"
+        query = f"SELECT table_name FROM duckdb_tables() WHERE NOT temporary AND NOT internal AND {found}"
         return {row[0] for row in self.connection.execute(query).fetchall()}
 
     def close(self) -> None:
