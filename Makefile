@@ -76,10 +76,11 @@ format: $(STAMP)  ## Formats the code and mends what ruff can mend safely.
 	$(BIN)/ruff check --fix-only --quiet .
 	$(BIN)/ruff format .
 
-bench: $(STAMP)  ## Measures the log, capture against pg_recvlogical, and the latency from source commit to view.
+bench: $(STAMP)  ## Measures the log, capture against pg_recvlogical, Nexmark, and the latency from source commit to view.
 	$(BIN)/python -m benchmarks.log
 	$(BIN)/python -m benchmarks.capture
 	$(BIN)/python -m benchmarks.latency
+	$(BIN)/python -m benchmarks.nexmark
 
 clean:  ## Removes .venv, caches and build output; never a project's data.
 	rm -rf $(VENV) dist build .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

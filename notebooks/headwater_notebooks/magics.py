@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from IPython.core.magic import Magics, cell_magic, line_cell_magic, line_magic, magics_class
 
 from headwater import Lake, Result
-from headwater.errors import DuplicateName, HeadwaterError, UsageError
+from headwater.errors import DuplicateName, HeadwaterError, SchemaError, UsageError
 from headwater.lake.html import render
 from headwater.lake.plain import plain_table
 from headwater_notebooks import cell as cells
@@ -82,9 +82,7 @@ class HeadwaterMagics(Magics):
         name = options["name"] or ""
         try:
             plan = api.explain(lake, cell, name=name)
-            if options["replace"] and name in {view.name for view in lake.views()}:
-                api.drop_view(lake, name)
-            made = _create(lake, cell, name)
+            made = _replace(lake, cell, plan.name) if options["replace"] else _create(lake, cell, name)
         except HeadwaterError as error:
             raise with_sql(error, cell)  # noqa: B904
         return Created(name=made, plan=str(plan), state=_wait_live(lake, made))
@@ -171,6 +169,19 @@ def _create(lake: Lake, sql: str, name: str) -> str:
         raise
 
 
+def _replace(lake: Lake, sql: str, name: str) -> str:
+    """Put the definition in the view's place. With other columns that is a new view, unless others read it."""
+    if name not in {view.name for view in lake.views()}:
+        return _create(lake, sql, name)
+    try:
+        return api.replace_view(lake, sql, name=name).name
+    except SchemaError:
+        if api.dependents(lake, name):
+            raise
+        api.drop_view(lake, name)
+        return _create(lake, sql, name)
+
+
 def _wait_live(lake: Lake, name: str) -> str:
     """Wait for the view's first rows as long as a worker is there to make them; what to say about it."""
     live = lake.log.live.read().get("pipeline:main")
@@ -180,9 +191,10 @@ def _wait_live(lake: Lake, name: str) -> str:
     newest = lake.position()
     while time.monotonic() < until:
         found = next(view for view in lake.views() if view.name == name)
-        if found.state == "failed":
-            return f"failed: {found.reason}"
-        if found.topic is not None:
+        new = next((view for view in lake.log.replacements() if view.replaces == found.id), None)
+        if (new or found).state in ("failed", "paused"):
+            return f"{(new or found).state}: {(new or found).reason}"
+        if new is None and found.topic is not None:
             rows = lake.sql(f"SELECT count(*) FROM {name}").scalar()
             return f"live, {rows:,} {'row' if rows == 1 else 'rows'} at position {lake.position():,}"
         newest = lake.log.wait(newest, 0.5)

@@ -1,10 +1,11 @@
-"""Views for programs and notebooks: create, drop, explain, where they come from, a project's files.
+"""Views for programs and notebooks: create, replace, rename, drop, explain, where they come from, a project's files.
 
 Heavy imports are inside the functions: command line and notebook load this module at start.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,9 @@ if TYPE_CHECKING:
     from headwater.catalog.records import View
     from headwater.config import Project
     from headwater.log import Log
+    from headwater.schema import Schema
+    from headwater_pipelines.compiler import CompiledView
+    from headwater_pipelines.compiler.definition import Definition
     from headwater_pipelines.compiler.explain import Explain
 
 
@@ -32,16 +36,88 @@ def create_view(lake_or_log: Any, sql: str, *, name: str = "") -> View:
     return log.create_view(definition.name, definition.query, dict(definition.options))
 
 
-def drop_view(lake_or_log: Any, name: str) -> None:
-    """End a view. Refused (UsageError) while other views read it; older positions stay readable."""
+def replace_view(lake_or_log: Any, sql: str, *, name: str = "") -> View:
+    """Put another definition with the same columns in a view's place; the pipeline worker builds it beside the old one.
+
+    The old one is maintained and read until the switch, one commit, in which the changelog receives the difference:
+    views that read it, consumers and watchers stay right. Returns the definition that waits for it; the view when
+    nothing differs or nothing was published before. Refused like ``create_view``; SchemaError when the columns differ.
+    """
+    from dataclasses import replace
+
+    from headwater_pipelines.compiler import parse
+    from headwater_pipelines.compiler.explain import require_incremental
+    from headwater_pipelines.runtime import registry
+
+    log = _log(lake_or_log)
+    definition = parse(sql, name=name)
+    old = log.view(definition.name)
+    views = log.views()
+    before, _ = registry.compile_all(log, views)
+    _require_no_cycle(log, definition, old, before)
+    new = replace(old, id=-1, sql=definition.query, options=dict(definition.options), replaces=old.id)
+    after, errors = registry.compile_all(log, [new if view is old else view for view in views])
+    readers = _readers(before, old.name)
+    for broken in (-1, *(view.id for view in views if view.name in readers and view.id in before)):
+        if broken in errors:
+            raise errors[broken]
+        require_incremental(after[broken])
+    if old.topic is None:  # nothing of it is published: there is nothing to keep
+        log.drop_view(old.name)
+        return log.create_view(new.name, new.sql, dict(new.options))
+    _require_columns(old.name, log.topic(old.topic).schema, after[-1], readers)
+    if (old.sql, dict(old.options)) == (new.sql, new.options) and not log.replacements():
+        return old
+    return log.replace_view(old, old.name, new.sql, dict(new.options))
+
+
+def rename_view(lake_or_log: Any, name: str, to: str) -> View:
+    """Give a view another name, with the pipeline's next step; older positions know it by the old one.
+
+    Its changelog begins anew under the new name, with all rows. UsageError while other views read it; DuplicateName.
+    """
+    from headwater.errors import UsageError
+    from headwater.types import quote
+    from headwater_pipelines.compiler import parse
+
+    log = _log(lake_or_log)
+    view = log.view(name)
+    readers = dependents(log, name)
+    if readers:
+        raise UsageError(
+            f"view {name} is read by {', '.join(readers)}, whose SQL names it",
+            todo=f"Create {to} beside it, replace the views that read {name}, then drop {name}.",
+        )
+    to = parse(f"CREATE MATERIALIZED VIEW {quote(to)} AS SELECT 1").name
+    return log.replace_view(view, to, view.sql, dict(view.options))
+
+
+def drop_view(lake_or_log: Any, name: str, *, cascade: bool = False) -> list[str]:
+    """End a view; older positions stay readable. Returns what was dropped.
+
+    Refused (UsageError) while other views read it; with ``cascade`` they are dropped before it.
+    """
     from headwater.errors import UsageError
 
     log = _log(lake_or_log)
     view = log.view(name)
-    readers = [reader for reader, reads in lineage(log).items() if f"views.{view.name}" in reads]
-    if readers:
-        raise UsageError(f"view {name} is read by {', '.join(readers)}", todo=f"Drop {readers[0]} first.")
-    log.drop_view(name)
+    readers = dependents(log, name)
+    if readers and not cascade:
+        raise UsageError(
+            f"view {name} is read by {', '.join(readers)}",
+            todo=f"Drop {readers[0]} first, or all of them by --cascade.",
+        )
+    for each in (*readers, view.name):
+        log.drop_view(each)
+    return [*readers, view.name]
+
+
+def dependents(lake_or_log: Any, name: str) -> list[str]:
+    """Views that read a view, directly or through others, in an order in which they can be dropped."""
+    from headwater_pipelines.runtime import registry
+
+    log = _log(lake_or_log)
+    return _readers(registry.compile_all(log, log.views())[0], name)
 
 
 def pause_view(lake_or_log: Any, name: str, reason: str = "paused by hand") -> None:
@@ -130,7 +206,7 @@ def sync_project_views(project: Project, log: Log) -> list[str]:
             known = {view.name: view for view in log.views()}.get(definition.name)
             if known is not None:
                 if known.sql != definition.query:
-                    done.append(f"{path.name}: differs from view {known.name}; drop the view to apply it")
+                    done.append(f"{path.name}: differs from view {known.name}; `headwater view replace` applies it")
                 continue
             try:
                 require_incremental(compile_view(definition, registry.relations(log)))
@@ -146,6 +222,54 @@ def sync_project_views(project: Project, log: Log) -> list[str]:
         log.create_view(definition.name, definition.query, dict(definition.options))
         done.append(f"{path.name}: view {definition.name} waits for its tables")
     return done
+
+
+def _readers(compiled: Mapping[int, CompiledView], name: str) -> list[str]:
+    """Names of the views that read ``name``, directly or through others, each before those that it reads."""
+    found: list[str] = []
+    reached = {f"views.{name}"}
+    # Those that others read were compiled before them.
+    for view in compiled.values():
+        if reached & set(view.reads):
+            reached.add(f"views.{view.name}")
+            found.insert(0, view.name)
+    return found
+
+
+def _require_no_cycle(log: Log, definition: Definition, old: View, compiled: Mapping[int, CompiledView]) -> None:
+    from headwater.errors import UsageError
+    from headwater_pipelines.compiler import compile_view
+    from headwater_pipelines.runtime import registry
+
+    reads = set(compile_view(definition, registry.relations(log)).reads)
+    if f"views.{old.name}" in reads:
+        raise UsageError(f"view {old.name} would read itself", todo="Name what it should read instead.")
+    circle = [each for each in _readers(compiled, old.name) if f"views.{each}" in reads]
+    if circle:
+        raise UsageError(
+            f"view {old.name} would read {circle[0]}, which reads {old.name}", todo="Name what it should read instead."
+        )
+
+
+def _require_columns(name: str, had: Schema, compiled: CompiledView, readers: Sequence[str]) -> None:
+    """SchemaError that says which columns differ, and what would have to be dropped."""
+    from headwater.errors import SchemaError
+
+    old, new = {field.name: field.type for field in had.fields}, dict(compiled.columns)
+    found = [f"{each} is missing" for each in old if each not in new]
+    found += [f"{each} is new" for each in new if each not in old]
+    found += [
+        f"{each} is {old[each]} and would be {new[each]}" for each in old if new.get(each, old[each]) != old[each]
+    ]
+    if not found and list(old) != list(new):
+        found = [f"they stand in the order {', '.join(new)} instead of {', '.join(old)}"]
+    if found:
+        drop = f"headwater view drop {name}{' --cascade' if readers else ''}"
+        also = f" (which drops {', '.join(readers)}, too)" if readers else ""
+        raise SchemaError(
+            f"view {name} keeps its columns when it is replaced: {'; '.join(found)}",
+            todo=f"Name and cast them as they were, or `{drop}`{also} and create it anew.",
+        )
 
 
 def _log(lake_or_log: Any) -> Log:

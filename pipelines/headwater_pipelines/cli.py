@@ -39,14 +39,46 @@ def create(file: File, project: ProjectOption = None) -> None:
     typer.echo(f"view {made.name} created; `headwater views` or `headwater up` fills and maintains it")
 
 
-@view.command("drop")
-def drop(name: Name, project: ProjectOption = None) -> None:
-    """End a view. Its history stays readable at older positions."""
+@view.command("replace")
+def replace(file: File, project: ProjectOption = None) -> None:
+    """Put another definition in a view's place. The running pipeline builds it beside the old one and switches."""
+    from headwater_pipelines import api
+
+    sql, name = _read(file)
+    with _open(project) as log, _quoting(sql):
+        made = api.replace_view(log, sql, name=name)
+    if made.replaces is None:
+        typer.echo(f"view {made.name} has this definition")
+    else:
+        typer.echo(f"view {made.name} is replaced when the new definition is built; `headwater view list` shows it")
+
+
+@view.command("rename")
+def rename(
+    name: Name,
+    to: Annotated[str, typer.Argument(metavar="NAME", help="Its new name.")],
+    project: ProjectOption = None,
+) -> None:
+    """Give a view another name, with the pipeline's next step. Older positions know it by the old one."""
     from headwater_pipelines import api
 
     with _open(project) as log:
-        api.drop_view(log, name)
-    typer.echo(f"view {name} dropped")
+        api.rename_view(log, name, to)
+    typer.echo(f"view {name} becomes {to} with the pipeline's next step")
+
+
+@view.command("drop")
+def drop(
+    name: Name,
+    project: ProjectOption = None,
+    cascade: Annotated[bool, typer.Option("--cascade", help="Drop the views that read it, too.")] = False,
+) -> None:
+    """End a view. Its history stays readable at older positions. Refused while other views read it."""
+    from headwater_pipelines import api
+
+    with _open(project) as log:
+        for each in api.drop_view(log, name, cascade=cascade):
+            typer.echo(f"view {each} dropped")
 
 
 @view.command("list")
@@ -56,8 +88,10 @@ def list_views(project: ProjectOption = None, as_json: JsonOption = False) -> No
 
     with _open(project) as log:
         lineage = api.lineage(log)
+        new = {v.replaces: {"name": v.name, "state": v.state, "reason": v.reason} for v in log.replacements()}
         rows = [
             {"name": v.name, "state": v.state, "reads": lineage[v.name], "reason": v.reason, "sql": v.sql}
+            | {"replacement": new.get(v.id)}
             for v in log.views()
         ]
     if as_json:
@@ -190,4 +224,6 @@ def _table(rows: list[dict[str, Any]]) -> None:
         table.add_column(heading, overflow="fold")
     for row in rows:
         table.add_row(row["name"], row["state"], ", ".join(row["reads"]), row["reason"])
+        if new := row["replacement"]:
+            table.add_row(f"→ {new['name']}", new["state"], "", new["reason"])
     Console().print(table)

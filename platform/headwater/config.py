@@ -117,6 +117,8 @@ class Settings:
     # -- the pipeline --
     step_rows_target: int = 500_000
     """A step takes whole commits up to about this many rows; a target, a larger commit is never split."""
+    fill_beside_rows_min: int = 100_000
+    """A new view over so many records is filled beside the steps; a smaller one between two, which is quicker."""
     pipeline_memory_bytes_max: int = 1024 * MIB
     """DuckDB's memory limit in the pipeline's worker; beyond it, it spills to state/tmp."""
 

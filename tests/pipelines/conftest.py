@@ -20,6 +20,7 @@ from headwater import types
 from headwater.log import Log, open_log
 from headwater.ownership import own
 from headwater.schema import Schema
+from headwater_pipelines.runtime import relation, runs
 
 TABLES = {
     "customers": Schema.of(id="BIGINT", name="VARCHAR", country="VARCHAR", key=["id"]),
@@ -153,3 +154,13 @@ def shop(tmp_path: Path, seed: int) -> Iterator[Shop]:
     made = Shop(tmp_path, seed)
     yield made
     made.oracle.close()
+
+
+@pytest.fixture
+def sometimes_in_runs(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With every second seed few rows are stored as many are: in runs, and found by look-ups."""
+    if seed % 2:
+        print("in runs")
+        monkeypatch.setattr(relation, "OPEN_ROWS_MAX", 8)
+        monkeypatch.setattr(relation, "LOOKUP_SHARE", 0)
+        monkeypatch.setattr(runs, "BATCH_ROWS", 16)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.pipelines.test_differential import Topic, World
+from tests.pipelines.world import Topic, World
 
 from headwater.errors import UnsupportedSql
 from headwater.schema import Schema
@@ -98,17 +98,13 @@ class ShopWorld(World):
 
     FILL = 50
     NULLS = 0.1
+    DIGITS = 11
 
     def tables(self) -> list[Topic]:
         return [
             Topic(Base(f"shop.public.{name}", number, kind), schema)
             for number, (name, (kind, schema)) in enumerate(TABLES.items(), start=1)
         ]
-
-    def shown(self, name: str, text: str) -> str:
-        """Floats to twelve digits."""
-        quoted = super().shown(name, text)
-        return f"printf('%.11g', {quoted})" if text in ("DOUBLE", "FLOAT") else quoted
 
     def mended(self, topic: Topic, row: dict[str, Any]) -> dict[str, Any]:
         """Nobody is the manager of somebody above: a recursion would not end."""

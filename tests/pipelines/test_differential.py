@@ -8,25 +8,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from datetime import date, timedelta
-from decimal import Decimal
 from pathlib import Path
-from typing import Any
 
-import duckdb
-import pyarrow as pa
 import pytest
-
-from headwater import types
-from headwater.schema import Schema
-from headwater_pipelines.compiler import CompiledView, Relations, Table, compile_view, parse
-from headwater_pipelines.compiler.plan import Base
-from headwater_pipelines.compiler.syntax import Duck
-from headwater_pipelines.runtime import relation, runs
-from headwater_pipelines.runtime.bases import Store, prune
-from headwater_pipelines.runtime.program import Program
-from headwater_pipelines.runtime.state import State
+from tests.pipelines.world import World
 
 SHAPES = {
     "project": "SELECT id, a + 1 AS a1, upper(s) AS s,"
@@ -68,6 +53,7 @@ SHAPES = {
     "total_events": "SELECT count(*) AS n FROM events",
     "float": "SELECT k, sum(f) AS sf, avg(f) AS af, sum(a) AS sa, count(*) AS n FROM items GROUP BY k",
     "float_total": "SELECT sum(f) AS sf, avg(f) AS af FROM items",
+    "float_total_of_nothing": "SELECT sum(f) AS sf FROM items WHERE a > 100",
     "float_join": "SELECT r.name, sum(i.f) AS sf, avg(i.b) AS ab FROM items i"
     " JOIN refs r ON i.k = r.k1 GROUP BY r.name",
     "float_bag": "SELECT k, sum(x::DOUBLE) AS s, avg(x / 2) AS h FROM bag GROUP BY k",
@@ -99,6 +85,10 @@ SHAPES = {
     "min_max": "SELECT k, min(a) AS lo, max(b) AS hi, arg_max(id, id) AS last, bool_or(a > 2) AS any_big FROM items"
     " GROUP BY k",
     "min_max_total": "SELECT min(a) AS lo, max(d) AS last, count(*) AS n FROM items WHERE a > 0",
+    "lambda_of_groups": "SELECT k, list_transform(list(a ORDER BY a, id), lambda e: e + 1) AS l,"
+    " max(list_transform([a], lambda e: e + grp)) AS m FROM items GROUP BY k",
+    "lambda_beside_window": "SELECT list_filter([a, grp], lambda e: e > grp) AS l,"
+    " row_number() OVER (PARTITION BY k ORDER BY id) AS r FROM items",
     "min_bag": "SELECT k, min(x) AS lo, sum(x) AS s FROM bag GROUP BY k HAVING max(x) > 1",
     "distinct_forms": "SELECT grp, count(DISTINCT k) AS ks, sum(DISTINCT a) AS sa, list(DISTINCT s ORDER BY s) AS ss"
     " FROM items GROUP BY grp",
@@ -120,6 +110,8 @@ SHAPES = {
     "top_offset": "SELECT k, count(*) AS n FROM items GROUP BY k ORDER BY count(*) DESC, k NULLS FIRST"
     " LIMIT 2 OFFSET 1",
     "top_hidden": "SELECT s FROM items ORDER BY b, id LIMIT 4",
+    "top_of_top": "(SELECT id, a FROM items ORDER BY a NULLS FIRST, id LIMIT 6) ORDER BY id DESC LIMIT 3",
+    "top_ordered": "(SELECT id, a FROM items ORDER BY a NULLS FIRST, id LIMIT 3) ORDER BY id DESC",
     "top_distinct": "SELECT DISTINCT grp FROM items ORDER BY grp LIMIT 2",
     "union_distinct": "SELECT k FROM items UNION SELECT k FROM bag",
     "except_rows": "SELECT k FROM items EXCEPT SELECT k FROM bag",
@@ -161,6 +153,7 @@ SHAPES = {
     "semi_join": "SELECT id, k FROM items i SEMI JOIN bag b ON i.k = b.k",
     "anti_join": "SELECT id, k FROM items i ANTI JOIN bag b ON i.k = b.k AND b.x > i.a",
     "self_left_join": "SELECT x.id, y.id AS other FROM items x LEFT JOIN items y ON x.k = y.k AND x.id < y.id",
+    "comma_anti_join": "SELECT i.id, b.x FROM items i, bag b ANTI JOIN refs r ON i.k = r.k1",
     "natural": "SELECT id, x FROM (SELECT k, id FROM items) NATURAL JOIN bag",
     "asof": "SELECT i.id, j.id AS j FROM items i ASOF JOIN (SELECT grp, d, max(id) AS id FROM items GROUP BY grp, d) j"
     " ON i.grp = j.grp AND i.d > j.d",
@@ -200,224 +193,6 @@ SHAPES = {
 }
 
 
-@dataclass
-class Topic:
-    """A topic with its oracle table and the state of its random writer."""
-
-    base: Base
-    schema: Schema
-    rows: list[tuple[Any, ...]] = field(default_factory=list)
-    offset: int = 0
-
-    @property
-    def name(self) -> str:
-        return self.base.name.rpartition(".")[2]
-
-    def kind_is(self, kind: str) -> bool:
-        return self.base.kind == kind
-
-
-class World:
-    """Random tables, their changes in both forms, and the comparison."""
-
-    FILL = 40
-    """Changes in the first batch of a table."""
-    NULLS = 0.2
-    """The share of NULLs in columns that are not the key's."""
-
-    def __init__(self, rng: random.Random, folder: Path, shapes: dict[str, str]) -> None:
-        self.rng = rng
-        self.topics = self.tables()
-        self.oracle = duckdb.connect()
-        self.oracle.execute("ATTACH ':memory:' AS shop; CREATE SCHEMA shop.public")
-        self.oracle.execute("SET search_path = 'memory.main,shop.public'; SET TimeZone = 'UTC'")
-        for topic in self.topics:
-            body = ", ".join(f"{types.quote(f.name)} {f.type}" for f in topic.schema.fields)
-            self.oracle.execute(f"CREATE TABLE {topic.base.name} ({body})")
-        self.views = self.compile(shapes)
-        used: dict[Base, frozenset[str]] = {}
-        for view in self.views.values():
-            for base, names in view.used.items():
-                used[base] = used.get(base, frozenset()) | names
-        schemas = {topic.base: topic.schema for topic in self.topics}
-        self.stores = {base: Store(base, prune(schemas[base], names)) for base, names in used.items()}
-        self.state = State(folder / "state.duckdb", timezone="UTC", threads=1)
-        self.program = Program(self.views, self.stores)
-        for store in self.stores.values():
-            store.create(self.state)
-        self.program.create(self.state, self.program.derived)
-        for view_id in self.views:
-            self.publish(view_id, self.state.query(self.program.contents(view_id)))
-
-    def tables(self) -> list[Topic]:
-        whole = self.rng.choice(["SMALLINT", "INTEGER", "BIGINT", "HUGEINT"])
-        exact = self.rng.choice(["DECIMAL(4,2)", "DECIMAL(9,2)", "DECIMAL(12,2)", "DECIMAL(18,6)", "DECIMAL(38,3)"])
-        print(f"types: a {whole}, b {exact}")
-        return [
-            self.topic("items", 1, "table", ["id"], id="BIGINT", k="VARCHAR", grp="INTEGER", a=whole, b=exact,
-                       f="DOUBLE", s="VARCHAR", d="DATE"),
-            self.topic("refs", 2, "table", ["k1", "k2"], k1="VARCHAR", k2="INTEGER", name="VARCHAR"),
-            self.topic("bag", 3, "multiset", [], k="VARCHAR", x="INTEGER"),
-            self.topic("events", 4, "insert_only", [], grp="INTEGER", n="BIGINT"),
-        ]  # fmt: skip
-
-    def topic(self, table: str, number: int, kind: str, key: list[str], /, **columns: str) -> Topic:
-        return Topic(Base(f"shop.public.{table}", number, kind), Schema.of(columns, key=key))
-
-    def compile(self, shapes: dict[str, str]) -> dict[int, CompiledView]:
-        relations: list[Any] = [Table(topic.base, topic.schema) for topic in self.topics]
-        duck, found = Duck(), {}
-        for number, (name, sql) in enumerate(shapes.items(), start=1):
-            view = compile_view(parse(sql, name=f"view_{name}"), Relations(relations), duck)
-            relations.append(view.as_relation())
-            found[number] = view
-            self.oracle.execute(f"CREATE VIEW view_{name} AS {sql}")
-            columns = [(row[0], types.canonical(row[1])) for row in self.oracle.execute(f"DESCRIBE {sql}").fetchall()]
-            assert list(view.columns) == columns, name
-            body = ", ".join(f"{types.quote(column)} {text}" for column, text in columns)
-            self.oracle.execute(f"CREATE TABLE out_{number} ({body}, _weight BIGINT)")
-        return found
-
-    def publish(self, view_id: int, output: pa.Table) -> None:
-        self.oracle.register("output", output)
-        view = self.views[view_id]
-        lifted = ", ".join(types.lift_sql(name, text) for name, text in view.columns)
-        self.oracle.execute(f"INSERT INTO out_{view_id} SELECT {lifted}, _weight FROM output")
-        self.oracle.unregister("output")
-
-    def step(self) -> None:
-        """One batch: random topics change, the program applies them in one transaction, all views are compared."""
-        chosen = [topic for topic in self.topics if self.rng.random() < 0.6] or [self.topics[0]]
-        arrived = {topic.base: self.changes(topic) for topic in chosen if topic.base in self.stores}
-        self.state.begin()
-        for view_id, output in self.program.step(self.state, arrived):
-            self.publish(view_id, output)
-        for stored in self.state.relations.values():
-            stored.settle()
-            if len(stored.runs) > 1 and self.rng.random() < 0.2:
-                parts = self.rng.sample(stored.runs, 2)
-                stored.replace(parts, stored.merge(parts))
-        self.state.commit()
-        for view_id in self.views:
-            self.compare(view_id)
-
-    def compare(self, view_id: int) -> None:
-        view = self.views[view_id]
-        names = ", ".join(types.quote(name) for name, _ in view.columns)
-        shown = ", ".join(self.shown(name, text) for name, text in view.columns)
-        folded = f"SELECT {names}, sum(_weight) AS _n FROM out_{view_id} GROUP BY ALL HAVING sum(_weight) <> 0"
-        negative = self.oracle.execute(f"SELECT * FROM ({folded}) WHERE _n < 0").fetchall()
-        assert not negative, f"{view.name}: rows deleted that never were: {negative}"
-        kept = f"SELECT {shown} FROM (SELECT *, unnest(range(_n::BIGINT)) FROM ({folded}))"
-        query = f"SELECT {shown} FROM ({view.definition.query})"
-        missing = self.oracle.execute(f"({query}) EXCEPT ALL ({kept})").fetchall()
-        extra = self.oracle.execute(f"({kept}) EXCEPT ALL ({query})").fetchall()
-        assert (missing, extra) == ([], []), f"{view.name}: missing {missing}, extra {extra}"
-
-    def shown(self, name: str, text: str) -> str:  # noqa: ARG002
-        """A column as it is compared."""
-        return types.quote(name)
-
-    # ---- the writer
-
-    def changes(self, topic: Topic) -> pa.Table:
-        """A random batch of one topic, applied to the oracle's table; as change records."""
-        records: list[dict[str, Any]] = []
-        # The first batch fills the table, or groups would be too small to tell right from nearly right.
-        for _ in range(self.rng.choice([1, 2, 5, 20, 40]) if topic.offset else self.FILL):
-            self.mutate(topic, records)
-        for place, item in enumerate(records):
-            item.update(_offset=topic.offset + place, _partition=0, _lsn=topic.offset, _seq=place)
-        topic.offset += len(records)
-        self.write_oracle(topic)
-        store = self.stores[topic.base]
-        columns: dict[str, pa.Array] = {}
-        for f in store.schema.fields:
-            columns[f.name] = pa.array([item.get(f.name) for item in records], types.arrow_type(f.type))
-        meta = {"_op": pa.string(), "_weight": pa.int64(), "_offset": pa.int64(), "_partition": pa.int32(),
-                "_unchanged": pa.list_(pa.string()), "_lsn": pa.int64(), "_seq": pa.int64()}  # fmt: skip
-        for name in store.reads[len(store.schema.names) :]:
-            columns[name] = pa.array([item.get(name) for item in records], meta[name])
-        return pa.table(columns)
-
-    def mutate(self, topic: Topic, records: list[dict[str, Any]]) -> None:
-        names = topic.schema.names
-        roll = self.rng.random()
-        if roll < 0.003 and topic.offset:
-            topic.rows.clear()
-            records.append({"_op": "t", "_weight": 0})
-        elif not topic.rows or roll < 0.45 or topic.kind_is("insert_only"):
-            self.put(topic, self.mended(topic, dict(zip(names, self.row(topic), strict=True))), records)
-        elif roll < 0.65:
-            self.take(topic, self.rng.randrange(len(topic.rows)), records)
-        else:
-            self.update(topic, records)
-
-    def put(self, topic: Topic, row: dict[str, Any], records: list[dict[str, Any]]) -> None:
-        key = topic.schema.key
-        if key and any(self.key(topic, old) == tuple(row[k] for k in key) for old in topic.rows):
-            return
-        topic.rows.append(tuple(row.values()))
-        records.append({**row, "_op": "c", "_weight": 1})
-
-    def take(self, topic: Topic, place: int, records: list[dict[str, Any]]) -> None:
-        row = dict(zip(topic.schema.names, topic.rows.pop(place), strict=True))
-        if topic.schema.key:
-            row = {name: value for name, value in row.items() if name in topic.schema.key}
-        records.append({**row, "_op": "d", "_weight": -1})
-
-    def update(self, topic: Topic, records: list[dict[str, Any]]) -> None:
-        place = self.rng.randrange(len(topic.rows))
-        old = dict(zip(topic.schema.names, topic.rows[place], strict=True))
-        new = {
-            **old,
-            **{n: v for n, v in zip(topic.schema.names, self.row(topic), strict=True) if self.rng.random() < 0.4},
-        }
-        new = self.mended(topic, new)
-        if self.rng.random() < 0.1:
-            new = dict(old)  # an update that changes nothing
-        key = topic.schema.key
-        if not key or any(new[k] != old[k] for k in key):
-            self.take(topic, place, records)
-            self.put(topic, new, records)
-            return
-        topic.rows[place] = tuple(new.values())
-        kept = [n for n in topic.schema.names if n not in key and new[n] == old[n] and self.rng.random() < 0.5]
-        sent = {name: None if name in kept else value for name, value in new.items()}
-        records.append({**sent, "_op": "u", "_unchanged": kept or None})
-
-    def mended(self, topic: Topic, row: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG002
-        """What a row has to be for the queries to end."""
-        return row
-
-    @staticmethod
-    def key(topic: Topic, row: tuple[Any, ...]) -> tuple[Any, ...]:
-        return tuple(row[topic.schema.names.index(name)] for name in topic.schema.key)
-
-    def row(self, topic: Topic) -> list[Any]:
-        return [self.value(topic, field.name, field.type) for field in topic.schema.fields]
-
-    def value(self, topic: Topic, name: str, text: str) -> Any:
-        rng = self.rng
-        if name not in topic.schema.key and rng.random() < self.NULLS:
-            return None
-        if name == "id":
-            return rng.randrange(40)
-        makers: dict[str, Any] = {
-            "VARCHAR": lambda: rng.choice("xyz") if name != "name" else rng.choice(["ada", "bob", "cy"]),
-            "DECIMAL": lambda: Decimal(rng.randrange(-9999, 9999)).scaleb(-2),
-            "DOUBLE": lambda: rng.randrange(-40, 40) / 4,  # quarters: any order of addition gives the same sum
-            "DATE": lambda: date(2026, 1, 1) + timedelta(days=rng.randrange(60)),
-        }
-        return makers.get(text.partition("(")[0], lambda: rng.randrange(-2, 6))()
-
-    def write_oracle(self, topic: Topic) -> None:
-        self.oracle.execute(f"DELETE FROM {topic.base.name}")
-        if topic.rows:
-            marks = ", ".join("?" * len(topic.schema.names))
-            self.oracle.executemany(f"INSERT INTO {topic.base.name} VALUES ({marks})", topic.rows)
-
-
 def sample(rng: random.Random, share: float) -> dict[str, str]:
     """Some of the shapes, and those that they read."""
     chosen = {name for name in SHAPES if rng.random() < share}
@@ -427,16 +202,13 @@ def sample(rng: random.Random, share: float) -> dict[str, str]:
 
 @pytest.fixture
 def world(
-    seed: int, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+    seed: int,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+    sometimes_in_runs: None,  # noqa: ARG001
 ) -> Iterator[World]:
-    """All shapes over random tables. Every second seed stores its rows as if they were many: in runs, by look-ups."""
     print("seed", seed)
     rng = random.Random(seed)
-    if rng.random() < 0.5:
-        print("in runs")
-        monkeypatch.setattr(relation, "OPEN_ROWS_MAX", 8)
-        monkeypatch.setattr(relation, "LOOKUP_SHARE", 0)
-        monkeypatch.setattr(runs, "BATCH_ROWS", 16)
     made = World(rng, tmp_path, SHAPES if request.node.get_closest_marker("long") else sample(rng, 0.3))
     yield made
     made.state.close()

@@ -11,13 +11,16 @@ from pathlib import Path
 import pytest
 
 from headwater.schema import Schema
-from headwater_pipelines.compiler import Relations, Table, compile_view, maintain, parse, recompute, render
-from headwater_pipelines.compiler.plan import Aggregate, Base, Recompute, leaves, sources
+from headwater_pipelines.compiler import Relations, Table, compile_view, instant, maintain, parse, recompute, render
+from headwater_pipelines.compiler.plan import Aggregate, Base, Clock, Recompute, leaves, sources
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 RELATIONS = Relations(
     [
-        Table(Base("shop.public.a", 1, "table"), Schema.of(id="BIGINT", k="VARCHAR", x="DECIMAL(12,2)", key=["id"])),
+        Table(
+            Base("shop.public.a", 1, "table"),
+            Schema.of(id="BIGINT", k="VARCHAR", x="DECIMAL(12,2)", at="TIMESTAMP", key=["id"]),
+        ),
         Table(Base("shop.public.b", 2, "multiset"), Schema.of(k="VARCHAR", y="INTEGER", f="DOUBLE")),
     ]
 )
@@ -37,6 +40,7 @@ OPERATORS = {
     "semi_join": "SELECT id FROM a WHERE EXISTS (SELECT 1 FROM b WHERE b.k = a.k)",
     "top": "SELECT id FROM a ORDER BY x DESC, id LIMIT 3",
     "window": "SELECT id, rank() OVER (PARTITION BY k ORDER BY x) AS r FROM a",
+    "time_filter": "SELECT id FROM a WHERE a.at > now() - INTERVAL 1 DAY AND a.at + INTERVAL 1 HOUR < now()",
     "whole": "SELECT id FROM a WHERE x > 3 OR k IN (SELECT k FROM b)",
 }
 
@@ -51,6 +55,9 @@ def generated(sql: str) -> str:
             touched = f"({maintain.touched_sql(source, ' UNION ALL '.join(terms))})"
             delta = maintain.delta_sql(source, touched, source.table, {})
             parts.append(f"-- delta of {source.table}\n{delta}")
+        if isinstance(source, Clock):
+            parts.append(f"-- delta of {source.table}\n{instant.delta_sql(source, 0)}")
+            parts += [f"-- bounds\n{statement}" for statement in instant.bounds_sql(source)]
         if isinstance(source, Recompute):
             deltas = {
                 each: " UNION ALL ".join(render.term(each.node, place) for place, _ in enumerate(leaves(each.node)))

@@ -33,9 +33,8 @@ RELATIONS = Relations(
 
 REFUSED = [
     ("SELECT o.id FROM orders o POSITIONAL JOIN orders p", "POSITIONAL_JOIN", None),
-    ("SELECT id, now() AS t FROM orders", "VOLATILE_FUNCTION", (1, 12)),
-    ("SELECT id FROM orders WHERE day < current_date", "VOLATILE_FUNCTION", (1, 35)),
-    ("SELECT id, current_timestamp FROM orders", "VOLATILE_FUNCTION", (1, 12)),
+    ("SELECT id, current_user FROM orders", "VOLATILE_FUNCTION", (1, 12)),
+    ("SELECT id, now() + random() * INTERVAL 1 DAY AS t FROM orders", "VOLATILE_FUNCTION", (1, 20)),
     ("SELECT id, random() FROM orders", "VOLATILE_FUNCTION", (1, 12)),
     ("SELECT id, nextval('s') FROM orders", "VOLATILE_FUNCTION", (1, 12)),
     ("SELECT id FROM orders WHERE id IN (SELECT id FROM orders WHERE random() > 1)", "VOLATILE_FUNCTION", (1, 64)),
@@ -51,6 +50,12 @@ REFUSED = [
     ("CREATE MATERIALIZED VIEW v WITH (refresh = 'hourly') AS SELECT id FROM orders", "UNKNOWN_OPTION", (1, 34)),
 ]
 CLASSES = [
+    ("SELECT id FROM orders WHERE day > current_date - 7", "linear", "CLOCK_RANGE"),
+    ("SELECT day, count(*) FILTER (WHERE day < today()) AS n FROM orders GROUP BY day", "linear", "CLOCK_RANGE"),
+    ("SELECT day FROM orders GROUP BY day HAVING max(day) < current_date", "linear", "CLOCK_RANGE"),
+    ("SELECT id, current_date - day AS days FROM orders", "full", "CLOCK"),
+    ("SELECT id FROM orders WHERE now() - day < INTERVAL 1 DAY", "full", "CLOCK"),
+    ("SELECT current_date AS d", "full", "CLOCK_VALUES"),
     ("SELECT id FROM orders LEFT JOIN shop.public.customers c USING (id)", "touched-key", "JOIN_KEY"),
     ("SELECT o.id FROM orders o FULL JOIN orders p ON o.id < p.id", "full", "JOIN_WHOLE"),
     ("SELECT o.id, p.id AS p FROM orders o ASOF JOIN orders p ON o.day >= p.day", "full", "JOIN_WHOLE"),

@@ -13,10 +13,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 
 from headwater.errors import UnsupportedSql
-from headwater_pipelines.compiler.plan import Base, Input, Leaf, Node, Recompute, Select, Source
+from headwater_pipelines.compiler.plan import Base, Clock, Input, Item, Leaf, Node, Recompute, Select, Source
 from headwater_pipelines.compiler.view import CompiledView
 
 _MADE_UP = re.compile(r"[a-z]\d+")
+_INTERVAL = re.compile(r"to_(\w+?)s\(CAST\(trunc\(CAST\((\d+) AS DOUBLE\)\) AS \w+\)\)")
+"""What the parser makes of INTERVAL 1 DAY."""
 _REASONS = {
     "STORED_ROWS": "the topic's rows are kept, by key where it has one",
     "LINEAR": "its delta is the operator applied to the input's delta",
@@ -28,6 +30,8 @@ _REASONS = {
     "GROUP_WHOLE": "without GROUP BY there is one group, all rows: it is recomputed with every change",
     "WINDOW_PARTITION": "partitions that change are recomputed",
     "WINDOW_WHOLE": "the windows have no PARTITION BY in common: all rows are recomputed with every change",
+    "SESSION": "the sessions of the keys that change are found anew",
+    "SESSION_WHOLE": "the sessions have no key: all are found anew with every change",
     "JOIN_KEY": "rows of both sides are joined anew for the keys that change",
     "JOIN_WHOLE": "the join compares nothing equal: all rows are joined anew with every change",
     "ROW_COUNTS": "rows that change are counted anew on both sides",
@@ -45,6 +49,10 @@ _REASONS = {
     "JOIN_KIND": "this kind of join is recomputed with every change",
     "USING": "a join over columns that are computed is recomputed with every change",
     "CONSTANT": "it reads no table, and never changes",
+    "CLOCK_VALUES": "it reads the time and no table: it is computed anew whenever the value changes",
+    "CLOCK_VALUE": "what follows from the time alone is computed once in each step",
+    "CLOCK_RANGE": "where time passes, only rows whose time has come between the last step and this one are looked at",
+    "CLOCK": "all rows are looked at again whenever this value changes: it is not only compared with one of theirs",
 }
 
 
@@ -157,8 +165,10 @@ def _node(node: Node, depth: int, alias: str, columns: Mapping[Base, list[str]])
 def _select(node: Select, depth: int, columns: Mapping[Base, list[str]]) -> Iterator[ExplainNode]:
     """Project, filter and join of one Select as up to three nodes."""
     projected = ", ".join(dict.fromkeys(_projected(name, sql) for name, sql in node.columns))
-    yield ExplainNode(depth, "project", projected, "linear", "LINEAR", "")
-    joined = len(node.items) > 1
+    operator, detail = node.label if node.label[0] else ("project", projected)
+    yield ExplainNode(depth, operator, detail, "linear", "LINEAR", "")
+    clocks = [item for item in node.items if isinstance(item.node, Leaf) and isinstance(item.node.source, Clock)]
+    joined = len(node.items) - len(clocks) > 1
     if node.where and not joined:
         depth += 1
         yield ExplainNode(depth, "filter", " AND ".join(node.where), "linear", "LINEAR", "")
@@ -166,8 +176,18 @@ def _select(node: Select, depth: int, columns: Mapping[Base, list[str]]) -> Iter
         depth += 1
         condition = " AND ".join(node.where) or "every pair"
         yield ExplainNode(depth, "inner join", condition, "bilinear", "BILINEAR", "")
+    if len(node.items) > len(clocks):
+        yield from _clocks(clocks, depth + 1)
     for item in node.items:
         yield from _node(item.node, depth + 1, item.alias, columns)
+
+
+def _clocks(clocks: list[Item], depth: int) -> Iterator[ExplainNode]:
+    """How the rows of a Select follow the clocks beside them."""
+    for item in clocks:
+        compared = ", ".join(dict.fromkeys(each.value for each in item.compared))
+        kind = ("linear", "CLOCK_RANGE") if compared else ("full", "CLOCK")
+        yield ExplainNode(depth, "time passing", f"compared with {compared}" if compared else item.alias, *kind, "")
 
 
 def _projected(name: str, sql: str) -> str:
@@ -183,6 +203,10 @@ def _source(source: Source, depth: int, alias: str, columns: Mapping[Base, list[
         shown = f"{shown} as {alias}" if alias and alias != source.name.rpartition(".")[2] else shown
         yield ExplainNode(depth, "table", shown, "linear", "STORED_ROWS", source.table)
         return
+    if isinstance(source, Clock):
+        shown = f"{_written(source.expression)} as {alias}"
+        yield ExplainNode(depth, "clock", shown, "linear", "CLOCK_VALUE", source.table)
+        return
     if isinstance(source, Recompute):
         yield from _recompute(source, depth, columns)
         return
@@ -196,6 +220,11 @@ def _source(source: Source, depth: int, alias: str, columns: Mapping[Base, list[
         kind = ("touched-key", "FLOAT_SUM") if source.keys else ("full", "FLOAT_SUM_WHOLE")
     yield ExplainNode(depth, "aggregate", detail, *kind, source.table)
     yield from _node(source.input, depth + 1, "", columns)
+
+
+def _written(expression: str) -> str:
+    """An expression over the instant in the words of the definition."""
+    return _INTERVAL.sub(r"INTERVAL \2 \1", re.sub(r"\bclock\.now\b", "now()", expression))
 
 
 def _recompute(source: Recompute, depth: int, columns: Mapping[Base, list[str]]) -> Iterator[ExplainNode]:

@@ -21,8 +21,19 @@ from typing import TYPE_CHECKING, Any
 from headwater.errors import SqlError
 from headwater.types import quote
 from headwater_pipelines.compiler import render
+from headwater_pipelines.compiler.clock import is_clock, is_simple
 from headwater_pipelines.compiler.plan import COUNT, Aggregate, Item, Leaf, Measure, Select, Union
-from headwater_pipelines.compiler.syntax import Duck, Tree, bare, column, is_column, rewrite, walk_own
+from headwater_pipelines.compiler.syntax import (
+    Duck,
+    Tree,
+    bare,
+    column,
+    is_column,
+    rewrite,
+    rewrite_free,
+    walk,
+    walk_own,
+)
 from headwater_pipelines.compiler.whole import NoRule, input_of, recomputed
 
 if TYPE_CHECKING:
@@ -102,7 +113,9 @@ class Grouping:
             above = [self._above(each, lambda node: _numbered(calls, node)) for each in (*expressions, having)]
             finished = self._recomputed(list(calls.values()))
         where = () if above[-1] is None else (duck.print(above[-1]),)
-        return (Item("g", finished), *self.constants.values()), where, above[:-1]
+        read = {part["column_names"][0] for each in above for part in walk(each) if is_column(part)}
+        beside = (item for alias, item in self.constants.items() if alias in read)
+        return (Item("g", finished), *beside), where, above[:-1]
 
     def _above(self, expression: Any, call: Callable[[Tree], str]) -> Any:
         """An expression over groups: keys, and aggregate calls as ``call`` names them, become columns."""
@@ -126,7 +139,7 @@ class Grouping:
                 )
             return None
 
-        return rewrite(expression, change)
+        return rewrite_free(expression, change)
 
     def _call(self, node: Tree) -> str:
         """The column of a call's value. Raises _NotAdditive."""
@@ -183,13 +196,8 @@ class Grouping:
     def _recomputed(self, calls: list[Tree]) -> Select:
         """The values of any calls, v0, v1, ..., and the keys, k0, k1, ..., of each group."""
         duck, columns = self.lowering.duck, dict[str, str]()
-
-        def below(node: Tree) -> Any:
-            if not is_column(node):
-                return None
-            return column("i", columns.setdefault(duck.print(node), f"c{len(columns)}"))
-
-        values = [f"{duck.print(rewrite(call, below))} AS v{place}" for place, call in enumerate(calls)]
+        below = read_from(duck, self.items, columns)
+        values = [f"{duck.print(rewrite_free(call, below))} AS v{place}" for place, call in enumerate(calls)]
         by = tuple(f"k{place}" for place in range(len(self.group)))
         read = [*zip(by, map(duck.print, self.group), strict=True), *((name, sql) for sql, name in columns.items())]
         each = input_of(self.lowering, Select(self.items, self.where, tuple(read) or (("one", "1"),)), by)
@@ -231,6 +239,26 @@ class Grouping:
             return False
         beside = (c for c in self.calls.values() if c.argument == call.argument and not c.filtered)
         return not self.group or any(other.function in ("sum", "count") for other in beside)
+
+
+def read_from(duck: Duck, items: tuple[Item, ...], columns: dict[str, str]) -> Callable[[Tree], Any]:
+    """Replaces what is read of ``items`` by columns of an item ``i``, which are collected: SQL → name.
+
+    A comparison with a clock is read as it is: its result changes for fewer rows than the clock's value.
+    """
+    known, clocks = {item.alias for item in items}, {item.alias for item in items if is_clock(item)}
+
+    def compares(node: Tree) -> bool:
+        simple = all(is_simple(value) for value in node.values() if isinstance(value, dict))
+        read = {part["column_names"][0] for part in walk(node) if is_column(part)}
+        return node.get("class") in ("COMPARISON", "BETWEEN") and simple and bool(read & clocks) and read <= known
+
+    def change(node: Tree) -> Any:
+        if not is_column(node) and not compares(node):
+            return None
+        return column("i", columns.setdefault(duck.print(node), f"c{len(columns)}"))
+
+    return change
 
 
 def _numbered(calls: dict[str, Tree], node: Tree) -> str:

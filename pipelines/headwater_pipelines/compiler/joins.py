@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from headwater.types import quote
 from headwater_pipelines.compiler.plan import Input, Item, Select
 from headwater_pipelines.compiler.scope import Scope, Visible
-from headwater_pipelines.compiler.syntax import Tree, column, is_column, walk
+from headwater_pipelines.compiler.syntax import NOWHERE, Tree, column, is_column, walk
 from headwater_pipelines.compiler.whole import NoRule, input_of, recomputed
 
 if TYPE_CHECKING:
@@ -23,7 +23,9 @@ _WORDS = {"LEFT": "LEFT JOIN", "RIGHT": "RIGHT JOIN", "FULL": "FULL JOIN", "SEMI
           "INNER": "JOIN"}  # fmt: skip
 _NUMBERS = re.compile(r"U?(TINY|SMALL|BIG|HUGE)?INT(EGER)?|DECIMAL.*|FLOAT|DOUBLE")
 L, R = "hw_l", "hw_r"
-Sides = tuple[tuple[Scope, list[Any]], tuple[Scope, list[Any]]]
+Rows = tuple[Scope, list[Any]]
+"""A scope and the conditions on its rows."""
+Sides = tuple[Rows, Rows]
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,8 @@ def joined(lowering: Lowering, node: Tree, sides: Sides) -> Scope:
     def parts(left: Side, right: Side) -> list[Tree]:
         if not node.get("condition"):
             return []
+        if any(part.get("class") == "SUBQUERY" for part in walk(node["condition"])):
+            raise NoRule("subquery", "SUBQUERY")
         merged = {**right.scope.merged, **left.scope.merged}
         both = Scope(lowering.refuse, [*left.scope.items, *right.scope.items], merged)
         return conjuncts(both.resolve(node["condition"]))
@@ -197,6 +201,13 @@ def conjuncts(condition: Tree) -> list[Tree]:
     if condition.get("type") != "CONJUNCTION_AND":
         return [condition]
     return [part for child in condition["children"] for part in conjuncts(child)]
+
+
+def conjunction(parts: list[Tree]) -> Tree | None:
+    if len(parts) < 2:
+        return parts[0] if parts else None
+    place = {"alias": "", "query_location": NOWHERE, "query_location_length": 0}
+    return {"class": "CONJUNCTION", "type": "CONJUNCTION_AND", **place, "children": parts}
 
 
 def _equalities(lowering: Lowering, parts: list[Tree], left: Side, right: Side) -> list[tuple[str, str]]:

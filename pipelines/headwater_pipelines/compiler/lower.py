@@ -8,9 +8,10 @@ from typing import Any
 
 import duckdb
 
-from headwater.errors import SqlError, SqlSyntax
-from headwater_pipelines.compiler import grouping, joins, modifiers, render, sets, subqueries, unnesting
+from headwater.errors import SqlError, SqlSyntax, UnknownColumn
+from headwater_pipelines.compiler import grouping, joins, modifiers, render, sets, subqueries, timewindows, unnesting
 from headwater_pipelines.compiler import windows as windowing
+from headwater_pipelines.compiler.clock import VALUE, clock_of
 from headwater_pipelines.compiler.plan import (
     WEIGHT,
     Base,
@@ -26,7 +27,7 @@ from headwater_pipelines.compiler.plan import (
 from headwater_pipelines.compiler.refusals import Refusal, has_unnest, require_rule
 from headwater_pipelines.compiler.relations import Relations, Table, ViewPlan
 from headwater_pipelines.compiler.scope import Scope, Visible
-from headwater_pipelines.compiler.syntax import Duck, Tree, column, is_column, message, rewrite
+from headwater_pipelines.compiler.syntax import Duck, Tree, column, is_column, message, rewrite, rewrite_free, walk
 from headwater_pipelines.compiler.whole import NoRule, unique, whole
 
 
@@ -59,7 +60,10 @@ class Lowering:
         try:
             return self._query(node, ctes)
         except NoRule as why:
-            return whole(self, node, ctes, why)
+            try:
+                return whole(self, node, ctes, why)
+            except SqlError as error:
+                raise why.__cause__ if isinstance(why.__cause__, UnknownColumn) else error from error
 
     def describe(self, node: Node) -> list[tuple[str, str]]:
         """Names and types of a tree's columns, from DuckDB."""
@@ -104,15 +108,16 @@ class Lowering:
     def _select(self, node: Tree, ctes: Ctes) -> Select:
         require_rule(node)
         rows = subqueries.Rows(self, ctes, *self.from_clause(node["from_table"], ctes))
-        expressions = self._expand(node["select_list"], rows.scope)
+        expressions, grouped = self._expand(node["select_list"], rows.scope), node.get("group_expressions") or ()
         names = unique([self.name(expression) for expression in expressions])
         rows.scope.aliases = {e["alias"].lower(): e for e in reversed(expressions) if e.get("alias")}
         rows.filter(node.get("where_clause"))
         having, qualify, constants = node.get("having"), node.get("qualify"), dict[str, Item]()
-        if any(map(subqueries.has_subquery, (*expressions, having, qualify))):
+        if any(map(subqueries.has_subquery, (*expressions, *grouped, having, qualify))):
             beside = self._beside(rows, constants) if self._groups(node, expressions) else rows.scalars
             expressions = [{**beside(each), "alias": each.get("alias", "")} for each in expressions]
             having, qualify = beside(having), beside(qualify)
+            node = {**node, "group_expressions": [beside(each) for each in node.get("group_expressions") or ()]}
             rows.scope.aliases = {e["alias"].lower(): e for e in reversed(expressions) if e.get("alias")}
         scope = rows.scope
         scope.constants = set(constants)
@@ -136,6 +141,10 @@ class Lowering:
                 return rows.scalars(node)  # what it aggregates is of the rows
             if node.get("class") != "SUBQUERY":
                 return None
+            if (clock := clock_of(node["subquery"]["node"], self.relations)) is not None:
+                shared = subqueries.clock_item(self, clock, rows.clocks)
+                found[shared.alias] = shared
+                return column(shared.alias, VALUE)
             item = subqueries.constant(self, node["subquery"]["node"], rows.ctes) if _is_scalar(node) else None
             if item is None:
                 raise subqueries.NO_RULE
@@ -171,6 +180,9 @@ class Lowering:
             raise NoRule("window", "WINDOW_WHOLE")
         group = self._group(node, rows.scope, resolved)
         self.note(rows.scope, list(group))
+        read = {part["column_names"][0] for each in group for part in walk(each) if is_column(part)}
+        known = {item.alias for item in items}
+        items += tuple(item for alias, item in constants.items() if alias in read - known)
         plan = grouping.Grouping(self, items, where, group, constants)
         if len(node.get("group_sets") or ()) > 1:
             if windows:
@@ -213,7 +225,7 @@ class Lowering:
             if is_column(node) and isinstance(base := bases.get(node["column_names"][0]), Base):
                 self.used[base].add(node["column_names"][-1])
 
-        rewrite(expressions, visit)
+        rewrite_free(expressions, visit)
 
     # ---- FROM
 
@@ -238,13 +250,17 @@ class Lowering:
             except NoRule:
                 return rows.lateral(node), []
             return self._joined(node, left, left_conditions, right, right_conditions)
-        return self._joined(node, left, left_conditions, *self.from_clause(node["right"], ctes))
+        try:
+            right, right_conditions = self.from_clause(node["right"], ctes)
+        except UnknownColumn as error:  # a join on the right, whose condition may mean the items before it
+            raise NoRule("lateral join", "LATERAL") from error
+        return self._joined(node, left, left_conditions, right, right_conditions)
 
     def _joined(
         self, node: Tree, left: Scope, left_conditions: list[Any], right: Scope, right_conditions: list[Any]
     ) -> tuple[Scope, list[Tree]]:
         if joins.has_rule(node):
-            return joins.joined(self, node, ((left, left_conditions), (right, right_conditions))), []
+            return joins.joined(self, *self._timed(node, [(left, left_conditions), (right, right_conditions)])), []
         natural = joins.common(left, right) if node["ref_type"] == "NATURAL" else []
         both = Scope(self.refuse, [*left.items, *right.items], {**right.merged, **left.merged})
         conditions = [*left_conditions, *right_conditions]
@@ -256,16 +272,41 @@ class Lowering:
             both.merged[name.lower()] = (pair[0]["column_names"][0], pair[0]["column_names"][-1])
         if node.get("condition"):
             if subqueries.has_subquery(node["condition"]):
-                raise subqueries.NO_RULE
+                if not subqueries.has_only_clocks(node["condition"], self.relations):
+                    raise subqueries.NO_RULE
+                rows = subqueries.Rows(self, {}, both, conditions)
+                rows.filter(node["condition"])
+                return rows.scope, rows.conditions
             condition = both.resolve(node["condition"])
             self.note(both, [condition])
             conditions.append(condition)
         return both, conditions
 
+    def _timed(self, node: Tree, sides: list[joins.Rows]) -> tuple[Tree, joins.Sides]:
+        """A join whose condition asks for the time of rows that only have to match: these are left out before it."""
+        place = {"LEFT": 1, "SEMI": 1, "ANTI": 1, "RIGHT": 0}.get(node["join_type"], -1)
+        rest = []
+        for part in joins.conjuncts(node["condition"]) if node.get("condition") else []:
+            timed = subqueries.has_subquery(part) and subqueries.has_only_clocks(part, self.relations)
+            if not timed or place < 0 or node["ref_type"] == "ASOF":
+                rest.append(part)
+                continue
+            rows = subqueries.Rows(self, {}, *sides[place])
+            try:
+                rows.filter(part)
+            except NoRule:  # it reads the other side
+                rest.append(part)
+                continue
+            sides[place] = (rows.scope, rows.conditions)
+        return {**node, "condition": joins.conjunction(rest)}, (sides[0], sides[1])
+
     def _relation(self, node: Tree, ctes: Ctes) -> Scope:
         if node["type"] == "SUBQUERY":
             try:
-                rows = self.query(node["subquery"]["node"], ctes)
+                if timewindows.MARK in node:
+                    rows = timewindows.lowered(self, node, ctes)
+                else:
+                    rows = self.query(node["subquery"]["node"], ctes)
             except SqlError as error:  # it may mean a column of the items before it
                 raise NoRule("lateral join", "LATERAL") from error
             return self._nested(rows, node, node["alias"] or self.alias(), [])

@@ -113,8 +113,9 @@ def _recompute(aggregate: Aggregate, touched: str, reads: render.Reads) -> str:
         inner = ", ".join([*_keys(aggregate), *(quote(measure.column) for measure in aggregate.measures)])
         inner = f"{inner}, " if inner else ""
         rows = f"SELECT {inner}sum({WEIGHT}) AS {WEIGHT} FROM ({rows}) GROUP BY ALL HAVING sum({WEIGHT}) <> 0"
-    alive = f" HAVING sum({WEIGHT}) <> 0" if aggregate.keys else ""
-    return f"SELECT {_measured(aggregate)} FROM ({rows}){_group_by(_keys(aggregate))}{alive}"
+    # The one group without keys is there over nothing, too; where nothing is touched it must not come again.
+    alive = f"sum({WEIGHT}) <> 0" if aggregate.keys else (f"EXISTS (FROM {touched})" if touched else "true")
+    return f"SELECT {_measured(aggregate)} FROM ({rows}){_group_by(_keys(aggregate))} HAVING {alive}"
 
 
 def _measured(aggregate: Aggregate) -> str:

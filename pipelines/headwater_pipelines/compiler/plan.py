@@ -1,8 +1,8 @@
 """The logical plan of a view: multilinear trees over stored relations.
 
     view  =  tree over leaves            tree  =  Select (filter, project, inner join) | Union (all)
-    leaf  =  Base (a topic's rows), Aggregate (the state of a GROUP BY) or Recompute (the rows of any other query),
-             the last two fed by trees of their own
+    leaf  =  Base (a topic's rows), Clock (a value that follows from the time), Aggregate (the state of a GROUP BY)
+             or Recompute (the rows of any other query), the last two fed by trees of their own
 
 Between two stored relations there are only operators that are linear in each of their inputs, so a tree's
 delta is a sum with one term per leaf and nothing inside a tree is stored. Nodes are frozen and compare by
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 
 WEIGHT = "_w"
@@ -62,7 +62,7 @@ class _Derived:
 
     @cached_property
     def table(self) -> str:
-        content = [getattr(self, field.name) for field in fields(self)]  # type: ignore[arg-type]
+        content = [getattr(self, each.name) for each in fields(self)]  # type: ignore[arg-type]
         return f"{type(self).__name__[0].lower()}_{digest(content)}"
 
     def __eq__(self, other: object) -> bool:
@@ -73,6 +73,21 @@ class _Derived:
 
     def __repr__(self) -> str:
         return self.table
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Clock(_Derived):
+    """One row, ``v``: an expression over the step's instant (``clock.now``) and nothing else. It changes between steps.
+
+    ``is_known``: the value is never NULL.
+    """
+
+    expression: str
+    type: str
+    is_known: bool
+
+    def columns(self) -> tuple[tuple[str, str], ...]:
+        return (("v", self.type),)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -125,7 +140,7 @@ class Recompute(_Derived):
         return self.outputs
 
 
-Source = Base | Aggregate | Recompute
+Source = Base | Clock | Aggregate | Recompute
 
 
 @dataclass(frozen=True)
@@ -136,11 +151,31 @@ class Leaf:
 
 
 @dataclass(frozen=True)
+class Compared:
+    """A value that is compared with a Clock's, as SQL over the other items of a Select.
+
+    Where it is a time moved by some interval, ``column`` is that time: it lies between ``low`` and ``high``, SQL over
+    ``{v}``, the Clock's least and its greatest value, wherever the value lies between these. So a scan of stored rows
+    can skip those of other times.
+    """
+
+    value: str
+    column: str = ""
+    low: str = ""
+    high: str = ""
+
+
+@dataclass(frozen=True)
 class Item:
-    """An input of a Select under the alias that its expressions use."""
+    """An input of a Select under the alias that its expressions use.
+
+    ``compared``: of a Clock, SQL over the other items that is all the Select compares its value with. What it
+    computes of a row can then change only where one of these lies between the old and the new value.
+    """
 
     alias: str
     node: Node
+    compared: tuple[Compared, ...] = field(default=(), repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -150,6 +185,8 @@ class Select:
     items: tuple[Item, ...]
     where: tuple[str, ...]
     columns: tuple[tuple[str, str], ...]
+    label: tuple[str, str] = field(default=("", ""), repr=False, compare=False)
+    """Operator and detail that ``explain`` shows in place of the projection; no part of what it computes."""
 
 
 @dataclass(frozen=True)
@@ -223,6 +260,6 @@ def column_names(node: Node) -> tuple[str, ...]:
             return tuple(name for name, _ in columns)
         case Union(inputs):
             return column_names(inputs[0])
-        case Leaf(Aggregate() | Recompute() as source):
+        case Leaf(Clock() | Aggregate() | Recompute() as source):
             return tuple(name for name, _ in source.columns())
     raise TypeError(f"{type(node).__name__} has no column names")

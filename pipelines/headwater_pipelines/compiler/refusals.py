@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from headwater.errors import UnsupportedSql
+from headwater_pipelines.compiler.clock import is_instant
 from headwater_pipelines.compiler.definition import Definition
 from headwater_pipelines.compiler.syntax import NOWHERE, Duck, Tree, walk, walk_own
 from headwater_pipelines.compiler.whole import NoRule
@@ -121,7 +122,7 @@ def _function(node: Tree, refuse: Refusal, duck: Duck) -> None:
     aggregate = name in duck.aggregates
     rules: tuple[tuple[bool, str, str, str], ...] = (
         (
-            node["class"] == "FUNCTION" and not aggregate and duck.is_unstable(name),
+            node["class"] == "FUNCTION" and not aggregate and duck.is_unstable(name) and not is_instant(node),
             "VOLATILE_FUNCTION",
             f"{name}() gives another result each time",
             "Use a column of the source, or apply it when you read the view.",

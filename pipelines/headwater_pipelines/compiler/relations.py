@@ -46,6 +46,10 @@ class Relations:
     def __init__(self, relations: Iterable[Relation]) -> None:
         self.by_name = {self._full(relation).lower(): relation for relation in relations}
 
+    def with_views(self, plans: Iterable[ViewPlan]) -> Relations:
+        """The same, and some more views."""
+        return Relations([*self.by_name.values(), *plans])
+
     def table(self, base: Base) -> Table:
         """The topic behind a stored relation."""
         found = self.by_name[base.name.lower()]

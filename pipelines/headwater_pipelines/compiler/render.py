@@ -16,6 +16,8 @@ from headwater.types import quote
 from headwater_pipelines.compiler.plan import (
     WEIGHT,
     Aggregate,
+    Clock,
+    Item,
     Leaf,
     Node,
     Recompute,
@@ -45,6 +47,23 @@ def term(node: Node, position: int, reads: Reads = NOTHING) -> str:
     return _Renderer(position, list(leaves(node))[position], reads).select(node, 0)
 
 
+def bound(clock: Clock, word: str) -> str:
+    """The ``min`` or ``max`` of a clock's values before and after, as the name of a variable: a scan folds it."""
+    return f"{word}_{clock.table}"
+
+
+def _range(item: Item, clock: Clock) -> str:
+    """A condition on the rows for which a comparison with the clock may come out differently than before."""
+    low, high = (f"getvariable('{bound(clock, word)}')" for word in ("min", "max"))
+    found = []
+    for each in item.compared:
+        near = (
+            f"{each.column} BETWEEN {each.low.format(v=low)} AND {each.high.format(v=high)} AND " if each.column else ""
+        )
+        found.append(f"{near}{each.value} BETWEEN {low} AND {high}")
+    return f"({' OR '.join(found)})"
+
+
 @dataclass(frozen=True)
 class _Renderer:
     position: int
@@ -57,21 +76,23 @@ class _Renderer:
                 return self._select(node, start)
             case Union(inputs):
                 return self._union(inputs, start)
-            case Leaf(Aggregate() | Recompute() as source):
+            case Leaf(Aggregate() | Clock() | Recompute() as source):
                 names = ", ".join(quote(name) for name, _ in source.columns())
                 return f"SELECT {names}, {WEIGHT} FROM {self._leaf(source, start)}"
         raise TypeError("a bare base leaf is not a query")
 
     def _select(self, node: Select, start: int) -> str:
-        parts, weights = [], []
+        parts, weights, where = [], [], list(node.where)
         for item in node.items:
+            if start == self.position and item.compared and isinstance(self.source, Clock):
+                where.append(_range(item, self.source))
             parts.append(f"{self._item(item.node, start)} AS {quote(item.alias)}")
             start += sum(1 for _ in leaves(item.node))
             weights.append(f"{quote(item.alias)}.{WEIGHT}")
         columns = [f"{sql} AS {quote(name)}" for name, sql in node.columns]
         columns.append(f"{' * '.join(weights)} AS {WEIGHT}")
         sql = f"SELECT {', '.join(columns)} FROM {', '.join(parts)}"
-        return f"{sql} WHERE {' AND '.join(node.where)}" if node.where else sql
+        return f"{sql} WHERE {' AND '.join(where)}" if where else sql
 
     def _item(self, node: Node, start: int) -> str:
         return self._leaf(node.source, start) if isinstance(node, Leaf) else f"({self.select(node, start)})"

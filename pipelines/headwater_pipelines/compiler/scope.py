@@ -8,9 +8,10 @@ from functools import reduce
 from typing import Any
 
 from headwater.errors import UnknownColumn, UnsupportedSql
+from headwater_pipelines.compiler.clock import is_clock
 from headwater_pipelines.compiler.plan import Item, Node
 from headwater_pipelines.compiler.refusals import Refusal, value_keyword
-from headwater_pipelines.compiler.syntax import Tree, column, field_of, is_column, rewrite
+from headwater_pipelines.compiler.syntax import Tree, column, field_of, is_column, rewrite_free
 
 
 @dataclass(frozen=True)
@@ -44,22 +45,14 @@ class Scope:
 
     def resolve(self, expression: Any) -> Any:
         """A copy in which every column is named by item and own name; UnknownColumn with a near name."""
-        return self._resolve(expression, frozenset(), ())
+        return self._resolve(expression, ())
 
-    def _resolve(self, expression: Any, bound: frozenset[str], through: tuple[str, ...]) -> Any:
-        def change(node: Tree) -> Any:
-            if (
-                node.get("class") == "LAMBDA" and node["syntax_type"] != "SINGLE_ARROW"
-            ):  # which takes a JSON value's part
-                names = bound | _parameters(node["lhs"])
-                return {**node, "expr": self._resolve(node["expr"], names, through)}
-            return self._column(node, bound, through) if is_column(node) else None
+    def _resolve(self, expression: Any, through: tuple[str, ...]) -> Any:
+        return rewrite_free(expression, lambda node: self._column(node, through) if is_column(node) else None)
 
-        return rewrite(expression, change)
-
-    def _column(self, node: Tree, bound: frozenset[str], through: tuple[str, ...]) -> Any:
+    def _column(self, node: Tree, through: tuple[str, ...]) -> Any:
         names: list[str] = node["column_names"]
-        if names[0].lower() in bound or names[0] in self.constants:
+        if names[0] in self.constants or self._is_clock(names[0]):
             return node
         for count in range(len(names), 0, -1):  # a column by all its names; else a field of one by the first of them
             found = self.find(names[:count])
@@ -68,8 +61,11 @@ class Scope:
                 return reduce(field_of, names[count:], whole)
         name = names[0].lower()
         if len(names) == 1 and name in self.aliases and name not in through:
-            return self._resolve({**self.aliases[name], "alias": ""}, bound, (*through, name))
+            return self._resolve({**self.aliases[name], "alias": ""}, (*through, name))
         raise self._unknown(node)
+
+    def _is_clock(self, alias: str) -> bool:
+        return any(item.alias == alias and is_clock(item) for item in self.items)
 
     def find(self, names: list[str]) -> tuple[str, str] | None:
         """(item alias, own column name) of a possibly qualified column; None when there is none."""
@@ -96,11 +92,3 @@ class Scope:
             where=f"line {line}, column {place}",
             todo="" if near else f"Columns: {', '.join(known[:12])}.",
         )
-
-
-def _parameters(lhs: Tree) -> frozenset[str]:
-    """The parameter names of a lambda's left side: a column or a row of columns."""
-    if is_column(lhs):
-        return frozenset({lhs["column_names"][0].lower()})
-    arguments = [part.get("expression", part) for part in lhs.get("arguments") or lhs.get("children") or ()]
-    return frozenset(part["column_names"][0].lower() for part in arguments if is_column(part))

@@ -11,13 +11,15 @@ What has another form has no rule, and the query around it is computed as a whol
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from headwater.errors import SqlError
 from headwater.types import quote
 from headwater_pipelines.compiler import grouping, joins, modifiers, unnesting
-from headwater_pipelines.compiler.plan import Item, Select, column_names
+from headwater_pipelines.compiler.clock import VALUE, clock_of
+from headwater_pipelines.compiler.plan import Clock, Item, Leaf, Select, column_names
+from headwater_pipelines.compiler.relations import Relations
 from headwater_pipelines.compiler.scope import Scope, Visible
 from headwater_pipelines.compiler.syntax import Tree, column, rewrite, walk
 from headwater_pipelines.compiler.whole import NoRule
@@ -36,6 +38,8 @@ class Rows:
     ctes: Mapping[str, Cte]
     scope: Scope
     conditions: list[Any]
+    clocks: dict[str, Item] = field(default_factory=dict)
+    """Those that the select list reads. A condition has its own: each is then looked at by itself when time passes."""
 
     def filter(self, where: Any, *, correlated: bool = False) -> list[Tree]:
         """Keep the rows that fulfil a WHERE; with ``correlated`` the conditions that read more are given back."""
@@ -55,21 +59,24 @@ class Rows:
                 try:
                     self._test(part)
                 except NoRule:
-                    self._keep(self.scalars(part))
+                    self._keep(self.scalars(part, {}))
             for part in parts:
                 if part not in tests and part not in plain:
-                    self._keep(self.scalars(part))
+                    self._keep(self.scalars(part, {}))
         except SqlError as error:  # a name of a query around the one around it, or of none
             raise NO_RULE from error
         return left
 
-    def scalars(self, expression: Any) -> Any:
-        """The expression with columns in place of its scalar subqueries."""
+    def scalars(self, expression: Any, clocks: dict[str, Item] | None = None) -> Any:
+        """The expression with columns in place of its scalar subqueries; ``clocks``: FROM items to use again."""
+        known = self.clocks if clocks is None else clocks
 
         def change(node: Tree) -> Any:
             if node.get("class") != "SUBQUERY":
                 return None
             inner = node["subquery"]["node"]
+            if (clock := clock_of(inner, self.lowering.relations)) is not None:
+                return self._clock(clock_item(self.lowering, clock, known))
             if node.get("subquery_type") == "EXISTS":
                 return self._exists(node, inner)
             if node.get("subquery_type") != "SCALAR":
@@ -81,6 +88,11 @@ class Rows:
             return column(found.alias, "v")
 
         return rewrite(expression, change)
+
+    def _clock(self, item: Item) -> Tree:
+        if all(known.alias != item.alias for known in self.scope.items):
+            self.scope.items.append(Visible(item.alias, (item.alias,), {}, item.node))
+        return column(item.alias, VALUE)
 
     # ---- tests
 
@@ -300,6 +312,12 @@ class Rows:
         return modifiers.modified(self.lowering, made, len(names), chosen)
 
 
+def clock_item(lowering: Lowering, clock: Clock, known: dict[str, Item]) -> Item:
+    """The FROM item for a clock: one of those known so far, or a new one."""
+    lowering.declare(clock)
+    return known.setdefault(clock.table, Item(lowering.alias(), Leaf(clock)))
+
+
 def constant(lowering: Lowering, inner: Tree, ctes: Mapping[str, Cte]) -> Item | None:
     """A subquery of one row that reads nothing outside, with its value as ``v``; None for one that does."""
     try:
@@ -322,6 +340,12 @@ def is_lateral(node: Tree) -> bool:
 
 def has_subquery(expression: Any) -> bool:
     return any(node.get("class") == "SUBQUERY" for node in walk(expression))
+
+
+def has_only_clocks(expression: Any, relations: Relations) -> bool:
+    """Whether nothing but the instant is asked for by subqueries."""
+    found = (node["subquery"]["node"] for node in walk(expression) if node.get("class") == "SUBQUERY")
+    return all(clock_of(query, relations) is not None for query in found)
 
 
 def _test(part: Tree) -> tuple[Tree, bool] | None:

@@ -20,6 +20,8 @@ from headwater.errors import SqlError, SqlSyntax
 from headwater.types import quote
 
 Tree = dict[str, Any]
+_RANKS = {"DISTINCT_MODIFIER": 0, "ORDER_MODIFIER": 1}
+"""The order of a SELECT's modifiers; LIMIT comes last."""
 NOWHERE = 18446744073709551615
 """DuckDB's ``query_location`` of nodes that the parser made up."""
 
@@ -62,8 +64,21 @@ class Duck:
         statements: list[Tree] = parsed["statements"]
         if len(statements) != 1:
             raise SqlSyntax(f"one SELECT is expected, not {len(statements)}", todo="Define one view at a time.")
-        node: Tree = statements[0]["node"]
+        node: Tree = self._sequential(statements[0]["node"])
         return node
+
+    def _sequential(self, tree: Any) -> Any:
+        """``(SELECT ... LIMIT 3) ORDER BY x`` with a SELECT around the first: printed as one, it would be another."""
+
+        def change(node: Tree) -> Any:
+            parts = node.get("modifiers")
+            if not isinstance(parts, list) or not (count := _in_order(parts)):
+                return None
+            outer: Tree = self.parse("SELECT * FROM (SELECT 1)", lambda _: (0, 0))
+            outer["from_table"]["subquery"]["node"] = {**node, "modifiers": parts[:count]}
+            return self._sequential({**outer, "modifiers": parts[count:]})
+
+        return rewrite(tree, change)
 
     def print(self, expression: Tree) -> str:
         """An expression tree as SQL."""
@@ -167,6 +182,33 @@ def scoped(node: Any, change: Callable[[Tree, frozenset[str]], Any], visible: fr
         visible |= {name}
     rest = {key: scoped(value, change, visible) for key, value in node.items() if key != "cte_map"}
     return {**rest, "cte_map": {**node["cte_map"], "map": found}} if entries else {**node, **rest}
+
+
+def rewrite_free(node: Any, change: Callable[[Tree], Any], bound: frozenset[str] = frozenset()) -> Any:
+    """As ``rewrite``, but the parameters of lambdas are left alone."""
+
+    def each(part: Tree) -> Any:
+        if part.get("class") == "LAMBDA" and part["syntax_type"] != "SINGLE_ARROW":  # which takes a JSON value's part
+            return {**part, "expr": rewrite_free(part["expr"], change, bound | _parameters(part["lhs"]))}
+        if is_column(part) and part["column_names"][0].lower() in bound:
+            return part
+        return change(part)
+
+    return rewrite(node, each)
+
+
+def _parameters(lhs: Tree) -> frozenset[str]:
+    """The parameter names of a lambda's left side: a column or a row of columns."""
+    if is_column(lhs):
+        return frozenset({lhs["column_names"][0].lower()})
+    arguments = [part.get("expression", part) for part in lhs.get("arguments") or lhs.get("children") or ()]
+    return frozenset(part["column_names"][0].lower() for part in arguments if is_column(part))
+
+
+def _in_order(modifiers: list[Tree]) -> int:
+    """How many modifiers come in the order in which one SELECT has them, before one that does not; 0 if all do."""
+    ranks = [_RANKS.get(part["type"], 2) for part in modifiers]
+    return next((place for place in range(1, len(ranks)) if ranks[place] <= ranks[place - 1]), 0)
 
 
 def unqualified(names: list[str], relations: Iterable[str]) -> list[str]:

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import difflib
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import duckdb
 
 from headwater import record, types
 from headwater.errors import SqlError, SqlSyntax, UnknownColumn
 from headwater.schema import Schema
+from headwater_pipelines.compiler import timewindows
+from headwater_pipelines.compiler.clock import clocked
+from headwater_pipelines.compiler.comparison import compared
 from headwater_pipelines.compiler.definition import Definition
 from headwater_pipelines.compiler.lower import Lowering
-from headwater_pipelines.compiler.plan import Base, Leaf, Select, Union, digest
+from headwater_pipelines.compiler.plan import Base, Clock, Leaf, Select, Union
 from headwater_pipelines.compiler.refusals import Refusal, check
 from headwater_pipelines.compiler.relations import Relations, Table, ViewPlan
-from headwater_pipelines.compiler.syntax import Duck, Tree, column, is_column, message, scoped, unqualified
+from headwater_pipelines.compiler.shape import shape_of
+from headwater_pipelines.compiler.syntax import Duck, Tree, column, scoped
 from headwater_pipelines.compiler.whole import named
-
-_MISSING = re.compile(r'Referenced column "([^"]+)" (?:was )?not found|does not have a column named "([^"]+)"')
 
 
 @dataclass(frozen=True)
@@ -38,6 +37,8 @@ class CompiledView:
     key: tuple[str, ...]
     used: Mapping[Base, frozenset[str]]
     reads: tuple[str, ...]
+    query: str
+    """The SELECT as DuckDB itself runs it: without TUMBLE, HOP and SESSION."""
 
     @property
     def name(self) -> str:
@@ -59,71 +60,37 @@ def compile_view(definition: Definition, relations: Relations, duck: Duck | None
     SqlError with DuckDB's own text for type errors.
     """
     duck = duck or Duck()
-    tree = duck.parse(definition.select, definition.place)
     refuse = Refusal(definition)
+    lowering = Lowering(duck, relations, refuse, None)
+    written = duck.parse(timewindows.readable(definition), definition.place)
+    tree = timewindows.rewritten(lowering, written)
     check(tree, refuse, duck)
-    lowering = Lowering(duck, relations, refuse, named(tree))
     reads = _reads(tree, relations)
-    root = _lower(lowering, tree)
-    shape = _shape(tree, lowering)
+    timed, lowering.relations = clocked(tree, relations, duck)
+    lowering.names = named(timed)
+    root = compared(_lower(lowering, timed, tree), duck)
+    shape = shape_of(tree, lowering)
     root = _named(root, [name for name, _ in shape])
     columns = _columns(shape, lowering, root)
     used = {base: frozenset(names) for base, names in lowering.used.items()}
     key = _key(root, relations, duck)
-    return CompiledView(definition, root, columns, key, used, reads)
+    query = definition.query if tree is written else duck.print_query(tree)
+    return CompiledView(definition, root, columns, key, used, reads, query)
 
 
-def _lower(lowering: Lowering, tree: Tree) -> Select | Union:
+def _lower(lowering: Lowering, timed: Tree, tree: Tree) -> Select | Union:
     """DuckDB's own complaint about the definition comes before one about its compiled form."""
     try:
-        return lowering.query(tree, {})
+        return lowering.query(timed, {})
     except UnknownColumn:
         raise
     except SqlError as error:
         if type(error) in (SqlError, SqlSyntax):
-            _shape(tree, lowering)
+            shape_of(tree, lowering)
         raise
     except duckdb.Error:
-        _shape(tree, lowering)
+        shape_of(tree, lowering)
         raise
-
-
-def _shape(tree: Tree, lowering: Lowering) -> list[tuple[str, str]]:
-    """Names and types of the definition's own text, bound by DuckDB over empty tables."""
-    text = lowering.duck.print_query(_internal(tree, lowering))
-    try:
-        return lowering.duck.describe(text)
-    except duckdb.Error as error:
-        found = _MISSING.search(str(error))
-        if found is None:
-            raise SqlError(message(error), todo="Correct the expression.") from error
-        name = found[1] or found[2]
-        known = [c for relation in lowering.relations.by_name.values() for c, _ in relation.columns]
-        near = difflib.get_close_matches(name, known, 1, 0.5)
-        raise UnknownColumn(f'there is no column "{name}"', suggestion=near[0] if near else "") from error
-
-
-def _internal(tree: Tree, lowering: Lowering) -> Tree:
-    """The tree with stored relations under their internal names and columns with at most one qualifier."""
-    known = list(lowering.relations.by_name)
-
-    def change(node: Tree, visible: frozenset[str]) -> Any:
-        if is_column(node):
-            return {**node, "column_names": unqualified(node["column_names"], known)}
-        if node.get("type") != "BASE_TABLE" or "qualified_name" not in node:
-            return None
-        path = node["qualified_name"]["path"]
-        if len(path) == 1 and path[0].lower() in visible:
-            return None
-        relation = lowering.relations.resolve(path)
-        # A table of its own: the stored copy of a bag has a weight column that a star must not show.
-        name = f"plain_{digest(relation.name)}"
-        lowering.duck.create_table(name, list(relation.columns))
-        place = {"schema_name": "", "catalog_name": "", "table_name": name, "qualified_name": {"path": [name]}}
-        return {**node, **place, "alias": node["alias"] or path[-1]}
-
-    changed: Tree = scoped(tree, change)
-    return changed
 
 
 def _reads(tree: Tree, relations: Relations) -> tuple[str, ...]:
@@ -185,7 +152,7 @@ def _key(root: Select | Union, relations: Relations, duck: Duck) -> tuple[str, .
         parts = relations.table(item.node.source).schema.key if item.node.source.kind == "table" else ()
     elif isinstance(item.node, Select) and isinstance(item.node.items[0].node, Leaf) and item.alias == "g":
         source = item.node.items[0].node.source
-        parts = () if isinstance(source, Base) else tuple(f"k{place}" for place in range(len(source.keys)))
+        parts = () if isinstance(source, Base | Clock) else tuple(f"k{place}" for place in range(len(source.keys)))
     else:
         return ()
     by_sql = {sql: name for name, sql in reversed(root.columns)}

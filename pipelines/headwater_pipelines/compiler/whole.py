@@ -48,6 +48,8 @@ def whole(lowering: Lowering, node: Syntax, ctes: Mapping[str, Cte], why: NoRule
         return {**part, "schema_name": "", "catalog_name": "", **place, "alias": part["alias"] or path[-1]}
 
     text = lowering.duck.print_query(scoped(node, change))
+    if why.reason == "CONSTANT" and inputs:
+        why = NoRule("values", "CLOCK_VALUES")
     return recomputed(lowering, tuple(inputs.values()), text, (), why)
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from headwater_pipelines.compiler import grouping
 from headwater_pipelines.compiler.plan import Item, Select
-from headwater_pipelines.compiler.syntax import Tree, bare, column, is_column, rewrite, walk_own
+from headwater_pipelines.compiler.syntax import Tree, bare, rewrite_free, walk_own
 from headwater_pipelines.compiler.whole import NoRule, input_of, recomputed
 
 if TYPE_CHECKING:
@@ -35,14 +36,9 @@ def windowed(
     found = expressions if qualify is None else [*expressions, qualify]
     keys = common_partitions(found)
     columns: dict[str, str] = {}
-
-    def below(node: Tree) -> Any:
-        if not is_column(node):
-            return None
-        return column("i", columns.setdefault(duck.print(node), f"c{len(columns)}"))
-
-    shown = [duck.print(rewrite(expression, below)) for expression in expressions]
-    kept = "" if qualify is None else f" QUALIFY {duck.print(rewrite(qualify, below))}"
+    below = grouping.read_from(duck, items, columns)
+    shown = [duck.print(rewrite_free(expression, below)) for expression in expressions]
+    kept = "" if qualify is None else f" QUALIFY {duck.print(rewrite_free(qualify, below))}"
     by = tuple(f"k{place}" for place in range(len(keys)))
     read = [*zip(by, map(duck.print, keys), strict=True), *((name, sql) for sql, name in columns.items())]
     each = input_of(lowering, Select(items, where, tuple(read) or (("one", "1"),)), by)

@@ -9,7 +9,8 @@ rebuilt from the log, which the caller is told.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Mapping
 from datetime import datetime
 
 import pyarrow as pa
@@ -17,12 +18,11 @@ import pyarrow as pa
 from headwater.catalog.records import View, to_datetime
 from headwater.errors import StateMismatch
 from headwater.log import Log
-from headwater.record import WEIGHT as LOG_WEIGHT
-from headwater.types import quote
-from headwater_pipelines.compiler import CompiledView, maintain
-from headwater_pipelines.compiler.plan import Base
-from headwater_pipelines.runtime import intake
+from headwater_pipelines.compiler import CompiledView
+from headwater_pipelines.compiler.plan import Base, digest
+from headwater_pipelines.runtime import difference, intake
 from headwater_pipelines.runtime.bases import Store, prune
+from headwater_pipelines.runtime.fill import Fill, drop_unfinished
 from headwater_pipelines.runtime.intake import Range, RawValue
 from headwater_pipelines.runtime.journal import Built, Journal, Progress, Stored
 from headwater_pipelines.runtime.program import Program, ViewFailed
@@ -33,8 +33,12 @@ from headwater_pipelines.runtime.state import State
 LARGE_STEP_ROWS = 50_000
 """Delta tables of a larger step are dropped after it; smaller ones are replaced by the next step's."""
 
-FILL_PART_ROWS = 250_000
-"""Rows of one outbox part while a view is filled: bounds what a part holds in memory."""
+CLOCK_S = 1.0
+"""Views that read the clock see it move once in this time, with the next commit or by itself."""
+CLOCK_SHARE = 0.1
+"""The share of its time that a worker spends on moving the clock, at most: it then moves less often."""
+CLOCK_S_MAX = 60.0
+"""The clock moves once in this time, however long that takes."""
 
 
 class Engine:
@@ -49,11 +53,16 @@ class Engine:
         self.built: dict[int, Built] = {}
         self.program = Program({}, {})
         self.progress = self._fresh_progress()
+        self.pace_s, self.moved_s = CLOCK_S, -CLOCK_S_MAX
+        """How often the clock moves, and when (monotonic) it was last tried."""
 
     # ---- start
 
-    def open(self, compiled: Mapping[int, CompiledView]) -> None:
-        """Take over the state file as it is; StateMismatch when it does not belong to this log any more."""
+    def open(self, compile_all: Callable[[], Mapping[int, CompiledView]]) -> None:
+        """Take over the state file as it is; StateMismatch when it does not belong to this log any more.
+
+        ``compile_all`` compiles the catalog's views: after the last step is published, which may switch some.
+        """
         progress = self.journal.read()
         last = self.log.last_step()
         number = last.number if last else 0
@@ -67,16 +76,29 @@ class Engine:
                 todo="It is rebuilt from the log.",
             )
         self.progress = progress
+        drop_unfinished(self.state)
         self.built = self.journal.built()
         if progress.number == number + 1:
+            self._require_replacements()
             publish(self.log, self.epoch, progress, self.built, self.journal.outbox())
+        compiled = compile_all()
         views = {view: compiled[view] for view in self.built if self._is_current(view, compiled)}
         self._adopt(views)
 
+    def _require_replacements(self) -> None:
+        """The step to be published may hold what a replacement means for others: then it must still be there."""
+        known = {view.id for view in (*self.log.views(), *self.log.replacements())}
+        gone = [entry.name for view, entry in self.built.items() if entry.replaces is not None and view not in known]
+        if gone:
+            raise StateMismatch(
+                f"the replacement of view {gone[0]} was taken back before it was published",
+                todo="The state is rebuilt from the log.",
+            )
+
     def _is_current(self, view: int, compiled: Mapping[int, CompiledView]) -> bool:
-        """Whether the state was built for this very definition over tables of the same shape."""
+        """Whether the state was built for this very plan over tables of the same shape."""
         known = compiled.get(view)
-        if known is None or known.definition.text != self.built[view].sql or known.schema != self.built[view].schema:
+        if known is None or digest(known.root) != self.built[view].plan or known.schema != self.built[view].schema:
             return False
         stored = self.journal.stored()
         if any(source.table not in self.state.relations for source in Program({view: known}, {}).derived):
@@ -111,48 +133,94 @@ class Engine:
     # ---- step
 
     def step(self, newest: int) -> Range | None:
-        """Consume the next source commits and publish; None when there are none."""
+        """Consume the next source commits and publish; None when there are none: then only time may pass."""
         found = intake.next_range(self.log, self.progress.input_commit, newest, self.rows_target)
         if not found.commits:
+            self._tick()
             return None
         arrived = intake.read(self.log, self.program.stores.values(), found)
-        outputs: list[tuple[int, pa.Table]] = []
-        progress = self._next(found.upto, frozenset(self.program.views))
-        with _Transaction(self.state):
-            self.journal.clear_outbox()
-            by_base = {store.base: table for store, table in arrived.items()}
-            outputs.extend(self.program.step(self.state, by_base))
-            for relation in self.state.relations.values():
-                relation.settle()
-            self.journal.add_outbox((view, 0, table) for view, table in outputs)
-            self.journal.write(progress)
-        self.progress = progress
-        publish(self.log, self.epoch, progress, self.built, outputs)
+        self._advance(found.upto, {store.base: table for store, table in arrived.items()}, self._instant())
         if found.rows > LARGE_STEP_ROWS:
             self.state.drop_temporary()
         return found
 
+    def _advance(self, commit: int, arrived: Mapping[Base, pa.Table], instant: datetime) -> None:
+        """One step to an input commit and an instant, published; none where only time passed, and that to no effect."""
+        outputs: list[tuple[int, pa.Table]] = []
+        progress = self._next(commit, frozenset(self.program.views), instant)
+        moves, started = instant != self.progress.instant, time.monotonic()
+        with _Transaction(self.state) as transaction:
+            self.journal.clear_outbox()
+            outputs.extend(self.program.step(self.state, arrived, instant if moves else None))
+            self.state.settle()
+            self.journal.add_outbox((view, 0, table) for view, table in outputs)
+            self.journal.write(progress)
+            if commit == self.progress.input_commit and not self.program.has_changed:
+                transaction.give_up()
+        if moves:
+            self.moved_s = time.monotonic()
+            self.pace_s = min(max(CLOCK_S, (self.moved_s - started) / CLOCK_SHARE), CLOCK_S_MAX)
+        if transaction.given_up:
+            return
+        self.progress = progress
+        publish(self.log, self.epoch, progress, self.built, outputs)
+
+    def _tick(self) -> None:
+        """Let time pass for the views that read the clock, when it is due."""
+        instant = self._instant()
+        if self.program.reads_clock and instant != self.progress.instant:
+            self._advance(self.progress.input_commit, {}, instant)
+
+    def _instant(self) -> datetime:
+        """The next step's: the time now, unless the clock is read and has moved only just now."""
+        is_due = time.monotonic() - self.moved_s >= self.pace_s
+        return self._now() if is_due or not self.program.reads_clock else self.progress.instant
+
     # ---- build and drop
 
-    def build(self, added: Mapping[int, CompiledView], catalog: Mapping[int, View]) -> None:
-        """Fill new views at the present input commit and publish their contents as one step.
+    def fill(self, added: Mapping[int, CompiledView], expires_s: float) -> Fill:
+        """Begin to fill views beside the steps; ``build`` takes it over once it has ended.
 
-        A changelog that exists already (after a resume or a rebuild) receives the difference.
+        ``expires_s``: so long at most it holds history back.
         """
-        views = {**self.program.views, **added}
+        used = used_columns(added)
+        stores = self._stores({**self.program.views, **added})
+        query = "SELECT coalesce(max(schema_name[2:]::INTEGER), 0) FROM duckdb_schemas() WHERE schema_name ~ 'b[0-9]+'"
+        number = 1 + (self.state.row(query) or (0,))[0]
+        mine = {base: store for base, store in stores.items() if base in used}
+        return Fill(self.log, self.state, number, added, mine, lambda: self.progress.input_commit, expires_s)
+
+    def build(self, added: Mapping[int, CompiledView], catalog: Mapping[int, View], filled: Fill | None = None) -> None:
+        """Fill views at the present input commit, or take them as ``filled``, and publish their contents as one step.
+
+        ``catalog`` holds the view of every id. Where a changelog exists already it receives the difference: after a
+        resume or a rebuild, from a view that takes another's place (``View.replaces``), and from a running one whose
+        plan became another because it reads that view.
+        """
+        ended = {catalog[view].replaces for view in added}
+        views = {v: compiled for v, compiled in {**self.program.views, **added}.items() if v not in ended}
         if not self.program.views:
             self.progress = self._at(self.log.newest_commit())
+        # What runs stands at the last step's instant, and so does what is filled beside it.
+        instant = self.progress.instant if self.program.reads_clock else self._now()
+        if filled is not None:
+            filled.advance(self.progress.input_commit)
+            filled.move_clock(instant)
         program = Program(views, self._stores(views))
-        old = {view: self._published(catalog[view], compiled) for view, compiled in added.items()}
-        progress = self._next(self.progress.input_commit, frozenset(views))
-        built = {**self.built, **{v: Built(c.name, c.definition.text, c.schema) for v, c in added.items()}}
+        before = {view: self._before(catalog[view], compiled, catalog) for view, compiled in added.items()}
+        progress = self._next(self.progress.input_commit, frozenset(views), instant)
+        kept = {view: built for view, built in self.built.items() if view not in ended}
+        built = {**kept, **{v: Built(c.name, digest(c.root), c.schema, catalog[v].replaces) for v, c in added.items()}}
         with _Transaction(self.state):
             self.journal.clear_outbox()
-            self._load(program)
-            program.create(self.state, [each for each in program.derived if each.table not in self.state.relations])
+            taken = self._take(filled, program) if filled else frozenset()
+            self._load(program, taken)
+            missing = [source for source in program.derived if source.table not in self.state.relations]
+            program.create(self.state, missing, instant)
             program.prepare(self.state)
             for view in added:
-                self.journal.add_outbox(self._difference(program, view, old[view]))
+                self.journal.add_outbox(difference.parts(self.state, program, view, before[view]))
+            self._remove_unused(program)
             self.journal.set_built(built)
             self.journal.write(progress)
         self.progress, self.built, self.program = progress, built, program
@@ -167,10 +235,39 @@ class Engine:
         program = Program(kept, {base: store for base, store in self.program.stores.items() if base in used})
         with _Transaction(self.state):
             self.journal.set_built(self.built)
-            for table in self.state.relations.keys() - {source.table for source in program.order}:
-                self.state.drop(table)
+            self._remove_unused(program)
             self.journal.set_stored(self._stored(program))
         self.program = program
+
+    def _take(self, filled: Fill, program: Program) -> frozenset[Base]:
+        """Of what is there twice, keep one: both stand at the same commit. The topics whose filled copies are kept."""
+        taken = set()
+        for base, store in filled.program.stores.items():
+            if self.program.stores.get(base) != program.stores[base] == store:
+                taken.add(base)
+                self.state.drop(base.table)
+        live = {source.table for source in self.program.derived}
+        kept = {base.table for base in taken} | {
+            each.table for each in filled.program.derived if each.table not in live
+        }
+        for table, relation in filled.state.relations.items():
+            self.state.take(relation, keep=table in kept)
+        return frozenset(taken)
+
+    def _remove_unused(self, program: Program) -> None:
+        for table in self.state.relations.keys() - {source.table for source in program.order}:
+            self.state.drop(table)
+
+    def _before(self, view: View, compiled: CompiledView, catalog: Mapping[int, View]) -> str | None:
+        """A SELECT of what the view's changelog holds at the present step; None when it is a new one."""
+        own = view if view.replaces is None else catalog[view.replaces]
+        if own.topic is None or own.name != view.name:
+            return None
+        topic = self.log.topic(own.topic)
+        difference.require_shape(topic, compiled, view.id)
+        if own.id in self.program.views:
+            return self.program.contents(own.id)
+        return difference.published(self.log, self.state, topic, self.log.newest_commit())
 
     def _stores(self, views: Mapping[int, CompiledView]) -> dict[Base, Store]:
         """Stored copies for these views: existing ones that have the columns, else the union of old and new."""
@@ -181,11 +278,11 @@ class Engine:
             found[base] = store if store and fits else Store(base, prune(self.log.topic(base.name).schema, names))
         return found
 
-    def _load(self, program: Program) -> None:
-        """Create and fill the stored copies that the running program does not have."""
+    def _load(self, program: Program, taken: frozenset[Base]) -> None:
+        """Create and fill the stored copies that the running program does not have, and that were not ``taken``."""
         users = {base: program.users(base) for base in program.bases}
         for base, store in program.stores.items():
-            if self.program.stores.get(base) == store:
+            if self.program.stores.get(base) == store or base in taken:
                 continue
             self.state.drop(base.table)
             try:
@@ -197,40 +294,6 @@ class Engine:
 
     def _stored(self, program: Program) -> list[Stored]:
         return [Stored(b.id, b.name, b.kind, store.schema) for b, store in program.stores.items()]
-
-    def _published(self, view: View, compiled: CompiledView) -> pa.Table | None:
-        """What the view's changelog holds now, as distinct rows with counts; None when there is none."""
-        if view.topic is None:
-            return None
-        topic = self.log.topic(view.topic)
-        shape = [(field.name, field.type) for field in topic.schema.fields]
-        if shape != list(compiled.columns):
-            raise ViewFailed(
-                "its columns are not those it was created with. Drop it and create it anew", frozenset({view.id})
-            )
-        return self.log.read_changes(view.topic, 0, self.log.newest_commit(), [*topic.schema.names, LOG_WEIGHT])
-
-    def _difference(self, program: Program, view: int, old: pa.Table | None) -> Iterator[tuple[int, int, pa.Table]]:
-        """The view's contents minus what is published, in parts."""
-        columns = program.views[view].columns
-        names = ", ".join(quote(name) for name, _ in columns)
-        contents = program.contents(view)
-        if old is not None:
-            self.state.connection.register("published", old)
-            stored = ", ".join(f"{maintain.stored_sql(n, t)} AS {quote(n)}" for n, t in columns)
-            both = f"SELECT {names}, {LOG_WEIGHT} FROM ({contents})"
-            both += f" UNION ALL SELECT {stored}, -{LOG_WEIGHT} FROM published"
-            weight = f"CAST(sum({LOG_WEIGHT}) AS BIGINT) AS {LOG_WEIGHT}"
-            contents = f"SELECT {names}, {weight} FROM ({both}) GROUP BY ALL HAVING sum({LOG_WEIGHT}) <> 0"
-        with program.blame(frozenset({view})):
-            # Row ids of uncommitted rows are not dense, so parts are numbered here.
-            numbered = f"SELECT *, (row_number() OVER () - 1) // {FILL_PART_ROWS} AS _part FROM ({contents})"
-            rows = self.state.temporary(f"CREATE OR REPLACE TEMP TABLE filled AS {numbered}")
-        for part in range(-(-rows // FILL_PART_ROWS)):
-            yield view, part, self.state.query(f"SELECT * EXCLUDE (_part) FROM filled WHERE _part = {part}")
-        self.state.temporary("DROP TABLE filled")
-        if old is not None:
-            self.state.connection.unregister("published")
 
     # ---- progress
 
@@ -251,28 +314,33 @@ class Engine:
     def _at(self, commit: int) -> Progress:
         return Progress(**{**self.progress.__dict__, "input_commit": commit})
 
-    def _next(self, commit: int, views: frozenset[int]) -> Progress:
+    def _next(self, commit: int, views: frozenset[int], instant: datetime) -> Progress:
         return Progress(
             incarnation=self.log.incarnation,
             epoch=self.epoch,
             number=self.progress.number + 1,
             input_commit=commit,
-            instant=self._now(),
+            instant=instant,
             views=views,
         )
 
 
 class _Transaction:
-    """One transaction of the state: committed at the end of the block, rolled back when it raises."""
+    """One transaction of the state: committed at the end of the block, rolled back when it raises or is given up."""
 
     def __init__(self, state: State) -> None:
         self.state = state
+        self.given_up = False
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> _Transaction:
         self.state.begin()
+        return self
+
+    def give_up(self) -> None:
+        self.given_up = True
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if error is None:
+        if error is None and not self.given_up:
             self.state.commit()
         else:
             self.state.rollback()

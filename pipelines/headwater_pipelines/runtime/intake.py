@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -64,8 +64,18 @@ def read(log: Log, stores: Iterable[Store], found: Range) -> dict[Store, pa.Tabl
     return {store: _read(log, store, found.after, found.upto) for store in stores if store.base.id in changed}
 
 
-def load(log: Log, state: State, store: Store, upto: int, rows_target: int) -> None:
-    """Fill a new stored copy with the topic's rows at ``upto``: its newest base, then changes in bounded parts."""
+def load(
+    log: Log,
+    state: State,
+    store: Store,
+    upto: int,
+    rows_target: int,
+    loaded: Callable[[int], None] | None = None,
+) -> None:
+    """Fill a new stored copy with the topic's rows at ``upto``: its newest base, then changes in bounded parts.
+
+    ``loaded`` hears of every part, how many records it had.
+    """
     topic = log.topic(store.base.name)
     found = base.newest(log, topic, upto)
     store.create(state)
@@ -77,9 +87,14 @@ def load(log: Log, state: State, store: Store, upto: int, rows_target: int) -> N
         names = ", ".join(f"{sql} AS {quote(name)}" for name, sql in zip(store.schema.names, lifted, strict=True))
         relation.fill(f"SELECT {names}, {weight} AS {WEIGHT} FROM ({base.relation_sql(log, topic, found)})")
         start = found.commit
+        if loaded:
+            loaded(found.rows)
     for part in _parts(log, start, upto, rows_target):
-        store.load(state, _read(log, store, part.after, part.upto))
+        changes = _read(log, store, part.after, part.upto)
+        store.load(state, changes)
         relation.settle()
+        if loaded:
+            loaded(changes.num_rows)
 
 
 def _parts(log: Log, after: int, upto: int, rows_target: int) -> Iterator[Range]:

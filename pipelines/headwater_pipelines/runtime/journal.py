@@ -15,6 +15,7 @@ from itertools import islice
 import pyarrow as pa
 
 from headwater.catalog.records import to_datetime, to_micros
+from headwater.errors import StateMismatch
 from headwater.schema import Schema
 from headwater_pipelines.runtime.state import State
 
@@ -25,7 +26,7 @@ _TABLES = (
     """CREATE TABLE progress (incarnation VARCHAR, epoch BIGINT, number BIGINT, input_commit BIGINT,
        instant BIGINT, views VARCHAR)""",
     "CREATE TABLE outbox (view BIGINT, part BIGINT, body BLOB)",
-    "CREATE TABLE built (view BIGINT, name VARCHAR, sql VARCHAR, shape VARCHAR)",
+    "CREATE TABLE running (view BIGINT, name VARCHAR, plan VARCHAR, shape VARCHAR, replaces BIGINT)",
     "CREATE TABLE stored (topic BIGINT, name VARCHAR, kind VARCHAR, shape VARCHAR)",
 )
 
@@ -44,11 +45,15 @@ class Progress:
 
 @dataclass(frozen=True)
 class Built:
-    """A view whose state is in the file, with the text it was compiled from and its output's shape."""
+    """A view whose state is in the file: the digest of its whole plan, and its output's shape.
+
+    The text would not do: what a view reads may have been replaced.
+    """
 
     name: str
-    sql: str
+    plan: str
     schema: Schema
+    replaces: int | None = None
 
 
 @dataclass(frozen=True)
@@ -76,9 +81,12 @@ class Journal:
         self.state.commit()
 
     def read(self) -> Progress | None:
-        """None when the file is new or not a state file of ours."""
-        if not {"progress", "outbox", "built", "stored"} <= self.state.tables():
+        """None when the file is new. StateMismatch when it is one of another release."""
+        tables = self.state.tables() - {"relations", "runs"}
+        if not tables:
             return None
+        if not {"progress", "outbox", "running", "stored"} <= tables:
+            raise StateMismatch("the pipeline's state has another form", todo="It is rebuilt from the log.")
         row = self.state.row("SELECT * FROM progress")
         if row is None:
             return None
@@ -131,18 +139,18 @@ class Journal:
     # ---- what is in the file
 
     def built(self) -> dict[int, Built]:
-        rows = self.state.connection.execute("SELECT view, name, sql, shape FROM built ORDER BY view").fetchall()
-        return {view: Built(name, sql, Schema.from_json(shape)) for view, name, sql, shape in rows}
+        rows = self.state.connection.execute("SELECT * FROM running ORDER BY view").fetchall()
+        return {view: Built(name, plan, Schema.from_json(shape), old) for view, name, plan, shape, old in rows}
 
     def stored(self) -> dict[int, Stored]:
         rows = self.state.connection.execute("SELECT topic, name, kind, shape FROM stored").fetchall()
         return {topic: Stored(topic, name, kind, Schema.from_json(shape)) for topic, name, kind, shape in rows}
 
     def set_built(self, built: Mapping[int, Built]) -> None:
-        self.state.write("DELETE FROM built")
+        self.state.write("DELETE FROM running")
         for view, entry in built.items():
-            row = [view, entry.name, entry.sql, entry.schema.to_json()]
-            self.state.write("INSERT INTO built VALUES (?, ?, ?, ?)", row)
+            row = [view, entry.name, entry.plan, entry.schema.to_json(), entry.replaces]
+            self.state.write("INSERT INTO running VALUES (?, ?, ?, ?, ?)", row)
 
     def set_stored(self, stored: Iterable[Stored]) -> None:
         self.state.write("DELETE FROM stored")

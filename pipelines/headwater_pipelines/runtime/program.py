@@ -9,17 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 
 import duckdb
 import pyarrow as pa
 
+from headwater.catalog.records import to_micros
 from headwater.errors import PipelineError
 from headwater.types import quote
-from headwater_pipelines.compiler import CompiledView, maintain, recompute, render
+from headwater_pipelines.compiler import CompiledView, instant, maintain, recompute, render
 from headwater_pipelines.compiler.lookup import KEYS, Lookup, keyed, lookups
 from headwater_pipelines.compiler.plan import (
     Aggregate,
     Base,
+    Clock,
     Leaf,
     Node,
     Recompute,
@@ -53,6 +56,8 @@ class Program:
     stores: Mapping[Base, Store]
     order: list[Source] = field(init=False)
     trees: list[Node] = field(init=False)
+    has_changed: bool = field(init=False, default=False)
+    """Whether the last step changed any row, of a table, a state or a view; that time has passed is none."""
 
     def __post_init__(self) -> None:
         found: dict[Source, None] = {}
@@ -67,20 +72,31 @@ class Program:
         self._lookups = self._plan_lookups()
 
     @property
-    def derived(self) -> list[Aggregate | Recompute]:
+    def derived(self) -> list[Clock | Aggregate | Recompute]:
         return [source for source in self.order if not isinstance(source, Base)]
 
     @property
     def bases(self) -> list[Base]:
         return [source for source in self.order if isinstance(source, Base)]
 
-    def create(self, state: State, derived: Sequence[Aggregate | Recompute]) -> None:
-        """Create and fill new states (in ``order``) from the stored relations below them."""
+    @property
+    def reads_clock(self) -> bool:
+        """Whether a view's rows change by themselves while time passes."""
+        return any(isinstance(source, Clock) for source in self.order)
+
+    def create(self, state: State, derived: Sequence[Clock | Aggregate | Recompute], now: datetime) -> None:
+        """Create and fill new states (in ``order``) from the stored relations below them, at an instant."""
         for source in derived:
             names = tuple(quote(name) for name in key_names(source) or column_names(Leaf(source)))
             with self._blame(self._users[source]):
                 made = state.create(source.table, source.columns(), names)
-                made.fill(maintain.fill_sql(source) if isinstance(source, Aggregate) else recompute.fill_sql(source))
+                match source:
+                    case Clock():
+                        made.fill(instant.fill_sql(source, to_micros(now)))
+                    case Aggregate():
+                        made.fill(maintain.fill_sql(source))
+                    case Recompute():
+                        made.fill(recompute.fill_sql(source))
 
     def prepare(self, state: State) -> None:
         """Make the indexes that steps look rows up with, where a relation is large enough to have any."""
@@ -129,14 +145,18 @@ class Program:
         view = self.views[view_id]
         return maintain.output_sql(view.columns, render.state(view.root))
 
-    def step(self, state: State, arrived: Mapping[Base, pa.Table]) -> Iterator[tuple[int, pa.Table]]:
+    def step(
+        self, state: State, arrived: Mapping[Base, pa.Table], now: datetime | None = None
+    ) -> Iterator[tuple[int, pa.Table]]:
         """Apply one batch of change records; yields the output delta of each view that changed.
 
+        ``now``: the instant that the step moves to, forwards or back; without it, time stands still.
         The caller holds the transaction. ViewFailed names the views whose statement DuckDB refused.
         """
-        run = _Run(self, state, arrived)
+        run = _Run(self, state, arrived, now)
         for source in self.order:
             run.advance(source)
+        self.has_changed = any(not isinstance(source, Clock) for source in run.changed)
         for view_id, view in self.views.items():
             delta = run.delta(view.root)
             if delta is None:
@@ -144,6 +164,7 @@ class Program:
             with self._blame(frozenset({view_id})):
                 output = state.query(maintain.output_sql(view.columns, delta, distinct=not run.only_adds(view.root)))
             if output.num_rows:
+                self.has_changed = True
                 yield view_id, output
 
     def users(self, source: Source) -> frozenset[int]:
@@ -184,7 +205,7 @@ class _Blame:
 class _Run:
     """One step in progress."""
 
-    def __init__(self, program: Program, state: State, arrived: Mapping[Base, pa.Table]) -> None:
+    def __init__(self, program: Program, state: State, arrived: Mapping[Base, pa.Table], now: datetime | None) -> None:
         self.program = program
         self.state = state
         self.arrived = {base: table for base, table in arrived.items() if table.num_rows}
@@ -195,9 +216,23 @@ class _Run:
         """Tables of looked up rows; their names are used again by the next step."""
         self.may: dict[Source, bool] = {}
         for source in program.order:
-            below = [leaf for node in inputs_of(source) for leaf in leaves(node)]
-            self.may[source] = source in self.arrived if isinstance(source, Base) else any(self.may[s] for s in below)
+            self.may[source] = self._may(source, now)
         self.joined = [tree for tree in program.trees if self._positions(tree) > 1]
+
+    def _may(self, source: Source, now: datetime | None) -> bool:
+        """Whether a relation can change in this step; of a clock it is known, its delta is made here."""
+        match source:
+            case Base():
+                return source in self.arrived
+            case Clock():
+                if now is None:
+                    return False
+                with self.program.blame(self.program.users(source)):
+                    rows = self._temporary(delta_table(source), instant.delta_sql(source, to_micros(now)))
+                    for statement in instant.bounds_sql(source) if rows else ():
+                        self.state.temporary(statement)
+                    return rows > 0
+        return any(self.may[leaf] for node in inputs_of(source) for leaf in leaves(node))
 
     def advance(self, source: Source) -> None:
         """Stage a relation's delta, compute the join terms it takes part in, apply it."""
@@ -235,6 +270,8 @@ class _Run:
         with self.program.blame(self.program.users(source)):
             if isinstance(source, Base):
                 return self.program.stores[source].stage(self.state, self.arrived[source]) > 0
+            if isinstance(source, Clock):
+                return self.may[source]
             delta = self._aggregate(source) if isinstance(source, Aggregate) else self._recompute(source)
             return delta is not None and self._temporary(delta_table(source), delta) > 0
 
@@ -315,9 +352,14 @@ class _Run:
                 self.filled.add(tree)
 
 
-def key_names(source: Aggregate | Recompute) -> tuple[str, ...]:
+def key_names(source: Clock | Aggregate | Recompute) -> tuple[str, ...]:
     """The columns that a derived relation's rows are touched by; none when they are one whole."""
-    return tuple(name for name, _ in source.keys) if isinstance(source, Aggregate) else source.keys
+    match source:
+        case Aggregate(keys=keys):
+            return tuple(name for name, _ in keys)
+        case Recompute(keys=names):
+            return names
+    return ()
 
 
 def _table(tree: Node) -> str:

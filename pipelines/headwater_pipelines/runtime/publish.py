@@ -7,11 +7,13 @@ published in between (epoch) or this one has moved on (position).
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 
 import pyarrow as pa
+from sqlalchemy import Connection
 
-from headwater.catalog.records import CommitInfo, Step
-from headwater.log import Log
+from headwater.catalog.records import CommitInfo, Step, View
+from headwater.log import Log, views
 from headwater_pipelines.runtime.journal import Built, Progress
 
 PRODUCER = "pipeline:main"
@@ -20,12 +22,23 @@ PRODUCER = "pipeline:main"
 def publish(
     log: Log, epoch: int, progress: Progress, built: Mapping[int, Built], outbox: Iterable[tuple[int, pa.Table]]
 ) -> CommitInfo:
-    """Publish one step. Fenced, PositionConflict, DiskFull and StorageError as ``Transaction.commit``."""
-    existing = {view.id for view in log.views()}
+    """Publish one step; a replacement among ``built`` takes its view's place with it.
+
+    Fenced, PositionConflict, TopicChanged (a replacement was taken back this moment), DiskFull and StorageError as
+    ``Transaction.commit``.
+    """
+    existing = {view.id: view for view in log.views()}
+    taking = [view for view in log.replacements() if view.id in built] if built.keys() - existing.keys() else []
     topics = {topic.name for topic in log.topics(hidden=True)}
     # A view dropped since the step was applied has no changelog any more; its rows go nowhere.
-    names = {view: f"views.{entry.name}" for view, entry in built.items() if view in existing}
+    known = existing | {view.id: view for view in taking}
+    names = {view: f"views.{entry.name}" for view, entry in built.items() if view in known}
     with log.transaction(PRODUCER, epoch, log.producer(PRODUCER).position) as tx:
+        for new in taking:
+            tx.inside(partial(_take_place, new))
+            old = existing[new.replaces or 0]
+            if old.name != new.name and old.topic is not None:
+                tx.drop_topic(old.topic)
         for view, name in names.items():
             if name not in topics:
                 tx.create_topic(name, "changelog", built[view].schema)
@@ -38,3 +51,7 @@ def publish(
         tx.record_step(step)
         tx.position = str(progress.input_commit)
         return tx.commit()
+
+
+def _take_place(new: View, connection: Connection, info: CommitInfo) -> None:
+    views.take_place(connection, new, info.number)

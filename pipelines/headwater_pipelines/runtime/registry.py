@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from headwater.catalog.records import Topic, View
 from headwater.errors import HeadwaterError
 from headwater.log import Log
 from headwater_pipelines.compiler import CompiledView, Relations, Table, ViewPlan, compile_view, parse
+from headwater_pipelines.compiler.definition import Definition
 from headwater_pipelines.compiler.plan import Base
 from headwater_pipelines.compiler.syntax import Duck
 
@@ -34,7 +36,7 @@ def compile_all(
         plans: list[ViewPlan] = [view.as_relation() for view in compiled.values()]
         for view in rest:
             try:
-                compiled[view.id] = compile_view(parse(view.sql, name=view.name), Relations([*known, *plans]), duck)
+                compiled[view.id] = compile_view(definition(view), Relations([*known, *plans]), duck)
                 plans.append(compiled[view.id].as_relation())
             except HeadwaterError as error:
                 errors[view.id] = error
@@ -42,6 +44,11 @@ def compile_all(
         if len(compiled) == ready:
             break
     return compiled, errors
+
+
+def definition(view: View) -> Definition:
+    """The definition as the catalog holds it."""
+    return replace(parse(view.sql, name=view.name), options=dict(view.options))
 
 
 def relations(log: Log) -> Relations:

@@ -45,6 +45,8 @@ class Relation:
     table: str
     columns: Sequence[tuple[str, str]]
     primary: Index
+    home: str
+    """The schema that its open part is in."""
     runs: list[Run] = field(default_factory=list)
     open_rows: int = 0
 
@@ -53,7 +55,14 @@ class Relation:
     def create(self) -> None:
         body = [f"{quote(name)} {text}" for name, text in self.columns]
         self.state.write(f"CREATE TABLE {self._open} ({', '.join([*body, f'{WEIGHT} BIGINT'])})")
-        self.state.write("INSERT INTO relations VALUES (?, ?)", [self.table, json.dumps(self.primary)])
+        self.adopt()
+
+    def adopt(self) -> None:
+        """Note it as one of the state's own, with its runs."""
+        row = [self.table, json.dumps(self.primary), self.home]
+        self.state.write("INSERT INTO relations VALUES (?, ?, ?)", row)
+        for run in self.runs:
+            self.state.write("INSERT INTO runs VALUES (?, ?)", [self.table, run.number])
         self.show()
 
     def append(self, select: str, arrived: pa.Table | None = None) -> int:
@@ -66,18 +75,14 @@ class Relation:
         """Add the rows of a SELECT of any size: a large one goes into a run at once."""
         names = [*(quote(name) for name, _ in self.columns), WEIGHT]
         hashed = f"SELECT {', '.join(names)}, {hash_sql(self.primary)} AS {HASH} FROM ({select}) ORDER BY {HASH}"
+        reader = self.state.export(hashed, BATCH_ROWS)
         first: list[pa.RecordBatch] = []
-        with self.state.export(hashed, BATCH_ROWS) as reader:
-            for batch in reader:
-                first.append(batch)
-                if sum(each.num_rows for each in first) > OPEN_ROWS_MAX:
-                    made = self._write_run(reader.schema, _chained(first, reader))
-                    break
-            else:
-                made = None
-        if made:
-            self._publish(made)
-        elif first:
+        for batch in reader:
+            first.append(batch)
+            if sum(each.num_rows for each in first) > OPEN_ROWS_MAX:
+                self._publish(self._write_run(reader.schema, _chained(first, reader)))
+                return
+        if first:
             self.append(f"SELECT {', '.join(names)} FROM arrived", pa.Table.from_batches(first))
 
     def settle(self) -> None:
@@ -90,9 +95,8 @@ class Relation:
         self.open_rows = 0
         if count > OPEN_ROWS_MAX // 2:
             select = f"SELECT *, {hash_sql(self.primary)} AS {HASH} FROM settled ORDER BY {HASH}"
-            with self.state.export(select, BATCH_ROWS) as reader:
-                made = self._write_run(reader.schema, reader)
-            self._publish(made)
+            reader = self.state.export(select, BATCH_ROWS)
+            self._publish(self._write_run(reader.schema, reader))
         else:
             self.append("SELECT * FROM settled")
         self.state.temporary("DROP TABLE settled")
@@ -206,9 +210,13 @@ class Relation:
         """Stored rows, those included that cancel out."""
         return self.open_rows + sum(run.rows for run in self.runs)
 
+    def count(self) -> None:
+        """Find out how many rows are open."""
+        self.open_rows = int((self.state.row(f"SELECT count(*) FROM {self._open}") or (0,))[0])
+
     @property
     def _open(self) -> str:
-        return quote(open_table(self.table))
+        return f"{quote(self.home)}.{quote(open_table(self.table))}"
 
     def _typed(self) -> str:
         """A run's columns in their own types: Arrow has no name for some of them."""
@@ -217,12 +225,12 @@ class Relation:
 
 
 TABLES = (
-    "CREATE TABLE IF NOT EXISTS relations (name VARCHAR, key VARCHAR)",
+    "CREATE TABLE IF NOT EXISTS relations (name VARCHAR, key VARCHAR, home VARCHAR)",
     "CREATE TABLE IF NOT EXISTS runs (relation VARCHAR, number BIGINT)",
 )
 
 TABLES = (
-    "CREATE TABLE IF NOT EXISTS relations (name VARCHAR, key VARCHAR)",
+    "CREATE TABLE IF NOT EXISTS relations (name VARCHAR, key VARCHAR, home VARCHAR)",
     "CREATE TABLE IF NOT EXISTS runs (relation VARCHAR, number BIGINT)",
 )
 """Which relations a state file has, and which of their runs are live."""
@@ -243,12 +251,12 @@ def load(state: State) -> dict[str, Relation]:
     for name, number in state.connection.execute("SELECT relation, number FROM runs ORDER BY number").fetchall():
         live.setdefault(name, []).append(number)
     found: dict[str, Relation] = {}
-    for name, primary in state.connection.execute("SELECT name, key FROM relations").fetchall():
+    for name, primary, home in state.connection.execute("SELECT name, key, home FROM relations").fetchall():
         index = tuple(json.loads(primary))
-        columns = state.columns(open_table(name))[:-1]
-        rows = state.row(f"SELECT count(*) FROM {quote(open_table(name))}") or (0,)
+        columns = state.columns(home, open_table(name))[:-1]
         runs = [Run(state.run_path(number), index) for number in live.get(name, [])]
-        found[name] = Relation(state, name, columns, index, runs, int(rows[0]))
+        found[name] = Relation(state, name, columns, index, home, runs)
+        found[name].count()
         found[name].show()
     return found
 

@@ -25,7 +25,7 @@ from headwater_pipelines.compiler.plan import digest
 
 HASH = "_h"
 """The column of hashes in the rows that ``write`` takes."""
-BATCH_ROWS = 250_000
+BATCH_ROWS = 100_000
 SLICES = 16
 """An index is sorted in so many parts, by the first bits of the hashes: bounds what sorting holds in memory."""
 

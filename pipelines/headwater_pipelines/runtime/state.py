@@ -7,8 +7,10 @@ state: they are gone with the process and are made without crash points.
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -47,15 +49,16 @@ class State:
             raise _cannot_open(path, error) from error
         # The worker chooses when to checkpoint; DuckDB's own trigger would stall a step.
         self.connection.execute("SET wal_autocheckpoint = '1TB'")
+        # Runs must give types back unchanged. Results that leave for the log have the types of files, which do anyway.
+        self.connection.execute("SET arrow_lossless_conversion = true")
         for statement in relation.TABLES:
             self.connection.execute(statement)
+        self.home = "main"
         self._setup = (timezone, memory_limit, spill)
-        self._runs = path.parent / "runs"
+        self._runs = path.parent / "runs" if str(path) != ":memory:" else Path(tempfile.mkdtemp())
         self._runs.mkdir(exist_ok=True)
         self._obsolete: list[Run] = []
-        self._next_run = 1 + max(
-            (int(file.name.split(".")[0].split("-")[0]) for file in self._runs.iterdir()), default=0
-        )
+        self._numbers = count(1 + max(map(_number, self._runs.iterdir()), default=0))
         self.relations: dict[str, Relation] = relation.load(self)
         self._remove_orphans()
 
@@ -82,19 +85,9 @@ class State:
         """The result of a SELECT."""
         return self.connection.sql(sql).to_arrow_table()
 
-    @contextmanager
-    def export(self, sql: str, rows: int) -> Iterator[pa.RecordBatchReader]:
-        """The result of a SELECT in batches of at most ``rows`` rows, of types that a run gives back unchanged.
-
-        Until it is read to its end, no other statement can run.
-        """
-        self.connection.execute("SET arrow_lossless_conversion = true; SET arrow_large_buffer_size = true")
-        reader = self.connection.sql(sql).to_arrow_reader(rows)
-        try:
-            yield reader
-        finally:
-            del reader
-            self.connection.execute("SET arrow_lossless_conversion = false; SET arrow_large_buffer_size = false")
+    def export(self, sql: str, rows: int) -> pa.RecordBatchReader:
+        """The result of a SELECT in batches of at most ``rows`` rows. Until its end no other statement can run."""
+        return self.connection.sql(sql).to_arrow_reader(rows)
 
     def row(self, sql: str) -> tuple[Any, ...] | None:
         """The first row of a SELECT."""
@@ -138,7 +131,7 @@ class State:
 
     def create(self, table: str, columns: Sequence[tuple[str, str]], primary: Index) -> Relation:
         """A new stored relation; ``primary`` is its own key, or every column."""
-        made = Relation(self, table, tuple(columns), primary)
+        made = Relation(self, table, tuple(columns), primary, self.home)
         made.create()
         self.relations[table] = made
         return made
@@ -148,10 +141,24 @@ class State:
         if table in self.relations:
             self.relations.pop(table).drop()
 
+    def take(self, filled: Relation, *, keep: bool) -> None:
+        """Make a relation that was filled beside this state's own, or remove it."""
+        mine = Relation(self, filled.table, filled.columns, filled.primary, filled.home, [*filled.runs])
+        mine.open_rows = filled.open_rows
+        if keep:
+            self.relations[mine.table] = mine
+            mine.adopt()
+        else:
+            mine.drop()
+
+    def settle(self) -> None:
+        """Freeze what has grown too large to stay open; at the end of a transaction."""
+        for each in self.relations.values():
+            each.settle()
+
     def new_run(self) -> Path:
         """The place of a run that does not exist yet."""
-        self._next_run += 1
-        return self.run_path(self._next_run - 1)
+        return self.run_path(next(self._numbers))
 
     def run_path(self, number: int) -> Path:
         return self._runs / f"{number}.arrow"
@@ -165,28 +172,30 @@ class State:
         """A connection of its own for work on runs, which may go on beside steps."""
         timezone, memory_limit, spill = self._setup
         connection = duck.connect(timezone=timezone, memory_limit=memory_limit, threads=1, temp_directory=spill)
-        connection.execute("SET arrow_lossless_conversion = true; SET arrow_large_buffer_size = true")
+        connection.execute("SET arrow_lossless_conversion = true")
         try:
             yield connection
         finally:
             connection.close()
 
-    def columns(self, table: str) -> list[tuple[str, str]]:
+    def columns(self, home: str, table: str) -> list[tuple[str, str]]:
         """Names and types of a stored table's columns."""
         query = "SELECT column_name, data_type FROM duckdb_columns() WHERE NOT internal AND table_name = ?"
-        found = self.connection.execute(f"{query} AND database_name <> 'temp' ORDER BY column_index", [table])
+        query += " AND schema_name = ? AND database_name <> 'temp' ORDER BY column_index"
+        found = self.connection.execute(query, [table, home])
         return [(str(name), str(text)) for name, text in found.fetchall()]
 
     def _remove_orphans(self) -> None:
         """Delete files of runs that no transaction made live."""
         live = {run.number for each in self.relations.values() for run in each.runs}
         for file in self._runs.iterdir():
-            if int(file.name.split(".")[0].split("-")[0]) not in live:
+            if _number(file) not in live:
                 file.unlink()
 
     def tables(self) -> set[str]:
-        """Names of the stored tables."""
-        query = "SELECT table_name FROM duckdb_tables() WHERE NOT temporary AND NOT internal"
+        """Names of the stored tables that this connection finds without a schema."""
+        found = "(schema_name = current_schema() OR list_contains(current_schemas(false), schema_name))"
+        query = f"SELECT table_name FROM duckdb_tables() WHERE NOT temporary AND NOT internal AND {found}"
         return {row[0] for row in self.connection.execute(query).fetchall()}
 
     def close(self) -> None:
@@ -197,6 +206,11 @@ class State:
         result = call()
         hit(f"state.{name}:after")
         return result
+
+
+def _number(file: Path) -> int:
+    """The run that a file belongs to."""
+    return int(file.name.split(".")[0].split("-")[0])
 
 
 def _cannot_open(path: Path, error: duckdb.Error) -> HeadwaterError:

@@ -7,11 +7,14 @@ While a table is copied again (``reshaping``) its views wait, and are built anew
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 import time
 from collections import deque
 from collections.abc import Mapping
+
+import duckdb
 
 from headwater import logs
 from headwater.catalog.records import View
@@ -25,11 +28,14 @@ from headwater_pipelines.compiler import CompiledView
 from headwater_pipelines.compiler.syntax import Duck
 from headwater_pipelines.runtime import registry
 from headwater_pipelines.runtime.engine import Engine
+from headwater_pipelines.runtime.fill import Fill, rows_at
 from headwater_pipelines.runtime.intake import Range, RawValue
 from headwater_pipelines.runtime.program import ViewFailed
 from headwater_pipelines.runtime.publish import PRODUCER
 from headwater_pipelines.runtime.state import FILE, WAL_BYTES_MAX, State, remove
 
+FILL_WAIT_S = 0.02
+"""While a fill runs the worker looks so often for new commits, and for its end."""
 WAIT_S = 0.25
 """How long the worker sleeps at most when nothing is committed: it looks for new views and stop requests."""
 BEAT_S = 0.25
@@ -70,6 +76,9 @@ class Worker:
         self.last_beat = 0.0
         self.duck = Duck()
         self.generation = ""
+        self.fill: Fill | None = None
+        self.asked: list[Mapping[int, CompiledView]] = []
+        """What the present look at the catalog wants to be filled."""
         self.looked = 0
         """The newest commit that a step has looked at."""
         self.engine = self._open()
@@ -88,27 +97,31 @@ class Worker:
                 continue
             if until is not None and self._has_reached(until):
                 return
-            self.log.wait(self.looked, WAIT_S)
+            if self.fill is not None:
+                self.fill.wait(FILL_WAIT_S)
+            else:
+                self.log.wait(self.looked, WAIT_S)
 
     def close(self) -> None:
+        if self.fill is not None:
+            self.fill.close()
         self.engine.state.close()
 
     # ---- start
 
     def _open(self) -> Engine:
         self.beat("starting", None)
-        compiled, _ = registry.compile_all(self.log, self.log.views(), self.duck)
         try:
-            return self._take_over(compiled)
+            return self._take_over()
         except StateMismatch as mismatch:
             logs.logger("pipeline").warning(str(mismatch))
         remove(self.log.folder / "state" / FILE)
-        return self._take_over(compiled)
+        return self._take_over()
 
-    def _take_over(self, compiled: Mapping[int, CompiledView]) -> Engine:
+    def _take_over(self) -> Engine:
         engine = self._engine()
         try:
-            engine.open(compiled)
+            engine.open(lambda: registry.compile_all(self.log, self.log.views(), self.duck)[0])
         except BaseException:
             engine.state.close()
             raise
@@ -128,8 +141,10 @@ class Worker:
     def _reconcile(self) -> None:
         """Bring the program in line with the catalog; cheap unless the catalog's topics or views changed."""
         generation = self.log.setting(GENERATION) or ""
-        if generation == self.generation:
+        ended = self.fill is not None and not self.fill.is_running
+        if generation == self.generation and not ended:
             return
+        self.asked = []
         catalog = {view.id: view for view in self.log.views()}
         compiled, errors = registry.compile_all(self.log, list(catalog.values()), self.duck)
         waiting = self._waiting(compiled)
@@ -146,11 +161,18 @@ class Worker:
                 self._mark(catalog[view], "creating" if waits else "failed", str(errors[view]))
         added = {v: view for v, view in wanted.items() if v not in self.engine.program.views}
         self._build(added, catalog)
+        for new in self.log.replacements():
+            self._replace(new)
         for view in self.engine.program.views.keys() & catalog.keys():
             if catalog[view].state != "live":
                 self._mark(catalog[view], "live", "")
-        # Marks made above, and what others did meanwhile, made another generation: the next round looks at it.
-        self.generation = generation
+        if self.fill is not None and self.fill.views not in self.asked:
+            self.fill.close()
+            self.fill = None
+            ended = True
+        # Marks made above, and what others did meanwhile, made another generation: the next round looks at it. So it
+        # does when a fill has ended: another view may have waited for it.
+        self.generation = "" if ended else generation
 
     def _waiting(self, compiled: Mapping[int, CompiledView]) -> dict[int, str]:
         """Views that read a table whose rows are not the source's until it is copied, and why."""
@@ -170,16 +192,64 @@ class Worker:
     def _build(self, added: Mapping[int, CompiledView], catalog: Mapping[int, View]) -> None:
         """Fill new views, each by itself: one that fails leaves the others alone."""
         for view, compiled in added.items():
-            started = time.monotonic()
-            self.beat("filling", None, filling=compiled.name)
-            try:
-                self._catch_up(compiled, catalog[view])
-                self.engine.build({view: compiled}, catalog)
-            except (ViewFailed, RawValue, CorruptFile) as error:
-                self._mark(catalog[view], "paused", error.what)
-                continue
-            took = round((time.monotonic() - started) * 1e3)
-            logs.logger("pipeline").info("view filled", extra={"view": compiled.name, "duration_ms": took})
+            self._catch_up(compiled, catalog[view])
+            self._fill({view: compiled}, catalog, catalog[view])
+
+    def _fill(self, added: Mapping[int, CompiledView], catalog: Mapping[int, View], blamed: View) -> None:
+        """Build views together, a long one beside the steps; ``blamed`` is paused when that fails."""
+        self.asked.append(added)
+        filled = self.fill if self.fill is not None and self.fill.views == added else None
+        if filled is None and self._is_long(added):
+            if self.fill is None:
+                self.fill = self.engine.fill(added, self.settings.reader_expiry_s)
+            return
+        if filled is not None and filled.is_running:
+            return
+        started = time.monotonic()
+        self.beat("filling", None)
+        done = False
+        try:
+            if filled is not None and filled.error is not None:
+                raise filled.error
+            self.engine.build(added, catalog, filled)
+            done = True
+        except (ViewFailed, RawValue, CorruptFile) as error:
+            self._mark(blamed, "paused", error.what)
+            return
+        finally:
+            if filled is not None:
+                filled.close(keep=done)
+                self.fill = None
+        took = round((time.monotonic() - started) * 1e3)
+        logs.logger("pipeline").info("view filled", extra={"view": blamed.name, "duration_ms": took})
+
+    def _replace(self, new: View) -> None:
+        """Build a replacement, together with the running views whose plans become others, and switch to it."""
+        if new.state == "paused":
+            return
+        catalog = {view.id: view for view in self.log.views()} | {new.id: new}
+        swapped = [view for view in catalog.values() if view.id != new.replaces]
+        compiled, errors = registry.compile_all(self.log, swapped, self.duck)
+        waiting = self._waiting(compiled)
+        if new.id in errors:
+            self._mark(new, "failed", str(errors[new.id]))
+        elif new.id in waiting:
+            self._mark(new, "waiting", waiting[new.id])
+        else:
+            self._catch_up(compiled[new.id], new)
+            running = self.engine.program.views
+            readers = {v: each for v, each in compiled.items() if v in running and each != running[v]}
+            self._fill({new.id: compiled[new.id], **readers}, catalog, new)
+
+    def _is_long(self, added: Mapping[int, CompiledView]) -> bool:
+        """Whether to fill these views between two steps would keep others waiting."""
+        if not self.engine.program.views:
+            return False
+        commit = self.engine.progress.input_commit
+        return (
+            sum(rows_at(self.log, base, commit) for base in registry.used_columns(added))
+            >= self.settings.fill_beside_rows_min
+        )
 
     def _catch_up(self, compiled: CompiledView, view: View) -> None:
         """A view is filled at the present input commit: its tables must exist there, and be whole again."""
@@ -193,7 +263,7 @@ class Worker:
     def _mark(self, view: View, state: str, reason: str) -> None:
         if (view.state, view.reason) == (state, reason):
             return
-        self.log.set_view(view.name, state=state, reason=reason)
+        self.log.set_view(view, state=state, reason=reason)
         if state in ("paused", "failed"):
             logs.logger("pipeline").error(f"view {view.name} is {state}: {reason}", extra={"view": view.name})
 
@@ -228,6 +298,8 @@ class Worker:
             self._mark(catalog[view], "paused", reason)
 
     def _has_reached(self, commit: int) -> bool:
+        if self.fill is not None or not self.generation:
+            return False
         if not self.engine.program.views:
             return True
         rest = self.log.commits(self.engine.progress.input_commit, commit)
@@ -245,11 +317,19 @@ class Worker:
         state = self.engine.state
         idle = idle and time.monotonic() - self.last_step > IDLE_S
         if state.wal_bytes >= (IDLE_CHECKPOINT_BYTES if idle else WAL_BYTES_MAX):
-            state.checkpoint()
+            self._checkpoint()
         if time.monotonic() - self.last_beat >= BEAT_S:
             self.beat("idle" if idle else "live", None)
 
-    def beat(self, state: str, error: str | None, **more: str) -> None:
+    def _checkpoint(self) -> None:
+        try:
+            self.engine.state.checkpoint()
+        except duckdb.TransactionException:
+            if self.fill is None:
+                raise
+            # DuckDB refuses it while the fill writes; what is written goes into the file by itself when it is much.
+
+    def beat(self, state: str, error: str | None) -> None:
         """Show what this worker does; display only."""
         self.last_beat = time.monotonic()
         ordered = sorted(self.times)
@@ -264,5 +344,13 @@ class Worker:
             rows_per_s=round(self.rate if state == "live" else 0.0, 1),
             step_ms_last=round(self.times[-1] * 1e3, 2) if self.times else None,
             step_ms_p95=round(ordered[int(len(ordered) * 0.95)] * 1e3, 2) if ordered else None,
-            **more,
+            filling=self._filling(),
         )
+
+    def _filling(self) -> str:
+        """Of every view that is filled beside the steps, as JSON: records read, and of how many."""
+        fill = self.fill
+        found = (
+            {} if fill is None else {each.name: {"rows": fill.rows, "of": fill.rows_of} for each in fill.views.values()}
+        )
+        return json.dumps(found)

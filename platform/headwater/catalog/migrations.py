@@ -32,7 +32,13 @@ def _version_2(connection: Connection) -> None:
     connection.execute(update(segment).values(last_time=last))
 
 
-BROUGHT: tuple[Callable[[Connection], None], ...] = (_version_2,)
+def _version_3(connection: Connection) -> None:
+    """Views that replace others."""
+    definition = CreateColumn(tables.view.c.replaces).compile(dialect=connection.dialect)
+    connection.exec_driver_sql(f"ALTER TABLE {tables.view.name} ADD COLUMN {definition}")
+
+
+BROUGHT: tuple[Callable[[Connection], None], ...] = (_version_2, _version_3)
 """What brings a catalog of version n forward to n + 1, from version 1 on; a new catalog is made whole at once."""
 
 VERSION = len(BROUGHT) + 1

@@ -134,6 +134,8 @@ class View:
     topic: str | None
     created: int
     dropped: int | None
+    replaces: int | None = None
+    """Of a replacement that is being built: the id of the view whose place it will take."""
 
 
 @dataclass(frozen=True, kw_only=True)

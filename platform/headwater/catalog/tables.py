@@ -163,7 +163,9 @@ view = Table(
     Column("dropped", BigInteger),
     Column("description", Text, nullable=False, default=""),
     Column("owner", Text),
+    Column("replaces", Integer),
 )
+"""``replaces``: the view whose place this one takes. Until it does, ``created`` is no commit's number yet."""
 
 view_set = Table(
     "view_set",

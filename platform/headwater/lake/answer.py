@@ -89,10 +89,11 @@ class Answers:
     ) -> tuple[Resolved, int, int]:
         """Resolve the query, define its names, and pin what they see; ``stack`` ends the transaction."""
         with self.memory.lock:
-            commit = positions.resolve(self.log, self.pinned if at is None else at)
-            explicit = at is not None or self.pinned is not None
-            resolved = resolve(query, self.log.topics(None if not explicit else commit))
-            published, inputs = self._positions(resolved.references, commit, explicit)
+            where = self.pinned if at is None else at
+            explicit = where is not None
+            then = positions.resolve(self.log, where) if explicit else None
+            resolved = resolve(query, self.log.topics(then))
+            published, inputs = self._positions(resolved.references, then)
             stack.callback(self._end, cursor)
             try:
                 bodies = [
@@ -160,16 +161,18 @@ class Answers:
                 read.check_files(self.log, [found] if found else [])
         return _sql_error(error, resolved)
 
-    def _positions(self, references: Sequence[Reference], commit: int, explicit: bool) -> tuple[int, int]:
+    def _positions(self, references: Sequence[Reference], then: int | None) -> tuple[int, int]:
         """The publish commit that views are read at, and the input commit that tables are read at."""
         names = {r.topic.name.removeprefix("views.") for r in references if r.topic.kind == "changelog"}
+        found = [view for view in self.log.views(then) if view.name in names] if names else []
+        # After the views: one that took another's place is in a step that is published then.
+        commit = self.log.newest_commit() if then is None else then
         if not names:
             return commit, commit
-        found = [view for view in self.log.views(commit if explicit else None) if view.name in names]
         step = self._common_step(frozenset(view.id for view in found), commit)
         if step is None:
             raise self._no_common_position(found, commit)
-        if not explicit:
+        if then is None:
             self._require_fresh(found, step)
         return step.publish_commit, step.input_commit
 

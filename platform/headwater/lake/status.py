@@ -154,6 +154,8 @@ def _views(log: Log, live: Mapping[str, LiveRow]) -> list[dict[str, Any]]:
     newest_input = _newest_input(log)
     counts = _rows_by_topic(log)
     ids = {topic.name: topic.id for topic in log.topics()}
+    new = {v.replaces: {"name": v.name, "state": v.state, "reason": v.reason} for v in log.replacements()}
+    filling = json.loads(str(stats.get("filling") or "{}"))
     found = []
     for view in log.views():
         behind = step is None or view.id not in step.views
@@ -162,6 +164,8 @@ def _views(log: Log, live: Mapping[str, LiveRow]) -> list[dict[str, Any]]:
                 "name": view.name,
                 "state": view.state if fresh or view.state != "live" else "stopped",
                 "reason": view.reason or None,
+                "replacement": new.get(view.id),
+                "fill": filling.get(view.name) if fresh else None,
                 "input_commit": None if behind or step is None else step.input_commit,
                 "lag_commits": None if behind or step is None else max(0, newest_input - step.input_commit),
                 "lag_ms": stats.get("lag_ms"),

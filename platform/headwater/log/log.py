@@ -289,16 +289,27 @@ class Log:
         with self.catalog.write() as connection:
             return views.create(connection, name, sql, options or {})
 
+    def replacements(self) -> list[View]:
+        """Definitions that have not taken the place of their views (``View.replaces``) yet."""
+        with self.catalog.read() as connection:
+            return views.replacements(connection)
+
+    def replace_view(self, old: View, name: str, sql: str, options: dict[str, Any] | None = None) -> View:
+        """Register what shall take the place of ``old``; the pipeline builds it beside. DuplicateName."""
+        with self.catalog.write() as connection:
+            return views.replace(connection, old, name, sql, options or {})
+
     def drop_view(self, name: str) -> None:
         """The view ends with the newest commit; its changelog stays readable at older positions."""
         view = self.view(name)
         with self.catalog.write() as connection:
             views.drop(connection, view)
 
-    def set_view(self, name: str, *, state: str, reason: str = "") -> None:
-        view = self.view(name)
+    def set_view(self, view: str | View, *, state: str, reason: str = "") -> None:
+        """Set the state of the view of this name, or of a replacement."""
+        found = self.view(view) if isinstance(view, str) else view
         with self.catalog.write() as connection:
-            views.set_state(connection, view, state, reason)
+            views.set_state(connection, found, state, reason)
 
     def steps(self, after: int = 0, upto: int | None = None) -> list[Step]:
         """Published steps with a number in (after, upto], oldest first."""

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, bindparam, func, select, update
 
 from headwater.catalog import tables
 from headwater.catalog.records import MAX_COMMIT, Step, View, to_datetime
-from headwater.errors import DuplicateName
+from headwater.errors import DuplicateName, TopicChanged
 from headwater.log import topics
 
 # Built once: every read of a view asks for the last step.
@@ -26,30 +26,78 @@ def read(connection: Connection, at: int | None = None) -> list[View]:
     view = tables.view
     query = select(view)
     if at is None:
-        query = query.where(view.c.dropped.is_(None))
+        query = query.where(view.c.dropped.is_(None), view.c.created < MAX_COMMIT)
     else:
         query = query.where(view.c.created <= at, view.c.dropped.is_(None) | (view.c.dropped > at))
     known = {topic.name for topic in topics.read(connection, at)}
     return [_view(row, known) for row in connection.execute(query.order_by(view.c.id))]
 
 
+def replacements(connection: Connection) -> list[View]:
+    """Definitions that have not taken the place of their views yet; of each view at most one."""
+    view = tables.view
+    query = select(view).where(view.c.dropped.is_(None), view.c.created == MAX_COMMIT)
+    return [_view(row, set()) for row in connection.execute(query.order_by(view.c.id))]
+
+
 def create(connection: Connection, name: str, sql: str, options: dict[str, Any]) -> View:
+    _require_free(connection, name)
+    return _insert(connection, name, sql, options, created=_newest(connection))
+
+
+def replace(connection: Connection, old: View, name: str, sql: str, options: dict[str, Any]) -> View:
+    """Register what shall take the place of ``old``, under its name or another; one registered before is forgotten.
+
+    It becomes visible, and ``old`` ends, in the commit that publishes its rows (see ``take_place``).
+    """
+    if name != old.name:
+        _require_free(connection, name)
+    _forget_replacements(connection, old)
+    return _insert(connection, name, sql, options, created=MAX_COMMIT, replaces=old.id)
+
+
+def take_place(connection: Connection, new: View, commit: int) -> None:
+    """The replaced view ends and its replacement begins with ``commit``.
+
+    TopicChanged when the replacement was forgotten meanwhile: its rows must not be published.
+    """
+    view = tables.view
+    waiting = (view.c.id == new.id) & view.c.dropped.is_(None) & (view.c.created == MAX_COMMIT)
+    begun = update(view).where(waiting).values(created=commit, state="live", reason="")
+    if connection.execute(begun).rowcount != 1:
+        raise TopicChanged(f"the replacement of view {new.name} was taken back", todo="It is left out when repeated.")
+    connection.execute(update(view).where(view.c.id == new.replaces).values(dropped=commit))
+    topics.bump_generation(connection, commit)
+
+
+def _require_free(connection: Connection, name: str) -> None:
     view = tables.view
     taken = select(view.c.id).where(view.c.name == name, view.c.dropped.is_(None))
     if connection.execute(taken).first() is not None:
         raise DuplicateName(
             f"view {name} exists already",
-            todo="Drop it first with `headwater view drop`, or choose another name.",
+            todo="Replace it with `headwater view replace`, drop it first, or choose another name.",
         )
-    newest = _newest(connection)
-    values = {"name": name, "sql": sql, "options": json.dumps(options), "state": "creating", "created": newest}
-    row = connection.execute(view.insert().values(**values).returning(*view.c)).one()
-    topics.bump_generation(connection, newest)
+
+
+def _insert(connection: Connection, name: str, sql: str, options: dict[str, Any], **values: int) -> View:
+    view = tables.view
+    said = {"name": name, "sql": sql, "options": json.dumps(options), "state": "creating"}
+    row = connection.execute(view.insert().values(**said, **values).returning(*view.c)).one()
+    topics.bump_generation(connection, _newest(connection))
     return _view(row, set())
+
+
+def _forget_replacements(connection: Connection, old: View) -> None:
+    """The rows stay, so that their ids are never given again; no position shows them."""
+    view = tables.view
+    mine = (view.c.replaces == old.id) & (view.c.created == MAX_COMMIT) & view.c.dropped.is_(None)
+    connection.execute(update(view).where(mine).values(dropped=_newest(connection)))
 
 
 def drop(connection: Connection, view: View) -> None:
     newest = _newest(connection)
+    _forget_replacements(connection, view)
     mine = tables.view.c.id == view.id
     connection.execute(update(tables.view).where(mine).values(dropped=newest + 1))
     changelog = (tables.topic.c.name == f"views.{view.name}") & tables.topic.c.dropped.is_(None)
@@ -108,6 +156,7 @@ def _view(row: Any, known: set[str]) -> View:
         topic=changelog if changelog in known else None,
         created=row.created,
         dropped=row.dropped,
+        replaces=row.replaces if row.created == MAX_COMMIT else None,
     )
 
 

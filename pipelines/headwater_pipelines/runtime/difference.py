@@ -1,0 +1,64 @@
+"""What a view's changelog has to receive when the view is built: its rows, or how they differ from those before.
+
+Rows are in the types of files, with the log's weight column, so that what is computed and what is stored compare.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pyarrow as pa
+
+from headwater.catalog.records import Topic
+from headwater.log import Log, base, read
+from headwater.record import WEIGHT as LOG_WEIGHT
+from headwater.types import quote
+from headwater_pipelines.compiler import CompiledView, maintain
+from headwater_pipelines.runtime.program import Program, ViewFailed
+from headwater_pipelines.runtime.state import State
+
+PART_ROWS = 250_000
+"""Rows of one outbox part while a view is filled: bounds what a part holds in memory."""
+READ_ROWS_TARGET = 1_000_000
+"""Of a changelog so many sealed records are read at a time."""
+
+
+def parts(state: State, program: Program, view: int, before: str | None) -> Iterator[tuple[int, int, pa.Table]]:
+    """The view's rows minus those of the SELECT ``before``, as numbered parts of the outbox: (view, part, rows)."""
+    names = ", ".join(quote(name) for name, _ in program.views[view].columns)
+    contents = program.contents(view)
+    if before is not None:
+        both = f"SELECT {names}, {LOG_WEIGHT} FROM ({contents})"
+        both += f" UNION ALL SELECT {names}, -{LOG_WEIGHT} FROM ({before})"
+        weight = f"CAST(sum({LOG_WEIGHT}) AS BIGINT) AS {LOG_WEIGHT}"
+        contents = f"SELECT {names}, {weight} FROM ({both}) GROUP BY ALL HAVING sum({LOG_WEIGHT}) <> 0"
+    with program.blame(frozenset({view})):
+        # Row ids of uncommitted rows are not dense, so parts are numbered here.
+        numbered = f"SELECT *, (row_number() OVER () - 1) // {PART_ROWS} AS _part FROM ({contents})"
+        rows = state.temporary(f"CREATE OR REPLACE TEMP TABLE filled AS {numbered}")
+    for part in range(-(-rows // PART_ROWS)):
+        yield view, part, state.query(f"SELECT * EXCLUDE (_part) FROM filled WHERE _part = {part}")
+    state.temporary("DROP TABLE filled")
+
+
+def published(log: Log, state: State, topic: Topic, commit: int) -> str:
+    """A SELECT of what a changelog holds at ``commit``, read into a temporary table in bounded parts."""
+    table = quote(f"published_{topic.id}")
+    columns = ", ".join(f"{maintain.stored_sql(f.name, f.type)} AS {quote(f.name)}" for f in topic.schema.fields)
+    found = base.newest(log, topic, commit)
+    into = f"CREATE OR REPLACE TEMP TABLE {table} AS SELECT {columns}, {base.COUNT} AS {LOG_WEIGHT}"
+    with read.blaming(log, [found] if found else []):
+        state.temporary(f"{into} FROM ({base.relation_sql(log, topic, found)})")
+    changes = read.plan(log, topic, found.commit if found else 0, commit, whole=True)
+    for part in read.parts(changes, READ_ROWS_TARGET):
+        source = read.relation_sql(log, state.connection, part)
+        with read.blaming(log, part.segments):
+            state.temporary(f"INSERT INTO {table} SELECT {columns}, {LOG_WEIGHT} FROM ({source})")
+        state.connection.unregister("hot_rows")
+    return f"SELECT * FROM {table}"
+
+
+def require_shape(topic: Topic, compiled: CompiledView, view: int) -> None:
+    """ViewFailed when a changelog cannot take the view's rows."""
+    if [(field.name, field.type) for field in topic.schema.fields] != list(compiled.columns):
+        raise ViewFailed("its columns are not those it was created with. Drop it and create it anew", frozenset({view}))

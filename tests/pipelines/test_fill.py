@@ -1,0 +1,200 @@
+"""Views filled beside the live steps equal those that were there first, whatever is committed meanwhile."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from tests.waiting import until
+
+from headwater.config import Settings
+from headwater.lake import Lake
+from headwater.log import Log, open_log
+from headwater_pipelines import api
+from headwater_pipelines.runtime import fill, worker
+from headwater_pipelines.runtime.journal import Journal
+from headwater_pipelines.runtime.state import FILE, State
+
+from .conftest import VIEWS, Shop
+from .test_lifecycle import OTHER_REVENUE, check_as_of_every_step
+
+BESIDE = Settings(fill_beside_rows_min=1)
+
+
+class Gate:
+    """Holds every fill after its first loaded part until it is opened."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.reached, self.open = threading.Event(), threading.Event()
+        loaded = fill.Fill._loaded
+
+        def hold(self_: fill.Fill, rows: int) -> None:
+            self.reached.set()
+            while not self.open.wait(0.01):
+                loaded(self_, 0)  # it may be told to end
+            loaded(self_, rows)
+
+        monkeypatch.setattr(fill.Fill, "_loaded", hold)
+
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> Gate:
+    return Gate(monkeypatch)
+
+
+@pytest.fixture
+def working() -> Iterator[Callable[[Log], threading.Thread]]:
+    """Starts a worker that fills everything beside; it is stopped at the end."""
+    stop, threads = threading.Event(), list[threading.Thread]()
+
+    def start(log: Log) -> threading.Thread:
+        threads.append(threading.Thread(target=worker.run, args=(log, BESIDE, stop)))
+        threads[0].start()
+        return threads[0]
+
+    yield start
+    stop.set()
+    for thread in threads:
+        thread.join()
+
+
+def live(log: Log, *names: str) -> bool:
+    return all(log.view(name).state == "live" for name in names)
+
+
+def stepped_to(log: Log, commit: int) -> bool:
+    step = log.last_step()
+    return step is not None and step.input_commit >= commit
+
+
+def status(log: Log, name: str) -> dict[str, object]:
+    with Lake(log) as lake:
+        return next(view for view in lake.status()["views"] if view["name"] == name)
+
+
+def test_filled_while_inputs_change_equals_created_first(
+    shop: Shop, gate: Gate, working: Callable[[Log], threading.Thread]
+) -> None:
+    log = open_log(shop.lake)
+    api.create_view(log, VIEWS["totals"], name="totals")
+    # The same rows by another plan: with the same one, what is stored for it would be used for both.
+    api.create_view(log, VIEWS["revenue"].replace("GROUP", "AND o.id IS NOT NULL GROUP"), name="first")
+    gate.open.set()
+    working(log)
+    until(lambda: live(log, "totals", "first"))
+    gate.open.clear()
+    gate.reached.clear()
+    api.create_view(log, VIEWS["revenue"], name="revenue")
+    api.create_view(
+        log, "SELECT note, count(*) AS n FROM orders GROUP BY note", name="notes"
+    )  # a column not stored yet
+    api.create_view(log, "SELECT id, now() > TIMESTAMPTZ '2020-01-01' AS late FROM customers", name="clocked")
+    assert gate.reached.wait(30)
+    for _ in range(5):
+        last = shop.commit(log)
+        until(lambda: stepped_to(log, last))  # noqa: B023 -- called before the next round
+    assert log.view("revenue").state == "creating", "live views went on while it was being filled"
+    until(lambda: bool(status(log, "revenue")["fill"]))
+    assert status(log, "revenue")["fill"]["of"] > 0  # type: ignore[index]
+    gate.open.set()
+    until(lambda: live(log, "revenue", "notes", "clocked"))
+    for _ in range(3):
+        last = shop.commit(log)
+    until(lambda: stepped_to(log, last))
+    shop.check_every_step(log, ["totals", "revenue"])
+    check_as_of_every_step(shop, log)
+    with Lake(log) as lake:
+        both = ("revenue", "first")
+        for one, other in (both, both[::-1]):
+            assert lake.sql(f"FROM {one} EXCEPT ALL FROM {other}").rows == 0
+    assert status(log, "revenue")["fill"] is None
+
+
+@pytest.mark.long
+def test_a_replacement_is_filled_beside_the_view_that_goes_on(
+    shop: Shop, gate: Gate, working: Callable[[Log], threading.Thread]
+) -> None:
+    log = open_log(shop.lake)
+    for name, sql in VIEWS.items():
+        api.create_view(log, sql, name=name)
+    gate.open.set()
+    working(log)
+    until(lambda: live(log, *VIEWS))
+    gate.open.clear()
+    gate.reached.clear()
+    api.replace_view(log, OTHER_REVENUE, name="revenue")
+    assert gate.reached.wait(30)
+    last = shop.commit(log)
+    until(lambda: stepped_to(log, last))
+    assert len(log.replacements()) == 1
+    # Another one while the first is being filled: that is given up.
+    api.replace_view(log, OTHER_REVENUE.replace("20", "30"), name="revenue")
+    gate.open.set()
+    until(lambda: not log.replacements())
+    last = shop.commit(log)
+    until(lambda: stepped_to(log, last))
+    assert "30" in log.view("revenue").sql
+    check_as_of_every_step(shop, log)
+
+
+@pytest.mark.long
+def test_a_view_dropped_while_it_is_filled(shop: Shop, gate: Gate, working: Callable[[Log], threading.Thread]) -> None:
+    log = open_log(shop.lake)
+    api.create_view(log, VIEWS["totals"], name="totals")
+    working(log)
+    until(lambda: live(log, "totals"))  # nobody waits for anything yet: it is filled between two steps
+    api.create_view(log, VIEWS["revenue"], name="revenue")
+    assert gate.reached.wait(30)
+    api.drop_view(log, "revenue")
+    api.create_view(log, "SELECT id, note::INTEGER AS n FROM orders", name="fails")
+    gate.open.set()
+    until(lambda: log.view("fails").state == "paused")
+    last = shop.commit(log)
+    until(lambda: stepped_to(log, last))
+    shop.check_every_step(log, ["totals"])
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seam", ["write", "commit"])
+def test_killed_while_filling(shop: Shop, command: Path, seam: str) -> None:
+    """A fill that is cut short begins anew, and leaves nothing behind."""
+
+    def run(failpoints: str = "") -> int:
+        argv = [str(command), "views", "--until-caught-up", "--project", str(shop.folder)]
+        environment = {**os.environ, "HEADWATER_FAILPOINTS": failpoints, "HEADWATER_FILL_BESIDE_ROWS_MIN": "1"}
+        done = subprocess.run(argv, check=False, env=environment, capture_output=True, text=True, timeout=60)
+        assert done.returncode in (0, -signal.SIGKILL), done.stderr
+        return done.returncode
+
+    with open_log(shop.lake) as log:
+        api.create_view(log, VIEWS["totals"], name="totals")
+    assert run() == 0
+    with open_log(shop.lake) as log:
+        api.create_view(log, VIEWS["revenue"], name="revenue")
+        shop.commit(log)
+    killed = 0
+    for hit in range(2, 9, 3):
+        killed += run(f"kill:state.{seam}:after:{hit}") == -signal.SIGKILL
+        with open_log(shop.lake) as log:
+            shop.commit(log)
+    assert killed
+    assert run() == 0
+    with open_log(shop.lake) as log:
+        last = log.last_step()
+        shop.commit(log)
+    assert run() == 0
+    with open_log(shop.lake) as log:
+        assert live(log, "totals", "revenue")
+        assert log.last_step().number == last.number + 1, "what was filled is found again, not rebuilt"  # type: ignore[union-attr]
+        state = State(log.folder / "state" / FILE, timezone="UTC")
+        schemas = state.query("SELECT schema_name FROM duckdb_schemas() WHERE NOT internal").column(0).to_pylist()
+        adopted = Journal(state).adopted()
+        state.close()
+        assert sorted(schemas) == adopted
+        assert adopted
+        shop.check_every_step(log, ["totals", "revenue"])
