@@ -83,8 +83,9 @@ WHOLE = {
     "top": "SELECT id, ts FROM items WHERE ts < now() ORDER BY ts DESC, id LIMIT 3",
     "text": "SELECT id FROM items WHERE s < strftime(now(), '%Y-%m-%d')",
     "shadowed": "SELECT id FROM (SELECT id, d AS current_date FROM items) WHERE current_date > DATE '2026-03-28'",
-    "in_lambda": "SELECT id, list_filter([ts, tn::TIMESTAMPTZ], x -> x > now()) AS l FROM items",
-    "max_in_lambda": "SELECT k, max(len(list_filter([ts], x -> x > now()))) AS n FROM items GROUP BY k",
+    "both": "SELECT id, ts > now() AS later, now() AS t FROM items",
+    "in_lambda": "SELECT id, list_filter([ts, tn::TIMESTAMPTZ], lambda x: x > now()) AS l FROM items",
+    "max_in_lambda": "SELECT k, max(len(list_filter([ts], lambda x: x > now()))) AS n FROM items GROUP BY k",
     "known": "SELECT id FROM items WHERE ts > nullif(date_trunc('hour', now()), TIMESTAMPTZ '2026-03-28 13:00:00+00')",
     "recursive": "WITH RECURSIVE r(n) AS (SELECT 1 UNION SELECT n + 1 FROM r WHERE n < extract(hour FROM now()))"
     " SELECT n FROM r",

@@ -22,7 +22,7 @@ from headwater_pipelines.compiler.render import delta_table
 from headwater_pipelines.runtime.state import State
 
 _ARRIVED = "arrived"
-_META = {
+META = {
     "table": (record.OP, record.UNCHANGED, record.OFFSET, record.PARTITION, record.LSN, record.SEQ),
     "multiset": (record.OP, record.WEIGHT, record.OFFSET, record.PARTITION),
     "insert_only": (record.OP, record.OFFSET, record.PARTITION),
@@ -44,7 +44,7 @@ class Store:
     @property
     def reads(self) -> list[str]:
         """The columns to ask of the log."""
-        return [*self.schema.names, *_META[self.base.kind]]
+        return [*self.schema.names, *META[self.base.kind]]
 
     def create_sql(self) -> str:
         body = [f"{quote(field.name)} {field.type}" for field in self.schema.fields]
@@ -129,7 +129,7 @@ class Store:
 
     def _keyed(self, state: State, changes: pa.Table) -> str:
         keys = ", ".join(quote(key) for key in self.schema.key)
-        meta = ", ".join(_META["table"])
+        meta = ", ".join(META["table"])
         lifted = self._lifted()
         partial = self._is_partial(changes)
         if not partial and self._is_last_of_each(changes):
