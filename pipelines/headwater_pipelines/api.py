@@ -182,7 +182,12 @@ def column_lineage(lake_or_log: Any) -> dict[str, dict[str, list[str]]]:
 
     log = _log(lake_or_log)
     compiled, _ = registry.compile_all(log, log.views())
-    return {view.name: {base.name: sorted(names) for base, names in view.used.items()} for view in compiled.values()}
+    found: dict[str, dict[str, list[str]]] = {}
+    for view in compiled.values():
+        columns = found.setdefault(view.name, {})
+        for base, names in view.used.items():
+            columns[base.name] = sorted({*columns.get(base.name, ()), *names})
+    return found
 
 
 def sync_project_views(project: Project, log: Log) -> list[str]:

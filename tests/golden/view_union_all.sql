@@ -8,4 +8,4 @@ SELECT CAST("u"."k" AS VARCHAR) AS "k", "u"._w AS _w FROM (SELECT a.k AS "k", "a
 SELECT CAST("u"."k" AS VARCHAR) AS "k", "u"._w AS _w FROM (SELECT b.k AS "k", "b"._w AS _w FROM "d_t2" AS "b") AS "u";
 
 -- contents
-SELECT *, 1::BIGINT AS _w FROM (SELECT CAST("u"."k" AS VARCHAR) AS "k" FROM (SELECT a.k AS "k" FROM "t1" AS "a") AS "u") UNION ALL SELECT CAST("u"."k" AS VARCHAR) AS "k", "u"._w AS _w FROM (SELECT b.k AS "k", "b"._w AS _w FROM "t2" AS "b") AS "u";
+SELECT CAST("u"."k" AS VARCHAR) AS "k", "u"._w AS _w FROM (SELECT a.k AS "k", "a"._w AS _w FROM "t1" AS "a") AS "u" UNION ALL SELECT CAST("u"."k" AS VARCHAR) AS "k", "u"._w AS _w FROM (SELECT b.k AS "k", "b"._w AS _w FROM "t2" AS "b") AS "u";

@@ -2,10 +2,7 @@
 SELECT id FROM a WHERE x > 3 OR k IN (SELECT k FROM b);
 
 -- delta of r_b515d37ab554
-WITH "hw_5f8a26d33e01" AS (SELECT t."id" AS "id", t."k" AS "k", t."x" AS "x" FROM "t1" AS "t"), "hw_10fb26f3d288" AS (SELECT "k" FROM (SELECT "k", unnest(range(CAST(_w AS BIGINT))) FROM (SELECT "k", sum(_w) AS _w FROM (SELECT t."k" AS "k", "t"._w AS _w FROM "t2" AS "t") GROUP BY ALL HAVING sum(_w) > 0))) SELECT "c0", CAST(sum(_w) AS BIGINT) AS _w FROM (SELECT "c0", 1::BIGINT AS _w FROM (SELECT * FROM (SELECT id FROM hw_5f8a26d33e01 AS a WHERE ((x > 3) OR (k = ANY(SELECT k FROM hw_10fb26f3d288 AS b)))) AS q("c0")) UNION ALL SELECT "c0", -_w AS _w FROM "r_b515d37ab554" AS s) GROUP BY ALL HAVING sum(_w) <> 0;
-
--- apply
-INSERT INTO "r_b515d37ab554" SELECT * FROM "d_r_b515d37ab554";
+WITH "hw_5f8a26d33e01" AS (SELECT "id", "k", "x" FROM (SELECT "id", "k", "x", unnest(range(CAST(_w AS BIGINT))) FROM (SELECT "id", "k", "x", sum(_w) AS _w FROM (SELECT t."id" AS "id", t."k" AS "k", t."x" AS "x", "t"._w AS _w FROM "t1" AS "t") GROUP BY ALL HAVING sum(_w) > 0))), "hw_10fb26f3d288" AS (SELECT "k" FROM (SELECT "k", unnest(range(CAST(_w AS BIGINT))) FROM (SELECT "k", sum(_w) AS _w FROM (SELECT t."k" AS "k", "t"._w AS _w FROM "t2" AS "t") GROUP BY ALL HAVING sum(_w) > 0))) SELECT "c0", CAST(sum(_w) AS BIGINT) AS _w FROM (SELECT "c0", 1::BIGINT AS _w FROM (SELECT * FROM (SELECT id FROM hw_5f8a26d33e01 AS a WHERE ((x > 3) OR (k = ANY(SELECT k FROM hw_10fb26f3d288 AS b)))) AS q("c0")) UNION ALL SELECT "c0", -_w AS _w FROM "r_b515d37ab554" AS s) GROUP BY ALL HAVING sum(_w) <> 0;
 
 -- output term of r_b515d37ab554
 SELECT r."c0" AS "id", "r"._w AS _w FROM "d_r_b515d37ab554" AS "r";

@@ -16,6 +16,7 @@ from tests.pipelines.world import Topic, World
 
 from headwater import duck
 from headwater_pipelines.compiler import clock
+from headwater_pipelines.compiler.comparison import bounds
 from headwater_pipelines.compiler.explain import explain
 
 START = datetime(2026, 3, 28, 12, tzinfo=UTC)
@@ -83,8 +84,9 @@ WHOLE = {
     "top": "SELECT id, ts FROM items WHERE ts < now() ORDER BY ts DESC, id LIMIT 3",
     "text": "SELECT id FROM items WHERE s < strftime(now(), '%Y-%m-%d')",
     "shadowed": "SELECT id FROM (SELECT id, d AS current_date FROM items) WHERE current_date > DATE '2026-03-28'",
-    "in_lambda": "SELECT id, list_filter([ts, tn::TIMESTAMPTZ], x -> x > now()) AS l FROM items",
-    "max_in_lambda": "SELECT k, max(len(list_filter([ts], x -> x > now()))) AS n FROM items GROUP BY k",
+    "both": "SELECT id, ts > now() AS later, now() AS t FROM items",
+    "in_lambda": "SELECT id, list_filter([ts, tn::TIMESTAMPTZ], lambda x: x > now()) AS l FROM items",
+    "max_in_lambda": "SELECT k, max(len(list_filter([ts], lambda x: x > now()))) AS n FROM items GROUP BY k",
     "known": "SELECT id FROM items WHERE ts > nullif(date_trunc('hour', now()), TIMESTAMPTZ '2026-03-28 13:00:00+00')",
     "recursive": "WITH RECURSIVE r(n) AS (SELECT 1 UNION SELECT n + 1 FROM r WHERE n < extract(hour FROM now()))"
     " SELECT n FROM r",
@@ -190,3 +192,22 @@ def test_the_age_of_one_argument_is_what_duckdb_takes_it_for(zone: str) -> None:
             query = f"SELECT age({value}), {meaning} FROM (SELECT now() AS now) AS clock"
             ((native, ours),) = connection.execute(query).fetchall()
             assert native == ours, value
+
+
+SHIFTS = ("", "INTERVAL 1 MONTH", "INTERVAL '1 year 2 months 3 days'", "-INTERVAL 1 DAY", "INTERVAL 5 HOUR")
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Europe/Berlin", "America/St_Johns"])
+def test_a_range_of_stored_times_has_room_for_months_and_zones(zone: str) -> None:
+    """Every time of two years lies in the range that is scanned for its value, however far that is ahead."""
+    with duck.connect(timezone=zone) as connection:
+        for text in ("TIMESTAMP", "TIMESTAMP WITH TIME ZONE", "DATE"):
+            for shift in SHIFTS:
+                low, high = bounds(text, shift)
+                value = f"CAST(t{f' + ({shift})' if shift else ''} AS TIMESTAMPTZ)"
+                rows = connection.execute(
+                    f"SELECT t FROM (SELECT CAST(TIMESTAMPTZ '2024-01-01' + to_hours(h) AS {text}) AS t"
+                    f" FROM range(24 * 731) r(h)) WHERE NOT coalesce(t BETWEEN {low.format(v=value)}"
+                    f" AND {high.format(v=value)}, false) LIMIT 3"
+                ).fetchall()
+                assert not rows, (text, shift)

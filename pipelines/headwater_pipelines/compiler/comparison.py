@@ -106,7 +106,7 @@ def _value(expression: Syntax, node: Select, duck: Duck) -> Compared:
     types = dict(duck.describe(render.state(probe)))
     if types["t"] not in _TIMES or types["s"] != "INTERVAL":
         return Compared(text)
-    return Compared(text, column, *_bounds(types["t"], moved))
+    return Compared(text, column, *bounds(types["t"], moved))
 
 
 def _unshifted(expression: Syntax) -> tuple[Syntax, Syntax | None]:
@@ -122,7 +122,7 @@ def _unshifted(expression: Syntax) -> tuple[Syntax, Syntax | None]:
     }
 
 
-def _bounds(text: str, shift: str) -> tuple[str, str]:
+def bounds(text: str, shift: str) -> tuple[str, str]:
     """The least and the greatest time that a column of this type can have where its value lies between {v} and {v}.
 
     Days and months are not of one length everywhere, and a naive time is not one instant in every zone.

@@ -132,8 +132,8 @@ def _html_row(node: ExplainNode) -> str:
 
 def explain(view: CompiledView) -> Explain:
     """The nodes of a compiled view."""
-    names = {(base.name, name) for base, used in view.used.items() for name in used}
-    columns = {base: sorted(name for full, name in names if full == base.name) for base in view.used}
+    names = {(base.shown, name) for base, used in view.used.items() for name in used}
+    columns = {base: sorted(name for full, name in names if full == base.shown) for base in view.used}
     nodes = tuple(_node(view.root, 0, "", columns))
     return Explain(view.name, view.columns, view.key, nodes)
 
@@ -199,7 +199,7 @@ def _projected(name: str, sql: str) -> str:
 
 def _source(source: Source, depth: int, alias: str, columns: Mapping[Base, list[str]]) -> Iterator[ExplainNode]:
     if isinstance(source, Base):
-        shown = f"{source.name} ({', '.join(columns.get(source, []))})"
+        shown = f"{source.shown} ({', '.join(columns.get(source, []))})"
         shown = f"{shown} as {alias}" if alias and alias != source.name.rpartition(".")[2] else shown
         yield ExplainNode(depth, "table", shown, "linear", "STORED_ROWS", source.table)
         return

@@ -130,7 +130,6 @@ class _Plan:
                     found += own
                     start += sum(1 for _ in leaves(part))
                 return found
-        return []
 
     def _plain(self, node: Select, sql: str, start: int) -> list[Column]:
         cast = _CAST.fullmatch(sql)

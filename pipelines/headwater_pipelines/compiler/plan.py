@@ -24,7 +24,10 @@ COUNT = "n"
 
 @dataclass(frozen=True)
 class Base:
-    """The stored rows of a topic. ``kind`` as in the log; a recreated topic has another ``id``."""
+    """The stored rows of a topic. ``kind`` as in the log, or 'history': then they are all versions of its rows.
+
+    A recreated topic has another ``id``; the history of a topic has its negative.
+    """
 
     name: str
     id: int
@@ -36,8 +39,18 @@ class Base:
         return self.kind == "multiset"
 
     @property
+    def topic(self) -> int:
+        """The topic's id."""
+        return abs(self.id)
+
+    @property
     def table(self) -> str:
-        return f"t{self.id}"
+        return f"t{self.id}" if self.id >= 0 else f"h{-self.id}"
+
+    @property
+    def shown(self) -> str:
+        """As a query names it."""
+        return f"history.{self.name}" if self.kind == "history" else self.name
 
 
 @dataclass(frozen=True)

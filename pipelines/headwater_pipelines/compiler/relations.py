@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from headwater.errors import AmbiguousName, NameNotFound
+from headwater.lake.history import VALID_FROM, VALID_TO
 from headwater.schema import Schema
 from headwater_pipelines.compiler.plan import Base, Tree
 
@@ -20,11 +21,25 @@ class Table:
 
     @property
     def name(self) -> str:
-        return self.base.name
+        return self.base.shown
+
+    def history(self) -> Table:
+        """All versions of the rows, with the time span of each; NameNotFound where a version has no end to know."""
+        taken = {VALID_FROM, VALID_TO} & {name.lower() for name in self.schema.names}
+        if self.base.kind != "table" or taken:
+            why = f"it has a column {min(taken)}" if taken else "its rows have no key"
+            raise NameNotFound(f"{self.name} has no history that a view can read: {why}")
+        return Table(Base(self.base.name, -self.base.id, "history"), versioned(self.schema))
 
     @property
     def columns(self) -> tuple[tuple[str, str], ...]:
         return tuple((field.name, field.type) for field in self.schema.fields)
+
+
+def versioned(schema: Schema) -> Schema:
+    """A table's columns, and when a version of a row began and ended (NULL while it is the current one)."""
+    spans = dict.fromkeys((VALID_FROM, VALID_TO), "TIMESTAMP WITH TIME ZONE")
+    return Schema.of({**{field.name: field.type for field in schema.fields}, **spans}, key=schema.key)
 
 
 @dataclass(frozen=True)
@@ -55,11 +70,16 @@ class Relations:
         found = self.by_name[base.name.lower()]
         if not isinstance(found, Table):
             raise TypeError(f"{base.name} is a view")
-        return found
+        return found.history() if base.kind == "history" else found
 
     def resolve(self, path: list[str]) -> Relation:
         """The relation of a dotted name; NameNotFound with near names, AmbiguousName with the candidates."""
         name = ".".join(path).lower()
+        if len(path) > 1 and path[0].lower() == "history":
+            table = self.resolve(path[1:])
+            if not isinstance(table, Table):
+                raise NameNotFound(f"view {table.name} has no history that a view can read")
+            return table.history()
         if name in self.by_name:
             return self.by_name[name]
         found = [full for full in self.by_name if full.endswith("." + name)]

@@ -101,7 +101,7 @@ def _reads(tree: Tree, relations: Relations) -> tuple[str, ...]:
             path = node["qualified_name"]["path"]
             if len(path) > 1 or path[0].lower() not in visible:
                 relation = relations.resolve(path)
-                found.setdefault(relation.name if isinstance(relation, Table) else f"views.{relation.name}")
+                found.setdefault(relation.base.name if isinstance(relation, Table) else f"views.{relation.name}")
 
     scoped(tree, visit)
     return tuple(found)

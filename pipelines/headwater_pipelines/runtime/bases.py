@@ -21,7 +21,7 @@ from headwater_pipelines.compiler.plan import WEIGHT, Base
 from headwater_pipelines.compiler.render import delta_table
 from headwater_pipelines.runtime.state import ARRIVED, State
 
-_META = {
+META = {
     "table": (record.OP, record.UNCHANGED, record.OFFSET, record.PARTITION, record.LSN, record.SEQ),
     "multiset": (record.OP, record.WEIGHT, record.OFFSET, record.PARTITION),
     "insert_only": (record.OP, record.OFFSET, record.PARTITION),
@@ -43,7 +43,7 @@ class Store:
     @property
     def reads(self) -> list[str]:
         """The columns to ask of the log."""
-        return [*self.schema.names, *_META[self.base.kind]]
+        return [*self.schema.names, *META[self.base.kind]]
 
     def create(self, state: State) -> None:
         """Make the stored copy, empty."""
@@ -87,7 +87,7 @@ class Store:
 
     def _is_partial(self, changes: pa.Table) -> bool:
         """Whether the source left out values that it had sent before."""
-        return changes.column(record.UNCHANGED).null_count < changes.num_rows
+        return bool(changes.column(record.UNCHANGED).null_count < changes.num_rows)
 
     def _arrived_sql(self, changes: pa.Table) -> str:
         """Records that look up no row: each is its own delta; a truncation takes back all that was there before."""
@@ -106,7 +106,7 @@ class Store:
 
     def _keyed(self, state: State, changes: pa.Table) -> str:
         keys = ", ".join(quote(key) for key in self.schema.key)
-        meta = ", ".join(_META["table"])
+        meta = ", ".join(META["table"])
         lifted = self._lifted()
         partial = self._is_partial(changes)
         truncated = _has(changes, "t")

@@ -17,9 +17,12 @@ import pyarrow as pa
 
 from headwater.catalog.records import View, to_datetime
 from headwater.errors import StateMismatch
+from headwater.lake.history import VALID_FROM, VALID_TO
 from headwater.log import Log
+from headwater.schema import Schema
 from headwater_pipelines.compiler import CompiledView
 from headwater_pipelines.compiler.plan import Base, digest
+from headwater_pipelines.compiler.relations import versioned
 from headwater_pipelines.runtime import difference, intake
 from headwater_pipelines.runtime.bases import Store, prune
 from headwater_pipelines.runtime.fill import Fill, drop_unfinished
@@ -29,6 +32,7 @@ from headwater_pipelines.runtime.program import Program, ViewFailed
 from headwater_pipelines.runtime.publish import publish
 from headwater_pipelines.runtime.registry import used_columns
 from headwater_pipelines.runtime.state import State
+from headwater_pipelines.runtime.versions import stored_copy
 
 LARGE_STEP_ROWS = 50_000
 """Delta tables of a larger step are dropped after it; smaller ones are replaced by the next step's."""
@@ -118,16 +122,17 @@ class Engine:
         )
 
     def _same_types(self, stored: Stored) -> bool:
-        topic = {topic.id: topic for topic in self.log.topics()}.get(stored.topic)
+        topic = {topic.id: topic for topic in self.log.topics()}.get(abs(stored.topic))
         if topic is None:
             return False
-        now = {field.name: field.type for field in topic.schema.fields}
+        schema = versioned(topic.schema) if stored.kind == "history" else topic.schema
+        now = {field.name: field.type for field in schema.fields}
         return all(now.get(field.name) == field.type for field in stored.schema.fields)
 
     def _adopt(self, views: Mapping[int, CompiledView]) -> None:
         """Run these views from now on, over the stored copies that the file has."""
         stored = self.journal.stored()
-        stores = {base: Store(base, stored[base.id].schema) for view in views.values() for base in view.used}
+        stores = {base: stored_copy(base, stored[base.id].schema) for view in views.values() for base in view.used}
         self.program = Program(views, stores)
 
     # ---- step
@@ -275,8 +280,15 @@ class Engine:
         for base, names in used_columns(views).items():
             store = self.program.stores.get(base)
             fits = store is not None and names <= set(store.schema.names)
-            found[base] = store if store and fits else Store(base, prune(self.log.topic(base.name).schema, names))
+            found[base] = store if store and fits else stored_copy(base, self._schema(base, names))
         return found
+
+    def _schema(self, base: Base, names: frozenset[str]) -> Schema:
+        """What is kept of a topic where these columns are used."""
+        schema = self.log.topic(base.name).schema
+        if base.kind == "history":
+            return prune(versioned(schema), names | {VALID_FROM, VALID_TO})
+        return prune(schema, names)
 
     def _load(self, program: Program, taken: frozenset[Base]) -> None:
         """Create and fill the stored copies that the running program does not have, and that were not ``taken``."""

@@ -61,7 +61,7 @@ def changed_topics(log: Log, after: int, upto: int) -> set[int]:
 def read(log: Log, stores: Iterable[Store], found: Range) -> dict[Store, pa.Table]:
     """The change records of every stored topic that changed in the range; RawValue names what cannot be held."""
     changed = changed_topics(log, found.after, found.upto)
-    return {store: _read(log, store, found.after, found.upto) for store in stores if store.base.id in changed}
+    return {store: _read(log, store, found.after, found.upto) for store in stores if store.base.topic in changed}
 
 
 def load(
@@ -77,7 +77,7 @@ def load(
     ``loaded`` hears of every part, how many records it had.
     """
     topic = log.topic(store.base.name)
-    found = base.newest(log, topic, upto)
+    found = base.newest(log, topic, upto) if store.base.kind != "history" else None
     store.create(state)
     relation = state.relations[store.base.table]
     start = 0

@@ -136,7 +136,7 @@ class Program:
                 for each in source.inputs:
                     own = dict(zip(keys, each.keys, strict=True))
                     found[each.node, source] = keyed(each.node, own, kinds, self.types)
-            elif source.touched:
+            elif isinstance(source, Aggregate) and source.touched:
                 found[source.input, source] = keyed(source.input, {key: key for key in keys}, kinds, self.types)
         return found
 

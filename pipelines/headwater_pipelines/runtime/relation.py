@@ -102,9 +102,13 @@ class Relation:
         self.state.temporary("DROP TABLE settled")
 
     def drop(self) -> None:
-        self.state.temporary(f"DROP VIEW IF EXISTS temp.{quote(self.table)}")
-        self.state.write(f"DROP TABLE {self._open}")
+        self.state.temporary(f"DROP VIEW temp.{quote(self.table)}")
         self.state.write("DELETE FROM relations WHERE name = ?", [self.table])
+        self.discard()
+
+    def discard(self) -> None:
+        """Remove its parts, of which the state knows nothing else."""
+        self.state.write(f"DROP TABLE {self._open}")
         self._withdraw(self.runs)
 
     # ---- runs

@@ -149,7 +149,7 @@ class State:
             self.relations[mine.table] = mine
             mine.adopt()
         else:
-            mine.drop()
+            mine.discard()
 
     def settle(self) -> None:
         """Freeze what has grown too large to stay open; at the end of a transaction."""

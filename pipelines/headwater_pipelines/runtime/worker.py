@@ -178,7 +178,10 @@ class Worker:
         """Views that read a table whose rows are not the source's until it is copied, and why."""
         reshaping = {t.id: f"{t.name} is reshaping: {t.reason}" for t in self.log.topics() if t.state == "reshaping"}
         return {
-            view: reshaping[base.id] for view, each in compiled.items() for base in each.used if base.id in reshaping
+            view: reshaping[base.topic]
+            for view, each in compiled.items()
+            for base in each.used
+            if base.topic in reshaping
         }
 
     def _forget(self, wanted: Mapping[int, CompiledView]) -> None:
