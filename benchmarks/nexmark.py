@@ -3,9 +3,9 @@
     python -m benchmarks.nexmark [--quick] [--json] [--only q0 q5 ...] [--events N]
 
 A lake is made for each query, and its view is filled while there are no events; these are then written to the log,
-50,000 in a commit, and the pipeline's worker takes them in, in steps of its own size: reading the log, the view's delta, its
-state, and publishing are measured, writing the events is not. All events count, as in the published figures; topics
-that a query does not read cost it nothing, which is so for 92 % of the events of q3 and q8.
+50,000 in a commit, and the pipeline's worker takes them in, in steps of its own size: reading the log, the view's
+delta, its state, and publishing are measured, writing the events is not. All events count, as in the published figures;
+topics that a query does not read cost it nothing, which is so for 92 % of the events of q3 and q8.
 
 Per core is events by CPU seconds of the process. Published figures are from different machines and years: Feldera's
 and Flink's are theirs of 2024 for 16 cores, RisingWave's of 2023 (docs/views.md has the sources).
