@@ -161,13 +161,15 @@ class Engine:
 
     def _advance(self, commit: int, arrived: Mapping[Base, pa.Table], instant: datetime) -> None:
         """One step to an input commit and an instant, published; none where only time passed, and that to no effect."""
-        outputs: list[tuple[int, pa.Table]] = []
         progress = self._next(commit, frozenset(self.program.views), instant)
         moves, started = instant != self.progress.instant, time.monotonic()
         with _Transaction(self.state) as transaction:
             self.journal.clear_outbox()
-            outputs.extend(self.program.step(self.state, arrived, instant if moves else None))
-            self.journal.add_outbox((view, 0, table) for view, table in outputs)
+            parts = self.program.step(self.state, arrived, instant if moves else None)
+            outputs = None if moves and self.program.reads_clock else list(parts)
+            self.journal.add_outbox(
+                (view, n, part) for n, (view, part) in enumerate(parts if outputs is None else outputs)
+            )
             self.journal.write(progress)
             if commit == self.progress.input_commit and not self.program.has_changed:
                 transaction.give_up()
@@ -177,7 +179,7 @@ class Engine:
         if transaction.given_up:
             return
         self.progress = progress
-        publish(self.log, self.epoch, progress, self.built, outputs)
+        publish(self.log, self.epoch, progress, self.built, self.journal.outbox() if outputs is None else outputs)
 
     def _tick(self) -> None:
         """Let time pass for the views that read the clock, when it is due."""
