@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 
@@ -25,6 +25,7 @@ from headwater.schema import Schema
 from headwater.types import quote
 from headwater_pipelines.compiler import CompiledView
 from headwater_pipelines.compiler.plan import Base, digest
+from headwater_pipelines.compiler.refresh import is_continuous
 from headwater_pipelines.compiler.relations import versioned
 from headwater_pipelines.runtime import difference, intake
 from headwater_pipelines.runtime.bases import Store, prune
@@ -211,8 +212,10 @@ class Engine:
 
         ``catalog`` holds the view of every id. Where a changelog exists already it receives the difference: after a
         resume or a rebuild, from a view that takes another's place (``View.replaces``), and from a running one whose
-        plan became another because it reads that view.
+        plan became another because it reads that view. A view that is not refreshed continuously stands still after
+        it: nothing of it is kept, and it is built anew when its time comes.
         """
+        still = {view for view, compiled in added.items() if not is_continuous(compiled.definition.options)}
         ended = {catalog[view].replaces for view in added}
         views = {v: compiled for v, compiled in {**self.program.views, **added}.items() if v not in ended}
         if not self.program.views:
@@ -226,7 +229,9 @@ class Engine:
         before = {view: self._before(catalog[view], compiled, catalog) for view, compiled in added.items()}
         progress = self._next(self.progress.input_commit, frozenset(views), instant)
         kept = {view: built for view, built in self.built.items() if view not in ended}
-        built = {**kept, **{v: Built(c.name, digest(c.root), c.schema, catalog[v].replaces) for v, c in added.items()}}
+        made = {v: Built(c.name, digest(c.root), c.schema, catalog[v].replaces) for v, c in added.items()}
+        built = {**kept, **made}
+        going = self._without(program, still)
         with self._seeing(filled), _Transaction(self.state):
             self.journal.clear_outbox()
             taken = self._take(filled, program) if filled else frozenset()
@@ -235,25 +240,31 @@ class Engine:
             program.create(self.state, [source for source in program.derived if source.table not in tables], instant)
             for view in added:
                 self.journal.add_outbox(difference.parts(self.state, program, view, before[view]))
-            self._remove_unused(program)
+            self._remove_unused(going)
+            self.journal.set_stored(self._stored(going))
             self.journal.set_built(built)
             self.journal.set_adopted(self.adopted)
             self.journal.write(progress)
-        self.progress, self.built, self.program = progress, built, program
+        self.progress, self.program = progress, going
+        self.built = {view: each for view, each in built.items() if view not in still}
         self.state.drop_temporary()
         publish(self.log, self.epoch, progress, built, self.journal.outbox())
 
     def drop(self, views: frozenset[int]) -> None:
         """Stop maintaining views and remove the state that only they used."""
-        kept = {view: compiled for view, compiled in self.program.views.items() if view not in views}
         self.built = {view: built for view, built in self.built.items() if view not in views}
-        used = used_columns(kept)
-        program = Program(kept, {base: store for base, store in self.program.stores.items() if base in used})
+        program = self._without(self.program, views)
         with _Transaction(self.state):
             self.journal.set_built(self.built)
             self._remove_unused(program)
             self.journal.set_stored(self._stored(program))
         self.program = program
+
+    @staticmethod
+    def _without(program: Program, views: Collection[int]) -> Program:
+        kept = {view: compiled for view, compiled in program.views.items() if view not in views}
+        used = used_columns(kept)
+        return Program(kept, {base: store for base, store in program.stores.items() if base in used})
 
     @contextmanager
     def _seeing(self, filled: Fill | None) -> Iterator[None]:
@@ -336,7 +347,6 @@ class Engine:
                     intake.load(self.log, self.state, store, self.progress.input_commit, self.rows_target)
             except RawValue as error:
                 raise ViewFailed(str(error), users[base]) from error
-        self.journal.set_stored(self._stored(program))
 
     def _stored(self, program: Program) -> list[Stored]:
         return [Stored(b.id, b.name, b.kind, store.schema) for b, store in program.stores.items()]
