@@ -146,7 +146,8 @@ class Lease:
 def caught_up(log: Log, target: int) -> bool:
     """Whether every view that is maintained stands at the newest input commit at or before ``target``."""
     step = log.last_step()
-    waiting = {view.id for view in log.views() if view.state in ("creating", "live")}
+    views = [view for view in log.views() if view.state == "creating" or view.refresh == "continuous"]
+    waiting = {view.id for view in views if view.state in ("creating", "live")}
     return not waiting or (step is not None and waiting <= step.views and _reaches(log, step.input_commit, target))
 
 

@@ -132,6 +132,19 @@ def resume_view(lake_or_log: Any, name: str) -> None:
     log.set_view(log.view(name).name, state="creating", reason="")
 
 
+def refresh_view(lake_or_log: Any, name: str) -> None:
+    """Have the pipeline bring a view with ``refresh = 'manual'`` or ``'every ...'`` up to date now."""
+    from headwater.errors import UsageError
+
+    log = _log(lake_or_log)
+    view = log.view(name)
+    if view.refresh == "continuous":
+        raise UsageError(f"view {name} is brought up to date by every step", todo="`headwater status` shows its lag.")
+    if view.state == "paused":
+        raise UsageError(f"view {name} is paused: {view.reason}", todo=f"`headwater resume {name}` refreshes it, too.")
+    log.set_view(view, state="creating", reason="")
+
+
 PAUSED_BY = "pipeline:main.paused_by"
 """Catalog setting: who paused the whole pipeline; absent while it may run."""
 
@@ -160,10 +173,9 @@ def explain(lake_or_log: Any, sql: str, *, name: str = "") -> Explain:
 
     log = _log(lake_or_log)
     known = {view.name: view for view in log.views()}
-    if sql.strip() in known:
-        name = sql.strip()
-        sql = known[name].sql
-    return explained(compile_view(parse(sql, name=name or "view"), registry.relations(log)))
+    there = known.get(sql.strip())
+    definition = registry.definition(there) if there else parse(sql, name=name or "view")
+    return explained(compile_view(definition, registry.relations(log)))
 
 
 def lineage(lake_or_log: Any) -> dict[str, list[str]]:

@@ -67,6 +67,16 @@ def rename(
     typer.echo(f"view {name} becomes {to} with the pipeline's next step")
 
 
+@view.command("refresh")
+def refresh(name: Name, project: ProjectOption = None) -> None:
+    """Bring a view up to date that is refreshed by hand or from time to time. The running pipeline does it."""
+    from headwater_pipelines import api
+
+    with _open(project) as log:
+        api.refresh_view(log, name)
+    typer.echo(f"view {name} is refreshed with the pipeline's next step")
+
+
 @view.command("drop")
 def drop(
     name: Name,
@@ -91,7 +101,7 @@ def list_views(project: ProjectOption = None, as_json: JsonOption = False) -> No
         new = {v.replaces: {"name": v.name, "state": v.state, "reason": v.reason} for v in log.replacements()}
         rows = [
             {"name": v.name, "state": v.state, "reads": lineage[v.name], "reason": v.reason, "sql": v.sql}
-            | {"replacement": new.get(v.id)}
+            | {"refresh": v.refresh, "replacement": new.get(v.id)}
             for v in log.views()
         ]
     if as_json:

@@ -21,7 +21,8 @@ from headwater.log import open_log
 from headwater.ownership import own
 from headwater.schema import Schema
 from headwater_pipelines import api
-from headwater_pipelines.runtime import worker
+from headwater_pipelines.runtime import state, worker
+from headwater_pipelines.runtime.state import State
 
 START = datetime(2026, 5, 1, 12, tzinfo=UTC)
 VIEWS = {
@@ -138,6 +139,28 @@ def test_a_view_filled_beside_others_stands_at_their_instant(visits: Visits) -> 
     assert built.instant == before.instant
     visits.check()
     assert Lake(visits.log).sql("SELECT n FROM number").fetchall()[0][0] == 2
+
+
+def test_many_rows_that_end_at_once_are_published_in_parts(visits: Visits, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``date_trunc`` ends an hour's rows in one instant: no statement and no record batch holds all of them."""
+    sizes: list[pa.Table] = []
+    query = State.query
+
+    def queried(own: State, sql: str) -> pa.Table:
+        sizes.append(query(own, sql))
+        return sizes[-1]
+
+    monkeypatch.setattr(state, "PART_ROWS", 7)
+    monkeypatch.setattr(State, "query", queried)
+    api.create_view(visits.log, "SELECT id FROM visits WHERE ts >= date_trunc('hour', now())", name="this_hour")
+    visits.visit(*range(60))
+    visits.run()
+    sizes.clear()
+    visits.clock.now = START + timedelta(minutes=61)
+    visits.run()
+    assert Lake(visits.log).sql("SELECT id FROM this_hour").rows == 0
+    assert max(part.num_rows for part in sizes) == 7
+    visits.check()
 
 
 @pytest.mark.long

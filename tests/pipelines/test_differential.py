@@ -92,6 +92,16 @@ SHAPES = {
     "min_bag": "SELECT k, min(x) AS lo, sum(x) AS s FROM bag GROUP BY k HAVING max(x) > 1",
     "distinct_forms": "SELECT grp, count(DISTINCT k) AS ks, sum(DISTINCT a) AS sa, list(DISTINCT s ORDER BY s) AS ss"
     " FROM items GROUP BY grp",
+    "distinct_counts": "SELECT grp, count(DISTINCT k) AS ks, count(DISTINCT k) FILTER (WHERE a > 1) AS kf,"
+    " count(*) AS n, sum(DISTINCT a) AS sa, avg(a) AS aa, sum(b) AS sb, count(DISTINCT s || k) AS sk"
+    " FROM items GROUP BY grp",
+    "distinct_count_total": "SELECT count(DISTINCT k) AS ks, count(DISTINCT x) FILTER (WHERE k <> 'x') AS xs FROM bag",
+    "distinct_count_max": "SELECT k, max(a) AS m, count(DISTINCT grp) AS g, string_agg(s, ',' ORDER BY id) AS t"
+    " FROM items GROUP BY k HAVING min(id) < 30",
+    "distinct_count_max_total": "SELECT max(a) AS m, count(DISTINCT grp) + count(*) AS g FROM items WHERE a > 0",
+    "distinct_count_join": "SELECT r.name, count(DISTINCT i.grp) AS g, count(i.a) AS n, avg(b) AS ab FROM items i"
+    " JOIN refs r ON i.k = r.k1 GROUP BY r.name HAVING count(DISTINCT i.id) > 1",
+    "distinct_count_sets": "SELECT k, grp, count(DISTINCT a) AS n, count(*) AS c FROM items GROUP BY ROLLUP (k, grp)",
     "ordered_forms": "SELECT k, string_agg(s, ',' ORDER BY id) AS t, list(a ORDER BY a, id) AS l, median(a) AS m,"
     " quantile_disc(b, 0.25) AS q, mode(grp ORDER BY grp) AS o FROM items GROUP BY k",
     "deviation": "SELECT grp, round(stddev(a), 9) AS sd, round(var_pop(a), 9) AS v, round(corr(a, id), 9) AS c"

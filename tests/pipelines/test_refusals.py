@@ -79,6 +79,8 @@ CLASSES = [
     ),
     ("SELECT max(id) AS m FROM orders", "full", "GROUP_WHOLE"),
     ("SELECT day, max(id) AS m, count(DISTINCT total) AS n FROM orders GROUP BY day", "touched-key", "GROUP"),
+    ("SELECT day, count(DISTINCT total) AS n, sum(total) AS s FROM orders GROUP BY day", "additive", "ADDITIVE_STATE"),
+    ("SELECT day, sum(DISTINCT weight) AS s FROM orders GROUP BY day", "touched-key", "GROUP"),
     ("SELECT id, sum(total) AS s FROM orders GROUP BY ROLLUP (id)", "additive", "ADDITIVE_STATE"),
     ("WITH RECURSIVE r AS (SELECT id FROM orders UNION SELECT id + 1 FROM r WHERE id < 3) FROM r", "full", "RECURSION"),
     ("SELECT 1 AS one", "linear", "CONSTANT"),

@@ -14,9 +14,10 @@ from sqlglot.errors import SqlglotError
 from sqlglot.tokenizer_core import Token, TokenType
 
 from headwater.errors import HeadwaterError, SqlSyntax, UnsupportedSql
+from headwater_pipelines.compiler import refresh
 
 OPTIONS = {
-    "refresh": ("continuous",),
+    "refresh": ("continuous", "manual", "every 5 minutes"),
     "refresh_mode": ("auto", "incremental strict"),
     "description": (),
 }
@@ -144,7 +145,10 @@ class _Header:
         while self.peek() != ")":
             name = self.take()
             self.expect("=")
-            found[name.text.lower()] = self.option(name, self.take().text)
+            value = self.take().text
+            if value.lower() == "every":  # every '5 minutes'
+                value = f"every {self.take().text}"
+            found[name.text.lower()] = self.option(name, value)
             if self.peek() == ",":
                 self.take()
         self.expect(")")
@@ -152,6 +156,8 @@ class _Header:
 
     def option(self, name: Token, value: str) -> str:
         allowed = OPTIONS.get(name.text.lower())
+        if name.text.lower() == "refresh" and (when := refresh.canonical(value)) is not None:
+            return when
         if allowed is not None and (not allowed or value in allowed):
             return value
         line, column = Definition("", self.text, 0).place(name.start)

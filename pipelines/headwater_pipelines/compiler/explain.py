@@ -76,6 +76,7 @@ class Explain:
     columns: tuple[tuple[str, str], ...]
     key: tuple[str, ...]
     nodes: tuple[ExplainNode, ...]
+    refresh: str = "continuous"
 
     @property
     def is_incremental(self) -> bool:
@@ -88,6 +89,7 @@ class Explain:
             "columns": [{"name": name, "type": text} for name, text in self.columns],
             "key": list(self.key),
             "incremental": self.is_incremental,
+            "refresh": self.refresh,
             "nodes": [{**asdict(node), "why": _REASONS[node.reason]} for node in self.nodes],
         }
 
@@ -95,6 +97,8 @@ class Explain:
         key = f" by ({', '.join(self.key)})" if self.key else ""
         shape = ", ".join(f"{name} {text}" for name, text in self.columns)
         lines = [f"view {self.name}{key}: {shape}"]
+        if self.refresh != "continuous":
+            lines.append(f"refreshed {self.refresh}: all of it is computed then, and the difference is published")
         for place, node in enumerate(self.nodes):
             lines.append(f"{self._branch(place)}{node.operator} {node.detail}  [{node.maintenance} · {node.reason}]")
         reasons = dict.fromkeys(node.reason for node in self.nodes)
@@ -135,7 +139,7 @@ def explain(view: CompiledView) -> Explain:
     names = {(base.shown, name) for base, used in view.used.items() for name in used}
     columns = {base: sorted(name for full, name in names if full == base.shown) for base in view.used}
     nodes = tuple(_node(view.root, 0, "", columns))
-    return Explain(view.name, view.columns, view.key, nodes)
+    return Explain(view.name, view.columns, view.key, nodes, view.definition.options.get("refresh", "continuous"))
 
 
 def require_incremental(view: CompiledView) -> None:

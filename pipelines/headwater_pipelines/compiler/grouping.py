@@ -22,6 +22,7 @@ from headwater.errors import SqlError
 from headwater.types import quote
 from headwater_pipelines.compiler import render
 from headwater_pipelines.compiler.clock import is_clock, is_simple
+from headwater_pipelines.compiler.distinct import FUNCTIONS, Values
 from headwater_pipelines.compiler.plan import COUNT, Aggregate, Item, Leaf, Measure, Select, Union
 from headwater_pipelines.compiler.syntax import (
     Duck,
@@ -96,6 +97,8 @@ class Grouping:
     """Rows of one row each beside every group."""
     arguments: dict[str, str] = field(default_factory=dict)
     calls: dict[str, _Call] = field(default_factory=dict)
+    values: dict[str, Values] = field(default_factory=dict)
+    """The expressions of which calls take distinct values."""
 
     def select(self, names: list[str], expressions: list[Tree], having: Tree | None) -> Select:
         """The SELECT list and HAVING over the finished values of the aggregate."""
@@ -105,9 +108,14 @@ class Grouping:
     def rows(self, expressions: list[Any], having: Tree | None) -> tuple[tuple[Item, ...], tuple[str, ...], list[Any]]:
         """The groups that HAVING keeps, and the expressions over them."""
         duck = self.lowering.duck
+        others: dict[str, Tree] = {}
         try:
-            above = [self._above(each, self._call) for each in (*expressions, having)]
+            above = [self._above(each, lambda node: self._called(node, others)) for each in (*expressions, having)]
+            if others and not self.values:  # what has to be read for these gives the rest as well
+                raise _NotAdditive
             finished = self._finished(self._aggregate())
+            if others:
+                finished = self._joined(finished, self._recomputed(list(others.values())))
         except _NotAdditive:
             calls: dict[str, Tree] = {}
             above = [self._above(each, lambda node: _numbered(calls, node)) for each in (*expressions, having)]
@@ -141,6 +149,21 @@ class Grouping:
 
         return rewrite_free(expression, change)
 
+    def _called(self, node: Tree, others: dict[str, Tree]) -> str:
+        """The column of a call's value; those that are not additive are collected."""
+        try:
+            return self._call(node)
+        except _NotAdditive:
+            return f"other_{_numbered(others, node)}"
+
+    def _joined(self, finished: Select, others: Select) -> Select:
+        """The same groups with the values of the other calls."""
+        own, found = dict(finished.columns), dict(others.columns)
+        keys = [f"k{place}" for place in range(len(self.group))]
+        same = tuple(f"{own[key]} IS NOT DISTINCT FROM {found[key]}" for key in keys)
+        more = ((f"other_{name}", sql) for name, sql in found.items() if name not in keys)
+        return Select((*finished.items, *others.items), same, (*finished.columns, *more))
+
     def _call(self, node: Tree) -> str:
         """The column of a call's value. Raises _NotAdditive."""
         key = json.dumps(bare(node), sort_keys=True)
@@ -148,9 +171,9 @@ class Grouping:
             name = str(node["function_name"])
             function = {"mean": "avg", "count_star": "count"}.get(name, name)
             ordered = (node.get("order_bys") or {}).get("orders")
-            if function not in ADDITIVE or node.get("distinct") or (ordered and function != "count"):
+            if function not in ADDITIVE or (ordered and function != "count"):
                 raise _NotAdditive
-            argument = self._argument(node)
+            argument = self._distinct(function, node) if node.get("distinct") else self._argument(node)
             value = f"v{len(self.calls)}"
             self.calls[key] = _Call(function, argument, bool(node.get("filter")), value)
         return self.calls[key].value
@@ -166,15 +189,44 @@ class Grouping:
             return ""
         return self.arguments.setdefault(sql, f"x{len(self.arguments)}")
 
+    def _distinct(self, function: str, node: Tree) -> str:
+        """The input column that holds each value of a call's argument once."""
+        arguments = [part["expression"] for part in node.get("arguments") or ()]
+        if function not in FUNCTIONS or len(arguments) != 1 or any(map(is_clock, self.items)):
+            raise _NotAdditive
+        sql, chosen = (self.lowering.duck.print(each) if each else "" for each in (arguments[0], node.get("filter")))
+        shown = self.values.setdefault(sql, Values(sql)).shown
+        name = f"x{len(self.arguments)}"
+        found = self.arguments.setdefault(f"DISTINCT {sql} FILTER {chosen}", name)
+        shown[found] = chosen
+        return found
+
+    def _input(self, keys: dict[str, str]) -> Select | Union:
+        """The rows that are grouped: keys and arguments."""
+        shown = {name for each in self.values.values() for name in each.shown}
+        arguments = {name: "NULL" if name in shown else sql for sql, name in self.arguments.items()}
+        rows = Select(self.items, self.where, (*keys.items(), *arguments.items()) or (("one", "1"),))
+        if not self.values:
+            return rows
+        below = [each.below(self.lowering, self.items, self.where, keys) for each in self.values.values()]
+        others = [
+            each.rows(made, keys, list(arguments)) for each, made in zip(self.values.values(), below, strict=True)
+        ]
+        return united(self.lowering, [rows, *others])
+
     def _aggregate(self) -> Aggregate:
-        keys = [(f"k{place}", self.lowering.duck.print(key)) for place, key in enumerate(self.group)]
-        columns = (*keys, *((name, sql) for sql, name in self.arguments.items()))
-        below = Select(self.items, self.where, columns or (("one", "1"),))
+        keys = {f"k{place}": self.lowering.duck.print(key) for place, key in enumerate(self.group)}
+        if self.values:  # the rows that are grouped are then not those of the query
+            for call in self.calls.values():
+                call.argument = call.argument or self.arguments.setdefault("1", f"x{len(self.arguments)}")
+        below = self._input(keys)
         types = dict(self.lowering.describe(below))
         measures = tuple(self._measure(name, types[name]) for name in self.arguments.values())
+        if self.values and any(measure.sum_type == "DOUBLE" for measure in measures):
+            raise _NotAdditive
         aggregate = Aggregate(
             input=below,
-            keys=tuple((name, types[name]) for name, _ in keys),
+            keys=tuple((name, types[name]) for name in keys),
             measures=measures,
             touched=any(measure.sum_type == "DOUBLE" for measure in measures),
         )

@@ -17,8 +17,6 @@ from headwater_pipelines.compiler import CompiledView, maintain
 from headwater_pipelines.runtime.program import Program, ViewFailed
 from headwater_pipelines.runtime.state import State
 
-PART_ROWS = 250_000
-"""Rows of one outbox part while a view is filled: bounds what a part holds in memory."""
 READ_ROWS_TARGET = 1_000_000
 """Of a changelog so many sealed records are read at a time."""
 
@@ -33,12 +31,8 @@ def parts(state: State, program: Program, view: int, before: str | None) -> Iter
         weight = f"CAST(sum({LOG_WEIGHT}) AS BIGINT) AS {LOG_WEIGHT}"
         contents = f"SELECT {names}, {weight} FROM ({both}) GROUP BY ALL HAVING sum({LOG_WEIGHT}) <> 0"
     with program.blame(frozenset({view})):
-        # Row ids of uncommitted rows are not dense, so parts are numbered here.
-        numbered = f"SELECT *, (row_number() OVER () - 1) // {PART_ROWS} AS _part FROM ({contents})"
-        rows = state.temporary(f"CREATE OR REPLACE TEMP TABLE filled AS {numbered}")
-    for part in range(-(-rows // PART_ROWS)):
-        yield view, part, state.query(f"SELECT * EXCLUDE (_part) FROM filled WHERE _part = {part}")
-    state.temporary("DROP TABLE filled")
+        for number, part in enumerate(state.parts(contents)):
+            yield view, number, part
 
 
 def published(log: Log, state: State, topic: Topic, commit: int) -> str:

@@ -10,7 +10,7 @@ rebuilt from the log, which the caller is told.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
 
 import pyarrow as pa
@@ -22,6 +22,7 @@ from headwater.log import Log
 from headwater.schema import Schema
 from headwater_pipelines.compiler import CompiledView
 from headwater_pipelines.compiler.plan import Base, digest
+from headwater_pipelines.compiler.refresh import is_continuous
 from headwater_pipelines.compiler.relations import versioned
 from headwater_pipelines.runtime import difference, intake
 from headwater_pipelines.runtime.bases import Store, prune
@@ -151,14 +152,16 @@ class Engine:
 
     def _advance(self, commit: int, arrived: Mapping[Base, pa.Table], instant: datetime) -> None:
         """One step to an input commit and an instant, published; none where only time passed, and that to no effect."""
-        outputs: list[tuple[int, pa.Table]] = []
         progress = self._next(commit, frozenset(self.program.views), instant)
         moves, started = instant != self.progress.instant, time.monotonic()
         with _Transaction(self.state) as transaction:
             self.journal.clear_outbox()
-            outputs.extend(self.program.step(self.state, arrived, instant if moves else None))
+            parts = self.program.step(self.state, arrived, instant if moves else None)
+            outputs = None if moves and self.program.reads_clock else list(parts)
+            self.journal.add_outbox(
+                (view, n, part) for n, (view, part) in enumerate(parts if outputs is None else outputs)
+            )
             self.state.settle()
-            self.journal.add_outbox((view, 0, table) for view, table in outputs)
             self.journal.write(progress)
             if commit == self.progress.input_commit and not self.program.has_changed:
                 transaction.give_up()
@@ -168,7 +171,7 @@ class Engine:
         if transaction.given_up:
             return
         self.progress = progress
-        publish(self.log, self.epoch, progress, self.built, outputs)
+        publish(self.log, self.epoch, progress, self.built, self.journal.outbox() if outputs is None else outputs)
 
     def _tick(self) -> None:
         """Let time pass for the views that read the clock, when it is due."""
@@ -200,8 +203,10 @@ class Engine:
 
         ``catalog`` holds the view of every id. Where a changelog exists already it receives the difference: after a
         resume or a rebuild, from a view that takes another's place (``View.replaces``), and from a running one whose
-        plan became another because it reads that view.
+        plan became another because it reads that view. A view that is not refreshed continuously stands still after
+        it: nothing of it is kept, and it is built anew when its time comes.
         """
+        still = {view for view, compiled in added.items() if not is_continuous(compiled.definition.options)}
         ended = {catalog[view].replaces for view in added}
         views = {v: compiled for v, compiled in {**self.program.views, **added}.items() if v not in ended}
         if not self.program.views:
@@ -215,7 +220,9 @@ class Engine:
         before = {view: self._before(catalog[view], compiled, catalog) for view, compiled in added.items()}
         progress = self._next(self.progress.input_commit, frozenset(views), instant)
         kept = {view: built for view, built in self.built.items() if view not in ended}
-        built = {**kept, **{v: Built(c.name, digest(c.root), c.schema, catalog[v].replaces) for v, c in added.items()}}
+        made = {v: Built(c.name, digest(c.root), c.schema, catalog[v].replaces) for v, c in added.items()}
+        built = {**kept, **made}
+        going = self._without(program, still)
         with _Transaction(self.state):
             self.journal.clear_outbox()
             taken = self._take(filled, program) if filled else frozenset()
@@ -225,24 +232,30 @@ class Engine:
             program.prepare(self.state)
             for view in added:
                 self.journal.add_outbox(difference.parts(self.state, program, view, before[view]))
-            self._remove_unused(program)
+            self._remove_unused(going)
+            self.journal.set_stored(self._stored(going))
             self.journal.set_built(built)
             self.journal.write(progress)
-        self.progress, self.built, self.program = progress, built, program
+        self.progress, self.program = progress, going
+        self.built = {view: each for view, each in built.items() if view not in still}
         self.state.drop_temporary()
         publish(self.log, self.epoch, progress, built, self.journal.outbox())
 
     def drop(self, views: frozenset[int]) -> None:
         """Stop maintaining views and remove the state that only they used."""
-        kept = {view: compiled for view, compiled in self.program.views.items() if view not in views}
         self.built = {view: built for view, built in self.built.items() if view not in views}
-        used = used_columns(kept)
-        program = Program(kept, {base: store for base, store in self.program.stores.items() if base in used})
+        program = self._without(self.program, views)
         with _Transaction(self.state):
             self.journal.set_built(self.built)
             self._remove_unused(program)
             self.journal.set_stored(self._stored(program))
         self.program = program
+
+    @staticmethod
+    def _without(program: Program, views: Collection[int]) -> Program:
+        kept = {view: compiled for view, compiled in program.views.items() if view not in views}
+        used = used_columns(kept)
+        return Program(kept, {base: store for base, store in program.stores.items() if base in used})
 
     def _take(self, filled: Fill, program: Program) -> frozenset[Base]:
         """Of what is there twice, keep one: both stand at the same commit. The topics whose filled copies are kept."""
@@ -302,7 +315,6 @@ class Engine:
                     intake.load(self.log, self.state, store, self.progress.input_commit, self.rows_target)
             except RawValue as error:
                 raise ViewFailed(str(error), users[base]) from error
-        self.journal.set_stored(self._stored(program))
 
     def _stored(self, program: Program) -> list[Stored]:
         return [Stored(b.id, b.name, b.kind, store.schema) for b, store in program.stores.items()]

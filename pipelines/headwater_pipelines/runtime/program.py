@@ -150,7 +150,8 @@ class Program:
     ) -> Iterator[tuple[int, pa.Table]]:
         """Apply one batch of change records; yields the output delta of each view that changed.
 
-        ``now``: the instant that the step moves to, forwards or back; without it, time stands still.
+        ``now``: the instant that the step moves to, forwards or back; without it, time stands still. With it a view's
+        delta may come in several parts: of all rows, any number may come to their time at once.
         The caller holds the transaction. ViewFailed names the views whose statement DuckDB refused.
         """
         run = _Run(self, state, arrived, now)
@@ -161,11 +162,12 @@ class Program:
             delta = run.delta(view.root)
             if delta is None:
                 continue
+            query = maintain.output_sql(view.columns, delta, distinct=not run.only_adds(view.root))
             with self._blame(frozenset({view_id})):
-                output = state.query(maintain.output_sql(view.columns, delta, distinct=not run.only_adds(view.root)))
-            if output.num_rows:
-                self.has_changed = True
-                yield view_id, output
+                for output in state.parts(query) if run.moved else (state.query(query),):
+                    if output.num_rows:
+                        self.has_changed = True
+                        yield view_id, output
 
     def users(self, source: Source) -> frozenset[int]:
         """The views that read a stored relation, through whatever lies between."""
@@ -218,6 +220,11 @@ class _Run:
         for source in program.order:
             self.may[source] = self._may(source, now)
         self.joined = [tree for tree in program.trees if self._positions(tree) > 1]
+
+    @property
+    def moved(self) -> bool:
+        """Whether what follows from the time alone is another value now."""
+        return any(isinstance(source, Clock) for source in self.changed)
 
     def _may(self, source: Source, now: datetime | None) -> bool:
         """Whether a relation can change in this step; of a clock it is known, its delta is made here."""

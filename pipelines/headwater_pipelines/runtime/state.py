@@ -26,6 +26,8 @@ from headwater_pipelines.runtime.relation import Relation
 from headwater_pipelines.runtime.runs import Index, Run
 
 FILE = "main.duckdb"
+PART_ROWS = 250_000
+"""Rows of a result that is read in parts: bounds what one holds in memory."""
 WAL_BYTES_MAX = 64 << 20
 """A checkpoint stalls a commit by 0.1 to 0.3 s; below this size it waits for an idle moment."""
 
@@ -88,6 +90,15 @@ class State:
     def export(self, sql: str, rows: int) -> pa.RecordBatchReader:
         """The result of a SELECT in batches of at most ``rows`` rows. Until its end no other statement can run."""
         return self.connection.sql(sql).to_arrow_reader(rows)
+
+    def parts(self, sql: str) -> Iterator[pa.Table]:
+        """The result of a SELECT in parts of ``PART_ROWS``; between two of them other statements may run."""
+        # Row ids of uncommitted rows are not dense, so parts are numbered here.
+        numbered = f"SELECT *, (row_number() OVER () - 1) // {PART_ROWS} AS _part FROM ({sql})"
+        rows = self.temporary(f"CREATE OR REPLACE TEMP TABLE in_parts AS {numbered}")
+        for part in range(-(-rows // PART_ROWS)):
+            yield self.query(f"SELECT * EXCLUDE (_part) FROM in_parts WHERE _part = {part}")
+        self.temporary("DROP TABLE in_parts")
 
     def row(self, sql: str) -> tuple[Any, ...] | None:
         """The first row of a SELECT."""

@@ -13,11 +13,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Mapping
+from datetime import datetime
 
 import duckdb
 
 from headwater import logs
-from headwater.catalog.records import View
+from headwater.catalog.records import View, to_micros
 from headwater.config import Settings
 from headwater.errors import CorruptFile, HeadwaterError, NameNotFound, StateMismatch
 from headwater.log import Log
@@ -25,6 +26,7 @@ from headwater.log.topics import GENERATION
 from headwater.ownership import own
 from headwater_pipelines import api
 from headwater_pipelines.compiler import CompiledView
+from headwater_pipelines.compiler.refresh import every_s, is_continuous
 from headwater_pipelines.compiler.syntax import Duck
 from headwater_pipelines.runtime import registry
 from headwater_pipelines.runtime.engine import Engine
@@ -36,6 +38,7 @@ from headwater_pipelines.runtime.state import FILE, WAL_BYTES_MAX, State, remove
 
 FILL_WAIT_S = 0.02
 """While a fill runs the worker looks so often for new commits, and for its end."""
+NEVER_US = 2**63 - 1
 WAIT_S = 0.25
 """How long the worker sleeps at most when nothing is committed: it looks for new views and stop requests."""
 BEAT_S = 0.25
@@ -79,6 +82,8 @@ class Worker:
         self.fill: Fill | None = None
         self.asked: list[Mapping[int, CompiledView]] = []
         """What the present look at the catalog wants to be filled."""
+        self.due: dict[int, int] = {}
+        """Of views that are refreshed from time to time: when, in microseconds since 1970."""
         self.looked = 0
         """The newest commit that a step has looked at."""
         self.engine = self._open()
@@ -142,7 +147,7 @@ class Worker:
         """Bring the program in line with the catalog; cheap unless the catalog's topics or views changed."""
         generation = self.log.setting(GENERATION) or ""
         ended = self.fill is not None and not self.fill.is_running
-        if generation == self.generation and not ended:
+        if generation == self.generation and not ended and not self._is_due():
             return
         self.asked = []
         catalog = {view.id: view for view in self.log.views()}
@@ -150,7 +155,10 @@ class Worker:
         waiting = self._waiting(compiled)
         ready = compiled.keys() - waiting.keys()
         wanted = {v: compiled[v] for v, view in catalog.items() if view.state != "paused" and v in ready}
-        self._forget(wanted)
+        asleep = {v for v, each in wanted.items() if not self._is_wanted_now(catalog[v], each)}
+        wanted = {v: each for v, each in wanted.items() if v not in asleep}
+        self._forget({v: each for v, each in wanted.items() if is_continuous(each.definition.options)})
+        self.due = {v: due for v, due in self.due.items() if v in asleep}
         for view in waiting.keys() & catalog.keys():
             if catalog[view].state != "paused":
                 self._mark(catalog[view], "waiting", waiting[view])
@@ -211,11 +219,16 @@ class Worker:
         started = time.monotonic()
         self.beat("filling", None)
         done = False
+        still = [view for view, each in added.items() if not is_continuous(each.definition.options)]
         try:
             if filled is not None and filled.error is not None:
                 raise filled.error
             self.engine.build(added, catalog, filled)
             done = True
+            for view in still:
+                self._sleep(view, added[view], self.engine.progress.instant)
+                if catalog[view].replaces is None:
+                    self._mark(catalog[view], "live", "")
         except (ViewFailed, RawValue, CorruptFile) as error:
             self._mark(blamed, "paused", error.what)
             return
@@ -244,6 +257,26 @@ class Worker:
             readers = {v: each for v, each in compiled.items() if v in running and each != running[v]}
             self._fill({new.id: compiled[new.id], **readers}, catalog, new)
 
+    def _is_wanted_now(self, view: View, compiled: CompiledView) -> bool:
+        """Whether a view is to be built or maintained; one that is not refreshed continuously, when it is due."""
+        if view.refresh == "continuous" or view.state != "live":
+            return True
+        last = self.log.newest_common_step(frozenset({view.id}), self.log.newest_commit())
+        if last is not None:
+            self._sleep(view.id, compiled, last.instant)
+        return last is None or self.log.clock.now_us() >= self.due.get(view.id, NEVER_US)
+
+    def _sleep(self, view: int, compiled: CompiledView, since: datetime) -> None:
+        """Note when a view that was refreshed at an instant is to be refreshed again, if by itself."""
+        seconds = every_s(compiled.definition.options)
+        if seconds is not None:
+            self.due[view] = to_micros(since) + seconds * 1_000_000
+
+    def _is_due(self) -> bool:
+        """Whether the time of a view that sleeps has come."""
+        now = self.log.clock.now_us()
+        return any(now >= due for due in self.due.values())
+
     def _is_long(self, added: Mapping[int, CompiledView]) -> bool:
         """Whether to fill these views between two steps would keep others waiting."""
         if not self.engine.program.views:
@@ -257,7 +290,7 @@ class Worker:
     def _catch_up(self, compiled: CompiledView, view: View) -> None:
         """A view is filled at the present input commit: its tables must exist there, and be whole again."""
         target = max((self.log.topic(base.name).created for base in compiled.used), default=0)
-        if view.state == "waiting":
+        if view.state == "waiting" or not is_continuous(compiled.definition.options):
             target = self.log.newest_commit()
         while self.engine.program.views and self.engine.progress.input_commit < target:
             if self._step() is None:

@@ -137,6 +137,11 @@ class View:
     replaces: int | None = None
     """Of a replacement that is being built: the id of the view whose place it will take."""
 
+    @property
+    def refresh(self) -> str:
+        """``continuous``: with every step; ``manual``; or ``every 5 minutes``."""
+        return str(self.options.get("refresh", "continuous"))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Step:

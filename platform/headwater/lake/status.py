@@ -158,7 +158,10 @@ def _views(log: Log, live: Mapping[str, LiveRow]) -> list[dict[str, Any]]:
     filling = json.loads(str(stats.get("filling") or "{}"))
     found = []
     for view in log.views():
-        behind = step is None or view.id not in step.views
+        mine = (
+            step if view.refresh == "continuous" else log.newest_common_step(frozenset({view.id}), log.newest_commit())
+        )
+        behind = mine is None or view.id not in mine.views
         found.append(
             {
                 "name": view.name,
@@ -166,8 +169,9 @@ def _views(log: Log, live: Mapping[str, LiveRow]) -> list[dict[str, Any]]:
                 "reason": view.reason or None,
                 "replacement": new.get(view.id),
                 "fill": filling.get(view.name) if fresh else None,
-                "input_commit": None if behind or step is None else step.input_commit,
-                "lag_commits": None if behind or step is None else max(0, newest_input - step.input_commit),
+                "refresh": view.refresh,
+                "input_commit": None if behind or mine is None else mine.input_commit,
+                "lag_commits": None if behind or mine is None else max(0, newest_input - mine.input_commit),
                 "lag_ms": stats.get("lag_ms"),
                 "rows": counts.get(ids.get(view.topic or "", -1), 0),
                 "rows_per_s": stats.get("rows_per_s") if fresh else 0,

@@ -80,12 +80,12 @@ def _copied(log: Log, name: str) -> bool:
 
 
 def views_reached(log: Log, commit: int) -> bool:
-    """Whether every live view has seen all input up to ``commit``."""
-    states = {each.state for each in log.views()}
-    if not states & {"creating", "waiting", "live"}:
-        return True
-    if states & {"creating", "waiting"}:
+    """Whether every live view has seen all input up to ``commit``; one with another refresh, what it was to see."""
+    views = log.views()
+    if any(each.state in ("creating", "waiting") for each in views):
         return False
+    if not any(each.state == "live" and each.refresh == "continuous" for each in views):
+        return True
     step = log.last_step()
     consumed = step.input_commit if step else 0
     return not any(each.producer != PIPELINE for each in log.commits(consumed, commit))

@@ -48,7 +48,7 @@ def collect(log: Log, project: Project) -> dict[str, Any]:
         "position_time": log.commit_info(position).time.isoformat() if position else None,
         "input_position": step.input_commit if step else None,
         "sources": _sources(document["sources"], project, live),
-        "views": _views(log, document["views"], step.input_commit if step else 0, live),
+        "views": _views(log, document["views"], live),
         "topics": _topics(log, document["topics"]),
         "quarantine": document["quarantine"],
         "incidents": document["incidents"],
@@ -124,22 +124,26 @@ def _sources(found: list[dict[str, Any]], project: Project, live: Mapping[str, L
     return sources
 
 
-def _views(log: Log, found: list[dict[str, Any]], consumed: int, live: Mapping[str, LiveRow]) -> list[dict[str, Any]]:
+def _views(log: Log, found: list[dict[str, Any]], live: Mapping[str, LiveRow]) -> list[dict[str, Any]]:
     """Lag is the age of the oldest input the views do not hold, read off the log: true without a worker too."""
     row = live.get(PIPELINE)
     silent = row is None or not fresh(row)
-    oldest = _oldest_unseen(log, consumed)
-    lag_ms = 0.0 if oldest is None else round((datetime.now(UTC) - oldest).total_seconds() * 1000, 1)
+    lags = {commit: _lag_ms(log, commit) for commit in {each["input_commit"] for each in found} if commit is not None}
     return [
         {
             **each,
-            "lag_ms": lag_ms if each["input_commit"] is not None else None,
+            "lag_ms": lags.get(each["input_commit"]),
             "rows_per_s": None if silent else each["rows_per_s"],
             "reason": each["reason"] or error_of(row),
             "age_s": age_of(row),
         }
         for each in found
     ]
+
+
+def _lag_ms(log: Log, consumed: int) -> float:
+    oldest = _oldest_unseen(log, consumed)
+    return 0.0 if oldest is None else round((datetime.now(UTC) - oldest).total_seconds() * 1000, 1)
 
 
 def _oldest_unseen(log: Log, consumed: int) -> datetime | None:
