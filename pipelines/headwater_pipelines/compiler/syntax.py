@@ -20,6 +20,9 @@ from headwater.errors import SqlError, SqlSyntax
 from headwater.types import quote
 
 Tree = dict[str, Any]
+_SESSION = ("current_user", "session_user", "current_role", "current_catalog", "current_schema")
+KEYWORDS = frozenset({"current_timestamp", "current_date", "current_time", "localtime", "localtimestamp", *_SESSION})
+"""Words that DuckDB reads as a function call when no column has that name."""
 _RANKS = {"DISTINCT_MODIFIER": 0, "ORDER_MODIFIER": 1}
 """The order of a SELECT's modifiers; LIMIT comes last."""
 NOWHERE = 18446744073709551615
@@ -45,8 +48,9 @@ def _functions() -> _Functions:
         if kind == "macro":
             macros[name] = (*macros.get(name, ()), body)
     # Bound by the parser to the session, without a function's stability.
-    unstable |= {"current_user", "session_user", "current_schema", "current_catalog"}
-    return _Functions(frozenset(name for name, kind, _, _ in rows if kind == "aggregate"), frozenset(unstable), macros)
+    unstable |= KEYWORDS
+    aggregates = frozenset(name for name, kind, _, _ in rows if kind == "aggregate")
+    return _Functions(aggregates, frozenset(unstable), macros)
 
 
 class Duck:
@@ -106,19 +110,27 @@ class Duck:
         body = ", ".join(f"{quote(column)} {text}" for column, text in columns)
         self.connection.execute(f"CREATE OR REPLACE TABLE {quote(name)} ({body})")
 
-    @property
+    @cached_property
     def aggregates(self) -> frozenset[str]:
-        """Names of aggregate functions."""
-        return _functions().aggregates
+        """Names of aggregate functions, and of macros over them."""
+        known = _functions()
+        found, size = known.aggregates, -1
+        while size != len(found):  # macros call macros
+            size = len(found)
+            found |= {name for name in known.macros if self._calls(name) & found}
+        return found
 
     def is_unstable(self, name: str) -> bool:
         """Whether a function's result depends on more than its arguments; a macro's on what it calls."""
         known = _functions()
-        bodies = known.macros.get(name, ())
-        calls = {
-            node["function_name"] for body in bodies for node in walk(self.expression(body)) if "function_name" in node
-        }
-        return name in known.unstable or any(self.is_unstable(call) for call in calls - {name})
+        return name in known.unstable or any(self.is_unstable(call) for call in self._calls(name) - {name})
+
+    def _calls(self, macro: str) -> set[str]:
+        """The functions that a macro calls, as a call or as a keyword; none for what is no macro."""
+        bodies = map(self.expression, _functions().macros.get(macro, ()))
+        parts = [part for body in bodies for part in walk(body)]
+        keywords = {part["column_names"][0].lower() for part in parts if is_column(part)} & KEYWORDS
+        return keywords | {part["function_name"] for part in parts if "function_name" in part}
 
     @cached_property
     def _shell(self) -> Tree:
