@@ -17,7 +17,7 @@ from headwater_pipelines.runtime import registry
 EVENTS = 3_000
 
 
-@pytest.mark.parametrize("query", ["q5", "q13"])
+@pytest.mark.parametrize("query", [pytest.param("q5", marks=pytest.mark.long), "q13"])
 def test_a_run_leaves_the_query_s_answer(query: str, tmp_path: Path) -> None:
     run = measure(query, Generator(rate=100).events(0, EVENTS), EVENTS, tmp_path)
     assert run.events == EVENTS

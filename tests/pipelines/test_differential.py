@@ -85,6 +85,7 @@ SHAPES = {
     "min_max": "SELECT k, min(a) AS lo, max(b) AS hi, arg_max(id, id) AS last, bool_or(a > 2) AS any_big FROM items"
     " GROUP BY k",
     "min_max_total": "SELECT min(a) AS lo, max(d) AS last, count(*) AS n FROM items WHERE a > 0",
+    "macro_of_groups": "SELECT k, round(geomean(a + 3), 6) AS g, json_group_array(k) AS j FROM items GROUP BY k",
     "lambda_of_groups": "SELECT k, list_transform(list(a ORDER BY a, id), lambda e: e + 1) AS l,"
     " max(list_transform([a], lambda e: e + grp)) AS m FROM items GROUP BY k",
     "lambda_beside_window": "SELECT list_filter([a, grp], lambda e: e > grp) AS l,"

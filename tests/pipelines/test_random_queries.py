@@ -15,7 +15,8 @@ from typing import Any
 
 import duckdb
 import pytest
-from tests.pipelines.queries import Column, Generator
+from tests.pipelines.expressions import Column
+from tests.pipelines.queries import Generator
 from tests.pipelines.world import Batch, Topic, World
 
 from headwater.errors import HeadwaterError, UnsupportedSql

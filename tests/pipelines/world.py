@@ -111,6 +111,8 @@ class World:
         self.oracle = duckdb.connect(config={"threads": 1})
         self.oracle.execute("ATTACH ':memory:' AS shop; CREATE SCHEMA shop.public")
         self.oracle.execute("SET search_path = 'memory.main,shop.public'; SET TimeZone = 'UTC'")
+        for macro in types.MACROS:
+            self.oracle.execute(f"CREATE MACRO {macro.removeprefix('MACRO ')}")
         for topic in self.topics:
             body = ", ".join(f"{types.quote(f.name)} {f.type}" for f in topic.schema.fields)
             self.oracle.execute(f"CREATE TABLE {topic.base.name} ({body})")

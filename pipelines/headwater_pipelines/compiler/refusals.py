@@ -8,7 +8,7 @@ from typing import Any
 from headwater.errors import UnsupportedSql
 from headwater_pipelines.compiler.clock import is_instant
 from headwater_pipelines.compiler.definition import Definition
-from headwater_pipelines.compiler.syntax import NOWHERE, Duck, Tree, walk, walk_own
+from headwater_pipelines.compiler.syntax import KEYWORDS, NOWHERE, Duck, Tree, walk, walk_own
 from headwater_pipelines.compiler.whole import NoRule
 
 ROWS_OF_ARGUMENTS = {"range", "generate_series", "unnest", "json_each", "json_tree", "repeat", "repeat_row"}
@@ -16,20 +16,8 @@ ROWS_OF_ARGUMENTS = {"range", "generate_series", "unnest", "json_each", "json_tr
 SAMPLING = {"approx_quantile", "approx_top_k", "reservoir_quantile"}
 """Aggregate functions whose result depends on the order in which rows come, beyond any that could be asked for."""
 
-VALUE_KEYWORDS = {
-    "current_timestamp",
-    "current_date",
-    "current_time",
-    "localtime",
-    "localtimestamp",
-    "current_user",
-    "session_user",
-    "user",
-    "current_role",
-    "current_catalog",
-    "current_schema",
-}
-"""Words that DuckDB reads as a function call when no column has that name."""
+VALUE_KEYWORDS = KEYWORDS | {"user"}
+"""``user`` is also what macros call a parameter."""
 
 
 class Refusal:

@@ -20,6 +20,9 @@ from headwater.errors import SqlError, SqlSyntax
 from headwater.types import quote
 
 Tree = dict[str, Any]
+_SESSION = ("current_user", "session_user", "current_role", "current_catalog", "current_schema")
+KEYWORDS = frozenset({"current_timestamp", "current_date", "current_time", "localtime", "localtimestamp", *_SESSION})
+"""Words that DuckDB reads as a function call when no column has that name."""
 _RANKS = {"DISTINCT_MODIFIER": 0, "ORDER_MODIFIER": 1}
 """The order of a SELECT's modifiers; LIMIT comes last."""
 NOWHERE = 18446744073709551615
@@ -28,25 +31,39 @@ NOWHERE = 18446744073709551615
 
 @dataclass(frozen=True)
 class _Functions:
+    """``calls``: what each macro calls, as a call or as a keyword."""
+
     aggregates: frozenset[str]
     unstable: frozenset[str]
-    macros: dict[str, tuple[str, ...]]
+    calls: dict[str, set[str]]
 
 
 @cache
 def _functions() -> _Functions:
     """DuckDB's own list of functions: constants of the library, slow to ask for."""
-    query = "SELECT function_name, function_type, stability, macro_definition FROM duckdb_functions()"
+    query = (
+        "SELECT function_name, function_type, stability, CASE WHEN function_type = 'macro'"
+        " THEN json_serialize_sql('SELECT ' || macro_definition) END FROM duckdb_functions()"
+    )
     with duck.connect() as connection:
         rows = connection.execute(query).fetchall()
+    # Those of the session are bound by the parser, without a function's stability.
     unstable = {name for name, _, stability, _ in rows if stability in ("VOLATILE", "CONSISTENT_WITHIN_QUERY")}
-    macros: dict[str, tuple[str, ...]] = {}
-    for name, kind, _, body in rows:
-        if kind == "macro":
-            macros[name] = (*macros.get(name, ()), body)
-    # Bound by the parser to the session, without a function's stability.
-    unstable |= {"current_user", "session_user", "current_schema", "current_catalog"}
-    return _Functions(frozenset(name for name, kind, _, _ in rows if kind == "aggregate"), frozenset(unstable), macros)
+    calls: dict[str, set[str]] = {}
+    for name, _, _, body in rows:
+        if body:
+            calls.setdefault(name, set()).update(_called(json.loads(body)))
+    aggregates, size = {name for name, kind, _, _ in rows if kind == "aggregate"}, 0
+    while size != len(aggregates):  # macros call macros
+        size = len(aggregates)
+        aggregates |= {name for name, called in calls.items() if called & aggregates}
+    return _Functions(frozenset(aggregates), frozenset(unstable | KEYWORDS), calls)
+
+
+def _called(body: Tree) -> set[str]:
+    parts = list(walk(body))
+    keywords = {part["column_names"][0].lower() for part in parts if is_column(part)} & KEYWORDS
+    return keywords | {part["function_name"] for part in parts if "function_name" in part}
 
 
 class Duck:
@@ -108,17 +125,13 @@ class Duck:
 
     @property
     def aggregates(self) -> frozenset[str]:
-        """Names of aggregate functions."""
+        """Names of aggregate functions, and of macros over them."""
         return _functions().aggregates
 
     def is_unstable(self, name: str) -> bool:
         """Whether a function's result depends on more than its arguments; a macro's on what it calls."""
         known = _functions()
-        bodies = known.macros.get(name, ())
-        calls = {
-            node["function_name"] for body in bodies for node in walk(self.expression(body)) if "function_name" in node
-        }
-        return name in known.unstable or any(self.is_unstable(call) for call in calls - {name})
+        return name in known.unstable or any(self.is_unstable(call) for call in known.calls.get(name, set()) - {name})
 
     @cached_property
     def _shell(self) -> Tree:

@@ -21,6 +21,8 @@ from headwater_pipelines.runtime.state import State
 
 PARTS_PER_INSERT = 8
 """Output deltas that one statement stores: few statements for a step, few in memory for a fill."""
+COMPRESSED_BYTES = 1 << 20
+"""An output delta of this size is compressed: a large one costs more to write than to compress, a small one less."""
 
 _TABLES = (
     """CREATE TABLE progress (incarnation VARCHAR, epoch BIGINT, number BIGINT, input_commit BIGINT,
@@ -160,8 +162,9 @@ class Journal:
 
 
 def _encode(table: pa.Table) -> bytes:
+    options = pa.ipc.IpcWriteOptions(compression="zstd" if table.nbytes >= COMPRESSED_BYTES else None)
     sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
+    with pa.ipc.new_stream(sink, table.schema, options=options) as writer:
         writer.write_table(table)
     body: bytes = sink.getvalue().to_pybytes()
     return body

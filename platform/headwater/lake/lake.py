@@ -195,9 +195,12 @@ class Lake:
         rows = found.arrow().to_pylist()
         return rows[0] if rows else None
 
-    def watch(self, query: str, *, interval: float = 0.5) -> Watch:
-        """The answer again whenever it may have changed; shown in a notebook, a live panel."""
-        return Watch(self, query, interval)
+    def watch(self, query: str, *, interval: float = 0.5, resume: str | None = None) -> Watch:
+        """The answer again whenever it may have changed; shown in a notebook, a live panel.
+
+        ``.changes()`` yields the answer and then its changes, each with a token to ``resume`` from.
+        """
+        return Watch(self, query, interval, resume)
 
     def connect(self, *, at: positions.Position = None) -> duckdb.DuckDBPyConnection:
         """A DuckDB connection of your own with every table and view at one position, as plain tables.

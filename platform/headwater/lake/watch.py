@@ -1,33 +1,66 @@
-"""Watching a query: its answer again whenever a commit may have changed it."""
+"""Watching a query: its answer, or what changed in it, whenever a commit may have changed it."""
 
 from __future__ import annotations
 
+import hashlib
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
+import duckdb
 import pyarrow as pa
+
+from headwater import duck
+from headwater.config import MIB, Settings
+from headwater.errors import UsageError
+from headwater.record import WEIGHT
 
 if TYPE_CHECKING:
     from headwater.lake.lake import Lake
     from headwater.lake.result import Result
 
 
+@dataclass(frozen=True)
+class Changes:
+    """What a query's answer gained and lost up to ``position``: its columns and ``_weight``, so many copies (+ or -).
+
+    ``snapshot``: the whole answer, which replaces what came before: the first one, and whenever its columns became
+    others. ``token`` stands for everything up to here: ``watch(query, resume=token)`` goes on behind it.
+    """
+
+    position: int
+    rows: pa.Table
+    token: str
+    snapshot: bool
+
+
 class Watch:
     """An endless iterator of (position, rows); positions grow, answers in between may be skipped.
+
+    ``changes`` yields what changed instead. ``resume``, a token of an earlier watch of the same query: what it stands
+    for is not told again. UsageError when the token is of another query or another lake.
 
     ``interval`` seconds at least lie between two answers. In a notebook the object shows itself as a live
     panel. ``close`` ends the iteration, from another thread too.
     """
 
-    def __init__(self, lake: Lake, query: str, interval: float) -> None:
+    def __init__(self, lake: Lake, query: str, interval: float, resume: str | None = None) -> None:
         self.lake = lake
         self.query = query
         self.interval = interval
         self._closed = threading.Event()
         self._latest: Result | None = None
+        self._after = -1 if resume is None else self._position(resume)
+
+    @property
+    def token(self) -> str | None:
+        """Stands for all that ``changes`` has told, and grows when nothing was to be told; None before the first."""
+        if self._after < 0:
+            return None
+        return f"{self.lake.log.incarnation[:8]}-{self._digest()}-{self._after}"
 
     def latest(self) -> Result:
         """The answer now."""
@@ -35,17 +68,50 @@ class Watch:
         return self._latest
 
     def __iter__(self) -> Iterator[tuple[int, pa.Table]]:
-        position = -1
+        for answer in self._answers(self._after):
+            yield answer.position, answer.arrow()
+
+    def changes(self) -> Iterator[Changes]:
+        """The answer, then its changes: added to one another they are the answer at each position.
+
+        Nothing is told twice or left out, whenever it is resumed: the answer at a token's position is asked for
+        again. Expired when that can no longer be read (``time_travel_s``): watch anew, without a token.
+        """
+        before = None if self._after < 0 else self.lake.sql(self.query, at=self._after)
+        limit = f"{Settings().query_memory_bytes_max // MIB}MiB"
+        with duck.connect(timezone=self.lake.log.timezone, memory_limit=limit) as own:
+            for answer in self._answers(self._after):
+                whole = before is None or (before.columns, before.types) != (answer.columns, answer.types)
+                rows = _difference(own, None if whole or before is None else before.arrow(), answer.arrow())
+                before, self._after = answer, answer.position
+                if whole or rows.num_rows:
+                    assert self.token is not None
+                    yield Changes(answer.position, rows, self.token, whole)
+
+    def _answers(self, position: int) -> Iterator[Result]:
         while not self._closed.is_set():
+            begun = time.monotonic()
+            newest = self.lake.log.newest_commit()  # before the answer: what is committed while it is used comes next
             answer = self.latest()
             if answer.position > position:
                 position = answer.position
-                yield answer.position, answer.arrow()
-            begun = time.monotonic()
-            newest = self.lake.log.newest_commit()
-            while not self._closed.is_set() and self.lake.log.wait(max(position, newest), 0.1) <= newest:
+                yield answer
+            while not self._closed.is_set() and self.lake.log.wait(newest, 0.1) <= newest:
                 continue
             self._closed.wait(max(0.0, self.interval - (time.monotonic() - begun)))
+
+    def _digest(self) -> str:
+        return hashlib.sha256(self.query.encode()).hexdigest()[:8]
+
+    def _position(self, token: str) -> int:
+        lake, digest, position = [*token.split("-"), "", ""][:3]
+        if not position.isdigit():
+            raise UsageError(f"{token!r} is no token of a watch", todo="Give what Changes.token was.")
+        if lake != self.lake.log.incarnation[:8]:
+            raise UsageError(f"token {token} is of another lake, or of the time before a restore", todo="Watch anew.")
+        if digest != self._digest():
+            raise UsageError(f"token {token} is of another query", todo="Watch this one from its beginning.")
+        return int(position)
 
     def close(self) -> None:
         """End the iteration and the panel's updates."""
@@ -61,3 +127,14 @@ class Watch:
             return panel.load()(self)._repr_mimebundle_(include=include, exclude=exclude)
         answer = self.latest()
         return {"text/plain": str(answer), "text/html": answer._repr_html_()}
+
+
+def _difference(own: duckdb.DuckDBPyConnection, before: pa.Table | None, after: pa.Table) -> pa.Table:
+    """The rows of ``after`` less those of ``before``, each once with its ``_weight``."""
+    own.register("after", after)
+    both = f"SELECT *, 1::BIGINT AS {WEIGHT} FROM after"
+    if before is not None:
+        own.register("before", before)
+        both += " UNION ALL SELECT *, -1::BIGINT FROM before"
+    rows = f"SELECT * EXCLUDE ({WEIGHT}), sum({WEIGHT})::BIGINT AS {WEIGHT} FROM ({both})"
+    return own.sql(f"{rows} GROUP BY ALL HAVING sum({WEIGHT}) <> 0").to_arrow_table()
