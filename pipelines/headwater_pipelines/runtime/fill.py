@@ -63,8 +63,7 @@ class Beside(State):
         self.rollback()
         self.connection.execute(f"DROP SCHEMA {self.home} CASCADE")
         for run in [run for each in self.relations.values() for run in each.runs]:
-            for file in run.files():
-                file.unlink()
+            run.delete()
 
 
 class Fill:

@@ -11,6 +11,7 @@ in the transaction that makes them so.
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -124,15 +125,18 @@ class Relation:
             found.append(run)
         return found if len(found) >= LIKE_SIZED else []
 
-    def merge(self, parts: Sequence[Run]) -> Run:
-        """Write these runs as one, not live yet. Reads only runs, so that a thread of its own can do it."""
+    def merge(self, parts: Sequence[Run], stop: threading.Event | None = None) -> Run:
+        """Write these runs as one, not live yet. Reads only runs, so that a thread of its own can do it.
+
+        Stopped when ``stop`` is set meanwhile.
+        """
         path = self.state.new_run()
         with self.state.apart() as connection:
             names = [name for name, _ in self.columns]
             select = (
                 f"SELECT *, {hash_sql(self.primary)} AS {HASH} FROM ({self.current_sql('merging')}) ORDER BY {HASH}"
             )
-            batches = files.merged(parts, [*names, WEIGHT], select, connection)
+            batches = files.merged(parts, [*names, WEIGHT], select, connection, stop)
             schema = parts[0].schema.append(pa.field(HASH, pa.uint64()))
             files.write(path, schema, (pa.RecordBatch.from_arrays(b.columns, schema=schema) for b in batches))
             made = Run(path, self.primary)

@@ -11,6 +11,7 @@ where a scan of the keys alone takes 100. Index files hold nothing of their own 
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -38,6 +39,10 @@ Places = npt.NDArray[np.int64]
 def hash_sql(index: Index) -> str:
     """The hash that rows with equal values have in common; DuckDB's own, stable within one of its versions."""
     return f"hash({', '.join(index)})"
+
+
+class Stopped(Exception):
+    """Work on runs was ended by whoever had begun it."""
 
 
 class Run:
@@ -68,6 +73,10 @@ class Run:
     @property
     def bytes(self) -> int:
         return sum(file.stat().st_size for file in self.files())
+
+    def delete(self) -> None:
+        for file in self.files():
+            file.unlink()
 
     def files(self) -> list[Path]:
         found = [*self.path.parent.glob(f"{self.path.stem}-*"), self.path, self.path.with_suffix(".h")]
@@ -158,16 +167,22 @@ def write(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> i
 
 
 def merged(
-    runs: Sequence[Run], names: Sequence[str], select: str, connection: duckdb.DuckDBPyConnection
+    runs: Sequence[Run],
+    names: Sequence[str],
+    select: str,
+    connection: duckdb.DuckDBPyConnection,
+    stop: threading.Event | None = None,
 ) -> Iterator[pa.RecordBatch]:
     """The rows of several runs in the order of their hashes, ``select`` applied to each range of them.
 
     ``select`` reads ``merging`` and its rows are those of the runs with ``HASH``; a range holds about
-    ``BATCH_ROWS`` rows, and all rows of a hash.
+    ``BATCH_ROWS`` rows, and all rows of a hash. Stopped between two ranges when ``stop`` is set.
     """
     total = sum(run.rows for run in runs)
     step = (1 << 64) // max(1, total // BATCH_ROWS)
     for low in range(0, 1 << 64, step):
+        if stop is not None and stop.is_set():
+            raise Stopped
         high = low + step if low + step < 1 << 64 else None
         part = pa.concat_tables([run.part(low, high) for run in runs]).select(names)
         connection.register("merging", part)

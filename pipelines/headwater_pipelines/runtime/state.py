@@ -111,8 +111,7 @@ class State:
     def commit(self) -> None:
         self._point("commit", lambda: self.connection.execute("COMMIT"))
         for run in self._obsolete:
-            for file in run.files():
-                file.unlink()
+            run.delete()
         self._obsolete = []
 
     def rollback(self) -> None:

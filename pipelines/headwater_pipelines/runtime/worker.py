@@ -32,6 +32,7 @@ from headwater_pipelines.runtime import registry
 from headwater_pipelines.runtime.engine import Engine
 from headwater_pipelines.runtime.fill import Fill, rows_at
 from headwater_pipelines.runtime.intake import Range, RawValue
+from headwater_pipelines.runtime.merging import Merging
 from headwater_pipelines.runtime.program import ViewFailed
 from headwater_pipelines.runtime.publish import PRODUCER
 from headwater_pipelines.runtime.state import FILE, WAL_BYTES_MAX, State, remove
@@ -80,6 +81,7 @@ class Worker:
         self.duck = Duck()
         self.generation = ""
         self.fill: Fill | None = None
+        self.merging = Merging()
         self.asked: list[Mapping[int, CompiledView]] = []
         """What the present look at the catalog wants to be filled."""
         self.due: dict[int, int] = {}
@@ -95,9 +97,7 @@ class Worker:
                 self.beat("paused", None)
                 stop.wait(WAIT_S)
                 continue
-            self._reconcile()
-            found = self._step()
-            self._housekeeping(idle=found is None)
+            found = self.advance()
             if found is not None:
                 continue
             if until is not None and self._has_reached(until):
@@ -107,9 +107,17 @@ class Worker:
             else:
                 self.log.wait(self.looked, WAIT_S)
 
+    def advance(self) -> Range | None:
+        """One step and what is done between two; None when there was nothing to take in."""
+        self._reconcile()
+        found = self._step()
+        self._housekeeping(idle=found is None)
+        return found
+
     def close(self) -> None:
         if self.fill is not None:
             self.fill.close()
+        self.merging.close()
         self.engine.state.close()
 
     # ---- start
@@ -351,6 +359,7 @@ class Worker:
 
     def _housekeeping(self, *, idle: bool) -> None:
         state = self.engine.state
+        self.merging.tend(state)
         idle = idle and time.monotonic() - self.last_step > IDLE_S
         if state.wal_bytes >= (IDLE_CHECKPOINT_BYTES if idle else WAL_BYTES_MAX):
             self._checkpoint()
