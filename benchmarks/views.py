@@ -2,12 +2,12 @@
 
     python -m benchmarks.views [--quick] [--json] [--rows N,N] [--views NAME,NAME] [--steps N] [--churn N]
 
-A fact table of ``rows`` rows (40 bytes each), a table of a tenth and one of a hundredth as many, in a real log. For each
-view the pipeline's engine fills it, takes in ``churn`` commits of 1,000 updated rows untimed but merged and checkpointed
-as in a worker, and then ``steps`` of each kind, one commit a step: of keys drawn uniformly from the whole table, and of
-recent ones (Zipf, 1.2, from the newest key back). A step is all of it: reading the log, the views' delta, state, commit,
-publishing; and the checkpoint or the freezing of a full part where it falls into a step. Peak memory is the process's;
-of it, what maps files can be taken back by the system at any time and is not counted.
+A fact table of ``rows`` rows (40 bytes each), a table of a tenth and one of a hundredth as many, in a real log. For
+each view the pipeline's worker fills it, takes in ``churn`` commits of 1,000 updated rows untimed but merged and
+checkpointed as ever, and then ``steps`` of each kind, one commit a step: of keys drawn uniformly from the whole table,
+and of recent ones (Zipf, 1.2, from the newest key back). A step is all of it: reading the log, the view's delta, state,
+commit, publishing; and the checkpoint or the freezing of a full part where it falls into a step. Peak memory is the
+process's; of it, what maps files can be taken back by the system at any time: ``memory_mb`` is without.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -70,7 +71,7 @@ def main() -> int:
 
 
 def _more(parser: argparse.ArgumentParser) -> None:
-    def listed(kind: type) -> object:
+    def listed(kind: type) -> Callable[[str], list[Any]]:
         return lambda text: [kind(part) for part in text.split(",")]
 
     parser.add_argument("--rows", type=listed(int), help="sizes of the fact table (default 1, 10 and 50 million)")
