@@ -93,6 +93,16 @@ SHAPES = {
     "min_bag": "SELECT k, min(x) AS lo, sum(x) AS s FROM bag GROUP BY k HAVING max(x) > 1",
     "distinct_forms": "SELECT grp, count(DISTINCT k) AS ks, sum(DISTINCT a) AS sa, list(DISTINCT s ORDER BY s) AS ss"
     " FROM items GROUP BY grp",
+    "place_where": "SELECT id, k, a FROM (SELECT id, k, a, row_number() OVER (PARTITION BY k ORDER BY a DESC, id)"
+    " AS place, a + 1 AS up FROM items) t WHERE t.place <= 2 AND up > 0 AND (id > 3 OR k IS NULL)",
+    "place_where_star": "SELECT id, s FROM (SELECT *, rank() OVER (PARTITION BY grp ORDER BY id) AS r FROM items)"
+    " WHERE r BETWEEN 2 AND 3 AND a > 0",
+    "place_where_renamed": "SELECT x FROM (SELECT a AS x, -a AS a, row_number() OVER (PARTITION BY k ORDER BY id) AS r"
+    " FROM items) WHERE r < 3 AND a > -2",
+    "place_where_group": "SELECT k, n FROM (SELECT k, grp, count(*) AS n, rank() OVER (PARTITION BY k"
+    " ORDER BY count(*) DESC, grp) AS r FROM items GROUP BY k, grp HAVING n < 9) WHERE r = 1 AND n > 1",
+    "place_where_qualify": "SELECT k, x FROM (SELECT k, x, count(*) OVER (PARTITION BY k) AS n FROM bag"
+    " QUALIFY rank() OVER (PARTITION BY k ORDER BY x) < 4) WHERE n > 1 AND x IN (SELECT grp FROM items)",
     "distinct_counts": "SELECT grp, count(DISTINCT k) AS ks, count(DISTINCT k) FILTER (WHERE a > 1) AS kf,"
     " count(*) AS n, sum(DISTINCT a) AS sa, avg(a) AS aa, sum(b) AS sb, count(DISTINCT s || k) AS sk"
     " FROM items GROUP BY grp",

@@ -97,6 +97,7 @@ class World:
     TRUNCATES = 0.003
     CHOSEN = 0.6
     """The share of the tables that a batch changes."""
+    ZONE = "UTC"
     now = datetime(2026, 1, 20, tzinfo=UTC)
     """The instant of the next step."""
 
@@ -110,7 +111,7 @@ class World:
         """Views compared after a change of what they read."""
         self.oracle = duckdb.connect(config={"threads": 1})
         self.oracle.execute("ATTACH ':memory:' AS shop; CREATE SCHEMA shop.public")
-        self.oracle.execute("SET search_path = 'memory.main,shop.public'; SET TimeZone = 'UTC'")
+        self.oracle.execute("SET search_path = 'memory.main,shop.public'; SET TimeZone = '" + self.ZONE + "'")
         for macro in types.MACROS:
             self.oracle.execute(f"CREATE MACRO {macro.removeprefix('MACRO ')}")
         for topic in self.topics:
@@ -123,7 +124,7 @@ class World:
                 used[base] = used.get(base, frozenset()) | names
         schemas = {topic.base: topic.schema for topic in self.topics}
         self.stores = {base: Store(base, prune(schemas[base], names)) for base, names in used.items()}
-        self.state = State(folder / FILE if folder else Path(":memory:"), timezone="UTC", threads=1)
+        self.state = State(folder / FILE if folder else Path(":memory:"), timezone=self.ZONE, threads=1)
         self.program = Program(self.views, self.stores)
         for store in self.stores.values():
             store.create(self.state)

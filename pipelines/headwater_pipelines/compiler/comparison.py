@@ -3,13 +3,14 @@
     ts > v, now and before    ─▶    rows that enter or leave have min(v) <= ts <= max(v)
 
 This holds wherever the comparison stands: under OR, in CASE, in what is aggregated. It needs that the value has no
-other use, and that it is not NULL.
+other use, and that it is not NULL. ``now() - ts`` compared with a constant says the same of ts, a constant before.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 from headwater_pipelines.compiler import render
 from headwater_pipelines.compiler.clock import VALUE, is_simple
@@ -64,18 +65,32 @@ def _select(node: Select, duck: Duck) -> Select:
 def _comparisons(alias: str, node: Select, duck: Duck) -> tuple[Compared, ...]:
     """What the clock's value is compared with; nothing when the Select has another use for it as well."""
     found: dict[Compared, None] = {}
-    known = {item.alias for item in node.items if item.alias != alias}
     for text in (*node.where, *(sql for _, sql in node.columns)):
-        parts = list(walk(duck.expression(text))) if alias in text else []
-        uses, seen = {id(part) for part in parts if _is_value(part, alias)}, set[int]()
-        for value, instant in (pair for part in parts for pair in _pairs(part)):
-            read = {part["column_names"][0] for part in walk(value) if is_column(part)}
-            if id(instant) in uses and read <= known:  # no parameter of a lambda
-                found[_value(value, node, duck)] = None
-                seen.add(id(instant))
-        if uses - seen:
+        if alias not in text:
+            continue
+        tree = duck.expression(text)
+        if any(_uses(tree, alias)):
             return ()
+        for part in walk(tree):
+            for value, instant in _pairs(part):
+                if any(_uses(instant, alias)):
+                    each = _compared(value, instant, alias, node, duck)
+                    if each is None:
+                        return ()
+                    found[each] = None
     return tuple(found)
+
+
+def _uses(part: Any, alias: str) -> Iterator[bool]:
+    """Where an expression reads the clock, beside what it compares: that is looked at by itself."""
+    if isinstance(part, list):
+        for each in part:
+            yield from _uses(each, alias)
+    if isinstance(part, dict):
+        if _is_value(part, alias):
+            yield True
+        elif part.get("class") not in ("COMPARISON", "BETWEEN"):
+            yield from _uses(list(part.values()), alias)
 
 
 def _pairs(part: Syntax) -> Iterator[tuple[Syntax, Syntax]]:
@@ -93,6 +108,23 @@ def _is_value(part: Syntax, alias: str) -> bool:
     return is_column(part) and part["column_names"] == [alias, VALUE]
 
 
+def _compared(value: Syntax, instant: Syntax, alias: str, node: Select, duck: Duck) -> Compared | None:
+    """A value that is compared with the clock's, or a constant with the time that has passed since a column's."""
+    known = {item.alias for item in node.items if item.alias != alias}
+    if _read(value) <= known and _is_value(instant, alias):  # what else it reads is a parameter of a lambda
+        return _value(value, node, duck)
+    if instant.get("class") != "FUNCTION" or instant["function_name"] != "-" or _read(value):
+        return None
+    now, *since = (each["expression"] for each in instant["arguments"])
+    if not since or not _is_value(now, alias) or not is_column(since[0]) or not _read(since[0]) <= known:
+        return None
+    return _since(since[0], value, alias, node, duck)
+
+
+def _read(expression: Syntax) -> set[str]:
+    return {part["column_names"][0] for part in walk(expression) if is_column(part)}
+
+
 def _value(expression: Syntax, node: Select, duck: Duck) -> Compared:
     """Where the Select computes it only under a condition, it may fail for other rows: these are none that change."""
     text = duck.print(expression)
@@ -102,11 +134,32 @@ def _value(expression: Syntax, node: Select, duck: Duck) -> Compared:
     if not is_column(time):
         return Compared(text)
     column, moved = duck.print(time), duck.print(shift) if shift else ""
-    probe = Select(node.items, (), (("t", column), ("s", moved or "INTERVAL 0 DAY")))
-    types = dict(duck.describe(render.state(probe)))
-    if types["t"] not in _TIMES or types["s"] != "INTERVAL":
+    kind, by = _types(node, duck, column, moved or "INTERVAL 0 DAY")
+    if kind not in _TIMES or by != "INTERVAL":
         return Compared(text)
-    return Compared(text, column, *bounds(types["t"], moved))
+    return Compared(text, column, *bounds(kind, moved))
+
+
+def _since(time: Syntax, passed: Syntax, alias: str, node: Select, duck: Duck) -> Compared | None:
+    """``now() - time < INTERVAL 1 HOUR``, ``current_date - day > 30``: the time lies so long before the clock's.
+
+    Not for intervals with months: they are compared as 30 days each.
+    """
+    column, length = duck.print(time), duck.print(passed)
+    kind, by, clock = _types(node, duck, column, length, f"{alias}.{VALUE}")
+    if (kind, clock) == ("DATE", "DATE") and by in ("INTEGER", "BIGINT"):
+        return Compared("", column, *bounds(kind, f"to_days(CAST({length} AS INTEGER))"))
+    if kind not in _TIMES or not clock.startswith("TIMESTAMP") or by != "INTERVAL":
+        return None
+    months = f"SELECT date_part('year', {length}) = 0 AND date_part('month', {length}) = 0"
+    if duck.connection.execute(months).fetchall() != [(True,)]:
+        return None
+    return Compared("", column, *bounds(kind, length))
+
+
+def _types(node: Select, duck: Duck, *texts: str) -> list[str]:
+    probe = Select(node.items, (), tuple((f"t{place}", text) for place, text in enumerate(texts)))
+    return [text for _, text in duck.describe(render.state(probe))][: len(texts)]
 
 
 def _unshifted(expression: Syntax) -> tuple[Syntax, Syntax | None]:

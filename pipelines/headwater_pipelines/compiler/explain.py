@@ -189,7 +189,7 @@ def _select(node: Select, depth: int, columns: Mapping[Base, list[str]]) -> Iter
 def _clocks(clocks: list[Item], depth: int) -> Iterator[ExplainNode]:
     """How the rows of a Select follow the clocks beside them."""
     for item in clocks:
-        compared = ", ".join(dict.fromkeys(each.value for each in item.compared))
+        compared = ", ".join(dict.fromkeys(each.value or each.column for each in item.compared))
         kind = ("linear", "CLOCK_RANGE") if compared else ("full", "CLOCK")
         yield ExplainNode(depth, "time passing", f"compared with {compared}" if compared else item.alias, *kind, "")
 

@@ -9,7 +9,17 @@ from typing import Any
 import duckdb
 
 from headwater.errors import SqlError, SqlSyntax, UnknownColumn
-from headwater_pipelines.compiler import grouping, joins, modifiers, render, sets, subqueries, timewindows, unnesting
+from headwater_pipelines.compiler import (
+    grouping,
+    joins,
+    modifiers,
+    ranked,
+    render,
+    sets,
+    subqueries,
+    timewindows,
+    unnesting,
+)
 from headwater_pipelines.compiler import windows as windowing
 from headwater_pipelines.compiler.clock import VALUE, clock_of
 from headwater_pipelines.compiler.plan import (
@@ -107,6 +117,7 @@ class Lowering:
 
     def _select(self, node: Tree, ctes: Ctes) -> Select:
         require_rule(node)
+        node = ranked.qualified(self, node, ctes)
         rows = subqueries.Rows(self, ctes, *self.from_clause(node["from_table"], ctes))
         expressions, grouped = self._expand(node["select_list"], rows.scope), node.get("group_expressions") or ()
         names = unique([self.name(expression) for expression in expressions])

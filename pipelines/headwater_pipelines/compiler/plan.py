@@ -165,7 +165,7 @@ class Leaf:
 
 @dataclass(frozen=True)
 class Compared:
-    """A value that is compared with a Clock's, as SQL over the other items of a Select.
+    """A value that is compared with a Clock's, as SQL over the other items of a Select ('': only ``column`` is known).
 
     Where it is a time moved by some interval, ``column`` is that time: it lies between ``low`` and ``high``, SQL over
     ``{v}``, the Clock's least and its greatest value, wherever the value lies between these. So a scan of stored rows

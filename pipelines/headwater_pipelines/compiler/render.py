@@ -57,10 +57,10 @@ def _range(item: Item, clock: Clock) -> str:
     low, high = (f"getvariable('{bound(clock, word)}')" for word in ("min", "max"))
     found = []
     for each in item.compared:
-        near = (
-            f"{each.column} BETWEEN {each.low.format(v=low)} AND {each.high.format(v=high)} AND " if each.column else ""
-        )
-        found.append(f"{near}{each.value} BETWEEN {low} AND {high}")
+        parts = [f"{each.value} BETWEEN {low} AND {high}"] if each.value else []
+        if each.column:
+            parts.insert(0, f"{each.column} BETWEEN {each.low.format(v=low)} AND {each.high.format(v=high)}")
+        found.append(" AND ".join(parts))
     return f"({' OR '.join(found)})"
 
 
