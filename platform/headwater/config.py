@@ -119,6 +119,8 @@ class Settings:
     """A step takes whole commits up to about this many rows; a target, a larger commit is never split."""
     fill_beside_rows_min: int = 100_000
     """A new view over so many records is filled beside the steps; a smaller one between two, which is quicker."""
+    open_rows_max: int = 200_000
+    """Rows of a stored relation that are scanned by each look-up; more are frozen in files that are searched."""
     pipeline_memory_bytes_max: int = 1024 * MIB
     """DuckDB's memory limit in the pipeline's worker; beyond it, it spills to state/tmp."""
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from headwater_pipelines.runtime.state import State
 
 OPEN_ROWS_MAX = 200_000
-"""Rows of an open part before it becomes a run: so many are scanned by a look-up, in 1 to 2 ms."""
+"""Rows of an open part, unless set otherwise, before it becomes a run: a look-up scans so many in 1 to 2 ms."""
 LIKE_SIZED = 4
 """So many runs, none more than so many times as large as the next, are merged."""
 LOOKUP_SHARE = 16
@@ -80,7 +80,7 @@ class Relation:
         first: list[pa.RecordBatch] = []
         for batch in reader:
             first.append(batch)
-            if sum(each.num_rows for each in first) > OPEN_ROWS_MAX:
+            if sum(each.num_rows for each in first) > self.state.open_rows_max:
                 self._publish(self._write_run(reader.schema, _chained(first, reader)))
                 return
         if first:
@@ -88,13 +88,13 @@ class Relation:
 
     def settle(self) -> None:
         """Make a full open part a run, its rows consolidated; what little is left after that stays open."""
-        if self.open_rows <= OPEN_ROWS_MAX:
+        if self.open_rows <= self.state.open_rows_max:
             return
         rows = f"SELECT * FROM ({self.current_sql(self._open)})"
         count = self.state.temporary(f"CREATE OR REPLACE TEMP TABLE settled AS {rows}")
         self.state.write(f"DELETE FROM {self._open}")
         self.open_rows = 0
-        if count > OPEN_ROWS_MAX // 2:
+        if count > self.state.open_rows_max // 2:
             select = f"SELECT *, {hash_sql(self.primary)} AS {HASH} FROM settled ORDER BY {HASH}"
             reader = self.state.export(select, BATCH_ROWS)
             self._publish(self._write_run(reader.schema, reader))
@@ -118,7 +118,7 @@ class Relation:
         """Runs that are worth merging now: neighbours of like size, the newest first to grow too many."""
         found: list[Run] = []
         for run in sorted(self.runs, key=lambda each: each.rows):
-            if found and run.rows > LIKE_SIZED * max(found[-1].rows, OPEN_ROWS_MAX):
+            if found and run.rows > LIKE_SIZED * max(found[-1].rows, self.state.open_rows_max):
                 if len(found) >= LIKE_SIZED:
                     return found
                 found = []

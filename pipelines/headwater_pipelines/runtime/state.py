@@ -40,8 +40,11 @@ T = TypeVar("T")
 class State:
     """An open state file. Not thread-safe: one worker, one connection."""
 
-    def __init__(self, path: Path, *, timezone: str, memory_limit: str = "", threads: int = 0) -> None:
+    def __init__(
+        self, path: Path, *, timezone: str, memory_limit: str = "", threads: int = 0, open_rows_max: int = 0
+    ) -> None:
         self.path = path
+        self.open_rows_max = open_rows_max or relation.OPEN_ROWS_MAX
         spill = path.parent / "spill"
         try:
             self.connection = duck.connect(

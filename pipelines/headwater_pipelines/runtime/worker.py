@@ -145,6 +145,7 @@ class Worker:
             self.log.folder / "state" / FILE,
             timezone=self.log.timezone,
             memory_limit=f"{self.settings.pipeline_memory_bytes_max // (1 << 20)}MiB",
+            open_rows_max=self.settings.open_rows_max,
             threads=max(1, (os.cpu_count() or 1) // 2),  # the server, the capture and readers need the rest
         )
         return Engine(self.log, self.epoch, state, self.settings.step_rows_target)
