@@ -36,11 +36,20 @@ class Merging:
         """Begin a merge that is due, or make live what one has made; what ended it in error is raised here."""
         if self._thread is None:
             self._begin(state)
-        elif not self._thread.is_alive():
+        elif not self.is_running:
             self._thread = None
             if self._error is not None:
                 raise self._error
             self._finish(state)
+
+    @property
+    def is_running(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()
+
+    def wait(self, seconds: float) -> None:
+        """Until it has ended, or so long."""
+        if self._thread is not None:
+            self._thread.join(seconds)
 
     def close(self) -> None:
         """End what is under way, without a trace."""

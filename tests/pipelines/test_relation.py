@@ -1,0 +1,127 @@
+"""Stored relations: what was appended, taken back, frozen, merged and looked up is what a plain table would hold."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from headwater_pipelines.runtime.merging import Merging
+from headwater_pipelines.runtime.relation import Relation
+from headwater_pipelines.runtime.state import FILE, State
+
+COLUMNS = [("k", "BIGINT"), ("s", "VARCHAR"), ("x", "DECIMAL(12,2)"), ("f", "DOUBLE")]
+TYPES = {
+    "BOOLEAN": "true", "TINYINT": "-128", "UBIGINT": "18446744073709551615", "HUGEINT": "-170141183460469231731687303715884105728",
+    "UHUGEINT": "340282366920938463463374607431768211455", "FLOAT": "'-0.0'", "DOUBLE": "'nan'", "DECIMAL(38,10)": "'-9999999999999999999999999999.0000000001'",
+    "VARCHAR": "'a\u00e9\U0001f600'", "BLOB": "'\\x00\\xFF'", "BIT": "'0101'", "UUID": "'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11'", "DATE": "'infinity'",
+    "TIME": "'24:00:00'", "TIMETZ": "'12:00:00+05:30'", "TIMESTAMP": "'-infinity'", "TIMESTAMPTZ": "'0044-03-15 (BC) 12:00:00+00'",
+    "TIMESTAMP_NS": "'2026-01-01 00:00:00.123456789'", "INTERVAL": "INTERVAL '1 month 31 days 1 microsecond'", "JSON": "'{\"a\": [1, null]}'",
+    "INTEGER[]": "[1, NULL]", "VARCHAR[][]": "[['a'], NULL]", "INTEGER[2]": "[1, 2]", "STRUCT(a INTEGER, b VARCHAR)": "{'a': 1, 'b': NULL}",
+    "ENUM('x', 'y')": "'y'", "MAP(VARCHAR, INTEGER)": "MAP {'a': 1}", "TIMESTAMP_S": "'2026-01-01 00:00:01'", "TIMESTAMP_MS": "'2026-01-01 00:00:00.001'",
+}  # fmt: skip
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Iterator[State]:
+    made = State(tmp_path / FILE, timezone="UTC", threads=2, open_rows_max=100)
+    yield made
+    made.close()
+
+
+def filled(state: State, rng: random.Random, rounds: int) -> Relation:
+    """A relation with random rows, some of them taken back, in runs and an open part; the table ``plain`` beside it."""
+    relation = state.create("t1", COLUMNS, ('"k"',))
+    state.connection.execute("CREATE TEMP TABLE plain AS FROM t1")
+    for number in range(rounds):
+        new = (
+            "SELECT CASE WHEN i % 9 > 0 THEN (hash(i) % 50)::BIGINT END, chr(97 + (hash(i, 1) % 3)::INTEGER),"
+            f" i % 7, i / 4.0, 1::BIGINT FROM range({number * 150}, {number * 150 + rng.randrange(90, 150)}) r(i)"
+        )
+        back = "SELECT * REPLACE (-_w AS _w) FROM (SELECT k, s, x, f, sum(_w)::BIGINT AS _w FROM plain"
+        back += f" GROUP BY ALL HAVING sum(_w) > 0) WHERE hash(f, {number}) % 4 = 0"
+        state.begin()
+        for select in (new, back):
+            state.connection.execute(f"CREATE OR REPLACE TEMP TABLE added AS {select}")
+            relation.append("FROM added")
+            state.connection.execute("INSERT INTO plain FROM added")
+        state.settle()
+        state.commit()
+    return relation
+
+
+def net(state: State, source: str) -> list[tuple[object, ...]]:
+    query = f"SELECT k, s, x, f, sum(_w) FROM {source} GROUP BY ALL HAVING sum(_w) <> 0 ORDER BY ALL"
+    return state.connection.execute(query).fetchall()
+
+
+def test_look_ups_find_all_rows_of_their_keys(state: State, seed: int) -> None:
+    rng = random.Random(seed)
+    relation = filled(state, rng, 12)
+    assert len(relation.runs) > 3
+    assert net(state, "t1") == net(state, "plain") == net(state, f"({relation.current_sql()})")
+    for index, keys in ((('"k"',), "VALUES (7), (9), (NULL), (99)"), (('"s"', '"k"'), "VALUES ('a', 3), ('c', NULL)")):
+        columns = ", ".join(name.strip('"') for name in index)
+        state.connection.execute(f"CREATE OR REPLACE TEMP TABLE keys AS FROM ({keys}) v({columns})")
+        assert relation.find(index, "FROM keys", "found")
+        same = " AND ".join(f"p.{name} IS NOT DISTINCT FROM keys.{name}" for name in index)
+        wanted = net(state, f"(SELECT p.* FROM plain p SEMI JOIN keys ON {same})")
+        assert wanted
+        assert net(state, "found") == wanted
+    assert not relation.find(('"k"',), "SELECT i FROM range(1000000) r(i)", "found"), "too many: read the whole"
+
+
+def test_runs_are_merged_beside_the_steps(state: State, tmp_path: Path, seed: int) -> None:
+    relation = filled(state, random.Random(seed), 12)
+    relation.prepare(('"s"',))
+    merging, before = Merging(), len(relation.runs)
+    wanted = net(state, "plain")
+    merging.tend(state)
+    while merging.is_running:
+        merging.wait(0.1)
+        assert net(state, "t1") == wanted
+    assert len(relation.runs) == before, "only the worker makes it live"
+    merging.tend(state)
+    assert len(relation.runs) < before
+    assert net(state, "t1") == wanted
+    assert {int(file.name.split(".")[0].split("-")[0]) for file in (tmp_path / "runs").iterdir()} == {
+        run.number for run in relation.runs
+    }
+
+
+def test_what_was_not_made_live_is_removed_at_the_next_start(state: State, tmp_path: Path, seed: int) -> None:
+    relation = filled(state, random.Random(seed), 8)
+    wanted = net(state, "plain")
+    live = {run.path.name for run in relation.runs}
+    relation.merge(relation.runs[:2])
+    state.begin()
+    relation.append("SELECT 1, 'x', 1, 1, 1 FROM range(500)")
+    relation.settle()
+    state.rollback()
+    assert {file.name for file in (tmp_path / "runs").glob("*.arrow")} > live
+    assert net(state, "t1") == wanted
+    state.close()
+    again = State(tmp_path / FILE, timezone="UTC", open_rows_max=100)
+    assert net(again, "t1") == wanted
+    assert {file.name for file in (tmp_path / "runs").glob("*.arrow")} == live
+    again.close()
+
+
+def test_every_type_comes_back_from_a_run(state: State) -> None:
+    columns = [(f"c{place}", text) for place, text in enumerate(TYPES)]
+    relation = state.create("t2", columns, ('"c1"',))
+    values = ", ".join(f"CAST({value} AS {text}) AS c{place}" for place, (text, value) in enumerate(TYPES.items()))
+    nulls = ", ".join("NULL" for _ in TYPES)
+    relation.fill(f"SELECT {values}, 1::BIGINT AS _w FROM range(200) UNION ALL SELECT {nulls}, 1 FROM range(9)")
+    assert relation.runs
+    names = ", ".join(name for name, _ in columns)
+    assert [row[1] for row in state.connection.execute(f"DESCRIBE SELECT {names} FROM t2").fetchall()] == [
+        row[1] for row in state.connection.execute(f"DESCRIBE SELECT {values}").fetchall()
+    ]
+    texts = ", ".join(f"CAST({name} AS VARCHAR)" for name, _ in columns)
+    wanted = ", ".join(f"CAST(CAST({value} AS {text}) AS VARCHAR)" for text, value in TYPES.items())
+    rows = state.connection.execute(f"SELECT {texts}, count(*) FROM t2 GROUP BY ALL ORDER BY ALL").fetchall()
+    assert rows[0] == (*(state.row(f"SELECT {wanted}") or ()), 200)
+    assert rows[1] == (*(None for _ in TYPES), 9)
