@@ -64,6 +64,12 @@ RANGES = {
     "state": "SELECT id FROM (SELECT id, CASE WHEN ts < now() THEN 'late' ELSE 'open' END AS s FROM items)"
     " WHERE s = 'late'",
     "nested": "SELECT id FROM items WHERE (ts > now()) = (a > 2)",
+    "closed": "SELECT k, window_start, window_end, count(*) AS n FROM TUMBLE(items, ts, INTERVAL 1 HOUR) GROUP BY ALL"
+    " HAVING window_end <= now() - INTERVAL 5 MINUTE",
+    "closed_session": "SELECT k, window_end, count(*) AS n FROM SESSION(items, tn, INTERVAL 2 HOUR, k)"
+    " WHERE window_end <= now() GROUP BY ALL",
+    "closed_hop": "SELECT window_end, count(*) AS n FROM HOP(items, tn, INTERVAL 30 MINUTE, INTERVAL 1 HOUR)"
+    " WHERE window_end <= localtimestamp GROUP BY ALL",
     "on_view": "SELECT k, count(*) AS n FROM view_recent GROUP BY k",
     "on_view_group": "SELECT n, count(*) AS c FROM view_group GROUP BY n",
     "union": "SELECT id FROM items WHERE ts > now() UNION ALL SELECT a FROM items WHERE tn > now()",

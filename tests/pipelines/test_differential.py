@@ -101,6 +101,9 @@ SHAPES = {
     " FROM items) WHERE r < 3 AND a > -2",
     "place_where_group": "SELECT k, n FROM (SELECT k, grp, count(*) AS n, rank() OVER (PARTITION BY k"
     " ORDER BY count(*) DESC, grp) AS r FROM items GROUP BY k, grp HAVING n < 9) WHERE r = 1 AND n > 1",
+    "place_where_cte": "WITH items AS (SELECT * FROM items WHERE a IS NOT NULL), ranked AS (SELECT id, k,"
+    " row_number() OVER (PARTITION BY k ORDER BY a, id) AS place FROM items) SELECT id, (SELECT count(*) FROM ranked)"
+    " AS n FROM ranked WHERE place = 1 AND ranked.id > 2",
     "place_where_qualify": "SELECT k, x FROM (SELECT k, x, count(*) OVER (PARTITION BY k) AS n FROM bag"
     " QUALIFY rank() OVER (PARTITION BY k ORDER BY x) < 4) WHERE n > 1 AND x IN (SELECT grp FROM items)",
     "distinct_counts": "SELECT grp, count(DISTINCT k) AS ks, count(DISTINCT k) FILTER (WHERE a > 1) AS kf,"

@@ -220,22 +220,24 @@ def test_20_000_steps(seed: int, round_: int) -> None:
 @pytest.mark.usefixtures("sometimes_in_runs")
 @pytest.mark.parametrize("views", [8, pytest.param(120, marks=pytest.mark.long)])
 def test_how_changes_are_cut_into_batches_does_not_matter(seed: int, views: int) -> None:
-    """One by one, all at once, and in between: the same rows, and those of the queries."""
+    """One by one, all at once, in between, and a table after the other: the same rows, and those of the queries."""
     rng = random.Random(seed)
     world = run(QueryWorld, seed, views, batches=2)
     changes = [change for batch in world.batches for change in batch]
     changes = rng.sample(changes, len(changes)) if rng.random() < 0.3 else changes  # other changes then, as they fit
     changes = changes[: 60 if views < 100 else 400]
+    by_table = sorted(changes, key=lambda change: change.topic)  # the tables one after the other
+    cuts = [(changes, 1), (changes, rng.randint(2, 9)), (changes, len(changes)), (by_table, 20)]
     contents = []
-    for size in (1, rng.randint(2, 9), len(changes)):
+    for ordered, size in cuts:
         other = QueryWorld(seed, 0, world.shapes)
+        other.shapes = dict(world.shapes)
         try:
-            other.replay(changes[start : start + size] for start in range(0, len(changes), size))
+            other.replay(ordered[start : start + size] for start in range(0, len(ordered), size))
             other.compare_all()
             contents.append({view: +fold for view, fold in other.folds.items()})
         except (AssertionError, HeadwaterError, duckdb.Error) as error:
-            other.shapes = dict(world.shapes)
             raise Failed(report(other, seed, error)) from None
         finally:
             other.state.close()
-    assert contents[0] == contents[1] == contents[2]
+    assert all(each == contents[0] for each in contents)

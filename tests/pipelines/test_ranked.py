@@ -18,6 +18,8 @@ RANK = "rank() OVER (PARTITION BY k ORDER BY id)"
         (f"SELECT id FROM (SELECT *, {RANK} AS place FROM items) WHERE place = 1", ["= 1"], []),
         (f"SELECT id FROM (SELECT id, {RANK} AS place FROM items) t WHERE t.place < 9 AND id > 7", ["< 9", "> 7"], []),
         (f"SELECT id FROM (SELECT *, {RANK} AS place FROM items) WHERE place < 9 AND a > 7", ["< 9"], ["> 7"]),
+        (f"WITH r AS (SELECT id, {RANK} AS p FROM items) SELECT id FROM r AS q WHERE q.p = 2", ["= 2"], []),
+        (f"WITH r(x, y) AS (SELECT id, {RANK} AS x FROM items) SELECT y FROM r WHERE x = 2", [], ["= 2"]),
         (f"SELECT id FROM (SELECT *, {RANK} AS place FROM items) WHERE place < a", [], ["place < "]),
         (
             f"SELECT id FROM (SELECT *, {RANK} AS place, 2 AS a FROM items) WHERE place < 9 AND a > 7",

@@ -117,7 +117,7 @@ class Lowering:
 
     def _select(self, node: Tree, ctes: Ctes) -> Select:
         require_rule(node)
-        node = ranked.qualified(self, node, ctes)
+        node, ctes = ranked.qualified(self, node, ctes)
         rows = subqueries.Rows(self, ctes, *self.from_clause(node["from_table"], ctes))
         expressions, grouped = self._expand(node["select_list"], rows.scope), node.get("group_expressions") or ()
         names = unique([self.name(expression) for expression in expressions])

@@ -7,35 +7,50 @@ first changes one row of the result instead of the place of every row behind it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from headwater_pipelines.compiler.joins import conjuncts
 from headwater_pipelines.compiler.syntax import Tree, is_column, rewrite, walk
 
 if TYPE_CHECKING:
-    from headwater_pipelines.compiler.lower import Ctes, Lowering
+    from headwater_pipelines.compiler.lower import Cte, Ctes, Lowering
 
 
-def qualified(lowering: Lowering, node: Tree, ctes: Ctes) -> Tree:
-    """The SELECT, with those conditions of its WHERE in its subquery that read nothing but columns written there."""
+def qualified(lowering: Lowering, node: Tree, ctes: Ctes) -> tuple[Tree, Ctes]:
+    """The SELECT, with those conditions of its WHERE in its subquery that read nothing but columns written there.
+
+    Of a CTE that it reads alone the SELECT gets one of its own, for others may read all of its rows.
+    """
     table = node["from_table"]
-    inner = table["subquery"]["node"] if table["type"] == "SUBQUERY" else {}
+    cte = _cte(table, ctes)
+    nested = table["subquery"]["node"] if table["type"] == "SUBQUERY" else {}
+    inner = cte.query if cte is not None else nested
     if not node.get("where_clause") or inner.get("type") != "SELECT_NODE" or inner.get("modifiers"):
-        return node
+        return node, ctes
     if table.get("column_name_alias") or table.get("sample") or inner.get("sample"):
-        return node
-    shown = _shown(lowering, inner, ctes)
-    if not any(_has_window(each) for each in shown.values()):
-        return node
+        return node, ctes
+    shown = _shown(lowering, inner, ctes if cte is None else cte.visible)
     kept, moved = list[Tree](), list[Tree]()
     for part in conjuncts(node["where_clause"]):
-        found = _inside(part, str(table["alias"]).lower(), shown)
+        found = _inside(part, str(table["alias"] or table.get("table_name")).lower(), shown)
         (kept if found is None else moved).append(part if found is None else found)
     if not any(map(_has_window, moved)):
-        return node
-    qualify = _all([*([inner["qualify"]] if inner.get("qualify") else []), *moved])
-    changed = {**table, "subquery": {**table["subquery"], "node": {**inner, "qualify": qualify}}}
-    return {**node, "from_table": changed, "where_clause": _all(kept) if kept else None}
+        return node, ctes
+    changed = {**inner, "qualify": _all([*([inner["qualify"]] if inner.get("qualify") else []), *moved])}
+    node = {**node, "where_clause": _all(kept) if kept else None}
+    if cte is None:
+        return {**node, "from_table": {**table, "subquery": {**table["subquery"], "node": changed}}}, ctes
+    name = lowering.alias()
+    place = {"table_name": name, "qualified_name": {"path": [name]}, "alias": table["alias"] or table["table_name"]}
+    return {**node, "from_table": {**table, **place}}, {**ctes, name: replace(cte, query=changed)}
+
+
+def _cte(table: Tree, ctes: Ctes) -> Cte | None:
+    """The CTE that a FROM item names, if its columns have their own names."""
+    path: list[str] = table["qualified_name"]["path"] if table["type"] == "BASE_TABLE" else []
+    found = ctes.get(path[0].lower()) if len(path) == 1 else None
+    return found if found is not None and not found.aliases else None
 
 
 def _shown(lowering: Lowering, inner: Tree, ctes: Ctes) -> dict[str, Tree]:
