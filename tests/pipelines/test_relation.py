@@ -14,14 +14,35 @@ from headwater_pipelines.runtime.state import FILE, State
 
 COLUMNS = [("k", "BIGINT"), ("s", "VARCHAR"), ("x", "DECIMAL(12,2)"), ("f", "DOUBLE")]
 TYPES = {
-    "BOOLEAN": "true", "TINYINT": "-128", "UBIGINT": "18446744073709551615", "HUGEINT": "-170141183460469231731687303715884105728",
-    "UHUGEINT": "340282366920938463463374607431768211455", "FLOAT": "'-0.0'", "DOUBLE": "'nan'", "DECIMAL(38,10)": "'-9999999999999999999999999999.0000000001'",
-    "VARCHAR": "'a\u00e9\U0001f600'", "BLOB": "'\\x00\\xFF'", "BIT": "'0101'", "UUID": "'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11'", "DATE": "'infinity'",
-    "TIME": "'24:00:00'", "TIMETZ": "'12:00:00+05:30'", "TIMESTAMP": "'-infinity'", "TIMESTAMPTZ": "'0044-03-15 (BC) 12:00:00+00'",
-    "TIMESTAMP_NS": "'2026-01-01 00:00:00.123456789'", "INTERVAL": "INTERVAL '1 month 31 days 1 microsecond'", "JSON": "'{\"a\": [1, null]}'",
-    "INTEGER[]": "[1, NULL]", "VARCHAR[][]": "[['a'], NULL]", "INTEGER[2]": "[1, 2]", "STRUCT(a INTEGER, b VARCHAR)": "{'a': 1, 'b': NULL}",
-    "ENUM('x', 'y')": "'y'", "MAP(VARCHAR, INTEGER)": "MAP {'a': 1}", "TIMESTAMP_S": "'2026-01-01 00:00:01'", "TIMESTAMP_MS": "'2026-01-01 00:00:00.001'",
-}  # fmt: skip
+    "BOOLEAN": "true",
+    "TINYINT": "-128",
+    "UBIGINT": "18446744073709551615",
+    "HUGEINT": "-170141183460469231731687303715884105728",
+    "UHUGEINT": "340282366920938463463374607431768211455",
+    "FLOAT": "'-0.0'",
+    "DOUBLE": "'nan'",
+    "DECIMAL(38,10)": "'-9999999999999999999999999999.0000000001'",
+    "VARCHAR": "'a\u00e9\U0001f600'",
+    "BLOB": "'\\x00\\xFF'",
+    "BIT": "'0101'",
+    "UUID": "'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11'",
+    "DATE": "'infinity'",
+    "TIME": "'24:00:00'",
+    "TIMETZ": "'12:00:00+05:30'",
+    "TIMESTAMP": "'-infinity'",
+    "TIMESTAMPTZ": "'0044-03-15 (BC) 12:00:00+00'",
+    "TIMESTAMP_NS": "'2026-01-01 00:00:00.123456789'",
+    "INTERVAL": "INTERVAL '1 month 31 days 1 microsecond'",
+    "JSON": "'{\"a\": [1, null]}'",
+    "INTEGER[]": "[1, NULL]",
+    "VARCHAR[][]": "[['a'], NULL]",
+    "INTEGER[2]": "[1, 2]",
+    "STRUCT(a INTEGER, b VARCHAR)": "{'a': 1, 'b': NULL}",
+    "ENUM('x', 'y')": "'y'",
+    "MAP(VARCHAR, INTEGER)": "MAP {'a': 1}",
+    "TIMESTAMP_S": "'2026-01-01 00:00:01'",
+    "TIMESTAMP_MS": "'2026-01-01 00:00:00.001'",
+}
 
 
 @pytest.fixture
