@@ -168,6 +168,7 @@ def resume_pipeline(lake_or_log: Any) -> None:
 def explain(lake_or_log: Any, sql: str, *, name: str = "") -> Explain:
     """How a definition, or the existing view of that name, is maintained: node by node. Creates nothing."""
     from headwater_pipelines.compiler import compile_view, parse
+    from headwater_pipelines.compiler.explain import Cost
     from headwater_pipelines.compiler.explain import explain as explained
     from headwater_pipelines.runtime import registry
 
@@ -175,7 +176,12 @@ def explain(lake_or_log: Any, sql: str, *, name: str = "") -> Explain:
     known = {view.name: view for view in log.views()}
     there = known.get(sql.strip())
     definition = registry.definition(there) if there else parse(sql, name=name or "view")
-    return explained(compile_view(definition, registry.relations(log)))
+    costs = (
+        {table: Cost(each["rows"], each["ms"]) for table, each in log.live.stored("pipeline:main").items()}
+        if there
+        else {}
+    )
+    return explained(compile_view(definition, registry.relations(log)), costs)
 
 
 def lineage(lake_or_log: Any) -> dict[str, list[str]]:

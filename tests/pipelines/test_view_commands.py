@@ -33,6 +33,11 @@ def headwater(command: Path) -> Runner:
     return run
 
 
+def shop_nodes(headwater: Runner, shop: Shop, view: str) -> list[dict[str, Any]]:
+    nodes: list[dict[str, Any]] = json.loads(headwater(shop, "view", "explain", view, "--json").stdout)["nodes"]
+    return nodes
+
+
 def test_create_list_explain_run_drop(headwater: Runner, shop: Shop) -> None:
     made = headwater(shop, "view", "create", "-", text="CREATE MATERIALIZED VIEW t AS SELECT count(*) AS n FROM orders")
     assert made.returncode == 0, made.stderr
@@ -42,7 +47,11 @@ def test_create_list_explain_run_drop(headwater: Runner, shop: Shop) -> None:
         ("t", "live", ["shop.public.orders"])
     ]
     explained = headwater(shop, "view", "explain", "t")
-    assert "aggregate of all rows  [additive" in explained.stdout
+    assert "aggregate of all rows  [additive · ADDITIVE_STATE · 1 rows, last step" in explained.stdout
+    [table] = [node for node in shop_nodes(headwater, shop, "t") if node["operator"] == "table"]
+    stored = json.loads(headwater(shop, "status", "--json").stdout)["stored"][table["stored"]]
+    assert (stored["rows"], stored["views"]) == (table["rows"], ["t"])
+    assert stored["rows"] >= len(shop.rows["orders"])
     assert headwater(shop, "view", "drop", "t").returncode == 0
     assert json.loads(headwater(shop, "view", "list", "--json").stdout) == {"views": []}
 

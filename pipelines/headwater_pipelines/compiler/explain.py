@@ -10,7 +10,7 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 from headwater.errors import UnsupportedSql
 from headwater_pipelines.compiler.plan import Base, Clock, Input, Item, Leaf, Node, Recompute, Select, Source
@@ -69,6 +69,17 @@ class ExplainNode:
 
 
 @dataclass(frozen=True)
+class Cost:
+    """What a node of a running view holds (rows, those included that cancel out) and took in the last step (ms)."""
+
+    rows: int
+    ms: float
+
+    def __str__(self) -> str:
+        return f"{self.rows:,} rows, last step {self.ms:.1f} ms"
+
+
+@dataclass(frozen=True)
 class Explain:
     """The plan of a view, output first. ``str`` is a text tree, notebooks show a table."""
 
@@ -77,6 +88,8 @@ class Explain:
     key: tuple[str, ...]
     nodes: tuple[ExplainNode, ...]
     refresh: str = "continuous"
+    costs: Mapping[str, Cost] = field(default_factory=dict)
+    """Of nodes that are stored, by ``stored``; none of a view that does not run."""
 
     @property
     def is_incremental(self) -> bool:
@@ -90,7 +103,15 @@ class Explain:
             "key": list(self.key),
             "incremental": self.is_incremental,
             "refresh": self.refresh,
-            "nodes": [{**asdict(node), "why": _REASONS[node.reason]} for node in self.nodes],
+            "nodes": [
+                {
+                    **asdict(node),
+                    "why": _REASONS[node.reason],
+                    "rows": None if (cost := self.costs.get(node.stored)) is None else cost.rows,
+                    "step_ms_last": None if cost is None else cost.ms,
+                }
+                for node in self.nodes
+            ],
         }
 
     def __str__(self) -> str:
@@ -100,13 +121,17 @@ class Explain:
         if self.refresh != "continuous":
             lines.append(f"refreshed {self.refresh}: all of it is computed then, and the difference is published")
         for place, node in enumerate(self.nodes):
-            lines.append(f"{self._branch(place)}{node.operator} {node.detail}  [{node.maintenance} · {node.reason}]")
+            cost = f" · {self.costs[node.stored]}" if node.stored in self.costs else ""
+            kind = f"[{node.maintenance} · {node.reason}{cost}]"
+            lines.append(f"{self._branch(place)}{node.operator} {node.detail}  {kind}")
         reasons = dict.fromkeys(node.reason for node in self.nodes)
         return "\n".join([*lines, "", *(f"{reason}: {_REASONS[reason]}" for reason in reasons)])
 
     def _repr_html_(self) -> str:
-        rows = "".join(map(_html_row, self.nodes))
-        head = "<tr><th>operator</th><th>detail</th><th>maintenance</th><th>reason</th></tr>"
+        rows = "".join(_html_row(node, self.costs.get(node.stored)) for node in self.nodes)
+        head = (
+            "<tr><th>operator</th><th>detail</th><th>maintenance</th><th>reason</th><th>rows</th><th>step ms</th></tr>"
+        )
         caption = f"<caption>view {html.escape(self.name)}</caption>"
         return f"<table>{caption}<thead>{head}</thead><tbody>{rows}</tbody></table>"
 
@@ -124,22 +149,25 @@ class Explain:
         return "".join(parts)
 
 
-def _html_row(node: ExplainNode) -> str:
+def _html_row(node: ExplainNode, cost: Cost | None) -> str:
     why = html.escape(_REASONS[node.reason], quote=True)
+    measured = "<td></td><td></td>" if cost is None else f"<td>{cost.rows:,}</td><td>{cost.ms:.1f}</td>"
     indent = f"text-align:left;padding-left:{node.depth + 0.5}em"
     return (
         f"<tr><td style='{indent}'>{html.escape(node.operator)}</td>"
         f"<td style='text-align:left'><code>{html.escape(node.detail)}</code></td>"
-        f"<td>{node.maintenance}</td><td title='{why}'>{node.reason}</td></tr>"
+        f"<td>{node.maintenance}</td><td title='{why}'>{node.reason}</td>{measured}</tr>"
     )
 
 
-def explain(view: CompiledView) -> Explain:
-    """The nodes of a compiled view."""
+def explain(view: CompiledView, costs: Mapping[str, Cost] | None = None) -> Explain:
+    """The nodes of a compiled view, with what those that are stored cost where it runs."""
     names = {(base.shown, name) for base, used in view.used.items() for name in used}
     columns = {base: sorted(name for full, name in names if full == base.shown) for base in view.used}
     nodes = tuple(_node(view.root, 0, "", columns))
-    return Explain(view.name, view.columns, view.key, nodes, view.definition.options.get("refresh", "continuous"))
+    return Explain(
+        view.name, view.columns, view.key, nodes, view.definition.options.get("refresh", "continuous"), costs or {}
+    )
 
 
 def require_incremental(view: CompiledView) -> None:

@@ -7,6 +7,7 @@ nothing, or in which one leaf alone can change, are inlined where they are read.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -58,6 +59,8 @@ class Program:
     trees: list[Node] = field(init=False)
     has_changed: bool = field(init=False, default=False)
     """Whether the last step changed any row, of a table, a state or a view; that time has passed is none."""
+    spent_s: dict[str, float] = field(init=False, default_factory=dict)
+    """What the last step spent on each stored relation, by its table; display only."""
 
     def __post_init__(self) -> None:
         found: dict[Source, None] = {}
@@ -155,8 +158,11 @@ class Program:
         The caller holds the transaction. ViewFailed names the views whose statement DuckDB refused.
         """
         run = _Run(self, state, arrived, now)
+        self.spent_s = {}
         for source in self.order:
+            began = time.perf_counter()
             run.advance(source)
+            self.spent_s[source.table] = time.perf_counter() - began
         self.has_changed = any(not isinstance(source, Clock) for source in run.changed)
         for view_id, view in self.views.items():
             delta = run.delta(view.root)

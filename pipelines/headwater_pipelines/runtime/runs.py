@@ -70,7 +70,7 @@ class Run:
     def indexes(self) -> list[Index]:
         return list(self._open)
 
-    @property
+    @cached_property
     def bytes(self) -> int:
         return sum(file.stat().st_size for file in self.files())
 

@@ -391,6 +391,25 @@ class Worker:
             step_ms_last=round(self.times[-1] * 1e3, 2) if self.times else None,
             step_ms_p95=round(ordered[int(len(ordered) * 0.95)] * 1e3, 2) if ordered else None,
             filling=self._filling(),
+            stored=self._stored(),
+        )
+
+    def _stored(self) -> str:
+        """Of every stored relation, as JSON: rows, bytes in runs, ms that the last step spent on it, its views."""
+        if not hasattr(self, "engine"):
+            return "{}"
+        program, relations = self.engine.program, self.engine.state.relations
+        return json.dumps(
+            {
+                source.table: {
+                    "rows": relations[source.table].rows,
+                    "bytes": sum(run.bytes for run in relations[source.table].runs),
+                    "ms": round(program.spent_s.get(source.table, 0.0) * 1e3, 2),
+                    "views": sorted(program.views[view].name for view in program.users(source)),
+                }
+                for source in program.order
+                if source.table in relations
+            }
         )
 
     def _filling(self) -> str:

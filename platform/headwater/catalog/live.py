@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tenacity import retry, retry_if_exception, stop_after_delay, wait_random
 
@@ -69,6 +70,11 @@ class Live:
             name: LiveRow(component=name, pid=pid, started=started, beat_at=beat_at, stats=json.loads(stats))
             for name, pid, started, beat_at, stats in rows
         }
+
+    def stored(self, component: str) -> dict[str, Any]:
+        """What a pipeline said that it stores, by table: ``rows``, ``bytes``, ``ms`` of the last step, its ``views``."""
+        row = self.read().get(component)
+        return dict(json.loads(str(row.stats.get("stored") or "{}"))) if row else {}
 
     def hold(self, name: str, commit: int, began_us: int, until_us: int) -> None:
         """Make or renew what a reader holds (see ``log.leases``)."""

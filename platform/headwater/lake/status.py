@@ -31,7 +31,7 @@ FRESH_S = 5.0
 
 
 def status(log: Log) -> dict[str, Any]:
-    """Position, sources, views, topics, partitions, groups, chain and what is held, as plain JSON values.
+    """Position, sources, views, what is stored for them, topics, partitions, groups, chain and what is held, as JSON.
 
     Figures come from the components' last heartbeats (``age_s`` says how old) and from the catalog; a source
     or view without a running component keeps its last known position and is ``stopped``.
@@ -42,6 +42,7 @@ def status(log: Log) -> dict[str, Any]:
         "time": time.time(),
         "sources": _sources(log, live),
         "views": _views(log, live),
+        "stored": log.live.stored("pipeline:main"),
         "topics": _topics(log),
         "quarantine": _quarantine(log),
         "incidents": [
