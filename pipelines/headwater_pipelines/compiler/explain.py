@@ -77,6 +77,8 @@ class Explain:
     key: tuple[str, ...]
     nodes: tuple[ExplainNode, ...]
     refresh: str = "continuous"
+    tried: str = ""
+    """With ``on_error = 'null'``, the SELECT that the view is kept equal to."""
 
     @property
     def is_incremental(self) -> bool:
@@ -90,6 +92,7 @@ class Explain:
             "key": list(self.key),
             "incremental": self.is_incremental,
             "refresh": self.refresh,
+            "tried": self.tried,
             "nodes": [{**asdict(node), "why": _REASONS[node.reason]} for node in self.nodes],
         }
 
@@ -99,6 +102,8 @@ class Explain:
         lines = [f"view {self.name}{key}: {shape}"]
         if self.refresh != "continuous":
             lines.append(f"refreshed {self.refresh}: all of it is computed then, and the difference is published")
+        if self.tried:
+            lines.append(f"what fails over a row's values is NULL: {self.tried}")
         for place, node in enumerate(self.nodes):
             lines.append(f"{self._branch(place)}{node.operator} {node.detail}  [{node.maintenance} · {node.reason}]")
         reasons = dict.fromkeys(node.reason for node in self.nodes)
@@ -139,7 +144,9 @@ def explain(view: CompiledView) -> Explain:
     names = {(base.shown, name) for base, used in view.used.items() for name in used}
     columns = {base: sorted(name for full, name in names if full == base.shown) for base in view.used}
     nodes = tuple(_node(view.root, 0, "", columns))
-    return Explain(view.name, view.columns, view.key, nodes, view.definition.options.get("refresh", "continuous"))
+    options = view.definition.options
+    tried = view.query if options.get("on_error") == "null" else ""
+    return Explain(view.name, view.columns, view.key, nodes, options.get("refresh", "continuous"), tried)
 
 
 def require_incremental(view: CompiledView) -> None:
