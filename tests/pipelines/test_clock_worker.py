@@ -128,6 +128,7 @@ def test_rows_come_and_go_with_their_time_though_nothing_is_committed(visits: Vi
     assert Lake(visits.log).sql("SELECT id FROM recent").rows == 1, "after a long time away"
 
 
+@pytest.mark.long
 def test_a_view_filled_beside_others_stands_at_their_instant(visits: Visits) -> None:
     visits.visit(0, 10, 20)
     visits.run()
@@ -142,6 +143,7 @@ def test_a_view_filled_beside_others_stands_at_their_instant(visits: Visits) -> 
     assert Lake(visits.log).sql("SELECT n FROM number").fetchall()[0][0] == 2
 
 
+@pytest.mark.long
 def test_many_rows_that_end_at_once_are_published_in_parts(visits: Visits, monkeypatch: pytest.MonkeyPatch) -> None:
     """``date_trunc`` ends an hour's rows in one instant: no statement and no record batch holds all of them."""
     sizes: list[pa.Table] = []
