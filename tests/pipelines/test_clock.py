@@ -211,7 +211,9 @@ def test_the_age_of_one_argument_is_what_duckdb_takes_it_for(zone: str) -> None:
 SHIFTS = ("", "INTERVAL 1 MONTH", "INTERVAL '1 year 2 months 3 days'", "-INTERVAL 1 DAY", "INTERVAL 5 HOUR")
 
 
-@pytest.mark.parametrize("zone", ["UTC", "Europe/Berlin", "America/St_Johns"])
+@pytest.mark.parametrize(
+    "zone", ["America/St_Johns", *(pytest.param(zone, marks=pytest.mark.long) for zone in ("UTC", "Europe/Berlin"))]
+)
 def test_a_range_of_stored_times_has_room_for_months_and_zones(zone: str) -> None:
     """Every time of two years lies in the range that is scanned for its value, however far that is ahead."""
     with duck.connect(timezone=zone) as connection:

@@ -16,12 +16,13 @@ from tests.waiting import until
 
 from headwater.catalog.records import to_micros
 from headwater.config import Settings
+from headwater.errors import StorageError
 from headwater.lake import Lake
 from headwater.log import open_log
 from headwater.ownership import own
 from headwater.schema import Schema
 from headwater_pipelines import api
-from headwater_pipelines.runtime import state, worker
+from headwater_pipelines.runtime import engine, state, worker
 from headwater_pipelines.runtime.state import State
 
 START = datetime(2026, 5, 1, 12, tzinfo=UTC)
@@ -127,6 +128,7 @@ def test_rows_come_and_go_with_their_time_though_nothing_is_committed(visits: Vi
     assert Lake(visits.log).sql("SELECT id FROM recent").rows == 1, "after a long time away"
 
 
+@pytest.mark.long
 def test_a_view_filled_beside_others_stands_at_their_instant(visits: Visits) -> None:
     visits.visit(0, 10, 20)
     visits.run()
@@ -141,6 +143,7 @@ def test_a_view_filled_beside_others_stands_at_their_instant(visits: Visits) -> 
     assert Lake(visits.log).sql("SELECT n FROM number").fetchall()[0][0] == 2
 
 
+@pytest.mark.long
 def test_many_rows_that_end_at_once_are_published_in_parts(visits: Visits, monkeypatch: pytest.MonkeyPatch) -> None:
     """``date_trunc`` ends an hour's rows in one instant: no statement and no record batch holds all of them."""
     sizes: list[pa.Table] = []
@@ -161,6 +164,26 @@ def test_many_rows_that_end_at_once_are_published_in_parts(visits: Visits, monke
     assert Lake(visits.log).sql("SELECT id FROM this_hour").rows == 0
     assert max(part.num_rows for part in sizes) == 7
     visits.check()
+
+
+def test_a_step_of_the_clock_that_was_not_published_keeps_its_instant(
+    visits: Visits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    visits.visit(0, 10, 20)
+    visits.run()
+    steps = len(visits.log.steps())
+
+    def died(*_: object) -> None:
+        raise StorageError("the machine died")
+
+    monkeypatch.setattr(engine, "publish", died)
+    visits.clock.now = applied = START + timedelta(minutes=65)
+    with pytest.raises(StorageError):
+        visits.run()
+    monkeypatch.undo()
+    visits.clock.now = START + timedelta(minutes=75)
+    visits.run()
+    assert visits.check()[steps:] == [applied, visits.clock.now]
 
 
 @pytest.mark.long

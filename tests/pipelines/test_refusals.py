@@ -58,6 +58,7 @@ CLASSES = [
     ("SELECT id FROM orders WHERE now() - day < INTERVAL 1 MONTH", "full", "CLOCK"),
     ("SELECT id FROM orders WHERE now() - day BETWEEN INTERVAL 1 DAY AND weight * INTERVAL 1 DAY", "full", "CLOCK"),
     ("SELECT current_date AS d", "full", "CLOCK_VALUES"),
+    ("SELECT (SELECT min(id) FROM orders) AS m", "full", "SUBQUERY"),
     ("SELECT id FROM orders LEFT JOIN shop.public.customers c USING (id)", "touched-key", "JOIN_KEY"),
     ("SELECT o.id FROM orders o FULL JOIN orders p ON o.id < p.id", "full", "JOIN_WHOLE"),
     ("SELECT o.id, p.id AS p FROM orders o ASOF JOIN orders p ON o.day >= p.day", "full", "JOIN_WHOLE"),

@@ -19,6 +19,7 @@ from headwater_pipelines.compiler import refresh
 OPTIONS = {
     "refresh": ("continuous", "manual", "every 5 minutes"),
     "refresh_mode": ("auto", "incremental strict"),
+    "on_error": ("fail", "null"),
     "description": (),
 }
 """Known options and their values; an empty tuple takes any text."""

@@ -88,6 +88,8 @@ class Explain:
     key: tuple[str, ...]
     nodes: tuple[ExplainNode, ...]
     refresh: str = "continuous"
+    tried: str = ""
+    """With ``on_error = 'null'``, the SELECT that the view is kept equal to."""
     costs: Mapping[str, Cost] = field(default_factory=dict)
     """Of nodes that are stored, by ``stored``; none of a view that does not run."""
 
@@ -103,6 +105,7 @@ class Explain:
             "key": list(self.key),
             "incremental": self.is_incremental,
             "refresh": self.refresh,
+            "tried": self.tried,
             "nodes": [
                 {
                     **asdict(node),
@@ -120,6 +123,8 @@ class Explain:
         lines = [f"view {self.name}{key}: {shape}"]
         if self.refresh != "continuous":
             lines.append(f"refreshed {self.refresh}: all of it is computed then, and the difference is published")
+        if self.tried:
+            lines.append(f"what fails over a row's values is NULL: {self.tried}")
         for place, node in enumerate(self.nodes):
             cost = f" · {self.costs[node.stored]}" if node.stored in self.costs else ""
             kind = f"[{node.maintenance} · {node.reason}{cost}]"
@@ -165,9 +170,9 @@ def explain(view: CompiledView, costs: Mapping[str, Cost] | None = None) -> Expl
     names = {(base.shown, name) for base, used in view.used.items() for name in used}
     columns = {base: sorted(name for full, name in names if full == base.shown) for base in view.used}
     nodes = tuple(_node(view.root, 0, "", columns))
-    return Explain(
-        view.name, view.columns, view.key, nodes, view.definition.options.get("refresh", "continuous"), costs or {}
-    )
+    options = view.definition.options
+    tried = view.query if options.get("on_error") == "null" else ""
+    return Explain(view.name, view.columns, view.key, nodes, options.get("refresh", "continuous"), tried, costs or {})
 
 
 def require_incremental(view: CompiledView) -> None:

@@ -10,7 +10,7 @@ import duckdb
 from headwater import record, types
 from headwater.errors import SqlError, SqlSyntax, UnknownColumn
 from headwater.schema import Schema
-from headwater_pipelines.compiler import timewindows
+from headwater_pipelines.compiler import poison, timewindows
 from headwater_pipelines.compiler.clock import clocked
 from headwater_pipelines.compiler.comparison import compared
 from headwater_pipelines.compiler.definition import Definition
@@ -38,7 +38,7 @@ class CompiledView:
     used: Mapping[Base, frozenset[str]]
     reads: tuple[str, ...]
     query: str
-    """The SELECT as DuckDB itself runs it: without TUMBLE, HOP and SESSION."""
+    """The SELECT as DuckDB itself runs it: without TUMBLE, HOP and SESSION, with what `on_error` means."""
 
     @property
     def name(self) -> str:
@@ -65,6 +65,8 @@ def compile_view(definition: Definition, relations: Relations, duck: Duck | None
     written = duck.parse(timewindows.readable(definition), definition.place)
     tree = timewindows.rewritten(lowering, written)
     check(tree, refuse, duck)
+    if definition.options.get(poison.OPTION) == poison.NULL:
+        tree = poison.tried(tree, duck)
     reads = _reads(tree, relations)
     timed, lowering.relations = clocked(tree, relations, duck)
     lowering.names = named(timed)

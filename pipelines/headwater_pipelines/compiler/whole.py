@@ -10,7 +10,19 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from headwater.types import quote
-from headwater_pipelines.compiler.plan import WEIGHT, Input, Item, Leaf, Recompute, Select, Tree, column_names, digest
+from headwater_pipelines.compiler.plan import (
+    WEIGHT,
+    Clock,
+    Input,
+    Item,
+    Leaf,
+    Recompute,
+    Select,
+    Tree,
+    column_names,
+    digest,
+    sources,
+)
 from headwater_pipelines.compiler.relations import Table
 from headwater_pipelines.compiler.syntax import Tree as Syntax
 from headwater_pipelines.compiler.syntax import is_column, scoped, unqualified, walk
@@ -49,7 +61,8 @@ def whole(lowering: Lowering, node: Syntax, ctes: Mapping[str, Cte], why: NoRule
 
     text = lowering.duck.print_query(scoped(node, change))
     if why.reason == "CONSTANT" and inputs:
-        why = NoRule("values", "CLOCK_VALUES")
+        timed = all(isinstance(source, Clock) for each in inputs.values() for source in sources(each.node))
+        why = NoRule("values", "CLOCK_VALUES" if timed else "SUBQUERY")
     return recomputed(lowering, tuple(inputs.values()), text, (), why)
 
 

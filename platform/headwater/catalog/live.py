@@ -72,7 +72,7 @@ class Live:
         }
 
     def stored(self, component: str) -> dict[str, Any]:
-        """What a pipeline said that it stores, by table: ``rows``, ``bytes``, ``ms`` of the last step, its ``views``."""
+        """What a pipeline says that it stores, by table: ``rows``, ``bytes``, ``ms`` of the last step, ``views``."""
         row = self.read().get(component)
         return dict(json.loads(str(row.stats.get("stored") or "{}"))) if row else {}
 
