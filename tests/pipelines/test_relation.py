@@ -123,6 +123,9 @@ def test_what_was_not_made_live_is_removed_at_the_next_start(state: State, tmp_p
     state.rollback()
     assert {file.name for file in (tmp_path / "runs").glob("*.arrow")} > live
     assert net(state, "t1") == wanted
+    kept = state.relations["t1"]
+    assert {run.path.name for run in kept.runs} == live
+    assert kept.rows == (state.row("SELECT count(*) FROM t1") or ())[0]
     state.close()
     again = State(tmp_path / FILE, timezone="UTC", open_rows_max=100)
     assert net(again, "t1") == wanted
