@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from headwater.errors import StateMismatch
 from headwater_pipelines.runtime.merging import Merging
 from headwater_pipelines.runtime.relation import Relation
 from headwater_pipelines.runtime.state import FILE, State
@@ -131,6 +132,13 @@ def test_what_was_not_made_live_is_removed_at_the_next_start(state: State, tmp_p
     assert net(again, "t1") == wanted
     assert {file.name for file in (tmp_path / "runs").glob("*.arrow")} == live
     again.close()
+
+
+def test_a_state_of_another_duckdb_is_not_trusted(state: State, tmp_path: Path) -> None:
+    state.write("UPDATE written_by SET version = '1.0.0'")
+    state.close()
+    with pytest.raises(StateMismatch, match=r"written by DuckDB 1\.0\.0"):
+        State(tmp_path / FILE, timezone="UTC")
 
 
 def test_every_type_comes_back_from_a_run(state: State) -> None:

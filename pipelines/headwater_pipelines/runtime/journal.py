@@ -84,7 +84,7 @@ class Journal:
 
     def read(self) -> Progress | None:
         """None when the file is new. StateMismatch when it is one of another release."""
-        tables = self.state.tables() - {"relations", "runs"}
+        tables = self.state.tables() - {"relations", "runs", "written_by"}
         if not tables:
             return None
         if not {"progress", "outbox", "running", "stored"} <= tables:

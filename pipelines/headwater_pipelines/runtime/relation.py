@@ -235,13 +235,9 @@ class Relation:
 TABLES = (
     "CREATE TABLE IF NOT EXISTS relations (name VARCHAR, key VARCHAR, home VARCHAR)",
     "CREATE TABLE IF NOT EXISTS runs (relation VARCHAR, number BIGINT)",
+    "CREATE TABLE IF NOT EXISTS written_by (version VARCHAR)",
 )
-
-TABLES = (
-    "CREATE TABLE IF NOT EXISTS relations (name VARCHAR, key VARCHAR, home VARCHAR)",
-    "CREATE TABLE IF NOT EXISTS runs (relation VARCHAR, number BIGINT)",
-)
-"""Which relations a state file has, and which of their runs are live."""
+"""Which relations a state file has, which of their runs are live, and the DuckDB whose hashes they have."""
 
 
 def open_table(table: str) -> str:

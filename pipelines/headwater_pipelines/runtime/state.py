@@ -58,6 +58,7 @@ class State:
         self.connection.execute("SET arrow_lossless_conversion = true")
         for statement in relation.TABLES:
             self.connection.execute(statement)
+        self._require_version(path)
         self.home = "main"
         self._setup = (timezone, memory_limit, spill)
         self._runs = path.parent / "runs" if str(path) != ":memory:" else Path(tempfile.mkdtemp())
@@ -66,6 +67,19 @@ class State:
         self._numbers = count(1 + max(map(_number, self._runs.iterdir()), default=0))
         self.relations: dict[str, Relation] = relation.load(self)
         self._remove_orphans()
+
+    def _require_version(self, path: Path) -> None:
+        """Runs are searched by DuckDB's own hashes, which another version may compute differently."""
+        row = self.row("SELECT version FROM written_by")
+        if row is None:
+            self.connection.execute("INSERT INTO written_by VALUES (?)", [duckdb.__version__])
+        elif row[0] != duckdb.__version__:
+            self.connection.close()
+            raise StateMismatch(
+                f"the pipeline's state was written by DuckDB {row[0]}, this is {duckdb.__version__}",
+                where=str(path),
+                todo="It is rebuilt from the log.",
+            )
 
     def write(self, sql: str, parameters: list[Any] | None = None, arrived: pa.Table | None = None) -> int:  # noqa: ARG002
         """Run a statement that changes stored tables; returns the number of rows it changed.
