@@ -200,6 +200,11 @@ SHAPES = {
     "unnest_from": "SELECT i.id, u.v FROM items i, unnest([i.a, i.grp]) u(v)",
     "unnest_group": "SELECT v, count(*) AS n FROM (SELECT unnest([k, s]) AS v FROM items) GROUP BY v",
     "lateral": "SELECT i.id, l.m FROM items i, LATERAL (SELECT max(x) AS m FROM bag b WHERE b.k = i.k) l",
+    "lateral_alias": "SELECT i.id, l.t FROM items i LEFT JOIN LATERAL (SELECT b.x * 2 AS t FROM bag b WHERE b.k = i.k"
+    " ORDER BY t DESC NULLS LAST LIMIT 1) l ON true",
+    "first_by_alias": "SELECT i.id,"
+    " (SELECT -j.a AS id FROM items j WHERE j.k = i.k ORDER BY id NULLS LAST LIMIT 1) AS lo,"
+    " (SELECT j.a FROM items j WHERE j.grp = i.grp ORDER BY 1 DESC NULLS LAST LIMIT 1) AS hi FROM items i",
     "recursive": "WITH RECURSIVE r(id, n) AS (SELECT id, 1 FROM items WHERE a = 1 UNION SELECT i.id, r.n + 1 FROM r"
     " JOIN items i ON i.id = r.id + 1 WHERE r.n < 5) SELECT id, n FROM r",
     "columns": "SELECT min(COLUMNS(['a', 'b'])) FROM items",

@@ -21,7 +21,7 @@ from headwater_pipelines.compiler.clock import VALUE, clock_of
 from headwater_pipelines.compiler.plan import Clock, Item, Leaf, Select, column_names
 from headwater_pipelines.compiler.relations import Relations
 from headwater_pipelines.compiler.scope import Scope, Visible
-from headwater_pipelines.compiler.syntax import Tree, column, rewrite, walk
+from headwater_pipelines.compiler.syntax import Tree, column, is_column, rewrite, walk
 from headwater_pipelines.compiler.whole import NoRule
 
 if TYPE_CHECKING:
@@ -282,6 +282,7 @@ class Rows:
         duck = self.lowering.duck
         shell: Tree = duck.parse(f"SELECT 1 FROM {table} AS {joins.R}", lambda _: (0, 0))
         kept = " AND ".join(f"({duck.print(scope.resolve(part))})" for part in parts)
+        scope.aliases = _aliases(inner)
         return {
             **inner,
             "select_list": [{**scope.resolve(each), "alias": each.get("alias", "")} for each in inner["select_list"]],
@@ -302,7 +303,9 @@ class Rows:
 
     def _first(self, inner: Tree, rows: Rows, where: tuple[str, ...], names: list[str], values: list[Any]) -> Select:
         """The first row of each key: DISTINCT ON its columns, which are the first ones."""
-        chosen = modifiers.of_select(self.lowering, inner, rows.scope, [], [])
+        rows.scope.aliases = _aliases(inner)
+        shown = [values[names.index("v")]]
+        chosen = modifiers.of_select(self.lowering, inner, rows.scope, shown, list(rows.scope.aliases))
         self.lowering.note(rows.scope, chosen.expressions)
         chosen.limit, chosen.on = "", [name for name in names if name.startswith("k")]
         columns = zip(
@@ -366,10 +369,20 @@ def _is_one_row(lowering: Lowering, inner: Tree) -> bool:
     )
 
 
+def _aliases(inner: Tree) -> dict[str, Tree]:
+    """What an ORDER BY may name of a select list."""
+    return {each["alias"].lower(): each for each in reversed(inner["select_list"]) if each.get("alias")}
+
+
 def _resolved(modifier: Tree, scope: Scope) -> Tree:
     """ORDER BY and LIMIT of a subquery; places and aliases of its select list stay what they are."""
     if modifier["type"] == "ORDER_MODIFIER":
-        orders = [{**each, "expression": scope.resolve(each["expression"])} for each in modifier["orders"]]
+
+        def resolved(expression: Tree) -> Any:
+            own = is_column(expression) and expression["column_names"][-1].lower() in scope.aliases
+            return expression if own and len(expression["column_names"]) == 1 else scope.resolve(expression)
+
+        orders = [{**each, "expression": resolved(each["expression"])} for each in modifier["orders"]]
         return {**modifier, "orders": orders}
     if modifier["type"] == "LIMIT_MODIFIER":
         return modifier
