@@ -82,6 +82,7 @@ def shop_orders(shop: Shop, commit: int, condition: str) -> int:
     return int(rows[0][0])
 
 
+@pytest.mark.long
 def test_only_the_difference_is_published(shop: Shop) -> None:
     with open_log(shop.lake) as log:
         api.create_view(log, "SELECT id, total FROM orders WHERE total >= 0", name="v")
@@ -156,6 +157,7 @@ def test_other_columns_and_circles_are_refused(shop: Shop) -> None:
         assert log.replacements() == []
 
 
+@pytest.mark.long
 def test_a_replacement_counts_for_the_mode_of_what_reads_it(shop: Shop) -> None:
     with open_log(shop.lake) as log:
         api.create_view(log, "SELECT id, total FROM orders", name="v")
@@ -215,11 +217,12 @@ def run_worker(command: Path, shop: Shop, failpoints: str = "") -> int:
     ("point", "again"),
     [
         ("state.commit:after:1", False),
-        pytest.param("state.commit:after:1", True, marks=pytest.mark.long),
-        pytest.param("state.commit:before:1", False, marks=pytest.mark.long),
-        pytest.param("catalog.commit:after:2", False, marks=pytest.mark.long),
+        ("state.commit:after:1", True),
+        ("state.commit:before:1", False),
+        ("catalog.commit:after:2", False),
     ],
 )
+@pytest.mark.long
 def test_killed_at_the_switch(shop: Shop, command: Path, point: str, again: bool) -> None:
     """Published with the outbox that the state holds; taken back meanwhile, nothing of it is published."""
     with open_log(shop.lake) as log:

@@ -80,6 +80,7 @@ def test_by_hand_beside_a_continuous_view_that_reads_it(shop: Shop) -> None:
         assert refreshed[1:] == [first, shop.commits[-2]]
 
 
+@pytest.mark.long
 def test_a_lake_with_nothing_continuous(shop: Shop) -> None:
     with open_log(shop.lake) as log, Lake(log) as lake:
         create(log, "revenue", "'manual'")
