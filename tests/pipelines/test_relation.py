@@ -113,6 +113,26 @@ def test_runs_are_merged_beside_the_steps(state: State, tmp_path: Path, seed: in
     }
 
 
+def test_runs_whose_rows_cancel_out_are_merged_into_none(state: State) -> None:
+    relation = state.create("t1", COLUMNS, ('"k"',))
+    for weight in (1, -1):
+        state.connection.execute(
+            f"CREATE OR REPLACE TEMP TABLE added AS SELECT i, 'x', 1, 1, {weight} FROM range(150) r(i)"
+        )
+        relation.append("FROM added")
+        relation.settle()
+    relation.prepare(('"s"',))
+    parts = list(relation.runs)
+    assert len(parts) == 2
+    relation.replace(parts, relation.merge(parts))
+    assert net(state, "t1") == []
+    hashes = relation.hashes("SELECT 1::BIGINT")
+    for run in relation.runs:
+        assert run.find(('"k"',), hashes, state.connection).num_rows == 0
+        assert run.find(('"s"',), hashes, state.connection).num_rows == 0
+    assert relation.rows == 0
+
+
 def test_what_was_not_made_live_is_removed_at_the_next_start(state: State, tmp_path: Path, seed: int) -> None:
     relation = filled(state, random.Random(seed), 8)
     wanted = net(state, "plain")

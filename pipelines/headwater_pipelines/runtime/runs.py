@@ -15,6 +15,7 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -110,14 +111,16 @@ class Run:
         name = self.path.with_name(f"{self.path.stem}-{digest(index)}.h")
         if not name.exists():
             self._build(index, name, connection)
-        self._open[index] = (self._hashes(name), np.memmap(name.with_suffix(".p"), np.uint32, "r"))
+        self._open[index] = (self._hashes(name), self._mapped(name.with_suffix(".p"), np.dtype(np.uint32)))
         return self._open[index]
 
     def _hashes(self, path: Path) -> Hashes:
-        held = np.memmap(path, np.uint64, "r")
-        if len(held) != self.rows:
-            raise OSError(f"{path} has {len(held)} hashes for {self.rows} rows")
-        return held
+        return self._mapped(path, np.dtype(np.uint64))
+
+    def _mapped(self, path: Path, kind: np.dtype[Any]) -> npt.NDArray[Any]:
+        if path.stat().st_size != self.rows * kind.itemsize:
+            raise OSError(f"{path} is of another size than its {self.rows} rows have")
+        return np.memmap(path, kind, "r") if self.rows else np.empty(0, kind)
 
     def _take(self, rows: Places) -> pa.Table:
         if not len(rows):
