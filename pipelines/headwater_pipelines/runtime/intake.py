@@ -95,6 +95,7 @@ def load(
         relation.settle()
         if loaded:
             loaded(changes.num_rows)
+    relation.compact()
 
 
 def _parts(log: Log, after: int, upto: int, rows_target: int) -> Iterator[Range]:

@@ -144,6 +144,11 @@ class Relation:
                 made.prepare(index, connection)
         return made
 
+    def compact(self) -> None:
+        """Make one run of many, after a load in parts; inside a transaction."""
+        if len(self.runs) >= LIKE_SIZED:
+            self.replace(list(self.runs), self.merge(self.runs))
+
     def replace(self, old: Sequence[Run], new: Run) -> None:
         """Make a merged run live in the place of its parts; inside a transaction."""
         self._withdraw(old)
@@ -170,8 +175,8 @@ class Relation:
         names = ", ".join([*(quote(name) for name, _ in self.columns), WEIGHT])
         parts = [f"SELECT {names} FROM {self._open}"]
         for run in self.runs:
-            self.state.connection.register(f"run_{run.number}", run.table)
-            parts.append(f"SELECT {self._typed()} FROM run_{run.number}")
+            self.state.connection.register(run.name, run.table)
+            parts.append(f"SELECT {self._typed()} FROM {run.name}")
         self.state.temporary(f"CREATE OR REPLACE TEMP VIEW {quote(self.table)} AS {' UNION ALL '.join(parts)}")
 
     # ---- reading

@@ -68,6 +68,11 @@ class Run:
         return int(self.path.stem)
 
     @property
+    def name(self) -> str:
+        """Under which statements read all of its rows."""
+        return f"run_{self.number}"
+
+    @property
     def indexes(self) -> list[Index]:
         return list(self._open)
 

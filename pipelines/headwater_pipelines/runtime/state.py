@@ -128,6 +128,7 @@ class State:
     def commit(self) -> None:
         self._point("commit", lambda: self.connection.execute("COMMIT"))
         for run in self._obsolete:
+            self.connection.unregister(run.name)
             run.delete()
         self._obsolete = []
 
