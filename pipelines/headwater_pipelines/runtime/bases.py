@@ -57,7 +57,7 @@ class Store:
             return 0
         into = f"CREATE OR REPLACE TEMP TABLE {quote(self.delta)} AS "
         if self.base.kind != "table" or self.grows(changes):
-            return state.temporary(into + self._arrived_sql(changes), changes)
+            return state.temporary(into + self._arrived_sql(state, changes), changes)
         state.connection.register(ARRIVED, changes)  # more than one statement reads it
         rows = state.temporary(into + self._keyed(state, changes))
         state.connection.unregister(ARRIVED)  # a rollback does it otherwise
@@ -66,7 +66,7 @@ class Store:
     def load(self, state: State, changes: pa.Table) -> None:
         """Apply change records that nothing else reads, without a delta table where they are all new rows."""
         if changes.num_rows and self.grows(changes) and not _has(changes, "t"):
-            state.relations[self.base.table].append(self._arrived_sql(changes), changes)
+            state.relations[self.base.table].append(self._arrived_sql(state, changes), changes)
         elif self.stage(state, changes):
             self.apply(state)
 
@@ -89,7 +89,7 @@ class Store:
         """Whether the source left out values that it had sent before."""
         return bool(changes.column(record.UNCHANGED).null_count < changes.num_rows)
 
-    def _arrived_sql(self, changes: pa.Table) -> str:
+    def _arrived_sql(self, state: State, changes: pa.Table) -> str:
         """Records that look up no row: each is its own delta; a truncation takes back all that was there before."""
         lifted = self._lifted() or "true AS _row"
         weight = record.WEIGHT if self.base.is_bag else "1::BIGINT"
@@ -101,7 +101,8 @@ class Store:
         return (
             f"WITH cut AS ({cut}) {select} LEFT JOIN cut USING ({partition})"
             f" WHERE {record.OP} <> 't' AND (_cut IS NULL OR {offset} > _cut)"
-            f" UNION ALL SELECT * REPLACE (-{WEIGHT} AS {WEIGHT}) FROM {quote(self.base.table)}"
+            f" UNION ALL SELECT * REPLACE (-{WEIGHT} AS {WEIGHT})"
+            f" FROM ({state.relations[self.base.table].current_sql()})"
         )
 
     def _keyed(self, state: State, changes: pa.Table) -> str:

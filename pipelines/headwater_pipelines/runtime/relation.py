@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 OPEN_ROWS_MAX = 200_000
 """Rows of an open part, unless set otherwise, before it becomes a run: a look-up scans so many in 1 to 2 ms."""
+SPARSE_ROWS = 5_000
+"""An open part of fewer rows is left alone, whatever cancels out in it."""
 LIKE_SIZED = 4
 """So many runs, none more than so many times as large as the next, are merged."""
 LOOKUP_SHARE = 16
@@ -50,6 +52,8 @@ class Relation:
     """The schema that its open part is in."""
     runs: list[Run] = field(default_factory=list)
     open_rows: int = 0
+    settled_rows: int = 0
+    """Open rows after they were last consolidated."""
 
     # ---- change
 
@@ -87,8 +91,8 @@ class Relation:
             self.append(f"SELECT {', '.join(names)} FROM arrived", pa.Table.from_batches(first))
 
     def settle(self) -> None:
-        """Make a full open part a run, its rows consolidated; what little is left after that stays open."""
-        if self.open_rows <= self.state.open_rows_max:
+        """Consolidate an open part that has doubled: what cancels out is not read for ever. Freeze a full one."""
+        if self.open_rows <= min(max(2 * self.settled_rows, SPARSE_ROWS), self.state.open_rows_max):
             return
         rows = f"SELECT * FROM ({self.current_sql(self._open)})"
         count = self.state.temporary(f"CREATE OR REPLACE TEMP TABLE settled AS {rows}")
@@ -100,6 +104,7 @@ class Relation:
             self._publish(self._write_run(reader.schema, reader))
         else:
             self.append("SELECT * FROM settled")
+        self.settled_rows = self.open_rows
         self.state.temporary("DROP TABLE settled")
 
     def drop(self) -> None:
