@@ -218,7 +218,8 @@ def test_20_000_steps(seed: int, round_: int) -> None:
 
 @pytest.mark.timeout(120)
 @pytest.mark.usefixtures("sometimes_in_runs")
-@pytest.mark.parametrize("views", [8, pytest.param(120, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("views", [8, 120])
 def test_how_changes_are_cut_into_batches_does_not_matter(seed: int, views: int) -> None:
     """One by one, all at once, in between, and a table after the other: the same rows, and those of the queries."""
     rng = random.Random(seed)
