@@ -104,6 +104,7 @@ def assert_nothing_lost_or_doubled(shop: Captured, project: Project) -> None:
     assert len(xids) == len(set(xids))
 
 
+@pytest.mark.long
 def test_kill_9_under_load_loses_and_doubles_nothing(shop: Captured, project: Project, seed: int) -> None:
     shop.run(ORDERS, HISTORY)
     draw = random.Random(seed)

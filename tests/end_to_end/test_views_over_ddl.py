@@ -51,6 +51,7 @@ def assert_equal(shop: Captured, *names: str) -> None:
         assert shop.lake(f"SELECT count(*) > 0 FROM {name}") == [(True,)], name
 
 
+@pytest.mark.long
 def test_views_over_changes_of_shape(shop: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(copying, "AGAIN_SECONDS_MAX", 0.1)  # a copy that gave way is tried again at once
     shop.run(

@@ -76,6 +76,7 @@ def status(log: Log, name: str) -> dict[str, object]:
         return next(view for view in lake.status()["views"] if view["name"] == name)
 
 
+@pytest.mark.long
 def test_filled_while_inputs_change_equals_created_first(
     shop: Shop, gate: Gate, working: Callable[[Log], threading.Thread]
 ) -> None:

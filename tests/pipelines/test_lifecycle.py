@@ -97,6 +97,7 @@ def test_only_the_difference_is_published(shop: Shop) -> None:
         check_as_of_every_step(shop, log)
 
 
+@pytest.mark.long
 def test_a_replacement_that_fails_leaves_the_view_as_it_is(shop: Shop) -> None:
     with open_log(shop.lake) as log:
         begin(log)

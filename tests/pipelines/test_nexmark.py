@@ -82,6 +82,7 @@ def batches(rng: random.Random, generator: Generator, count: int, parts: int) ->
         yield generator.events(first, last - first)
 
 
+@pytest.mark.long
 def test_all_queries_equal_duckdb_at_every_step(house: House, seed: int) -> None:
     """At a rate at which windows end and sessions part."""
     print("seed", seed)

@@ -31,7 +31,7 @@ def run_worker(command: Path, shop: Shop) -> Worker:
 
     def run(failpoints: str = "") -> int:
         argv = [str(command), "views", "--until-caught-up", "--project", str(shop.folder)]
-        environment = {**os.environ, "HEADWATER_FAILPOINTS": failpoints, "HEADWATER_OPEN_ROWS_MAX": "8"}
+        environment = {**os.environ, "HEADWATER_FAILPOINTS": failpoints, "HEADWATER_OPEN_ROWS_MAX": "2"}
         done = subprocess.run(argv, check=False, env=environment, capture_output=True, text=True, timeout=60)
         assert done.returncode in (0, -signal.SIGKILL), done.stderr
         return done.returncode

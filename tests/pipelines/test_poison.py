@@ -53,6 +53,7 @@ VIEWS = {
 }
 
 
+@pytest.mark.long
 def test_every_expression_that_fails_is_null(tmp_path: Path, seed: int) -> None:
     rng = random.Random(seed)
     with open_log(tmp_path / "lake", create=True) as log, Lake(log) as lake:
