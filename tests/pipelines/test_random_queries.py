@@ -202,7 +202,7 @@ class DeepWorld(QueryWorld):
     DEPTHS = (0, 1, 1, 2)
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 def test_2_000_steps(seed: int) -> None:
     run(QueryWorld, seed, views=40, batches=50)
 
@@ -216,7 +216,7 @@ def test_20_000_steps(seed: int, round_: int) -> None:
     run(DeepWorld, seed, views=50, batches=40)
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(600)
 @pytest.mark.usefixtures("sometimes_in_runs")
 @pytest.mark.long
 @pytest.mark.parametrize("views", [8, 120])
