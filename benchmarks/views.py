@@ -166,6 +166,10 @@ def _view(report: Report, log: Log, source: Source, name: str, steps: int, churn
             began = time.perf_counter()
             worker.run(threading.Event(), log.newest_commit())
             report.figure(f"{label}_fill_s", time.perf_counter() - began)
+            if (view := log.view(name)).state != "live":
+                report.note(f"{label}: {view.state}: {view.reason}")
+                report.goal(f"{label}_is_live", 0, at_least=1)
+                return
             _run(worker, source, "uniform", churn)
             for kind in ("uniform", "recent"):
                 spent = time.process_time()
@@ -188,7 +192,8 @@ def _run(worker: Worker, source: Source, kind: str, steps: int) -> list[float]:
     for _ in range(steps):
         source.update(kind)
         began = time.perf_counter()
-        worker.advance()
+        if worker.advance() is None:
+            raise RuntimeError("a step took nothing in")
         found.append((time.perf_counter() - began) * 1e3)
     return found
 
