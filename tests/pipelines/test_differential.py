@@ -11,7 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.pipelines.world import World
+from tests.pipelines.world import Topic, World
+
+from headwater_pipelines.runtime import relation
 
 SHAPES = {
     "project": "SELECT id, a + 1 AS a1, upper(s) AS s,"
@@ -257,3 +259,27 @@ def test_every_shape_over_long_histories(world: World, round_: int) -> None:
     print("round", round_)
     for _ in range(25):
         world.step()
+
+
+class Widths(World):
+    """Integers of two widths, negative ones among them: DuckDB's hashes of these differ."""
+
+    def tables(self) -> list[Topic]:
+        return [
+            self.topic("items", 1, "table", ["id"], id="BIGINT", k="VARCHAR", grp="INTEGER", a="BIGINT"),
+            self.topic("bag", 3, "multiset", [], k="VARCHAR", x="INTEGER"),
+        ]
+
+
+def test_integers_of_two_widths_meet(seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relation, "OPEN_ROWS_MAX", 4)
+    monkeypatch.setattr(relation, "LOOKUP_SHARE", 0)
+    shapes = {
+        "join": "SELECT i.id, b.k FROM items i JOIN bag b ON i.a = b.x",
+        "left": "SELECT i.id, b.k FROM items i LEFT JOIN bag b ON b.x = i.a",
+    }
+    print("seed", seed)
+    world = Widths(random.Random(seed), tmp_path, shapes)
+    for _ in range(6):
+        world.step()
+    world.state.close()

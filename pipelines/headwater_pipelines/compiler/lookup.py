@@ -71,7 +71,9 @@ class _Plan:
                 if place in known:
                     continue
                 known.append(place)
-                index, keys = (tuple(quote(pair[side]) for pair in sorted(set(pairs))) for side in (0, 1))
+                own = sorted(set(pairs))
+                index = tuple(quote(name) for name, _ in own)
+                keys = tuple(self._cast(place, name, source, key) for name, key in own)
                 yield Lookup(place, self.sources[place].table, index, source, keys)
 
     def _reached(
@@ -90,9 +92,14 @@ class _Plan:
         return found
 
     def _comparable(self, place: int, name: str, other: int, key: str) -> bool:
-        """Whether equal values have equal hashes: they are of one type, or integers."""
+        """Whether equal values are equal in one of the types as well: they are of one type, or integers."""
         kinds = {self.types[place].get(name, "?"), self.types[other].get(key, "??")}
         return len(kinds) == 1 or kinds <= _INTEGERS
+
+    def _cast(self, place: int, name: str, source: int, key: str) -> str:
+        """A key in the type of the column that is searched: DuckDB hashes -1 of another width to something else."""
+        kind = self.types[place][name]
+        return quote(key) if self.types[source][key] == kind else f"TRY_CAST({quote(key)} AS {kind})"
 
     def beside(self, start: int) -> frozenset[int]:
         """Leaves in other branches of a union that holds ``start``: they take no part in its term."""
