@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.pipelines.world import Topic, World
@@ -270,6 +271,10 @@ class Widths(World):
             self.topic("bag", 3, "multiset", [], k="VARCHAR", x="INTEGER"),
         ]
 
+    def value(self, topic: Topic, name: str, text: str) -> Any:
+        wide = name == "a" and self.rng.random() < 0.2
+        return 5_000_000_000 if wide else super().value(topic, name, text)
+
 
 def test_integers_of_two_widths_meet(seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(relation, "OPEN_ROWS_MAX", 4)
@@ -277,6 +282,9 @@ def test_integers_of_two_widths_meet(seed: int, tmp_path: Path, monkeypatch: pyt
     shapes = {
         "join": "SELECT i.id, b.k FROM items i JOIN bag b ON i.a = b.x",
         "left": "SELECT i.id, b.k FROM items i LEFT JOIN bag b ON b.x = i.a",
+        "narrow": "SELECT i.id, b.k FROM bag b LEFT JOIN items i ON b.x = i.a",
+        "full": "SELECT i.id, b.k FROM bag b FULL JOIN items i ON b.x = i.a",
+        "among": "SELECT k FROM bag WHERE x IN (SELECT a FROM items)",
     }
     print("seed", seed)
     world = Widths(random.Random(seed), tmp_path, shapes)

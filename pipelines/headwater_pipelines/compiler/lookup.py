@@ -53,6 +53,11 @@ def keyed(tree: Node, columns: Mapping[str, str], kinds: Mapping[str, str], type
     return tuple(plan.spread(KEYS, [*named, *plan.equalities], frozenset()))
 
 
+def cast_key(key: str, kind: str) -> str:
+    """A key as one of the column that is searched; what does not fit its type is not there."""
+    return f"TRY_CAST({quote(key)} AS {kind})"
+
+
 class _Plan:
     """A tree's leaves with their types, and the equalities that hold between columns of them."""
 
@@ -99,7 +104,9 @@ class _Plan:
     def _cast(self, place: int, name: str, source: int, key: str) -> str:
         """A key in the type of the column that is searched: DuckDB hashes -1 of another width to something else."""
         kind = self.types[place][name]
-        return quote(key) if self.types[source][key] == kind else f"TRY_CAST({quote(key)} AS {kind})"
+        # Touched keys of several inputs have the widest of their types, whatever is declared.
+        same = source != KEYS and self.types[source][key] == kind
+        return quote(key) if same else cast_key(key, kind)
 
     def beside(self, start: int) -> frozenset[int]:
         """Leaves in other branches of a union that holds ``start``: they take no part in its term."""

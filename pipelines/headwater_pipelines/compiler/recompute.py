@@ -24,13 +24,9 @@ def fill_sql(node: Recompute) -> str:
 
 def touched_sql(node: Recompute, deltas: Mapping[Input, str]) -> str:
     """A SELECT of the keys in the inputs' deltas."""
-    kinds = dict(node.outputs)
     return " UNION ".join(
-        "SELECT "
-        + ", ".join(
-            f"CAST({quote(own)} AS {kinds[key]}) AS {quote(key)}" for own, key in zip(each.keys, node.keys, strict=True)
-        )
-        + f" FROM ({delta})"
+        f"SELECT {', '.join(f'{quote(own)} AS {quote(key)}' for own, key in zip(each.keys, node.keys, strict=True))}"
+        f" FROM ({delta})"
         for each, delta in deltas.items()
     )
 

@@ -19,7 +19,7 @@ from headwater.catalog.records import to_micros
 from headwater.errors import PipelineError
 from headwater.types import quote
 from headwater_pipelines.compiler import CompiledView, instant, maintain, recompute, render
-from headwater_pipelines.compiler.lookup import KEYS, Lookup, keyed, lookups
+from headwater_pipelines.compiler.lookup import KEYS, Lookup, cast_key, keyed, lookups
 from headwater_pipelines.compiler.plan import (
     Aggregate,
     Base,
@@ -132,9 +132,9 @@ class Program:
             keys = key_names(source)
             if not keys:
                 continue
-            names = tuple(map(quote, keys))
-            found[Leaf(source), source] = (Lookup(0, source.table, names, KEYS, names),)
             kinds = {name: text for name, text in source.columns() if name in keys}
+            touched = tuple(cast_key(name, kinds[name]) for name in keys)
+            found[Leaf(source), source] = (Lookup(0, source.table, tuple(map(quote, keys)), KEYS, touched),)
             if isinstance(source, Recompute):
                 for each in source.inputs:
                     own = dict(zip(keys, each.keys, strict=True))
