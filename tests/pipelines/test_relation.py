@@ -137,11 +137,12 @@ def test_what_was_not_made_live_is_removed_at_the_next_start(state: State, tmp_p
     relation = filled(state, random.Random(seed), 8)
     wanted = net(state, "plain")
     live = {run.path.name for run in relation.runs}
-    relation.merge(relation.runs[:2])
     state.begin()
-    relation.append("SELECT 1, 'x', 1, 1, 1 FROM range(500)")
+    relation.append("SELECT i, 'x', 1, 1, 1 FROM range(500) r(i)")
     relation.settle()
     state.rollback()
+    assert {file.name for file in (tmp_path / "runs").glob("*.arrow")} == live, "a rollback leaves no file"
+    relation.merge(relation.runs[:2])
     assert {file.name for file in (tmp_path / "runs").glob("*.arrow")} > live
     assert net(state, "t1") == wanted
     kept = state.relations["t1"]

@@ -4,7 +4,7 @@
     fill          load at F ─▶ derive ─▶ catch up ─▶ ready ─┘
 
 A fill has a connection and a thread of its own and a schema of the state file (``b<number>``), in which its program
-runs unchanged. At the switch the live connection takes that schema into its search path, so that no row is moved.
+runs unchanged. At the switch the live state notes these tables and runs as its own, so that no row is moved.
 
 A fill that is cut short begins anew: what it left is dropped at the next start. To go on would need every loaded
 part to be a commit of its own, and loading from a base is quick; what is slow, deriving, is one statement anyway.
@@ -49,7 +49,7 @@ class Beside(State):
         self.__dict__.update(live.__dict__)
         self.home = schema
         self.connection = live.connection.cursor()
-        self.relations, self._obsolete = {}, []
+        self.relations, self._obsolete, self._fresh = {}, [], []
         duck.pin(self.connection, timezone)
         for macro in types.MACROS:
             self.connection.execute(f"CREATE OR REPLACE TEMP {macro}")
@@ -136,6 +136,7 @@ class Fill:
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
         try:
             self._load()
+            self.state.release()
             self.program.create(self.state, self.program.derived, to_datetime(self.log.clock.now_us()))
             self.program.prepare(self.state)
             self.state.drop_temporary()

@@ -166,7 +166,7 @@ class Relation:
             self.state.obsolete(run)
 
     def _write_run(self, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> Run:
-        path = self.state.new_run()
+        path = self.state.fresh_run()
         files.write(path, schema, batches)
         return Run(path, self.primary)
 

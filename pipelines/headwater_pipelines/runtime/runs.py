@@ -78,15 +78,10 @@ class Run:
 
     @cached_property
     def bytes(self) -> int:
-        return sum(file.stat().st_size for file in self.files())
+        return sum(file.stat().st_size for file in files_of(self.path))
 
     def delete(self) -> None:
-        for file in self.files():
-            file.unlink()
-
-    def files(self) -> list[Path]:
-        found = [*self.path.parent.glob(f"{self.path.stem}-*"), self.path, self.path.with_suffix(".h")]
-        return [file for file in found if file.exists()]
+        delete(self.path)
 
     def find(self, index: Index, hashes: Hashes, connection: duckdb.DuckDBPyConnection) -> pa.Table:
         """The rows whose hash is one of ``hashes`` (ascending, each once); some may not have the key."""
@@ -155,6 +150,17 @@ class Run:
                 rows = rows[np.argsort(hashes[rows], kind="stable")]
                 places.file.write(rows.astype(np.uint32).tobytes())
                 held.file.write(hashes[rows].tobytes())
+
+
+def files_of(path: Path) -> list[Path]:
+    """The files of the run at a path, its indexes included, as far as they are there."""
+    found = [*path.parent.glob(f"{path.stem}-*"), path, path.with_suffix(".h")]
+    return [file for file in found if file.exists()]
+
+
+def delete(path: Path) -> None:
+    for file in files_of(path):
+        file.unlink()
 
 
 def write(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> int:

@@ -22,6 +22,7 @@ from headwater.errors import HeadwaterError, OwnedElsewhere, StateMismatch
 from headwater.failpoint import hit
 from headwater.types import quote
 from headwater_pipelines.runtime import relation
+from headwater_pipelines.runtime import runs as files
 from headwater_pipelines.runtime.relation import Relation
 from headwater_pipelines.runtime.runs import Index, Run
 
@@ -64,6 +65,8 @@ class State:
         self._runs = path.parent / "runs" if str(path) != ":memory:" else Path(tempfile.mkdtemp())
         self._runs.mkdir(exist_ok=True)
         self._obsolete: list[Run] = []
+        self._fresh: list[Path] = []
+        """Runs begun in this transaction: a rollback leaves nothing of them."""
         self._numbers = count(1 + max(map(_number, self._runs.iterdir()), default=0))
         self.relations: dict[str, Relation] = relation.load(self)
         self._remove_orphans()
@@ -127,17 +130,23 @@ class State:
 
     def commit(self) -> None:
         self._point("commit", lambda: self.connection.execute("COMMIT"))
+        self.release()
+
+    def release(self) -> None:
+        """Delete the files of runs that others took the place of, once that is committed."""
         for run in self._obsolete:
             self.connection.unregister(run.name)
             run.delete()
-        self._obsolete = []
+        self._obsolete, self._fresh = [], []
 
     def rollback(self) -> None:
         """End the transaction without a trace; harmless when there is none."""
         with suppress(duckdb.TransactionException):  # DuckDB had ended it with the error that brought us here
             self._point("rollback", lambda: self.connection.execute("ROLLBACK"))
         self.connection.unregister(ARRIVED)
-        self._obsolete = []
+        for path in self._fresh:
+            files.delete(path)
+        self._obsolete, self._fresh = [], []
         self.relations = relation.load(self)
 
     def checkpoint(self) -> None:
@@ -187,6 +196,11 @@ class State:
     def new_run(self) -> Path:
         """The place of a run that does not exist yet."""
         return self.run_path(next(self._numbers))
+
+    def fresh_run(self) -> Path:
+        """The same, of a run that this transaction makes live."""
+        self._fresh.append(self.new_run())
+        return self._fresh[-1]
 
     def run_path(self, number: int) -> Path:
         return self._runs / f"{number}.arrow"
