@@ -220,6 +220,7 @@ class _Run:
         self.changed: set[Source] = set()
         self.growing = {base for base, table in self.arrived.items() if program.stores[base].grows(table)}
         self.filled: set[Node] = set()
+        self.deltas: dict[Node, str | None] = {}
         self.found = 0
         """Tables of looked up rows; their names are used again by the next step."""
         self.may: dict[Source, bool] = {}
@@ -263,10 +264,18 @@ class _Run:
 
     def delta(self, tree: Node) -> str | None:
         """A SELECT of a tree's delta once all its leaves have advanced; None when nothing changed."""
+        if tree not in self.deltas:
+            self.deltas[tree] = self._delta(tree)
+        return self.deltas[tree]
+
+    def _delta(self, tree: Node) -> str | None:
         if tree in self.joined:
             return f"SELECT * FROM {quote(_table(tree))}" if tree in self.filled else None
-        changed = [place for place, source in enumerate(leaves(tree)) if source in self.changed]
-        return " UNION ALL ".join(render.term(tree, place) for place in changed) or None
+        changed = [(place, source) for place, source in enumerate(leaves(tree)) if source in self.changed]
+        if is_linear(tree):
+            return " UNION ALL ".join(render.term(tree, place) for place, _ in changed) or None
+        with self.program.blame(self.program._tree_users(tree)):
+            return " UNION ALL ".join(self._term(tree, place, source) for place, source in changed) or None
 
     def only_adds(self, tree: Node) -> bool:
         """Whether every weight in the tree's delta is positive: nothing in it can cancel out.
@@ -357,12 +366,16 @@ class _Run:
             table = quote(_table(tree))
             verb = f"INSERT INTO {table}" if tree in self.filled else f"CREATE OR REPLACE TEMP TABLE {table} AS"
             with self.program.blame(self.program._tree_users(tree)):
-                reads = {place: delta_table(source)}
-                if self.program.is_large(self.state, [tree]):
-                    reads = self._look_up(tree, place, reads)
-                rows = self.state.temporary(f"{verb} {render.term(tree, place, reads)}")
+                rows = self.state.temporary(f"{verb} {self._term(tree, place, source)}")
             if rows or tree in self.filled:
                 self.filled.add(tree)
+
+    def _term(self, tree: Node, place: int, source: Source) -> str:
+        """A SELECT of what the staged delta of one leaf adds to a tree's; what it meets is looked up."""
+        reads = {place: delta_table(source)}
+        if self.program.is_large(self.state, [tree]):
+            reads = self._look_up(tree, place, reads)
+        return render.term(tree, place, reads)
 
 
 def key_names(source: Clock | Aggregate | Recompute) -> tuple[str, ...]:
