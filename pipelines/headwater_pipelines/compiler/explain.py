@@ -90,6 +90,8 @@ class Explain:
     refresh: str = "continuous"
     tried: str = ""
     """With ``on_error = 'null'``, the SELECT that the view is kept equal to."""
+    ordered: tuple[str, ...] = ()
+    """Orders that left a choice, as they were made total."""
     costs: Mapping[str, Cost] = field(default_factory=dict)
     """Of nodes that are stored, by ``stored``; none of a view that does not run."""
 
@@ -106,6 +108,7 @@ class Explain:
             "incremental": self.is_incremental,
             "refresh": self.refresh,
             "tried": self.tried,
+            "ordered": list(self.ordered),
             "nodes": [
                 {
                     **asdict(node),
@@ -125,6 +128,8 @@ class Explain:
             lines.append(f"refreshed {self.refresh}: all of it is computed then, and the difference is published")
         if self.tried:
             lines.append(f"what fails over a row's values is NULL: {self.tried}")
+        if self.ordered:
+            lines.append(f"where an order left a choice, it is made: {'; '.join(self.ordered)}")
         for place, node in enumerate(self.nodes):
             cost = f" · {self.costs[node.stored]}" if node.stored in self.costs else ""
             kind = f"[{node.maintenance} · {node.reason}{cost}]"
@@ -172,7 +177,8 @@ def explain(view: CompiledView, costs: Mapping[str, Cost] | None = None) -> Expl
     nodes = tuple(_node(view.root, 0, "", columns))
     options = view.definition.options
     tried = view.query if options.get("on_error") == "null" else ""
-    return Explain(view.name, view.columns, view.key, nodes, options.get("refresh", "continuous"), tried, costs or {})
+    when = options.get("refresh", "continuous")
+    return Explain(view.name, view.columns, view.key, nodes, when, tried, view.ordered, costs or {})
 
 
 def require_incremental(view: CompiledView) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from headwater_pipelines.compiler.syntax import Duck, Tree, walk
+from headwater_pipelines.compiler.syntax import Duck, Tree, renamed_as, walk
 
 OPTION = "on_error"
 NULL = "null"
@@ -30,7 +30,7 @@ def tried(node: Any, duck: Duck) -> Any:
     made: Tree = {key: value if key in kept else tried(value, duck) for key, value in node.items()}
     if isinstance(node.get("select_list"), list):
         pairs = zip(node["select_list"], made["select_list"], strict=True)
-        made["select_list"] = [_with_name(before, after, duck) for before, after in pairs]
+        made["select_list"] = [renamed_as(before, after, duck) for before, after in pairs]
     if not any(part.get("class") == "COLUMN_REF" for part in walk(node)):
         return made
     if node.get("class") == "CAST":
@@ -51,10 +51,3 @@ def _may_fail(call: Tree, duck: Duck) -> bool:
     if any(name in duck.aggregates or name in _MANY_ROWS or duck.is_unstable(name) for name in calls):
         return False
     return not any(part.get("class") in _OF_MANY_ROWS for part in parts)
-
-
-def _with_name(before: Tree, after: Tree, duck: Duck) -> Tree:
-    """An expression of the select list under the name that it had."""
-    if after == before or after.get("alias") or before.get("class") in ("COLUMN_REF", "STAR"):
-        return after
-    return {**after, "alias": duck.print(before)}

@@ -20,7 +20,7 @@ _MISSING = re.compile(r'Referenced column "([^"]+)" (?:was )?not found|does not 
 
 def shape_of(tree: Tree, lowering: Lowering) -> list[tuple[str, str]]:
     """Names and types of the definition's own text, bound by DuckDB over empty tables."""
-    text = lowering.duck.print_query(_internal(tree, lowering))
+    text = lowering.duck.print_query(internal(tree, lowering))
     try:
         return lowering.duck.describe(text)
     except duckdb.Error as error:
@@ -33,7 +33,7 @@ def shape_of(tree: Tree, lowering: Lowering) -> list[tuple[str, str]]:
         raise UnknownColumn(f'there is no column "{name}"', suggestion=near[0] if near else "") from error
 
 
-def _internal(tree: Tree, lowering: Lowering) -> Tree:
+def internal(tree: Tree, lowering: Lowering) -> Tree:
     """The tree with stored relations under their internal names and columns with at most one qualifier."""
     known = list(lowering.relations.by_name)
 

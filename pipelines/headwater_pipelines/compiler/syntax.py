@@ -31,11 +31,12 @@ NOWHERE = 18446744073709551615
 
 @dataclass(frozen=True)
 class _Functions:
-    """``calls``: what each macro calls, as a call or as a keyword."""
+    """``calls``: what each macro calls, as a call or as a keyword; ``bodies``: its parameters and its tree as JSON."""
 
     aggregates: frozenset[str]
     unstable: frozenset[str]
     calls: dict[str, set[str]]
+    bodies: dict[str, list[tuple[tuple[str, ...], str]]]
 
 
 @cache
@@ -43,21 +44,23 @@ def _functions() -> _Functions:
     """DuckDB's own list of functions: constants of the library, slow to ask for."""
     query = (
         "SELECT function_name, function_type, stability, CASE WHEN function_type = 'macro'"
-        " THEN json_serialize_sql('SELECT ' || macro_definition) END FROM duckdb_functions()"
+        " THEN json_serialize_sql('SELECT ' || macro_definition) END, parameters FROM duckdb_functions()"
     )
     with duck.connect() as connection:
         rows = connection.execute(query).fetchall()
     # Those of the session are bound by the parser, without a function's stability.
-    unstable = {name for name, _, stability, _ in rows if stability in ("VOLATILE", "CONSISTENT_WITHIN_QUERY")}
+    unstable = {name for name, _, stability, _, _ in rows if stability in ("VOLATILE", "CONSISTENT_WITHIN_QUERY")}
     calls: dict[str, set[str]] = {}
-    for name, _, _, body in rows:
+    bodies: dict[str, list[tuple[tuple[str, ...], str]]] = {}
+    for name, _, _, body, parameters in rows:
         if body:
             calls.setdefault(name, set()).update(_called(json.loads(body)))
-    aggregates, size = {name for name, kind, _, _ in rows if kind == "aggregate"}, 0
+            bodies.setdefault(name, []).append((tuple(parameters), body))
+    aggregates, size = {name for name, kind, _, _, _ in rows if kind == "aggregate"}, 0
     while size != len(aggregates):  # macros call macros
         size = len(aggregates)
         aggregates |= {name for name, called in calls.items() if called & aggregates}
-    return _Functions(frozenset(aggregates), frozenset(unstable | KEYWORDS), calls)
+    return _Functions(frozenset(aggregates), frozenset(unstable | KEYWORDS), calls, bodies)
 
 
 def _called(body: Tree) -> set[str]:
@@ -132,6 +135,16 @@ class Duck:
         """Whether a function's result depends on more than its arguments; a macro's on what it calls."""
         known = _functions()
         return name in known.unstable or any(self.is_unstable(call) for call in known.calls.get(name, set()) - {name})
+
+    def macro_over(self, functions: frozenset[str], name: str, size: int) -> tuple[tuple[str, ...], Tree] | None:
+        """Parameters and body of a macro of so many parameters, if it calls one of these functions."""
+        known = _functions()
+        if not known.calls.get(name, set()) & functions:
+            return None
+        for parameters, body in known.bodies[name]:
+            if len(parameters) == size:
+                return parameters, json.loads(body)["statements"][0]["node"]["select_list"][0]
+        return None
 
     @cached_property
     def _shell(self) -> Tree:
@@ -264,6 +277,13 @@ def bare(node: Any) -> Any:
         skip = ("query_location", "query_location_length", "alias")
         return {key: bare(value) for key, value in node.items() if key not in skip}
     return [bare(value) for value in node] if isinstance(node, list) else node
+
+
+def renamed_as(before: Tree, after: Tree, duck: Duck) -> Tree:
+    """A changed expression of a select list under the name that it had."""
+    if after == before or after.get("alias") or before.get("class") in ("COLUMN_REF", "STAR"):
+        return after
+    return {**after, "alias": duck.print(before)}
 
 
 def message(error: duckdb.Error) -> str:

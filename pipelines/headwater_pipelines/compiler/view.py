@@ -10,7 +10,7 @@ import duckdb
 from headwater import record, types
 from headwater.errors import SqlError, SqlSyntax, UnknownColumn
 from headwater.schema import Schema
-from headwater_pipelines.compiler import poison, timewindows
+from headwater_pipelines.compiler import ordering, poison, timewindows
 from headwater_pipelines.compiler.clock import clocked
 from headwater_pipelines.compiler.comparison import compared
 from headwater_pipelines.compiler.definition import Definition
@@ -39,6 +39,8 @@ class CompiledView:
     reads: tuple[str, ...]
     query: str
     """The SELECT as DuckDB itself runs it: without TUMBLE, HOP and SESSION, with what `on_error` means."""
+    ordered: tuple[str, ...] = ()
+    """What has a total order in ``query`` and left a choice as it was written."""
 
     @property
     def name(self) -> str:
@@ -67,6 +69,7 @@ def compile_view(definition: Definition, relations: Relations, duck: Duck | None
     check(tree, refuse, duck)
     if definition.options.get(poison.OPTION) == poison.NULL:
         tree = poison.tried(tree, duck)
+    tree, orders = ordering.ordered(tree, lowering)
     reads = _reads(tree, relations)
     timed, lowering.relations = clocked(tree, relations, duck)
     lowering.names = named(timed)
@@ -77,7 +80,7 @@ def compile_view(definition: Definition, relations: Relations, duck: Duck | None
     used = {base: frozenset(names) for base, names in lowering.used.items()}
     key = _key(root, relations, duck)
     query = definition.query if tree is written else duck.print_query(tree)
-    return CompiledView(definition, root, columns, key, used, reads, query)
+    return CompiledView(definition, root, columns, key, used, reads, query, orders)
 
 
 def _lower(lowering: Lowering, timed: Tree, tree: Tree) -> Select | Union:
