@@ -56,3 +56,12 @@ def test_a_lease_renewed_beside_others_is_held(tmp_path: Path) -> None:
     with ThreadPoolExecutor(OPENERS) as pool:
         list(pool.map(renew, range(OPENERS)))
     assert set().union(*lost) == set()
+
+
+def test_a_lease_of_any_length_is_held(tmp_path: Path) -> None:
+    """Its end has coarser digits than now, the more so the longer it is: rounded up, it is none of an earlier boot."""
+    live = Live(tmp_path, SystemClock())
+    names = {f"{number}" for number in range(100)}  # up to a week
+    for number, name in enumerate(sorted(names)):
+        live.renew("group", name, 3.0 * 1.13**number)
+    assert live.leases("group").keys() == names

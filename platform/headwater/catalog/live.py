@@ -108,10 +108,11 @@ class Live:
         with self._using() as connection:
             connection.execute("BEGIN IMMEDIATE")
             now = time.monotonic()  # inside: none that is stored already began later, but those of an earlier boot
-            row = (scope, name, now + seconds, seconds)
-            connection.execute("INSERT OR REPLACE INTO lease VALUES (?, ?, ?, ?)", row)
             outside = (now - LEASE_KEPT_S, now)
             connection.execute("DELETE FROM lease WHERE ends < ? OR ends - seconds > ?", outside)
+            # Afterwards: by rounding, its own end less its length may lie a hair after now.
+            row = (scope, name, now + seconds, seconds)
+            connection.execute("INSERT OR REPLACE INTO lease VALUES (?, ?, ?, ?)", row)
 
     def leases(self, scope: str) -> dict[str, float]:
         """The names held in ``scope``, with the seconds that each has left."""
