@@ -21,7 +21,7 @@ from headwater_pipelines.compiler.clock import VALUE, clock_of
 from headwater_pipelines.compiler.plan import Clock, Item, Leaf, Select, column_names
 from headwater_pipelines.compiler.relations import Relations
 from headwater_pipelines.compiler.scope import Scope, Visible
-from headwater_pipelines.compiler.syntax import Tree, column, is_column, rewrite, walk
+from headwater_pipelines.compiler.syntax import Duck, Tree, column, is_column, rewrite, walk
 from headwater_pipelines.compiler.whole import NoRule
 
 if TYPE_CHECKING:
@@ -332,6 +332,25 @@ def constant(lowering: Lowering, inner: Tree, ctes: Mapping[str, Cte]) -> Item |
     lowering.admit({"v"})
     value = Select((Item("q", plan),), (), (("v", f"q.{quote(column_names(plan)[0])}"),))
     return Item(lowering.alias(), value)
+
+
+def tested(tree: Any, duck: Duck) -> Any:
+    """The tree with EXISTS (SELECT 1 ...) for EXISTS (SELECT * ...), which reads no column of the rows it asks for."""
+
+    def change(node: Tree) -> Any:
+        if node.get("subquery_type") != "EXISTS":
+            return None
+        inner = node["subquery"]["node"]
+        others = ("modifiers", "group_expressions", "group_sets", "having", "qualify")
+        if inner["type"] != "SELECT_NODE" or any(inner.get(part) for part in others):
+            return None
+        if any(each.get("class") != "STAR" for each in inner["select_list"]):
+            return None
+        inner = {**inner, "select_list": [duck.expression("1")]}
+        bare = {**node, "subquery": {**node["subquery"], "node": inner}}
+        return {key: rewrite(value, change) for key, value in bare.items()}
+
+    return rewrite(tree, change)
 
 
 def is_lateral(node: Tree) -> bool:

@@ -19,6 +19,7 @@ from headwater_pipelines.compiler.plan import Base, Clock, Leaf, Select, Union
 from headwater_pipelines.compiler.refusals import Refusal, check
 from headwater_pipelines.compiler.relations import Relations, Table, ViewPlan
 from headwater_pipelines.compiler.shape import shape_of
+from headwater_pipelines.compiler.subqueries import tested
 from headwater_pipelines.compiler.syntax import Duck, Tree, column, scoped
 from headwater_pipelines.compiler.whole import named
 
@@ -72,6 +73,7 @@ def compile_view(definition: Definition, relations: Relations, duck: Duck | None
     tree, orders = ordering.ordered(tree, lowering)
     reads = _reads(tree, relations)
     timed, lowering.relations = clocked(tree, relations, duck)
+    timed = tested(timed, duck)
     lowering.names = named(timed)
     root = compared(_lower(lowering, timed, tree), duck)
     shape = shape_of(tree, lowering)
