@@ -38,6 +38,7 @@ from headwater_pipelines.compiler.plan import (
 from headwater_pipelines.compiler.render import delta_table
 from headwater_pipelines.compiler.syntax import message
 from headwater_pipelines.runtime.bases import Store
+from headwater_pipelines.runtime.runs import Index
 from headwater_pipelines.runtime.state import State
 
 
@@ -223,6 +224,8 @@ class _Run:
         self.deltas: dict[Node, str | None] = {}
         self.found = 0
         """Tables of looked up rows; their names are used again by the next step."""
+        self.looked: dict[tuple[str, Index, str], str] = {}
+        """The table that each look-up of this step has found: of views over the same tables many ask for the same."""
         self.may: dict[Source, bool] = {}
         for source in program.order:
             self.may[source] = self._may(source, now)
@@ -261,6 +264,7 @@ class _Run:
                     self.program.stores[source].apply(self.state)
                 case _:
                     self.state.relations[source.table].append(f"SELECT * FROM {quote(delta_table(source))}")
+        self.looked = {known: name for known, name in self.looked.items() if known[0] != source.table}
 
     def delta(self, tree: Node) -> str | None:
         """A SELECT of a tree's delta once all its leaves have advanced; None when nothing changed."""
@@ -348,10 +352,13 @@ class _Run:
 
     def _find(self, each: Lookup, source: str) -> str:
         """The name of a table with the rows that a look-up finds; empty when they are too many."""
-        self.found += 1
-        name = f"m_{self.found}"
         keys = f"SELECT {', '.join(each.keys)} FROM {source}"
-        return name if self.state.relations[each.table].find(each.index, keys, name) else ""
+        known = each.table, each.index, keys
+        if known not in self.looked:
+            self.found += 1
+            name = f"m_{self.found}"
+            self.looked[known] = name if self.state.relations[each.table].find(each.index, keys, name) else ""
+        return self.looked[known]
 
     def _temporary(self, name: str, select: str) -> int:
         return self.state.temporary(f"CREATE OR REPLACE TEMP TABLE {quote(name)} AS {select}")
