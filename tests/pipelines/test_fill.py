@@ -15,8 +15,10 @@ from tests.waiting import until
 from headwater.config import Settings
 from headwater.lake import Lake
 from headwater.log import Log, open_log
+from headwater.ownership import own
 from headwater_pipelines import api
 from headwater_pipelines.runtime import fill, worker
+from headwater_pipelines.runtime.publish import PRODUCER
 from headwater_pipelines.runtime.state import FILE, State
 
 from .conftest import VIEWS, Shop
@@ -157,6 +159,44 @@ def test_a_view_dropped_while_it_is_filled(shop: Shop, gate: Gate, working: Call
     last = shop.commit(log)
     until(lambda: stepped_to(log, last))
     shop.check_every_step(log, ["totals"])
+
+
+def advance(each: worker.Worker, done: Callable[[], bool]) -> None:
+    """Steps until something is so."""
+
+    def step() -> bool:
+        each.advance()
+        return done()
+
+    until(step)
+
+
+def test_views_that_wait_are_filled_together_and_those_that_fail_are_paused(shop: Shop, gate: Gate) -> None:
+    """A fill under way goes on when there are more of them; what fails leaves the others alone."""
+    fails = "SELECT id, (note || 'x')::INTEGER AS n FROM orders"
+    with open_log(shop.lake) as log, own(log, PRODUCER) as owner:
+        for name, sql in (("totals", VIEWS["totals"]), ("fails", fails), ("big", VIEWS["big_orders"])):
+            api.create_view(log, sql, name=name)
+        mine = worker.Worker(log, owner.epoch, BESIDE)
+        try:
+            advance(mine, lambda: log.view("fails").state == "paused" and live(log, "totals", "big"))
+            api.create_view(log, VIEWS["revenue"], name="revenue")
+            advance(mine, gate.reached.is_set)
+            first = mine.fill
+            api.create_view(log, fails.replace("'x'", "'y'"), name="also")
+            api.create_view(log, "SELECT note, count(*) AS n FROM orders GROUP BY note", name="notes")
+            last = shop.commit(log)
+            advance(mine, lambda: stepped_to(log, last))
+            assert mine.fill is first
+            gate.open.set()
+            advance(mine, lambda: live(log, "revenue"))
+            advance(mine, lambda: mine.fill is not None)
+            assert [view.name for view in mine.fill.views.values()] == ["also", "notes"]  # type: ignore[union-attr]
+            advance(mine, lambda: log.view("also").state == "paused" and live(log, "notes"))
+            advance(mine, lambda: stepped_to(log, last) and mine.fill is None)
+        finally:
+            mine.close()
+        shop.check_every_step(log, ["totals", "revenue"])
 
 
 @pytest.mark.long

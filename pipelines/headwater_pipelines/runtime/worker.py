@@ -210,21 +210,37 @@ class Worker:
             self.engine.drop(frozenset(gone))
 
     def _build(self, added: Mapping[int, CompiledView], catalog: Mapping[int, View]) -> None:
-        """Fill new views, each by itself: one that fails leaves the others alone."""
+        """Fill new views; those that wait, together, so that what they read is loaded once."""
         for view, compiled in added.items():
             self._catch_up(compiled, catalog[view])
-            self._fill({view: compiled}, catalog, catalog[view])
+        for group in self._groups(added):
+            rest = group
+            while rest and (failed := self._fill(rest, catalog)):
+                rest = {view: compiled for view, compiled in rest.items() if view not in failed}
 
-    def _fill(self, added: Mapping[int, CompiledView], catalog: Mapping[int, View], blamed: View) -> None:
-        """Build views together, a long one beside the steps; ``blamed`` is paused when that fails."""
+    def _groups(self, added: Mapping[int, CompiledView]) -> list[Mapping[int, CompiledView]]:
+        """What is being filled, which goes on as it is; then what need not wait for its end; then the rest."""
+        begun = self.fill.views if self.fill is not None else {}
+        begun = begun if all(added.get(view) == compiled for view, compiled in begun.items()) else {}
+        rest = {view: compiled for view, compiled in added.items() if view not in begun}
+        short = {view: compiled for view, compiled in rest.items() if not self._is_long({view: compiled})}
+        return [begun, short, {view: compiled for view, compiled in rest.items() if view not in short}]
+
+    def _fill(
+        self, added: Mapping[int, CompiledView], catalog: Mapping[int, View], blamed: frozenset[int] = frozenset()
+    ) -> frozenset[int]:
+        """Build views together, long ones beside the steps. When that fails some are paused, which are returned.
+
+        ``blamed``: which, whoever the error names.
+        """
         self.asked.append(added)
         filled = self.fill if self.fill is not None and self.fill.views == added else None
         if filled is None and self._is_long(added):
             if self.fill is None:
                 self.fill = self.engine.fill(added, self.settings.reader_expiry_s)
-            return
+            return frozenset()
         if filled is not None and filled.is_running:
-            return
+            return frozenset()
         started = time.monotonic()
         self.beat("filling", None)
         done = False
@@ -239,14 +255,18 @@ class Worker:
                 if catalog[view].replaces is None:
                     self._mark(catalog[view], "live", "")
         except (ViewFailed, RawValue, CorruptFile) as error:
-            self._mark(blamed, "paused", error.what)
-            return
+            guilty = blamed or _guilty(error, added)
+            for view in guilty:
+                self._mark(catalog[view], "paused", error.what)
+            return guilty
         finally:
             if filled is not None:
                 filled.close(keep=done)
                 self.fill = None
         took = round((time.monotonic() - started) * 1e3)
-        logs.logger("pipeline").info("view filled", extra={"view": blamed.name, "duration_ms": took})
+        names = ", ".join(catalog[view].name for view in added)
+        logs.logger("pipeline").info("view filled", extra={"view": names, "duration_ms": took})
+        return frozenset()
 
     def _replace(self, new: View) -> None:
         """Build a replacement, together with the running views whose plans become others, and switch to it."""
@@ -264,7 +284,7 @@ class Worker:
             self._catch_up(compiled[new.id], new)
             running = self.engine.program.views
             readers = {v: each for v, each in compiled.items() if v in running and each != running[v]}
-            self._fill({new.id: compiled[new.id], **readers}, catalog, new)
+            self._fill({new.id: compiled[new.id], **readers}, catalog, frozenset({new.id}))
 
     def _is_wanted_now(self, view: View, compiled: CompiledView) -> bool:
         """Whether a view is to be built or maintained; one that is not refreshed continuously, when it is due."""
@@ -419,3 +439,13 @@ class Worker:
             {} if fill is None else {each.name: {"rows": fill.rows, "of": fill.rows_of} for each in fill.views.values()}
         )
         return json.dumps(found)
+
+
+def _guilty(error: ViewFailed | RawValue | CorruptFile, views: Mapping[int, CompiledView]) -> frozenset[int]:
+    """Those of some views that an error concerns; all where it does not say."""
+    if isinstance(error, ViewFailed):
+        found = error.views & views.keys()
+    else:
+        topic = error.facts.get("topic")
+        found = frozenset(v for v, view in views.items() if any(base.name == topic for base in view.used))
+    return found or frozenset(views)
