@@ -1,0 +1,264 @@
+"""TPC-H: what a step of each of the 22 queries, as a view, costs beside running the query again.
+
+    python -m benchmarks.tpch [--quick] [--json] [--scale F] [--only q01 q05 ...] [--folder DIR]
+
+The tables of ``tpchgen-cli`` are written to a log once, and so are the changes: commits of 0.1 %, 1 % and 10 % of the
+orders, of their line items (a third each new, deleted and updated: RF1, RF2 and updates) and of partsupp. For each
+query a process of its own takes a copy of that lake and fills the view; then the worker takes one commit a step. A step
+is all of it: reading the log, the tables that the view reads, the view's delta, its state, commit, publishing. ``all``
+is one pipeline with all 22 views, which share their tables. At the end each view is compared with its query.
+
+A recomputation is DuckDB running the query over the same tables, which lie in a DuckDB file and are never read from the
+log nor kept; with as many threads as the pipeline has. Best of three, and medians of the steps of a size.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import shutil
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.harness import Report, parse, say
+from benchmarks.log_data import Producer
+from benchmarks.tpch_data import Changes, Trade, generate
+from benchmarks.tpch_queries import QUERIES, TABLES
+from headwater.config import Settings
+from headwater.log import Log, open_log
+from headwater.ownership import own
+from headwater_pipelines.api import create_view
+from headwater_pipelines.compiler.explain import explain
+from headwater_pipelines.runtime.publish import PRODUCER
+from headwater_pipelines.runtime.worker import Worker
+
+SCALE, QUICK_SCALE = 1.0, 0.01
+STEPS = {0.001: 5, 0.01: 3, 0.1: 2}
+"""Commits of each share of the rows, timed; one of each size comes before them."""
+ALL = "all"
+CLASSES = ("linear", "bilinear", "additive", "touched-key", "full")
+THREADS = max(1, (os.cpu_count() or 1) // 2)
+"""Of the pipeline's DuckDB, and of the recomputation."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one pipeline took. ``steps_ms``: by share; ``rows``: the views' contents by name."""
+
+    classes: str
+    fill_s: float
+    steps_ms: Mapping[float, Sequence[float]]
+    cpu_ms: Mapping[float, Sequence[float]]
+    peak_mb: float
+    stored_mb: float
+    rows: Mapping[str, pa.Table]
+
+    def step_ms(self, share: float) -> float:
+        return statistics.median(self.steps_ms[share])
+
+
+def main() -> int:
+    options = parse("tpch", (__doc__ or "").split("\n", maxsplit=1)[0], _more)
+    scale = options.scale or (QUICK_SCALE if options.quick else SCALE)
+    names = options.only or [*QUERIES, ALL]
+    report, runs, again = Report("tpch", quick=options.quick), dict[str, Run](), dict[str, float]()
+    with tempfile.TemporaryDirectory(prefix="headwater-tpch-", dir=options.folder) as made:
+        folder = Path(made)
+        say(f"scale factor {scale:g}: making the tables")
+        generate(folder, scale)
+        trade = Trade(folder, database=folder / "tables.duckdb")
+        trade.connection.execute(f"SET threads = {THREADS}")
+        for name, query in QUERIES.items():
+            again[name] = recompute_ms(trade, query)
+        again[ALL] = sum(again.values())
+        shares = write(trade, folder)
+        for name in names:
+            runs[name] = apart(folder, name, shares)
+            differences = sum(trade.differences(QUERIES[each], rows) for each, rows in runs[name].rows.items())
+            record(report, name, runs[name], again[name], differences)
+        trade.connection.close()
+    if not options.json:
+        show(runs, again)
+    return report.finish(as_json=options.json)
+
+
+def _more(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--scale", type=float, help=f"scale factor ({SCALE:g}; quick {QUICK_SCALE:g})")
+    parser.add_argument("--only", nargs="+", choices=[*QUERIES, ALL], help="measure only these")
+    parser.add_argument("--folder", type=Path, help="where the lakes are written (default: the temporary folder)")
+
+
+def recompute_ms(trade: Trade, query: str) -> float:
+    """The quickest of three runs of a query over the tables as they stand."""
+    found = []
+    for _ in range(3):
+        began = time.perf_counter()
+        trade.connection.sql(query).to_arrow_table()
+        found.append((time.perf_counter() - began) * 1e3)
+    return min(found)
+
+
+# ---- the log
+
+
+def write(trade: Trade, folder: Path) -> list[float]:
+    """The tables into a lake, and their changes into files; the shares of these, in order."""
+    with open_log(folder / "lake", create=True) as log:
+        producer = Producer(log, "tpch")
+        for name, schema in TABLES.items():
+            producer.create(f"tpch.{name}", "table", schema)
+        for rows in trade.copy():
+            append(producer, rows)
+    # One of each size first: a first step makes indexes that the following ones find.
+    shares = [*STEPS, *(share for share, steps in STEPS.items() for _ in range(steps))]
+    for number, share in enumerate(shares):
+        say(f"changes of {share:.1%}")
+        for name, table in trade.change(share).items():
+            with pa.OSFile(str(_file(folder, number, name)), "wb") as sink, pa.ipc.new_file(sink, table.schema) as file:
+                file.write_table(table)
+    return shares
+
+
+def append(producer: Producer, changes: Changes) -> None:
+    producer.write({f"tpch.{name}": table for name, table in changes.items()})
+
+
+def _file(folder: Path, number: int, name: str) -> Path:
+    return folder / f"{number}-{name}.arrow"
+
+
+def _changes(folder: Path, number: int) -> Changes:
+    paths = {name: _file(folder, number, name) for name in TABLES}
+    return {name: pa.ipc.open_file(str(path)).read_all() for name, path in paths.items() if path.exists()}
+
+
+# ---- one pipeline
+
+
+def apart(folder: Path, name: str, shares: Sequence[float]) -> Run:
+    """``measure`` in a process of its own: what it holds at most is then of this pipeline alone."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        return pool.submit(measure, folder, name, shares).result()
+
+
+def measure(folder: Path, name: str, shares: Sequence[float]) -> Run:
+    """Fill the views over a copy of the lake, and take the changes in."""
+    queries = QUERIES if name == ALL else {name: QUERIES[name]}
+    lake = folder / "copy"
+    shutil.copytree(folder / "lake", lake)
+    try:
+        with open_log(lake) as log:
+            producer = Producer(log, "tpch")
+            for view, sql in queries.items():
+                create_view(log, sql, name=view)
+            with own(log, PRODUCER) as owner:
+                worker = Worker(log, owner.epoch, Settings())
+                try:
+                    return _measured(worker, producer, folder, shares)
+                finally:
+                    worker.close()
+    finally:
+        shutil.rmtree(lake)
+
+
+def _measured(worker: Worker, producer: Producer, folder: Path, shares: Sequence[float]) -> Run:
+    log, began = worker.log, time.perf_counter()
+    worker.run(threading.Event(), log.newest_commit())
+    fill_s = time.perf_counter() - began
+    _require_live(log)
+    wall: dict[float, list[float]] = {share: [] for share in STEPS}
+    cpu: dict[float, list[float]] = {share: [] for share in STEPS}
+    for number, share in enumerate(shares):
+        append(producer, _changes(folder, number))
+        began, spent = time.perf_counter(), time.process_time()
+        if worker.advance() is None:
+            raise RuntimeError("a step took nothing in")
+        wall[share].append((time.perf_counter() - began) * 1e3)
+        cpu[share].append((time.process_time() - spent) * 1e3)
+    _require_live(log)
+    relations = worker.engine.state.relations.values()
+    return Run(
+        _classes(worker),
+        fill_s,
+        {share: times[1:] for share, times in wall.items()},
+        {share: times[1:] for share, times in cpu.items()},
+        _peak_mb(),
+        sum(run.bytes for each in relations for run in each.runs) / 1e6,
+        dict(_contents(worker)),
+    )
+
+
+def _require_live(log: Log) -> None:
+    for view in log.views():
+        if view.state != "live":
+            raise RuntimeError(f"{view.name} is {view.state}: {view.reason}")
+
+
+def _classes(worker: Worker) -> str:
+    """How many nodes there are of each class, of the views together; those that filter and project are not listed."""
+    nodes = [node for view in worker.engine.program.views.values() for node in explain(view).nodes]
+    kept = {kind: [node for node in nodes if node.maintenance == kind] for kind in CLASSES[1:]}
+    return ", ".join(f"{len(found)} {kind}" for kind, found in kept.items() if found) or "linear"
+
+
+def _contents(worker: Worker) -> Iterable[tuple[str, pa.Table]]:
+    program, state = worker.engine.program, worker.engine.state
+    for number, view in program.views.items():
+        copies = f"({program.contents(number)}) AS v, range(v._weight) AS copies(i)"
+        yield view.name, state.query(f"SELECT v.* EXCLUDE (_weight) FROM {copies}")
+
+
+def _peak_mb() -> float:
+    """The most that this process has held; where the system does not say, nothing."""
+    lines = Path("/proc/self/status").read_text().splitlines() if Path("/proc/self/status").exists() else []
+    return next((int(line.split()[1]) / 1e3 for line in lines if line.startswith("VmHWM:")), float("nan"))
+
+
+# ---- the figures
+
+
+def record(report: Report, name: str, run: Run, again_ms: float, differences: int) -> None:
+    report.figure(f"{name}_nodes", run.classes)
+    report.figure(f"{name}_fill_s", run.fill_s)
+    for share in STEPS:
+        word = f"{share * 100:g}".replace(".", "_")
+        report.figure(f"{name}_step_{word}_percent_ms", run.step_ms(share))
+        report.figure(f"{name}_step_{word}_percent_cpu_ms", statistics.median(run.cpu_ms[share]))
+    report.figure(f"{name}_recompute_ms", again_ms)
+    report.figure(f"{name}_recompute_by_step_0_1_percent", again_ms / run.step_ms(0.001))
+    report.figure(f"{name}_peak_mb", run.peak_mb)
+    report.figure(f"{name}_stored_mb", run.stored_mb)
+    report.goal(f"{name}_differing_rows", differences, at_most=0)
+    times = ", ".join(f"{run.step_ms(share):,.0f} ms for {share:.1%}" for share in STEPS)
+    say(
+        f"{name}: {times}; again {again_ms:,.0f} ms; filled in {run.fill_s:.1f} s, {run.peak_mb:,.0f} MB; {run.classes}"
+    )
+
+
+def show(runs: Mapping[str, Run], again: Mapping[str, float]) -> None:
+    table = Table(title="milliseconds", title_justify="left")
+    for word in ("query", "nodes", "fill s", *(f"{share:.1%}" for share in STEPS), "again", "peak MB"):
+        table.add_column(word, justify="left" if word in ("query", "nodes") else "right")
+    for name, run in runs.items():
+        steps = (f"{run.step_ms(share):,.0f}" for share in STEPS)
+        more: Any = (f"{again[name]:,.0f}", f"{run.peak_mb:,.0f}")
+        table.add_row(name, run.classes, f"{run.fill_s:.1f}", *steps, *more)
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
