@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from headwater.client.consumer import Consumer
     from headwater.client.delivery import Delivery, Receipt
     from headwater.client.producer import Producer
+    from headwater.jobs import Job, JobContext, JobState, job
     from headwater.lake import Lake, Result, Watch
     from headwater.lake import open_lake as open  # noqa: A004  hw.open is what people type
 
@@ -31,11 +32,15 @@ __all__ = [
     "Consumer",
     "Delivery",
     "HeadwaterError",
+    "Job",
+    "JobContext",
+    "JobState",
     "Lake",
     "Producer",
     "Receipt",
     "Result",
     "Watch",
+    "job",
     "load_ipython_extension",
     "open",
     "unload_ipython_extension",
@@ -46,11 +51,15 @@ _LAZY = {
     "Batch": ("headwater.client.batch", "Batch"),
     "Consumer": ("headwater.client.consumer", "Consumer"),
     "Delivery": ("headwater.client.delivery", "Delivery"),
+    "Job": ("headwater.jobs", "Job"),
+    "JobContext": ("headwater.jobs", "JobContext"),
+    "JobState": ("headwater.jobs", "JobState"),
     "Lake": ("headwater.lake", "Lake"),
     "Producer": ("headwater.client.producer", "Producer"),
     "Receipt": ("headwater.client.delivery", "Receipt"),
     "Result": ("headwater.lake", "Result"),
     "Watch": ("headwater.lake", "Watch"),
+    "job": ("headwater.jobs", "job"),
 }
 
 

@@ -32,7 +32,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from headwater.errors import ConfigError
 
 FILE = "headwater.toml"
-REFUSED_SOURCE_NAMES = frozenset({"log", "history", "main", "temp", "system", "views"})
+REFUSED_SOURCE_NAMES = frozenset({"log", "history", "main", "temp", "system", "views", "jobs"})
 MIB = 1 << 20
 PARTITIONS_MAX = 256
 """Of a topic: each is a segment file per seal; more would be many small files."""
@@ -123,6 +123,9 @@ class Settings:
     """Rows of a stored relation that are scanned by each look-up; more are frozen in files that are searched."""
     pipeline_memory_bytes_max: int = 1024 * MIB
     """DuckDB's memory limit in the pipeline's worker; beyond it, it spills to state/tmp."""
+
+    job_memory_bytes_max: int = 512 * MIB
+    """DuckDB's memory limit for the state of one job; beyond it, it spills to state/."""
 
     # -- running --
     http_port: int = 8642
@@ -262,6 +265,10 @@ class Project:
     @property
     def views_dir(self) -> Path:
         return self.root / "views"
+
+    @property
+    def jobs_dir(self) -> Path:
+        return self.root / "jobs"
 
     def source(self, name: str) -> SourceConfig:
         """The source of that name. Raises ConfigError with the nearest declared name."""

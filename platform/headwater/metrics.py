@@ -61,6 +61,11 @@ VIEW_LAG_COMMITS = "headwater_view_lag_commits"
 VIEW_LAG_SECONDS = "headwater_view_lag_seconds"
 STEP_SECONDS_LAST = "headwater_step_seconds_last"
 STEP_SECONDS_P95 = "headwater_step_seconds_p95"
+JOB_UP = "headwater_job_up"
+JOB_LAG_ROWS = "headwater_job_lag_rows"
+JOB_LAG_SECONDS = "headwater_job_lag_seconds"
+JOB_STATE_ROWS = "headwater_job_state_rows"
+JOB_STEP_SECONDS_P95 = "headwater_job_step_seconds_p95"
 COMPONENT_UP = "headwater_component_up"
 COMPONENT_RESTARTS = "headwater_component_restarts_total"
 COMPONENT_ERRORS = "headwater_component_errors_total"
@@ -98,6 +103,11 @@ HELP = {
     VIEW_LAG_SECONDS: "Age of the oldest commit the view has not seen.",
     STEP_SECONDS_LAST: "Duration of the newest step.",
     STEP_SECONDS_P95: "95th percentile of recent steps' durations.",
+    JOB_UP: "1 while the job runs.",
+    JOB_LAG_ROWS: "Records of its inputs that the job has not taken in.",
+    JOB_LAG_SECONDS: "Age of the oldest commit with records that the job has not taken in.",
+    JOB_STATE_ROWS: "Rows of the job's keyed state.",
+    JOB_STEP_SECONDS_P95: "95th percentile of the job's recent steps' durations.",
     COMPONENT_UP: "1 while the component runs.",
     COMPONENT_RESTARTS: "Restarts of the component since `up` started.",
     COMPONENT_ERRORS: "Error lines of the component since `up` started.",

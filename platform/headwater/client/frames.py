@@ -75,7 +75,7 @@ def _as_table(data: Any) -> pa.Table | None:
     if isinstance(data, pa.RecordBatch):
         return pa.Table.from_batches([data])
     if type(data).__module__.startswith("polars.") and hasattr(data, "select"):
-        return _polars_table(data)
+        return polars_table(data)
     return pa.table(data) if hasattr(data, "__arrow_c_stream__") else None
 
 
@@ -161,7 +161,8 @@ def _without_nan(data: Any) -> Any:
     return data.astype(object).where(data.notna(), None)
 
 
-def _polars_table(data: Any) -> pa.Table:
+def polars_table(data: Any) -> pa.Table:
+    """A Polars frame as Arrow, with types that files can hold."""
     import polars as pl
     from polars import selectors
 

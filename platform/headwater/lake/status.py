@@ -19,6 +19,7 @@ from headwater.log import (
     dead_letters,
     generations,
     incidents,
+    jobs,
     leases,
     offsets,
     quarantine,
@@ -42,6 +43,7 @@ def status(log: Log) -> dict[str, Any]:
         "time": time.time(),
         "sources": _sources(log, live),
         "views": _views(log, live),
+        "jobs": jobs_of(log),
         "stored": log.live.stored("pipeline:main"),
         "topics": _topics(log),
         "quarantine": _quarantine(log),
@@ -181,6 +183,39 @@ def _views(log: Log, live: Mapping[str, LiveRow]) -> list[dict[str, Any]]:
             }
         )
     return found
+
+
+def jobs_of(log: Log) -> list[dict[str, Any]]:
+    """Every job: what it reads and writes, where it stands, and what its worker said last."""
+    live, newest = log.live.read(), log.newest_commit()
+    return [_job(log, record, live.get(record.producer), newest) for record in jobs.read(log)]
+
+
+def _job(log: Log, record: jobs.JobRecord, row: LiveRow | None, newest: int) -> dict[str, Any]:
+    stats = dict(row.stats) if row else {}
+    fresh = row is not None and time.time() - row.beat_at <= FRESH_S and stats.get("state") != "stopped"
+    place = jobs.position(log, record.name)
+    rest = jobs.unseen(log, record, newest)
+    lag_rows = None if rest is None else rest.total
+    oldest = log.commit_info(rest.begins).time.timestamp() if rest is not None and lag_rows else time.time()
+    return {
+        "name": record.name,
+        "state": "stopped" if record.state == "live" and not fresh else record.state,
+        "reason": record.reason or None,
+        "inputs": list(record.inputs),
+        "output": record.output,
+        "description": record.description,
+        "file": record.file,
+        "input_commit": place,
+        "lag_rows": lag_rows,
+        "lag_ms": round(max(0.0, time.time() - oldest) * 1e3, 1),
+        "rows": stats.get("rows") if fresh else None,
+        "rows_per_s": stats.get("rows_per_s") if fresh else None,
+        "step_ms_last": stats.get("step_ms_last"),
+        "step_ms_p95": stats.get("step_ms_p95"),
+        "state_rows": stats.get("state_rows"),
+        "age_s": None if row is None else round(time.time() - row.beat_at, 3),
+    }
 
 
 def _topics(log: Log) -> list[dict[str, Any]]:

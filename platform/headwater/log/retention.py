@@ -24,7 +24,7 @@ from headwater.catalog import tables
 from headwater.catalog.records import MAX_COMMIT, Base, Segment, Topic, to_datetime, to_micros
 from headwater.config import Settings
 from headwater.errors import CorruptFile
-from headwater.log import archive, base, chain, dead_letters, expired, leases, manifest, merge, tags
+from headwater.log import archive, base, chain, dead_letters, expired, jobs, leases, manifest, merge, tags
 
 if TYPE_CHECKING:
     from headwater.log.log import Log
@@ -39,7 +39,7 @@ class Readable:
 
 
 def readable(log: Log, settings: Settings) -> Readable:
-    """What time travel, tags, leases and the pipeline hold now."""
+    """What time travel, tags, leases, the pipeline and jobs hold now."""
     now = log.clock.now_us()
     newest = log.newest_commit()
     window = log.commit_at_time(to_datetime(now - int(settings.time_travel_s * 1e6)))
@@ -51,6 +51,7 @@ def readable(log: Log, settings: Settings) -> Readable:
         floors.append(0)  # the pipeline has not begun: it will read from the beginning
     elif step is not None and log.views() and to_micros(step.instant) > now - int(settings.reader_expiry_s * 1e6):
         floors.append(step.input_commit)
+    floors += jobs.floors(log, now - int(settings.reader_expiry_s * 1e6)).values()
     if (leased := leases.oldest_commit(log)) is not None:
         floors.append(leased)
     floor = min(floors)
@@ -146,8 +147,10 @@ def _retain_records(log: Log, topic: Topic, keep: Readable, settings: Settings) 
     pinned = leased is not None or any(topic.created <= point for point in keep.points)
     if pinned:  # what is read or named holds every record before it
         return 0
+    active_us = log.clock.now_us() - int(settings.reader_expiry_s * 1e6)
     with log.catalog.read() as connection:
-        floors = _unread(connection, topic.id, log.clock.now_us() - int(settings.reader_expiry_s * 1e6))
+        floors = _unread(connection, topic.id, active_us)
+    taken = jobs.floors(log, active_us).get(topic.name, MAX_COMMIT)
     live = merge.live(log, topic.id)
     excess = sum(segment.bytes for segment in live) - (rules.retention_bytes or sum(s.bytes for s in live))
     cut = log.clock.now_us() - int(rules.retention_s * 1e6) if rules.retention_s is not None else 0
@@ -156,6 +159,7 @@ def _retain_records(log: Log, topic: Topic, keep: Readable, settings: Settings) 
     for segment in sorted(live, key=lambda s: (s.last_commit, s.partition)):
         over = (segment.last_time is not None and segment.last_time < cut) or excess > 0
         unread = segment.last_offset >= floors.get(segment.partition, segment.last_offset + 1)
+        unread = unread or segment.last_commit > taken
         if not over or unread or segment.partition in stopped:
             stopped.add(segment.partition)  # only from the front: what is left begins at one offset
             continue

@@ -1,18 +1,18 @@
 """Whether a project has reached what its sources held at a given moment: ``up --until-caught-up``.
 
 The end of every source is read once, at the start. Caught up means: each source's durable position has
-reached its end, and the views stand at an input commit that holds all of it.
+reached its end, and views and jobs have taken in all of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from importlib.metadata import entry_points
 from typing import Any, Protocol
 
 from headwater.config import Project, SourceConfig
 from headwater.errors import ConfigError, PipelineError
-from headwater.log import Log
+from headwater.log import Log, jobs
 from headwater.position import parse_lsn
 from headwater.service.status import PIPELINE, SOURCE_PREFIX, fresh
 
@@ -92,12 +92,18 @@ def views_reached(log: Log, commit: int) -> bool:
 
 
 class CaughtUp:
-    """Poll it: sources first, then the views up to the commit at which the last source arrived."""
+    """Poll it: sources first, then views and jobs up to the commit at which the last source arrived.
 
-    def __init__(self, log: Log, targets: Mapping[str, str]) -> None:
+    A job may read what a view or another job has made of that: as often as there are jobs, what they wrote counts.
+    ``consumers``: components that must have begun, or nobody knows what they will do.
+    """
+
+    def __init__(self, log: Log, targets: Mapping[str, str], consumers: Collection[str] = ()) -> None:
         self._log = log
         self._targets = targets
+        self._consumers = consumers
         self._commit: int | None = None
+        self._rounds = 0
         self.reached = False
         self._stopped_before = self._stopped()
 
@@ -107,20 +113,29 @@ class CaughtUp:
             if not all(reached(self._log, name, end) for name, end in self._targets.items()):
                 return False
             self._commit = self._log.newest_commit()
-        self.reached = views_reached(self._log, self._commit)
-        if self.reached:
-            return True
+        while self._have_begun() and views_reached(self._log, self._commit) and jobs.reached(self._log, self._commit):
+            newest = self._log.newest_commit()
+            self._rounds += 1
+            self.reached = newest == self._commit or self._rounds > len(jobs.read(self._log))
+            if self.reached:
+                return True
+            self._commit = newest
         worker = self._log.live.read().get(PIPELINE)
         if worker is not None and fresh(worker) and worker.stats.get("state") == "paused":
             raise PipelineError("the pipeline is paused, so the views stay behind", todo="Run `headwater resume`.")
         return False
 
+    def _have_begun(self) -> bool:
+        live = self._log.live.read()
+        return all(name in live and fresh(live[name]) for name in self._consumers)
+
     def left_behind(self) -> dict[str, str]:
-        """Views that stopped since the start, with the reason. Those paused before were meant to be."""
+        """Views and jobs that stopped since the start, with the reason. Those paused before were meant to be."""
         return {name: reason for name, reason in self._stopped().items() if name not in self._stopped_before}
 
     def _stopped(self) -> dict[str, str]:
-        return {each.name: each.reason for each in self._log.views() if each.state in ("paused", "failed")}
+        views = {f"view {each.name}": each.reason for each in self._log.views() if each.state in ("paused", "failed")}
+        return views | {f"job {each.name}": each.reason for each in jobs.read(self._log) if each.state == "paused"}
 
 
 def require_dsn(source: SourceConfig) -> str:

@@ -62,6 +62,8 @@ def render(document: Mapping[str, Any], health: Mapping[str, Any] | None = None)
     parts: list[RenderableType] = [head, _sources(document["sources"])]
     if document["views"]:
         parts.append(_views(document["views"]))
+    if document.get("jobs"):
+        parts.append(_jobs(document["jobs"]))
     if document.get("quarantine"):
         parts.append(_quarantine(document["quarantine"]))
     troubled = [each for each in (health or {}).get("components", []) if not each["ok"] or each["restarts"]]
@@ -111,6 +113,16 @@ def _views(found: list[dict[str, Any]]) -> Table:
     return table
 
 
+def _jobs(found: list[dict[str, Any]]) -> Table:
+    table = _table("job", "state", "position", "rows/s", "lag rows", "lag ms", "step ms", "state rows", "note")
+    for each in found:
+        figures = ("input_commit", "rows_per_s", "lag_rows", "lag_ms", "step_ms_last", "state_rows")
+        table.add_row(
+            each["name"], _state(each["state"]), *(number(each[key]) for key in figures), each["reason"] or ""
+        )
+    return table
+
+
 def _components(found: list[dict[str, Any]]) -> Table:
     table = _table("component", "state", "restarts", "errors", "note")
     for each in found:
@@ -127,7 +139,7 @@ def _components(found: list[dict[str, Any]]) -> Table:
 def _table(*columns: str) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for name in columns:
-        left = name in ("source", "view", "component", "state", "note")
+        left = name in ("source", "view", "job", "component", "state", "note")
         table.add_column(name, justify="left" if left else "right", no_wrap=name != "note")
     return table
 

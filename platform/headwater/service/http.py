@@ -101,6 +101,7 @@ class StatusCollector(Collector):
         yield from _gauges((), {metrics.POSITION: "position", metrics.INPUT_POSITION: "input_position"}, [status])
         yield from self._sources(status["sources"])
         yield from self._views(status["views"])
+        yield from self._jobs(status["jobs"])
         yield from _gauges(
             ("component",),
             {metrics.BEAT_AGE_SECONDS: "age_s"},
@@ -135,6 +136,13 @@ class StatusCollector(Collector):
         yield from _gauges(("view",), {metrics.VIEW_LAG_SECONDS: "lag_ms"}, found, scale=1e-3)
         steps = {metrics.STEP_SECONDS_LAST: "step_ms_last", metrics.STEP_SECONDS_P95: "step_ms_p95"}
         yield from _gauges((), steps, found[:1], scale=1e-3)
+
+    def _jobs(self, found: Sequence[Mapping[str, Any]]) -> Iterator[Metric]:
+        live = [((each["name"],), float(each["state"] == "live")) for each in found]
+        yield _gauge(metrics.JOB_UP, ("job",), live)
+        yield from _gauges(("job",), {metrics.JOB_LAG_ROWS: "lag_rows", metrics.JOB_STATE_ROWS: "state_rows"}, found)
+        seconds = {metrics.JOB_LAG_SECONDS: "lag_ms", metrics.JOB_STEP_SECONDS_P95: "step_ms_p95"}
+        yield from _gauges(("job",), seconds, found, scale=1e-3)
 
     def _components(self, found: Sequence[Mapping[str, Any]]) -> Iterator[Metric]:
         up = [((each["name"],), float(each["ok"])) for each in found]

@@ -33,9 +33,9 @@ def collect(log: Log, project: Project) -> dict[str, Any]:
     """The state of a project now. Reads the catalog briefly, never waits for a writer.
 
     ``position`` (newest commit), ``position_time``, ``input_position`` (newest commit the views hold),
-    ``sources``, ``views``, ``stored``, ``topics``, ``partitions``, ``groups``, ``components``, ``http`` (of /healthz
-    and /metrics while ``up`` runs), ``project``, ``lake``. Times are UTC ISO texts; durations, sizes and ages say
-    their unit.
+    ``sources``, ``views``, ``jobs``, ``stored``, ``topics``, ``partitions``, ``groups``, ``components``, ``http`` (of
+    /healthz and /metrics while ``up`` runs), ``project``, ``lake``. Times are UTC ISO texts; durations, sizes and ages
+    say their unit.
     """
     live = log.live.read()
     document = lake_status(log)
@@ -49,6 +49,7 @@ def collect(log: Log, project: Project) -> dict[str, Any]:
         "input_position": step.input_commit if step else None,
         "sources": _sources(document["sources"], project, live),
         "views": _views(log, document["views"], live),
+        "jobs": document["jobs"],
         "stored": document["stored"],
         "topics": _topics(log, document["topics"]),
         "quarantine": document["quarantine"],

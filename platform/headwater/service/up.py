@@ -85,7 +85,9 @@ class Up:
         self._display = display
         self._stop = stop
         self._watcher = ProjectWatcher(project)
-        self._supervisor = Supervisor(project, [*declared(project), MAINTAIN], display.line)
+        components = declared(project)
+        self._consumers = [each.name for each in components if each.stage]
+        self._supervisor = Supervisor(project, [*components, MAINTAIN], display.line)
         self._health: dict[str, Any] = {"status": "starting", "components": []}
         self._next_beat = 0.0
         self._refreshed = 0.0
@@ -95,7 +97,7 @@ class Up:
         self._supervisor.stop_orphans()
         self._adopt_timezone()
         self._prepare()
-        caught_up = CaughtUp(self._log, ends(self._project)) if until_caught_up else None
+        caught_up = CaughtUp(self._log, ends(self._project), self._consumers) if until_caught_up else None
         server = self._serve()
         self._port = server.port
         self._supervisor.note(f"running {self._project.name}; health and metrics at {server.address}")
@@ -225,14 +227,14 @@ class Up:
         return status.collect(self._log, self._project)
 
     def _exit_code(self, caught_up: CaughtUp | None) -> int:
-        """1 when a component or a view was given up, or what was to be reached was not: all said once more."""
+        """1 when a component, a view or a job was given up, or what was to be reached was not: all said once more."""
         left_behind = caught_up.left_behind() if caught_up else {}
         cut_short = caught_up is not None and not caught_up.reached
         for child in self._supervisor.failed:
             because = child.last_error or child.describe_exit()
             self._supervisor.note(f"{child.name} was given up: {because}", "error", component=child.name)
-        for view, reason in left_behind.items():
-            self._supervisor.note(f"view {view} stopped: {reason}", "error", view=view)
+        for what, reason in left_behind.items():
+            self._supervisor.note(f"{what} stopped: {reason}", "error")
         if cut_short and not self._supervisor.failed:
             self._supervisor.note(f"{CUT_SHORT}; the next run goes on from here", "error")
         return 1 if self._supervisor.failed or left_behind or cut_short else 0

@@ -1,0 +1,1 @@
+"""Stream jobs: Python functions from frames of changes to frames of output, run exactly once."""

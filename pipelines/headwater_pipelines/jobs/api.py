@@ -1,0 +1,118 @@
+"""Jobs for programs and notebooks: what there is, pause, resume, reset, drop, replay, where they come from.
+
+Heavy imports are inside the functions: command line and notebook load this module at start.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from headwater.config import Project
+    from headwater.log import Log, Transaction
+    from headwater.log.jobs import JobRecord
+    from headwater.position import Position
+    from headwater_pipelines.jobs.replay import Replayed
+
+
+def list_jobs(lake_or_log: Any) -> list[JobRecord]:
+    """Every job that was ever run and not dropped, by name."""
+    from headwater.log import jobs
+
+    return jobs.read(_log(lake_or_log))
+
+
+def pause_job(lake_or_log: Any, name: str, reason: str = "paused by hand") -> None:
+    """Stop a job after the step it is in; its output stays readable. NameNotFound."""
+    from headwater.log import jobs
+
+    jobs.set_state(_log(lake_or_log), name, "paused", reason)
+
+
+def resume_job(lake_or_log: Any, name: str) -> None:
+    """Let a paused job go on from where it stands. NameNotFound."""
+    from headwater.log import jobs
+
+    jobs.set_state(_log(lake_or_log), name, "live", "")
+
+
+def reset_job(lake_or_log: Any, name: str) -> None:
+    """Have a job begin anew: its output and state are emptied and its position forgotten, in one commit.
+
+    OwnedElsewhere while it runs: pause it first. A paused job stays paused. Older positions still read what it wrote.
+    """
+    from headwater.log import jobs
+
+    _clear(_log(lake_or_log), jobs.find(_log(lake_or_log), name), keep_output=False)
+
+
+def drop_job(lake_or_log: Any, name: str) -> None:
+    """Forget a job and its state; its output stays as a topic of its own.
+
+    OwnedElsewhere while it runs. A job that jobs/ still declares is registered again when it is run.
+    """
+    from headwater.log import jobs
+
+    log = _log(lake_or_log)
+    _clear(log, jobs.find(log, name), keep_output=True)
+    jobs.forget(log, name)
+    log.live.forget(jobs.PREFIX + name)
+
+
+def replay_job(lake_or_log: Any, project: Project, name: str, start: Position = 0, stop: Position = None) -> Replayed:
+    """Run a job's function again over its steps after ``start`` up to ``stop`` (positions), and compare.
+
+    With the state that it had at ``start``; nothing is published. NameNotFound, UsageError when there is no step,
+    JobFailed when the function raises, Expired when retention has removed what it needs.
+    """
+    from headwater import position
+    from headwater_pipelines.jobs import project as declared_in
+    from headwater_pipelines.jobs import replay
+
+    log = _log(lake_or_log)
+    (declared,) = declared_in.choose(declared_in.load(project)[0], [name])
+    after, upto = (position.resolve(log, each) for each in (start, stop))
+    return replay.replay(log, declared.job, project.settings, after, upto)
+
+
+def job_lineage(lake_or_log: Any) -> dict[str, tuple[list[str], str]]:
+    """Job name → full names of the topics and views that it reads, and of the topic that it writes."""
+    return {record.name: (list(record.inputs), record.output) for record in list_jobs(lake_or_log)}
+
+
+def _clear(log: Log, record: JobRecord, *, keep_output: bool) -> None:
+    """Empty what a job fills and forget where it stands, as its owner."""
+    from headwater.ownership import own
+
+    with own(log, record.producer) as owner:
+        with log.transaction(record.producer, owner.epoch, log.producer(record.producer).position) as tx:
+            if tx.topic(record.state_topic) is not None:
+                tx.drop_topic(record.state_topic)
+            if not keep_output:
+                _empty(tx, record.output)
+            tx.position = None
+            tx.commit()
+        log.forget_producer(record.producer)
+
+
+def _empty(tx: Transaction, name: str) -> None:
+    """A table is truncated, so that what reads it follows; events cannot be taken back: their topic begins anew."""
+    import pyarrow as pa
+
+    from headwater import record
+
+    topic = tx.topic(name)
+    if topic is None:
+        return
+    if topic.kind != "table":
+        tx.drop_topic(name)
+        return
+    columns = topic.schema.arrow()
+    tx.append(
+        name, pa.table([*(pa.nulls(1, field.type) for field in columns), ["t"]], names=[*columns.names, record.OP])
+    )
+
+
+def _log(lake_or_log: Any) -> Log:
+    log: Log = getattr(lake_or_log, "log", lake_or_log)
+    return log

@@ -1,0 +1,140 @@
+"""A job's keyed state while it runs: the rows of its hidden topic in a DuckDB of its own, which spills.
+
+The topic is the truth: every put and delete is a record in the commit that publishes the step. What DuckDB holds is
+read from it when the job starts, and again whenever it is not certain that both say the same.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+import pyarrow as pa
+
+from headwater import duck, record, types
+from headwater.catalog.records import Topic
+from headwater.errors import PipelineError
+from headwater.log import Log
+from headwater.log.rows import CurrentRows
+from headwater.schema import Schema
+from headwater_pipelines.jobs.records import as_frame, to_keys, to_rows
+
+Sink = Callable[[pa.Table], None]
+"""Takes the records of a change of the state."""
+
+
+class KeyedState:
+    """See ``headwater.JobState``. ``folder`` takes what does not fit into ``memory_limit``."""
+
+    def __init__(self, schema: Schema, where: str, *, timezone: str, memory_limit: str, folder: Path) -> None:
+        self.schema = schema
+        self._where = where
+        self._zone = timezone
+        self._sink: Sink | None = None
+        shutil.rmtree(folder, ignore_errors=True)  # of a process that was killed
+        self._own = duck.connect(timezone=timezone, memory_limit=memory_limit, temp_directory=folder, for_files=True)
+        columns = ", ".join(f"{types.quote(field.name)} {types.file_sql(field.type)}" for field in schema.fields)
+        self._own.execute(f"CREATE TABLE kept ({columns})")
+
+    def load(self, log: Log, topic: Topic, commit: int) -> None:
+        """Take the rows that the state has at a commit."""
+        current = CurrentRows(log, self._own, topic)
+        lowered = ", ".join(types.lower_sql(field.name, field.type) for field in self.schema.fields)
+        self._own.execute(f"INSERT INTO kept SELECT {lowered} FROM ({current.at(topic, commit)})")
+        for (table,) in self._own.execute("SELECT name FROM (SHOW TABLES) WHERE name <> 'kept'").fetchall():
+            self._own.execute(f"DROP TABLE {types.quote(table)}")
+
+    # ---- one step
+
+    def begin(self, sink: Sink) -> None:
+        """What is put and deleted from now on goes to ``sink`` as well, until ``commit`` or ``rollback``."""
+        self._own.execute("BEGIN")
+        self._sink = sink
+
+    def commit(self) -> None:
+        """The step is published."""
+        self._sink = None
+        self._own.execute("COMMIT")
+
+    def rollback(self) -> None:
+        """The step came to nothing."""
+        if self._sink is not None:
+            self._sink = None
+            self._own.execute("ROLLBACK")
+
+    # ---- what a job sees
+
+    def get(self, keys: pl.DataFrame | pl.Series) -> pl.DataFrame:
+        wanted = to_keys(keys, self.schema, self._zone, self._where)
+        same = " AND ".join(f"s.{each} = k.{each}" for each in map(types.quote, self.schema.key))
+        return as_frame(self._ask(f"SELECT s.* FROM kept s SEMI JOIN given k ON {same}", wanted))
+
+    def put(self, rows: pl.DataFrame) -> None:
+        newest = rows.unique(subset=list(self.schema.key), keep="last", maintain_order=True)
+        given = to_rows(newest, self.schema, self._zone, self._where)
+        columns = ", ".join(types.quote(name) for name in self.schema.names)
+        self._change(given, "u", f"INSERT INTO kept SELECT {columns} FROM given")
+
+    def delete(self, keys: pl.DataFrame | pl.Series) -> None:
+        self._change(self._there(to_keys(keys, self.schema, self._zone, self._where)), "d", "")
+
+    def __len__(self) -> int:
+        ((rows,),) = self._own.execute("SELECT count(*) FROM kept").fetchall()
+        return int(rows)
+
+    def close(self) -> None:
+        self._own.close()
+
+    def _there(self, keys: pa.Table) -> pa.Table:
+        """Those keys that have a row, with the whole of it: a record for any other would be in vain."""
+        same = " AND ".join(f"s.{each} = k.{each}" for each in map(types.quote, self.schema.key))
+        return self._ask(f"SELECT s.* FROM kept s SEMI JOIN given k ON {same}", keys)
+
+    def _change(self, given: pa.Table, op: str, insert: str) -> None:
+        if self._sink is None:
+            raise PipelineError("a job's state changes only while the job is called", where=self._where)
+        if not given.num_rows:
+            return
+        same = " AND ".join(f"s.{each} = k.{each}" for each in map(types.quote, self.schema.key))
+        self._own.register("given", given)
+        try:
+            self._own.execute(f"DELETE FROM kept s USING given k WHERE {same}")
+            if insert:
+                self._own.execute(insert)
+        finally:
+            self._own.unregister("given")
+        self._sink(given.append_column(record.OP, pa.repeat(pa.scalar(op), given.num_rows)))
+
+    def _ask(self, sql: str, given: pa.Table) -> pa.Table:
+        self._own.register("given", given)
+        try:
+            found = self._own.sql(sql).to_arrow_table()
+        finally:
+            self._own.unregister("given")
+        return found.cast(self.schema.arrow())
+
+
+class NoState:
+    """The state of a job that declares none: whoever asks is told."""
+
+    def __init__(self, job: str) -> None:
+        self._job = job
+
+    def get(self, keys: pl.DataFrame | pl.Series) -> pl.DataFrame:  # noqa: ARG002
+        raise self._refusal()
+
+    def put(self, rows: pl.DataFrame) -> None:  # noqa: ARG002
+        raise self._refusal()
+
+    def delete(self, keys: pl.DataFrame | pl.Series) -> None:  # noqa: ARG002
+        raise self._refusal()
+
+    def __len__(self) -> int:
+        return 0
+
+    def _refusal(self) -> PipelineError:
+        return PipelineError(
+            f"job {self._job} declares no state", todo='Add state={"id": "BIGINT", "n": "BIGINT"}, state_key="id".'
+        )

@@ -1,0 +1,294 @@
+"""The jobs of a project in one process: a thread for each, so that one that waits or fails leaves the others alone.
+
+A job is owned like a source: whoever runs it holds its lock and epoch, so two processes never run the same one. When
+a file of the project's jobs changes, all are loaded anew and go on where they stand.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+
+from headwater import logs
+from headwater.config import Project
+from headwater.errors import (
+    ConfigError,
+    CorruptFile,
+    DiskFull,
+    HeadwaterError,
+    OwnedElsewhere,
+    PipelineError,
+    PositionConflict,
+    PositionError,
+    SchemaError,
+    TopicChanged,
+)
+from headwater.log import Log, jobs
+from headwater.log.jobs import JobRecord
+from headwater.ownership import own
+from headwater_pipelines import api
+from headwater_pipelines.jobs import project as declared_in
+from headwater_pipelines.jobs.project import Declared
+from headwater_pipelines.jobs.runner import Done, Runner, Waiting
+
+COMPONENT = "jobs:main"
+WAIT_S = 0.25
+"""How long an idle job sleeps at most: then it looks whether it was paused."""
+BEAT_S = 0.25
+JOIN_S = 0.05
+"""How often the process looks after its threads."""
+LOOK_S = 1.0
+"""How often the folder is looked at, and a job that another process runs is asked for."""
+_PAUSE = (PipelineError, SchemaError, CorruptFile, PositionError, ConfigError)
+"""What a person has to mend: the job waits for that, paused with the reason."""
+
+
+def run(
+    log: Log, project: Project, stop: threading.Event, names: Sequence[str] = (), *, until_caught_up: bool = False
+) -> None:
+    """Run the project's jobs, or those named, until ``stop``; or until each has taken in what is there now.
+
+    ConfigError and NameNotFound for what is declared; OwnedElsewhere when a named one runs in another process.
+    """
+    declared, errors = declared_in.load(project)
+    if errors and (until_caught_up or not declared):
+        raise next(iter(errors.values()))
+    declared = declared_in.choose(declared, names)
+    if until_caught_up:
+        _catch_up(log, project, stop, declared, wait=not names)
+        return
+    while True:
+        seen = declared_in.stamp(project)
+        _report(log, errors)
+        workers = [JobWorker(log, project, each, wait=not names) for each in declared]
+        if _run_all(log, project, stop, workers, seen):
+            return
+        logs.logger("jobs").info("jobs/ changed: applying")
+        declared, errors = declared_in.load(project)
+        declared = [each for each in declared if not names or each.job.name in names]
+
+
+def _catch_up(log: Log, project: Project, stop: threading.Event, declared: Sequence[Declared], *, wait: bool) -> None:
+    """Once for every job: one may read what another one has written meanwhile. PipelineError when one was paused."""
+    before = {record.name for record in jobs.read(log) if record.state == "paused"}
+    for _ in declared:
+        until = log.newest_commit()
+        _run_all(log, project, stop, [JobWorker(log, project, each, wait=wait, until=until) for each in declared], None)
+        if stop.is_set() or log.newest_commit() == until:
+            break
+    mine = {each.job.name for each in declared}
+    paused = [r for r in jobs.read(log) if r.state == "paused" and r.name in mine - before]
+    if paused:
+        raise PipelineError(
+            "; ".join(f"job {record.name} is paused: {record.reason}" for record in paused),
+            todo=f"Mend it, then `headwater job resume {paused[0].name}`.",
+        )
+
+
+def _report(log: Log, errors: Mapping[str, HeadwaterError]) -> None:
+    """Jobs of a file with a mistake have failed, until it is mended."""
+    for name, error in errors.items():
+        logs.logger("jobs").error(str(error))
+        for record in jobs.read(log):
+            if record.state != "paused" and record.file.startswith(f"jobs/{name}:"):
+                jobs.set_state(log, record.name, "failed", str(error))
+
+
+def _run_all(
+    log: Log,
+    project: Project,
+    stop: threading.Event,
+    workers: Sequence[JobWorker],
+    seen: declared_in.Stamp | None,
+) -> bool:
+    """Whether it is the end; False when a file changed. Raises what ended a job that is not paused for it."""
+    _register(log, [worker.declared for worker in workers])
+    for worker in workers:
+        worker.start()
+    next_look = 0.0
+    try:
+        while not stop.is_set() and (seen is not None or any(worker.is_alive() for worker in workers)):
+            log.live.beat(COMPONENT, state="running", error=None, jobs=len(workers))
+            stop.wait(JOIN_S)
+            if any(worker.error for worker in workers):
+                break
+            if seen is not None and time.monotonic() >= next_look:
+                next_look = time.monotonic() + LOOK_S
+                if declared_in.stamp(project) != seen:
+                    return False
+    finally:
+        for worker in workers:
+            worker.stop.set()
+        for worker in workers:
+            worker.join()
+    for worker in workers:
+        if worker.error is not None:
+            log.live.beat(COMPONENT, state="error", error=str(worker.error))
+            raise worker.error
+    log.live.beat(COMPONENT, state="stopped", error=None)
+    return True
+
+
+def _register(log: Log, declared: Sequence[Declared]) -> None:
+    """Tell the catalog what there is. A job that would read its own output, through others too, is paused."""
+    for each in declared:
+        jobs.register(log, declared_in.record_of(log, each))
+    reads: dict[str, Sequence[str]] = {record.output: record.inputs for record in jobs.read(log)}
+    if log.views():
+        reads |= {f"views.{name}": inputs for name, inputs in api.lineage(log).items()}
+    for each in declared:
+        circle = jobs.circle(reads, each.job.topic)
+        if circle:
+            reason = f"it would read what it writes: {' → '.join(circle)}"
+            jobs.set_state(log, each.job.name, "paused", reason)
+
+
+class JobWorker(threading.Thread):
+    """One job's thread. ``error``: what ended it, that is no reason to pause the job."""
+
+    def __init__(self, log: Log, project: Project, declared: Declared, *, wait: bool, until: int | None = None) -> None:
+        super().__init__(name=f"job {declared.job.name}", daemon=True)
+        self.log = log
+        self.project = project
+        self.declared = declared
+        self.stop = threading.Event()
+        self.error: BaseException | None = None
+        self.rows = 0
+        self.times: deque[float] = deque(maxlen=500)
+        self._name = declared.job.name
+        self._component = jobs.PREFIX + self._name
+        self._until = until
+        self._wait = wait
+        self._waits = False
+        self._last_beat = 0.0
+        self._rate = 0.0
+
+    def run(self) -> None:
+        try:
+            while not self.stop.is_set() and not self._is_done():
+                if self._record().state == "paused":
+                    self._rest("paused")
+                else:
+                    self._own()
+        except BaseException as error:  # noqa: BLE001 -- a thread's end is told to whoever started it
+            self.error = error
+
+    # ---- the job, as long as it is ours
+
+    def _own(self) -> None:
+        """Run the job until it is stopped, paused, done, or starts anew."""
+        try:
+            with own(self.log, self._component) as owner:
+                self._run_as(owner.epoch)
+                if self.stop.is_set() or self._is_done():
+                    self._beat("stopped", None)
+        except OwnedElsewhere:
+            if not self._wait:
+                raise
+            self.stop.wait(LOOK_S)
+
+    def _run_as(self, epoch: int) -> None:
+        self._beat("starting", None)
+        try:
+            runner = Runner(self.log, self.declared.job, epoch, self.project.settings)
+        except _PAUSE as error:
+            self._pause(error)
+            return
+        try:
+            self._follow(runner)
+        except (PositionConflict, DiskFull, TopicChanged) as error:
+            logs.logger("jobs").warning(f"job {self._name} starts again: {error}")
+        except _PAUSE as error:
+            self._pause(error)
+            return
+        finally:
+            runner.close()
+        if not self._is_done():
+            self.stop.wait(WAIT_S)
+
+    def _follow(self, runner: Runner) -> None:
+        while not self.stop.is_set() and not self._is_done(runner):
+            newest = self.log.newest_commit()
+            began = time.monotonic()
+            done = self._step(runner, newest)
+            if done is not None:
+                self._count(done, time.monotonic() - began)
+            self._show(runner, "live" if done else "idle")
+            if self._record().state == "paused":
+                return
+            if done is None and not self._is_done(runner):
+                self.log.wait(newest, WAIT_S)
+
+    def _step(self, runner: Runner, newest: int) -> Done | None:
+        """One step; without its inputs there is none, and they may come."""
+        try:
+            done = runner.step(newest)
+        except Waiting as error:
+            self._mark("waiting", error.what)
+            self._waits = True
+            return None
+        self._waits = False
+        if self._record().state in ("waiting", "failed"):
+            jobs.register(self.log, declared_in.record_of(self.log, self.declared))  # its inputs have their names now
+            self._mark("live", "")
+        return done
+
+    def _is_done(self, runner: Runner | None = None) -> bool:
+        """With ``until``, whether the job has taken in everything up to there, or will not."""
+        if self._until is None:
+            return False
+        record = self._record()
+        after = runner.after if runner is not None else jobs.position(self.log, self._name)
+        if record.state == "paused" or self._waits or after is None:
+            return record.state == "paused" or self._waits
+        rest = jobs.unseen(self.log, record, self._until)
+        return after >= self._until or (rest is not None and not rest.total)
+
+    # ---- what is told
+
+    def _record(self) -> JobRecord:
+        return jobs.find(self.log, self._name)
+
+    def _pause(self, error: HeadwaterError) -> None:
+        reason = (
+            str(error) if not isinstance(error, PipelineError) else " ".join(filter(None, (error.what, error.todo)))
+        )
+        self._mark("paused", reason)
+        self._beat("paused", None)
+
+    def _mark(self, state: jobs.State, reason: str) -> None:
+        record = self._record()
+        if (record.state, record.reason) == (state, reason) or record.state == "paused":
+            return
+        jobs.set_state(self.log, self._name, state, reason)
+        if state == "paused":
+            logs.logger("jobs").error(f"job {self._name} is paused: {reason}")
+
+    def _rest(self, state: str) -> None:
+        self._beat(state, None)
+        self.stop.wait(WAIT_S)
+
+    def _count(self, done: Done, seconds: float) -> None:
+        self.times.append(seconds)
+        self.rows += done.rows
+        self._rate = done.rows / seconds if seconds else 0.0
+
+    def _show(self, runner: Runner, state: str) -> None:
+        if time.monotonic() - self._last_beat >= BEAT_S:
+            self._beat(state, runner)
+
+    def _beat(self, state: str, runner: Runner | None) -> None:
+        """Show what this job does; display only."""
+        self._last_beat = time.monotonic()
+        ordered = sorted(self.times)
+        figures: dict[str, int | float | None] = {
+            "rows": self.rows,
+            "rows_per_s": round(self._rate if state == "live" else 0.0, 1),
+            "step_ms_last": round(self.times[-1] * 1e3, 2) if self.times else None,
+            "step_ms_p95": round(ordered[int(len(ordered) * 0.95)] * 1e3, 2) if ordered else None,
+        }
+        if runner is not None:
+            figures |= {"input_commit": runner.after, "state_rows": None if runner.state is None else len(runner.state)}
+        self.log.live.beat(self._component, state=state, error=None, **figures)
