@@ -56,7 +56,7 @@ def generated(sql: str) -> str:
             delta = maintain.delta_sql(source, touched, source.table, {})
             parts.append(f"-- delta of {source.table}\n{delta}")
         if isinstance(source, Clock):
-            parts.append(f"-- delta of {source.table}\n{instant.delta_sql(source, 0)}")
+            parts.append(f"-- delta of {source.table}\n{instant.delta_sql(source, instant.at(0))}")
             parts += [f"-- bounds\n{statement}" for statement in instant.bounds_sql(source)]
         if isinstance(source, Recompute):
             deltas = {

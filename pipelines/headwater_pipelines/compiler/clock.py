@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from headwater_pipelines.compiler.plan import Clock, Item, Leaf, Select, digest
+from headwater_pipelines.compiler.plan import Clock, EventTime, Item, Leaf, Select, digest
 from headwater_pipelines.compiler.relations import Relations, ViewPlan
 from headwater_pipelines.compiler.syntax import Duck, Tree, is_column, rewrite, walk
 
 VALUE = "v"
-_NOW = "clock.now"
+_NOW, _WATERMARK = "clock.now", "clock.watermark"
 _MEANING = {
     "now": _NOW,
     "transaction_timestamp": _NOW,
@@ -29,8 +29,9 @@ _MEANING = {
     "localtime": f"CAST(CAST({_NOW} AS TIMESTAMP) AS TIME)",
     "get_current_time": f"CAST({_NOW} AS TIMETZ)",
     "current_time": f"CAST({_NOW} AS TIMETZ)",
+    "watermark": _WATERMARK,
 }
-"""Functions and keywords by what they are of the instant, under the lake's time zone."""
+"""Functions and keywords by what they are of the instant, under the lake's time zone, or of the view's watermark."""
 KEYWORDS = ("current_timestamp", "current_date", "current_time", "localtime", "localtimestamp")
 """Those that are written without parentheses, where no column has the name."""
 _KNOWN = {"+", "-", "date_trunc", "time_bucket", "timezone", "trunc", "to_years", "to_months", "to_weeks", "to_days",
@@ -48,8 +49,17 @@ def is_instant(node: Tree) -> bool:
     return (name in _MEANING and count == 0) or (name in _OF_ARGUMENTS and count == 1)
 
 
-def clocked(tree: Tree, relations: Relations, duck: Duck) -> tuple[Tree, Relations]:
-    """The definition with what follows from the instant alone read from relations of its own, and these, too."""
+def is_watermark(node: Tree) -> bool:
+    """Whether a node is a call of ``watermark()``."""
+    name = str(node.get("function_name")).lower()
+    return node.get("class") == "FUNCTION" and name == "watermark" and not node.get("arguments")
+
+
+def clocked(tree: Tree, relations: Relations, duck: Duck, timed: EventTime | None = None) -> tuple[Tree, Relations]:
+    """The definition with what follows from the instant alone read from relations of its own, and these, too.
+
+    ``timed``: what the watermark is that the definition reads.
+    """
     shadowed = {part["alias"].lower() for part in walk(tree) if isinstance(part.get("alias"), str)}
     shadowed |= {name.lower() for relation in relations.by_name.values() for name, _ in relation.columns}
 
@@ -62,7 +72,7 @@ def clocked(tree: Tree, relations: Relations, duck: Duck) -> tuple[Tree, Relatio
     plain = rewrite(named, lambda node: _rows(node, reads, duck))
     plain = rewrite(plain, lambda node: _expanded(node, shadowed, duck))
     made: dict[str, ViewPlan] = {}
-    return _lifted(plain, made, duck), relations.with_views(made.values())
+    return _lifted(plain, made, duck, timed), relations.with_views(made.values())
 
 
 def _meaning(node: Tree, shadowed: set[str]) -> str:
@@ -132,39 +142,39 @@ def _placed(expression: Tree, like: Tree) -> Tree:
     return {**expression, **place, "alias": like.get("alias", "")}
 
 
-def _lifted(tree: Tree, made: dict[str, ViewPlan], duck: Duck) -> Tree:
-    """Every largest expression over the instant alone as a subquery of a relation."""
+def _lifted(tree: Tree, made: dict[str, ViewPlan], duck: Duck, timed: EventTime | None) -> Tree:
+    """Every largest expression over the instant alone, or the watermark alone, as a subquery of a relation."""
 
     def change(node: Tree) -> Any:
-        if "class" not in node or not _is_of_clock(node, duck):
+        if "class" not in node or not (of := _is_of_clock(node, duck)):
             return None
-        view = _relation(node, duck)
+        view = _relation(node, duck, timed if of == _WATERMARK else None)
         made[view.name] = view
         return _placed(duck.expression(f"(SELECT {VALUE} FROM {view.name})"), node)
 
     return rewrite(tree, change)  # type: ignore[no-any-return]
 
 
-def _is_of_clock(node: Tree, duck: Duck) -> bool:
-    found = False
+def _is_of_clock(node: Tree, duck: Duck) -> str:
+    """What an expression is of, if of one of them alone: the instant or the watermark."""
+    found = set[str]()
     for part in walk(node):
         if is_column(part):
-            if part["column_names"] != _NOW.split("."):
-                return False
-            found = True
+            found.add(".".join(part["column_names"]))
         if part.get("class") in ("SUBQUERY", "WINDOW", "LAMBDA", "STAR"):
-            return False
+            return ""
         if part.get("class") == "FUNCTION" and part["function_name"] in (*duck.aggregates, "unnest", "unlist"):
-            return False
-    return found
+            return ""
+    return found.pop() if found in ({_NOW}, {_WATERMARK}) else ""
 
 
-def _relation(node: Tree, duck: Duck) -> ViewPlan:
+def _relation(node: Tree, duck: Duck, timed: EventTime | None) -> ViewPlan:
     text = duck.print(node)
-    ((_, kind),) = duck.describe(f"SELECT {text} FROM (SELECT CAST(NULL AS TIMESTAMPTZ) AS now) AS clock")
-    clock = Clock(text, kind, all(map(_is_known, walk(node))))
+    values = f"CAST(NULL AS {timed.type if timed else 'TIMESTAMPTZ'}) AS {_WATERMARK[6:] if timed else _NOW[6:]}"
+    ((_, kind),) = duck.describe(f"SELECT {text} FROM (SELECT {values}) AS clock")
+    clock = Clock(text, kind, all(map(_is_known, walk(node))), timed)
     root = Select((Item("c", Leaf(clock)),), (), ((VALUE, f"c.{VALUE}"),))
-    return ViewPlan(f"hw_now_{digest(text)}", root, ((VALUE, kind),), ())
+    return ViewPlan(f"hw_now_{digest((text, timed))}", root, ((VALUE, kind),), ())
 
 
 def _is_known(part: Tree) -> bool:

@@ -7,6 +7,7 @@ column of what the user wrote.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from sqlglot.dialects.duckdb import DuckDB
@@ -21,8 +22,13 @@ OPTIONS = {
     "refresh_mode": ("auto", "incremental strict"),
     "on_error": ("fail", "null"),
     "description": (),
+    "watermark": (),
+    "grace": (),
+    "idle": (),
+    "watermark_by": ("topic", "partition"),
 }
 """Known options and their values; an empty tuple takes any text."""
+EMIT = "EMIT ON WINDOW CLOSE"
 
 
 @dataclass(frozen=True)
@@ -33,12 +39,26 @@ class Definition:
     text: str
     start: int
     options: dict[str, str] = field(default_factory=dict)
+    places: dict[str, tuple[int, int]] = field(default_factory=dict, compare=False)
+    """Offset and length of every option, where the text has a header."""
 
     @property
     def select(self) -> str:
-        """The SELECT with the header blanked out: offsets are those of ``text``."""
-        blank = "".join(char if char == "\n" else " " for char in self.text[: self.start])
-        return blank + self.text[self.start :]
+        """The SELECT with the header, and EMIT ON WINDOW CLOSE, blanked out: offsets are those of ``text``."""
+        end = self._emit or len(self.text)
+        return _blank(self.text[: self.start]) + self.text[self.start : end] + _blank(self.text[end:])
+
+    @property
+    def emits_on_close(self) -> bool:
+        """Whether only closed windows are to be shown."""
+        return self._emit > 0
+
+    @cached_property
+    def _emit(self) -> int:
+        """Offset of EMIT ON WINDOW CLOSE at the end; 0 when it is not there."""
+        tokens = [token for token in tokenize(self.text) if token.text != ";"]
+        words = " ".join(" ".join(token.text.upper() for token in tokens[-4:]).split())
+        return tokens[-4].start if words == EMIT else 0
 
     @property
     def query(self) -> str:
@@ -60,6 +80,10 @@ class Definition:
             if " ".join(texts[place : place + len(words)]).startswith(wanted):
                 return token.start
         return 0
+
+
+def _blank(text: str) -> str:
+    return "".join(char if char == "\n" else " " for char in text)
 
 
 def tokenize(text: str) -> list[Token]:
@@ -110,6 +134,7 @@ class _Header:
         self.text = text
         self.tokens = tokens
         self.at = 0
+        self.places: dict[str, tuple[int, int]] = {}
 
     def read(self) -> Definition:
         for word in ("CREATE", "MATERIALIZED", "VIEW"):
@@ -123,7 +148,7 @@ class _Header:
         self.expect("AS")
         if self.at >= len(self.tokens):
             raise _form(self.text, self.tokens[-1], "the SELECT is missing")
-        return Definition(name.text, self.text, self.tokens[self.at].start, options)
+        return Definition(name.text, self.text, self.tokens[self.at].start, options, self.places)
 
     def peek(self) -> str:
         return self.tokens[self.at].text.upper() if self.at < len(self.tokens) else ""
@@ -150,6 +175,7 @@ class _Header:
             if value.lower() == "every":  # every '5 minutes'
                 value = f"every {self.take().text}"
             found[name.text.lower()] = self.option(name, value)
+            self.places[name.text.lower()] = (name.start, self.tokens[self.at - 1].end + 1 - name.start)
             if self.peek() == ",":
                 self.take()
         self.expect(")")

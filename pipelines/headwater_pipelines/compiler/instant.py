@@ -8,15 +8,20 @@ from headwater_pipelines.compiler.plan import WEIGHT, Clock
 from headwater_pipelines.compiler.render import bound, delta_table
 
 
-def fill_sql(clock: Clock, instant_us: int) -> str:
-    """A SELECT of its row at an instant."""
-    return f"SELECT {VALUE}, 1::BIGINT AS {WEIGHT} FROM ({_value_sql(clock, instant_us)})"
+def at(instant_us: int) -> str:
+    """An instant as SQL."""
+    return f"make_timestamptz({instant_us})"
 
 
-def delta_sql(clock: Clock, instant_us: int) -> str:
-    """Its value before and at the instant; nothing where they are the same."""
+def fill_sql(clock: Clock, value: str) -> str:
+    """A SELECT of its row at an instant, or where the watermark is ``value``."""
+    return f"SELECT {VALUE}, 1::BIGINT AS {WEIGHT} FROM ({_value_sql(clock, value)})"
+
+
+def delta_sql(clock: Clock, value: str) -> str:
+    """Its value before and there; nothing where they are the same."""
     old = f"(SELECT {VALUE} FROM {quote(clock.table)} GROUP BY {VALUE} HAVING sum({WEIGHT}) > 0)"
-    moved = f"FROM {old} AS s, ({_value_sql(clock, instant_us)}) AS n WHERE s.{VALUE} IS DISTINCT FROM n.{VALUE}"
+    moved = f"FROM {old} AS s, ({_value_sql(clock, value)}) AS n WHERE s.{VALUE} IS DISTINCT FROM n.{VALUE}"
     return f"SELECT s.{VALUE}, -1::BIGINT AS {WEIGHT} {moved} UNION ALL SELECT n.{VALUE}, 1::BIGINT {moved}"
 
 
@@ -28,5 +33,6 @@ def bounds_sql(clock: Clock) -> tuple[str, ...]:
     )
 
 
-def _value_sql(clock: Clock, instant_us: int) -> str:
-    return f"SELECT {clock.expression} AS {VALUE} FROM (SELECT make_timestamptz({instant_us}) AS now) AS clock"
+def _value_sql(clock: Clock, value: str) -> str:
+    name = "watermark" if clock.event_time else "now"
+    return f"SELECT {clock.expression} AS {VALUE} FROM (SELECT {value} AS {name}) AS clock"

@@ -25,6 +25,7 @@ from headwater_pipelines.compiler.clock import VALUE, clock_of
 from headwater_pipelines.compiler.plan import (
     WEIGHT,
     Base,
+    EventTime,
     Item,
     Leaf,
     Node,
@@ -63,6 +64,7 @@ class Lowering:
     names: set[str] | None
     """Every name in the definition that could be a column's; None: any."""
     used: dict[Base, set[str]] = field(default_factory=dict)
+    event_time: EventTime | None = None
     _aliases: int = 0
 
     def query(self, node: Tree, ctes: Ctes) -> Select | Union:

@@ -23,15 +23,58 @@ COUNT = "n"
 
 
 @dataclass(frozen=True)
+class TimeColumn:
+    """The column that holds the event time of a topic's rows; its watermark stays ``delay_us`` behind the newest."""
+
+    topic: int
+    name: str
+    column: str
+    delay_us: int
+
+
+@dataclass(frozen=True)
+class EventTime:
+    """How a view's watermark follows from the rows of its topics; every view has one of its own.
+
+    ``type``: TIMESTAMP or TIMESTAMP WITH TIME ZONE, of the watermark. A row is late when its time is more than
+    ``grace_us`` behind it. A topic (or partition, ``by_partition``) without a new record for ``idle_us`` while another
+    has some does not hold it back.
+    """
+
+    view: str
+    columns: tuple[TimeColumn, ...]
+    type: str
+    grace_us: int = 0
+    idle_us: int = 60_000_000
+    by_partition: bool = False
+
+    @property
+    def table(self) -> str:
+        """Where the newest times are stored."""
+        return f"e_{digest(self)}"
+
+    def column(self, topic: int) -> str:
+        """The name of a topic's time column."""
+        return next(each.column for each in self.columns if each.topic == topic)
+
+
+@dataclass(frozen=True)
 class Base:
     """The stored rows of a topic. ``kind`` as in the log, or 'history': then they are all versions of its rows.
 
-    A recreated topic has another ``id``; the history of a topic has its negative.
+    A recreated topic has another ``id``; the history of a topic has its negative. With ``event_time`` the rows that
+    came late are none of them.
     """
 
     name: str
     id: int
     kind: str
+    event_time: EventTime | None = None
+
+    def __repr__(self) -> str:
+        """Digests, and so the names of stored relations, are made of it: an event time only where there is one."""
+        timed = "" if self.event_time is None else f", event_time={self.event_time!r}"
+        return f"Base(name={self.name!r}, id={self.id!r}, kind={self.kind!r}{timed})"
 
     @property
     def is_bag(self) -> bool:
@@ -45,6 +88,8 @@ class Base:
 
     @property
     def table(self) -> str:
+        if self.event_time is not None:
+            return f"t{self.id}_{digest(self.event_time)}"
         return f"t{self.id}" if self.id >= 0 else f"h{-self.id}"
 
     @property
@@ -75,7 +120,8 @@ class _Derived:
 
     @cached_property
     def table(self) -> str:
-        content = [getattr(self, each.name) for each in fields(self)]  # type: ignore[arg-type]
+        values = [getattr(self, each.name) for each in fields(self)]  # type: ignore[arg-type]
+        content = [value for value in values if value is not None]
         return f"{type(self).__name__[0].lower()}_{digest(content)}"
 
     def __eq__(self, other: object) -> bool:
@@ -92,12 +138,13 @@ class _Derived:
 class Clock(_Derived):
     """One row, ``v``: an expression over the step's instant (``clock.now``) and nothing else. It changes between steps.
 
-    ``is_known``: the value is never NULL.
+    ``is_known``: the value is never NULL. With ``event_time`` it is one over that watermark (``clock.watermark``).
     """
 
     expression: str
     type: str
     is_known: bool
+    event_time: EventTime | None = None
 
     def columns(self) -> tuple[tuple[str, str], ...]:
         return (("v", self.type),)

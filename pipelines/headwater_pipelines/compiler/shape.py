@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 
 from headwater.errors import SqlError, UnknownColumn
+from headwater_pipelines.compiler.clock import is_watermark
 from headwater_pipelines.compiler.plan import digest
 from headwater_pipelines.compiler.syntax import Tree, is_column, message, scoped, unqualified
 
@@ -40,6 +41,9 @@ def internal(tree: Tree, lowering: Lowering) -> Tree:
     def change(node: Tree, visible: frozenset[str]) -> Any:
         if is_column(node):
             return {**node, "column_names": unqualified(node["column_names"], known)}
+        if is_watermark(node):
+            kind = lowering.event_time.type if lowering.event_time else "TIMESTAMPTZ"
+            return {**lowering.duck.expression(f"CAST(NULL AS {kind})"), "alias": node["alias"]}
         if node.get("type") != "BASE_TABLE" or "qualified_name" not in node:
             return None
         path = node["qualified_name"]["path"]

@@ -10,12 +10,13 @@ import duckdb
 from headwater import record, types
 from headwater.errors import SqlError, SqlSyntax, UnknownColumn
 from headwater.schema import Schema
-from headwater_pipelines.compiler import ordering, poison, timewindows
+from headwater_pipelines.compiler import eventtime, ordering, poison, timewindows
 from headwater_pipelines.compiler.clock import clocked
 from headwater_pipelines.compiler.comparison import compared
 from headwater_pipelines.compiler.definition import Definition
+from headwater_pipelines.compiler.eventtime import event_time
 from headwater_pipelines.compiler.lower import Lowering
-from headwater_pipelines.compiler.plan import Base, Clock, Leaf, Select, Union
+from headwater_pipelines.compiler.plan import Base, Clock, EventTime, Leaf, Select, Union
 from headwater_pipelines.compiler.refusals import Refusal, check
 from headwater_pipelines.compiler.relations import Relations, Table, ViewPlan
 from headwater_pipelines.compiler.shape import shape_of
@@ -39,9 +40,12 @@ class CompiledView:
     used: Mapping[Base, frozenset[str]]
     reads: tuple[str, ...]
     query: str
-    """The SELECT as DuckDB itself runs it: without TUMBLE, HOP and SESSION, with what `on_error` means."""
+    """The SELECT as DuckDB itself runs it: without TUMBLE, HOP and SESSION, with what `on_error` means.
+
+    With an event time it is compared over the rows that were admitted, and ``watermark()`` is the step's."""
     ordered: tuple[str, ...] = ()
     """What has a total order in ``query`` and left a choice as it was written."""
+    event_time: EventTime | None = None
 
     @property
     def name(self) -> str:
@@ -68,21 +72,42 @@ def compile_view(definition: Definition, relations: Relations, duck: Duck | None
     written = duck.parse(timewindows.readable(definition), definition.place)
     tree = timewindows.rewritten(lowering, written)
     check(tree, refuse, duck)
+    reads = _reads(tree, relations)
+    timed = event_time(definition, reads, relations, duck)
+    tree = _timed(tree, timed, lowering)
     if definition.options.get(poison.OPTION) == poison.NULL:
         tree = poison.tried(tree, duck)
     tree, orders = ordering.ordered(tree, lowering)
-    reads = _reads(tree, relations)
-    timed, lowering.relations = clocked(tree, relations, duck)
-    timed = tested(timed, duck)
-    lowering.names = named(timed)
-    root = compared(_lower(lowering, timed, tree), duck)
+    clocks, lowering.relations = clocked(tree, lowering.relations, duck, timed)
+    clocks = tested(clocks, duck)
+    lowering.names = named(clocks)
+    root = compared(_lower(lowering, clocks, tree), duck)
     shape = shape_of(tree, lowering)
     root = _named(root, [name for name, _ in shape])
     columns = _columns(shape, lowering, root)
-    used = {base: frozenset(names) for base, names in lowering.used.items()}
+    used = {base: frozenset(names | _times(base)) for base, names in lowering.used.items()}
     key = _key(root, relations, duck)
     query = definition.query if tree is written else duck.print_query(tree)
-    return CompiledView(definition, root, columns, key, used, reads, query, orders)
+    return CompiledView(definition, root, columns, key, used, reads, query, orders, timed)
+
+
+def _timed(tree: Tree, timed: EventTime | None, lowering: Lowering) -> Tree:
+    """The definition over what its watermark admits, and shows."""
+    refuse, definition = lowering.refuse, lowering.refuse.definition
+    if timed is None:
+        if definition.emits_on_close:
+            todo = f"Write WITH (watermark = {eventtime.FORM})."
+            raise refuse.at(None, "EMIT ON WINDOW CLOSE needs a watermark", "WATERMARK", todo, "EMIT")
+        eventtime.require(tree, refuse)
+        return tree
+    lowering.event_time = timed
+    lowering.relations = eventtime.admitting(lowering.relations, timed)
+    return eventtime.closing(tree, timed, lowering.duck, refuse) if definition.emits_on_close else tree
+
+
+def _times(base: Base) -> set[str]:
+    """What is read of a topic with an event time, whatever the definition names."""
+    return {base.event_time.column(base.id)} if base.event_time else set()
 
 
 def _lower(lowering: Lowering, timed: Tree, tree: Tree) -> Select | Union:

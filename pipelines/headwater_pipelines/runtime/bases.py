@@ -41,6 +41,11 @@ class Store:
         return ", ".join(quote(name) for name in self.schema.names)
 
     @property
+    def tables(self) -> tuple[str, ...]:
+        """The stored relations that it consists of."""
+        return (self.base.table,)
+
+    @property
     def reads(self) -> list[str]:
         """The columns to ask of the log."""
         return [*self.schema.names, *META[self.base.kind]]
@@ -152,7 +157,7 @@ class Store:
         old = "".join(f"{quote(name)} AS o{n}, " for name, n in place.items())
         same_key = " AND ".join(f"n{place[name]} = o{place[name]}" for name in key)
         moved = [f"n{n} IS DISTINCT FROM o{n}" for name, n in place.items() if name not in key]
-        if not all(_is_identity(field.type) for field in fields):
+        if not all(is_identity(field.type) for field in fields):
             moved = ["true"]
         rows = (
             f"SELECT * FROM (SELECT {new}{record.OP} AS op FROM {ARRIVED})"
@@ -187,6 +192,18 @@ class Store:
         return f"CASE WHEN list_contains({KEPT}, '{kept}') THEN old.{quote(name)} ELSE folded.{quote(name)} END"
 
 
+def filled_sql(schema: Schema, name: str) -> str:
+    """A column of a key's records in their order, with what the source did not send taken from the record before."""
+    column, keys = quote(name), ", ".join(map(quote, schema.key))
+    if name in schema.key:
+        return column
+    text = name.replace("'", "''")
+    unsent = f"list_contains(coalesce({record.UNCHANGED}, []), '{text}')"
+    sent = f"CASE WHEN NOT {unsent} THEN struct_pack(v := {column}) END"
+    window = f"PARTITION BY {keys} ORDER BY {record.OFFSET} ROWS UNBOUNDED PRECEDING"
+    return f"(last_value({sent} IGNORE NULLS) OVER ({window})).v AS {column}"
+
+
 def _storage(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """A column of an extension type (uuid) as what it is stored as: Arrow's functions know only that."""
     if not isinstance(column.type, pa.BaseExtensionType):
@@ -194,7 +211,7 @@ def _storage(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return pa.chunked_array([chunk.storage for chunk in column.chunks], column.type.storage_type)
 
 
-def _is_identity(text: str) -> bool:
+def is_identity(text: str) -> bool:
     """Whether equal values of the type are the same value: 0.0 is -0.0, and a month is 30 days, to a comparison."""
     return text.removesuffix("[]") not in ("FLOAT", "DOUBLE", "INTERVAL", "TIMETZ")
 

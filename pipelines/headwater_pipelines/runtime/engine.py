@@ -10,7 +10,8 @@ rebuilt from the log, which the caller is told.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import replace
 from datetime import datetime
 
 import pyarrow as pa
@@ -24,7 +25,7 @@ from headwater_pipelines.compiler import CompiledView
 from headwater_pipelines.compiler.plan import Base, digest
 from headwater_pipelines.compiler.refresh import is_continuous
 from headwater_pipelines.compiler.relations import versioned
-from headwater_pipelines.runtime import difference, intake
+from headwater_pipelines.runtime import difference, intake, watermark
 from headwater_pipelines.runtime.bases import Store, prune
 from headwater_pipelines.runtime.fill import Fill, drop_unfinished
 from headwater_pipelines.runtime.intake import Range, RawValue
@@ -109,7 +110,9 @@ class Engine:
         if any(source.table not in self.state.relations for source in Program({view: known}, {}).derived):
             return False
         return all(
-            base.id in stored and names <= set(stored[base.id].schema.names) and self._same_types(stored[base.id])
+            base.table in stored
+            and names <= set(stored[base.table].schema.names)
+            and self._same_types(stored[base.table])
             for base, names in known.used.items()
         )
 
@@ -119,7 +122,7 @@ class Engine:
         return frozenset(
             view
             for view, compiled in self.program.views.items()
-            if not all(base.id in stored and self._same_types(stored[base.id]) for base in compiled.used)
+            if not all(base.table in stored and self._same_types(stored[base.table]) for base in compiled.used)
         )
 
     def _same_types(self, stored: Stored) -> bool:
@@ -133,7 +136,7 @@ class Engine:
     def _adopt(self, views: Mapping[int, CompiledView]) -> None:
         """Run these views from now on, over the stored copies that the file has."""
         stored = self.journal.stored()
-        stores = {base: stored_copy(base, stored[base.id].schema) for view in views.values() for base in view.used}
+        stores = {base: stored_copy(base, stored[base.table].schema) for view in views.values() for base in view.used}
         self.program = Program(views, stores)
 
     # ---- step
@@ -162,6 +165,7 @@ class Engine:
                 (view, n, part) for n, (view, part) in enumerate(parts if outputs is None else outputs)
             )
             self.state.settle()
+            progress = replace(progress, watermarks=self.program.watermarks(self.state))
             self.journal.write(progress)
             if commit == self.progress.input_commit and not self.program.has_changed:
                 transaction.give_up()
@@ -220,7 +224,10 @@ class Engine:
         before = {view: self._before(catalog[view], compiled, catalog) for view, compiled in added.items()}
         progress = self._next(self.progress.input_commit, frozenset(views), instant)
         kept = {view: built for view, built in self.built.items() if view not in ended}
-        made = {v: Built(c.name, digest(c.root), c.schema, catalog[v].replaces) for v, c in added.items()}
+        made = {
+            v: Built(c.name, digest(c.root), c.schema, catalog[v].replaces, c.event_time.type if c.event_time else "")
+            for v, c in added.items()
+        }
         built = {**kept, **made}
         going = self._without(program, still)
         with _Transaction(self.state):
@@ -232,6 +239,8 @@ class Engine:
             program.prepare(self.state)
             for view in added:
                 self.journal.add_outbox(difference.parts(self.state, program, view, before[view]))
+                self.journal.add_outbox(self._late(program, view, catalog[view]))
+            progress = replace(progress, watermarks=program.watermarks(self.state))
             self._remove_unused(going)
             self.journal.set_stored(self._stored(going))
             self.journal.set_built(built)
@@ -240,6 +249,16 @@ class Engine:
         self.built = {view: each for view, each in built.items() if view not in still}
         self.state.drop_temporary()
         publish(self.log, self.epoch, progress, built, self.journal.outbox())
+
+    def _late(self, program: Program, view: int, known: View) -> Iterator[tuple[int, int, pa.Table]]:
+        """Late rows that a load has found, for the outbox, but for those that the side topic has already."""
+        compiled, topics = program.views[view], {topic.name for topic in self.log.topics()}
+        own = frozenset({view if known.replaces is None else known.replaces})
+        last = self.log.newest_common_step(own, self.log.newest_commit())
+        after = last.input_commit if last and f"views.{compiled.name}.late" in topics else 0
+        if compiled.event_time and watermark.held(compiled.event_time) in self.state.relations:
+            for number, part in enumerate(self.state.parts(watermark.held_sql(compiled.event_time, after))):
+                yield -view, number, part
 
     def drop(self, views: frozenset[int]) -> None:
         """Stop maintaining views and remove the state that only they used."""
@@ -259,21 +278,23 @@ class Engine:
 
     def _take(self, filled: Fill, program: Program) -> frozenset[Base]:
         """Of what is there twice, keep one: both stand at the same commit. The topics whose filled copies are kept."""
-        taken = set()
-        for base, store in filled.program.stores.items():
-            if self.program.stores.get(base) != program.stores[base] == store:
-                taken.add(base)
-                self.state.drop(base.table)
+        taken, kept = set(), set[str]()
+        for stores in filled.program.loads:
+            if all(program.stores[s.base] == s for s in stores) and any(
+                self.program.stores.get(s.base) != s for s in stores
+            ):
+                taken |= {store.base for store in stores}
+                kept |= intake.relations(stores)
+        for table in kept:
+            self.state.drop(table)
         live = {source.table for source in self.program.derived}
-        kept = {base.table for base in taken} | {
-            each.table for each in filled.program.derived if each.table not in live
-        }
+        kept |= {each.table for each in filled.program.derived if each.table not in live}
         for table, relation in filled.state.relations.items():
             self.state.take(relation, keep=table in kept)
         return frozenset(taken)
 
     def _remove_unused(self, program: Program) -> None:
-        for table in self.state.relations.keys() - {source.table for source in program.order}:
+        for table in self.state.relations.keys() - program.tables:
             self.state.drop(table)
 
     def _before(self, view: View, compiled: CompiledView, catalog: Mapping[int, View]) -> str | None:
@@ -305,19 +326,21 @@ class Engine:
 
     def _load(self, program: Program, taken: frozenset[Base]) -> None:
         """Create and fill the stored copies that the running program does not have, and that were not ``taken``."""
-        users = {base: program.users(base) for base in program.bases}
-        for base, store in program.stores.items():
-            if self.program.stores.get(base) == store or base in taken:
+        for stores in program.loads:
+            missing = [s.base for s in stores if self.program.stores.get(s.base) != s and s.base not in taken]
+            if not missing:
                 continue
-            self.state.drop(base.table)
+            for table in intake.relations(stores):
+                self.state.drop(table)
+            users = program.users(missing[0])
             try:
-                with program.blame(users[base]):
-                    intake.load(self.log, self.state, store, self.progress.input_commit, self.rows_target)
+                with program.blame(users):
+                    intake.load(self.log, self.state, stores, self.progress.input_commit, self.rows_target)
             except RawValue as error:
-                raise ViewFailed(str(error), users[base]) from error
+                raise ViewFailed(str(error), users) from error
 
     def _stored(self, program: Program) -> list[Stored]:
-        return [Stored(b.id, b.name, b.kind, store.schema) for b, store in program.stores.items()]
+        return [Stored(b.table, b.id, b.name, b.kind, store.schema) for b, store in program.stores.items()]
 
     # ---- progress
 

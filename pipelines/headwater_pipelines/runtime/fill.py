@@ -28,7 +28,7 @@ from headwater.log import Log, base, leases, read
 from headwater.types import quote
 from headwater_pipelines.compiler import CompiledView
 from headwater_pipelines.compiler.plan import Base
-from headwater_pipelines.runtime import intake, relation
+from headwater_pipelines.runtime import intake, relation, watermark
 from headwater_pipelines.runtime.bases import Store
 from headwater_pipelines.runtime.intake import RawValue
 from headwater_pipelines.runtime.program import Program, ViewFailed
@@ -148,18 +148,21 @@ class Fill:
             self.error = error
 
     def _load(self) -> None:
-        for each, store in self.program.stores.items():
-            users = self.program.users(each)
+        for stores in self.program.loads:
+            users = self.program.users(stores[0].base)
             try:
                 with self.program.blame(users):
-                    intake.load(self.log, self.state, store, self.position, PART_ROWS, self._loaded)
+                    intake.load(self.log, self.state, stores, self.position, PART_ROWS, self._loaded)
             except RawValue as error:
                 raise ViewFailed(str(error), users) from error
 
     def _step(self, arrived: Mapping[Base, pa.Table], instant: datetime | None) -> None:
         self.state.begin()
-        for _ in self.program.step(self.state, arrived, instant):
-            continue  # nobody reads its output: at the switch its whole contents count
+        for view, late in self.program.step(self.state, arrived, instant):
+            # Nobody reads its output: at the switch its whole contents count, and the rows that came late.
+            timed = self.views[-view].event_time if view < 0 else None
+            if timed is not None:
+                self.state.relations[watermark.held(timed)].append("SELECT *, 1 FROM arrived", late)
         self.state.settle()
         self.state.commit()
 

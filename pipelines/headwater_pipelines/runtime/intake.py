@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -15,6 +15,7 @@ from headwater.errors import PipelineError
 from headwater.log import Log, base, repartition
 from headwater.types import lift_sql, quote
 from headwater_pipelines.compiler.plan import WEIGHT
+from headwater_pipelines.runtime import watermark
 from headwater_pipelines.runtime.bases import Store
 from headwater_pipelines.runtime.publish import PRODUCER
 from headwater_pipelines.runtime.state import State
@@ -64,18 +65,51 @@ def read(log: Log, stores: Iterable[Store], found: Range) -> dict[Store, pa.Tabl
     return {store: _read(log, store, found.after, found.upto) for store in stores if store.base.topic in changed}
 
 
+def relations(stores: Sequence[Store]) -> set[str]:
+    """The stored relations that ``load`` makes of these."""
+    found = {table for store in stores for table in store.tables}
+    timed = stores[0].base.event_time
+    return found | {timed.table, watermark.held(timed)} if timed else found
+
+
 def load(
     log: Log,
     state: State,
-    store: Store,
+    stores: Sequence[Store],
     upto: int,
     rows_target: int,
     loaded: Callable[[int], None] | None = None,
 ) -> None:
-    """Fill a new stored copy with the topic's rows at ``upto``: its newest base, then changes in bounded parts.
+    """Fill new stored copies, one or all that a watermark follows from, with the topics' rows at ``upto``.
 
     ``loaded`` hears of every part, how many records it had.
     """
+    timed = stores[0].base.event_time
+    if timed is None:
+        _load(log, state, stores[0], upto, rows_target, loaded)
+        return
+    watermark.create(state, timed)
+    for store in stores:
+        store.create(state)
+    for part in _parts(log, 0, upto, rows_target):
+        changes = {store: _read(log, store, part.after, part.upto) for store in stores}
+        arrived = {store: table for store, table in changes.items() if table.num_rows}
+        if arrived:
+            watermark.advance(state, timed, arrived)
+        for store, table in arrived.items():
+            store.load(state, table)
+        for table in relations(stores):
+            state.relations[table].settle()
+        if loaded:
+            loaded(sum(table.num_rows for table in arrived.values()))
+    for table in relations(stores):
+        state.relations[table].compact()
+
+
+def _load(
+    log: Log, state: State, store: Store, upto: int, rows_target: int, loaded: Callable[[int], None] | None
+) -> None:
+    """The topic's newest base, then changes in bounded parts."""
     topic = log.topic(store.base.name)
     found = base.newest(log, topic, upto) if store.base.kind != "history" else None
     store.create(state)

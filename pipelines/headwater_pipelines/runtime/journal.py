@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import islice
 
@@ -26,10 +26,10 @@ COMPRESSED_BYTES = 1 << 20
 
 _TABLES = (
     """CREATE TABLE progress (incarnation VARCHAR, epoch BIGINT, number BIGINT, input_commit BIGINT,
-       instant BIGINT, views VARCHAR)""",
+       instant BIGINT, views VARCHAR, watermarks VARCHAR)""",
     "CREATE TABLE outbox (view BIGINT, part BIGINT, body BLOB)",
-    "CREATE TABLE running (view BIGINT, name VARCHAR, plan VARCHAR, shape VARCHAR, replaces BIGINT)",
-    "CREATE TABLE stored (topic BIGINT, name VARCHAR, kind VARCHAR, shape VARCHAR)",
+    "CREATE TABLE running (view BIGINT, name VARCHAR, plan VARCHAR, shape VARCHAR, replaces BIGINT, late VARCHAR)",
+    "CREATE TABLE stored (relation VARCHAR, topic BIGINT, name VARCHAR, kind VARCHAR, shape VARCHAR)",
 )
 
 
@@ -43,6 +43,7 @@ class Progress:
     input_commit: int
     instant: datetime
     views: frozenset[int]
+    watermarks: Mapping[int, int] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)
@@ -56,12 +57,15 @@ class Built:
     plan: str
     schema: Schema
     replaces: int | None = None
+    late: str = ""
+    """The type of its watermark, if it has one: then there is a side topic for late rows."""
 
 
 @dataclass(frozen=True)
 class Stored:
-    """A topic's stored copy: its id and the columns that are kept."""
+    """A topic's stored copy: the relation, the topic's id and the columns that are kept."""
 
+    relation: str
     topic: int
     name: str
     kind: str
@@ -92,7 +96,7 @@ class Journal:
         row = self.state.row("SELECT * FROM progress")
         if row is None:
             return None
-        incarnation, epoch, number, input_commit, instant, views = row
+        incarnation, epoch, number, input_commit, instant, views, watermarks = row
         return Progress(
             incarnation=incarnation,
             epoch=epoch,
@@ -100,6 +104,7 @@ class Journal:
             input_commit=input_commit,
             instant=to_datetime(instant),
             views=frozenset(json.loads(views)),
+            watermarks={int(view): micros for view, micros in json.loads(watermarks).items()},
         )
 
     def write(self, progress: Progress) -> None:
@@ -111,10 +116,11 @@ class Journal:
             progress.input_commit,
             to_micros(progress.instant),
             json.dumps(sorted(progress.views)),
+            json.dumps(dict(progress.watermarks)),
         ]
-        columns = "incarnation = ?, epoch = ?, number = ?, input_commit = ?, instant = ?, views = ?"
+        columns = "incarnation = ?, epoch = ?, number = ?, input_commit = ?, instant = ?, views = ?, watermarks = ?"
         if not self.state.write(f"UPDATE progress SET {columns}", values):
-            self.state.write("INSERT INTO progress VALUES (?, ?, ?, ?, ?, ?)", values)
+            self.state.write("INSERT INTO progress VALUES (?, ?, ?, ?, ?, ?, ?)", values)
 
     # ---- outbox
 
@@ -142,23 +148,24 @@ class Journal:
 
     def built(self) -> dict[int, Built]:
         rows = self.state.connection.execute("SELECT * FROM running ORDER BY view").fetchall()
-        return {view: Built(name, plan, Schema.from_json(shape), old) for view, name, plan, shape, old in rows}
+        return {row[0]: Built(row[1], row[2], Schema.from_json(row[3]), *row[4:]) for row in rows}
 
-    def stored(self) -> dict[int, Stored]:
-        rows = self.state.connection.execute("SELECT topic, name, kind, shape FROM stored").fetchall()
-        return {topic: Stored(topic, name, kind, Schema.from_json(shape)) for topic, name, kind, shape in rows}
+    def stored(self) -> dict[str, Stored]:
+        """By the name of the relation."""
+        rows = self.state.connection.execute("SELECT relation, topic, name, kind, shape FROM stored").fetchall()
+        return {row[0]: Stored(row[0], row[1], row[2], row[3], Schema.from_json(row[4])) for row in rows}
 
     def set_built(self, built: Mapping[int, Built]) -> None:
         self.state.write("DELETE FROM running")
         for view, entry in built.items():
-            row = [view, entry.name, entry.plan, entry.schema.to_json(), entry.replaces]
-            self.state.write("INSERT INTO running VALUES (?, ?, ?, ?, ?)", row)
+            row = [view, entry.name, entry.plan, entry.schema.to_json(), entry.replaces, entry.late]
+            self.state.write("INSERT INTO running VALUES (?, ?, ?, ?, ?, ?)", row)
 
     def set_stored(self, stored: Iterable[Stored]) -> None:
         self.state.write("DELETE FROM stored")
         for entry in stored:
-            row = [entry.topic, entry.name, entry.kind, entry.schema.to_json()]
-            self.state.write("INSERT INTO stored VALUES (?, ?, ?, ?)", row)
+            row = [entry.relation, entry.topic, entry.name, entry.kind, entry.schema.to_json()]
+            self.state.write("INSERT INTO stored VALUES (?, ?, ?, ?, ?)", row)
 
 
 def _encode(table: pa.Table) -> bytes:

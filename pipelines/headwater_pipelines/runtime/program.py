@@ -24,6 +24,7 @@ from headwater_pipelines.compiler.plan import (
     Aggregate,
     Base,
     Clock,
+    EventTime,
     Leaf,
     Node,
     Recompute,
@@ -37,6 +38,8 @@ from headwater_pipelines.compiler.plan import (
 )
 from headwater_pipelines.compiler.render import delta_table
 from headwater_pipelines.compiler.syntax import message
+from headwater_pipelines.runtime import watermark
+from headwater_pipelines.runtime.admission import Admitted
 from headwater_pipelines.runtime.bases import Store
 from headwater_pipelines.runtime.runs import Index
 from headwater_pipelines.runtime.state import State
@@ -86,7 +89,34 @@ class Program:
     @property
     def reads_clock(self) -> bool:
         """Whether a view's rows change by themselves while time passes."""
-        return any(isinstance(source, Clock) for source in self.order)
+        return any(isinstance(source, Clock) and source.event_time is None for source in self.order)
+
+    @property
+    def event_times(self) -> dict[EventTime, list[Store]]:
+        """The event times of views that run, with the stored copies that follow each."""
+        found: dict[EventTime, list[Store]] = {}
+        for base, store in self.stores.items():
+            if base.event_time is not None:
+                found.setdefault(base.event_time, []).append(store)
+        return found
+
+    @property
+    def loads(self) -> list[list[Store]]:
+        """The stored copies that are loaded together: all that one watermark follows from."""
+        single = [[store] for base, store in self.stores.items() if base.event_time is None]
+        return [*single, *self.event_times.values()]
+
+    @property
+    def tables(self) -> set[str]:
+        """The names of the stored relations that it needs."""
+        found = {source.table for source in self.derived} | {timed.table for timed in self.event_times}
+        return found.union(*(store.tables for store in self.stores.values()))
+
+    def watermarks(self, state: State) -> dict[int, int]:
+        """By view, those that there are."""
+        mine = {view_id: view.event_time for view_id, view in self.views.items() if view.event_time}
+        found = {view_id: watermark.value(state, timed) for view_id, timed in mine.items()}
+        return {view_id: micros for view_id, micros in found.items() if micros is not None}
 
     def create(self, state: State, derived: Sequence[Clock | Aggregate | Recompute], now: datetime) -> None:
         """Create and fill new states (in ``order``) from the stored relations below them, at an instant."""
@@ -95,8 +125,9 @@ class Program:
             with self._blame(self._users[source]):
                 made = state.create(source.table, source.columns(), names)
                 match source:
-                    case Clock():
-                        made.fill(instant.fill_sql(source, to_micros(now)))
+                    case Clock(event_time=timed):
+                        mark = watermark.sql(timed, watermark.value(state, timed)) if timed else None
+                        made.fill(instant.fill_sql(source, mark or instant.at(to_micros(now))))
                     case Aggregate():
                         made.fill(maintain.fill_sql(source))
                     case Recompute():
@@ -175,6 +206,14 @@ class Program:
                     if output.num_rows:
                         self.has_changed = True
                         yield view_id, output
+        yield from self._late(run)
+
+    def _late(self, run: _Run) -> Iterator[tuple[int, pa.Table]]:
+        """The rows that came too late for a view, under the negative of its id."""
+        for view_id, view in self.views.items():
+            for store in self.event_times.get(view.event_time, ()) if view.event_time else ():
+                if store.base in run.arrived and isinstance(store, Admitted) and store.has_late(run.state):
+                    yield -view_id, run.state.query(store.late_sql())
 
     def users(self, source: Source) -> frozenset[int]:
         """The views that read a stored relation, through whatever lies between."""
@@ -226,6 +265,7 @@ class _Run:
         """Tables of looked up rows; their names are used again by the next step."""
         self.looked: dict[tuple[str, Index, str], str] = {}
         """The table that each look-up of this step has found: of views over the same tables many ask for the same."""
+        self.marks = self._advance_watermarks()
         self.may: dict[Source, bool] = {}
         for source in program.order:
             self.may[source] = self._may(source, now)
@@ -236,16 +276,31 @@ class _Run:
         """Whether what follows from the time alone is another value now."""
         return any(isinstance(source, Clock) for source in self.changed)
 
+    def _advance_watermarks(self) -> dict[EventTime, str]:
+        """Watermarks that may have moved, as SQL."""
+        found = {}
+        for timed, stores in self.program.event_times.items():
+            arrived = {store: self.arrived[store.base] for store in stores if store.base in self.arrived}
+            if arrived:
+                with self.program.blame(self.program.users(next(iter(arrived)).base)):
+                    watermark.advance(self.state, timed, arrived)
+                found[timed] = watermark.sql(timed, watermark.value(self.state, timed))
+        return found
+
     def _may(self, source: Source, now: datetime | None) -> bool:
         """Whether a relation can change in this step; of a clock it is known, its delta is made here."""
         match source:
             case Base():
                 return source in self.arrived
-            case Clock():
-                if now is None:
+            case Clock(event_time=timed):
+                if timed is None:
+                    value = None if now is None else instant.at(to_micros(now))
+                else:
+                    value = self.marks.get(timed)
+                if value is None:
                     return False
                 with self.program.blame(self.program.users(source)):
-                    rows = self._temporary(delta_table(source), instant.delta_sql(source, to_micros(now)))
+                    rows = self._temporary(delta_table(source), instant.delta_sql(source, value))
                     for statement in instant.bounds_sql(source) if rows else ():
                         self.state.temporary(statement)
                     return rows > 0

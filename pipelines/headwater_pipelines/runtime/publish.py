@@ -1,5 +1,7 @@
 """A step's outbox as one commit of the log: new changelogs, output deltas, the step's record.
 
+In the outbox a view's late rows have the negative of its id: they go to its side topic.
+
 Safe to repeat: the caller compares step numbers first, and the transaction fails when another process has
 published in between (epoch) or this one has moved on (position).
 """
@@ -15,6 +17,7 @@ from sqlalchemy import Connection
 from headwater.catalog.records import CommitInfo, Step, View
 from headwater.log import Log, views
 from headwater_pipelines.runtime.journal import Built, Progress
+from headwater_pipelines.runtime.watermark import late_schema
 
 PRODUCER = "pipeline:main"
 
@@ -33,6 +36,7 @@ def publish(
     # A view dropped since the step was applied has no changelog any more; its rows go nowhere.
     known = existing | {view.id: view for view in taking}
     names = {view: f"views.{entry.name}" for view, entry in built.items() if view in known}
+    late = {-view: f"{name}.late" for view, name in names.items() if built[view].late}
     with log.transaction(PRODUCER, epoch, log.producer(PRODUCER).position) as tx:
         for new in taking:
             tx.inside(partial(_take_place, new))
@@ -42,11 +46,19 @@ def publish(
         for view, name in names.items():
             if name not in topics:
                 tx.create_topic(name, "changelog", built[view].schema)
+        for view, name in late.items():
+            if name not in topics:
+                tx.create_topic(name, "event", late_schema(built[-view].late))
+        names.update(late)
         for view, table in outbox:
             if view in names:
                 tx.append(names[view], table)
         step = Step(
-            number=progress.number, input_commit=progress.input_commit, instant=progress.instant, views=progress.views
+            number=progress.number,
+            input_commit=progress.input_commit,
+            instant=progress.instant,
+            views=progress.views,
+            watermarks=progress.watermarks,
         )
         tx.record_step(step)
         tx.position = str(progress.input_commit)

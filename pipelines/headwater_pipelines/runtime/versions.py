@@ -14,14 +14,17 @@ from headwater.log import moves
 from headwater.schema import Schema
 from headwater.types import lift_sql, quote
 from headwater_pipelines.compiler.plan import WEIGHT, Base
-from headwater_pipelines.runtime.bases import META, Store
+from headwater_pipelines.runtime.admission import Admitted
+from headwater_pipelines.runtime.bases import META, Store, filled_sql
 from headwater_pipelines.runtime.state import ARRIVED, State
 
 _MOMENT = "_moment"
 
 
 def stored_copy(base: Base, schema: Schema) -> Store:
-    """The stored copy of a topic's rows, or of their versions."""
+    """The stored copy of a topic's rows, of those that were not late, or of their versions."""
+    if base.event_time is not None:
+        return Admitted(base, schema)
     return Versions(base, schema) if base.kind == "history" else Store(base, schema)
 
 
@@ -72,7 +75,7 @@ class Versions(Store):
         """The versions that end or begin with the records. All rows of a truncated table have one partition's cut."""
         keys, names = (", ".join(map(quote, each)) for each in (self.schema.key, self.data.names))
         op, offset, partition = record.OP, record.OFFSET, record.PARTITION
-        filled = ", ".join(self._filled(name, keys) for name in self.data.names)
+        filled = ", ".join(filled_sql(self.data, name) for name in self.data.names)
         cut = f"SELECT min({partition}) FROM changes WHERE {op} = 't'"
         touched = f"(EXISTS (FROM changes WHERE {op} = 't') OR ({keys}) IN (SELECT ({keys}) FROM changes))"
         return f"""WITH changes AS MATERIALIZED ({source}),
@@ -86,14 +89,3 @@ bounded AS (SELECT spans.*, cut FROM spans ASOF LEFT JOIN cuts ON {partition} = 
 made AS (SELECT {names}, {_MOMENT} AS {VALID_FROM}, least(next, cut) AS {VALID_TO} FROM bounded WHERE {op} <> 'd')
 SELECT {self.columns}, CAST(sum({WEIGHT}) AS BIGINT) AS {WEIGHT} FROM (SELECT {self.columns}, 1 AS {WEIGHT} FROM made
   UNION ALL SELECT {self.columns}, -1 FROM current) GROUP BY ALL HAVING sum({WEIGHT}) <> 0"""
-
-    def _filled(self, name: str, keys: str) -> str:
-        """A column with what the source did not send taken from the version before."""
-        column = quote(name)
-        if name in self.schema.key:
-            return column
-        text = name.replace("'", "''")
-        unsent = f"list_contains(coalesce({record.UNCHANGED}, []), '{text}')"
-        sent = f"CASE WHEN NOT {unsent} THEN struct_pack(v := {column}) END"
-        window = f"PARTITION BY {keys} ORDER BY {record.OFFSET} ROWS UNBOUNDED PRECEDING"
-        return f"(last_value({sent} IGNORE NULLS) OVER ({window})).v AS {column}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any, Literal
@@ -147,7 +147,8 @@ class View:
 class Step:
     """One advance of the pipeline: its views are their queries over the tables at ``input_commit``.
 
-    ``publish_commit`` is 0 in a step that is being published; the transaction fills it in.
+    ``publish_commit`` is 0 in a step that is being published; the transaction fills it in. ``watermarks``: of views
+    with an event time, by id, in microseconds since 1970; a view is not among them before its first row.
     """
 
     number: int
@@ -155,6 +156,12 @@ class Step:
     instant: datetime
     views: frozenset[int]
     publish_commit: int = 0
+    watermarks: Mapping[int, int] = field(default_factory=dict, hash=False)
+
+    @staticmethod
+    def watermarks_of(text: str | None) -> dict[int, int]:
+        """Watermarks as the catalog holds them."""
+        return {int(view): int(micros) for view, micros in json.loads(text or "{}").items()}
 
 
 @dataclass(frozen=True, kw_only=True)

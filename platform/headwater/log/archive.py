@@ -314,4 +314,5 @@ def _step(row: dict[str, Any]) -> Step:
         publish_commit=row["number"],
         instant=to_datetime(row["instant"]),
         views=frozenset(int(part) for part in row["views"].split(",") if part),
+        watermarks=Step.watermarks_of(row["watermarks"]),
     )

@@ -9,6 +9,7 @@ assigned inside the catalog transaction, so several producers write without know
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
@@ -372,6 +373,7 @@ def _insert_step(connection: Connection, step: Step, commit: int) -> None:
             publish_commit=commit,
             instant=to_micros(step.instant),
             view_set=found,
+            watermarks=json.dumps(dict(step.watermarks)) if step.watermarks else None,
         )
     )
 

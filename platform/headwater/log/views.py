@@ -100,8 +100,8 @@ def drop(connection: Connection, view: View) -> None:
     _forget_replacements(connection, view)
     mine = tables.view.c.id == view.id
     connection.execute(update(tables.view).where(mine).values(dropped=newest + 1))
-    changelog = (tables.topic.c.name == f"views.{view.name}") & tables.topic.c.dropped.is_(None)
-    connection.execute(update(tables.topic).where(changelog).values(dropped=newest + 1))
+    own = tables.topic.c.name.in_([f"views.{view.name}", f"views.{view.name}.late"]) & tables.topic.c.dropped.is_(None)
+    connection.execute(update(tables.topic).where(own).values(dropped=newest + 1))
     topics.bump_generation(connection, newest)
 
 
@@ -141,6 +141,7 @@ def _step(row: Any) -> Step:
         publish_commit=row.publish_commit,
         instant=to_datetime(row.instant),
         views=_ids(row.views),
+        watermarks=Step.watermarks_of(row.watermarks),
     )
 
 

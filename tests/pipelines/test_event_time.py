@@ -1,0 +1,289 @@
+"""Views with an event time, by the worker: at every step they are their SQL over the admitted rows, at its watermark.
+
+The oracle follows the definition word by word: it goes through the commits one after the other, takes each as rows that
+go and rows that come, and lets those pass that are not behind the watermark of the commits before it.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from headwater import duck, types
+from headwater.catalog.records import Kind, to_micros
+from headwater.config import Settings
+from headwater.log import open_log
+from headwater.ownership import own
+from headwater.schema import Schema
+from headwater_pipelines import api
+from headwater_pipelines.runtime import registry, worker
+from headwater_pipelines.runtime.state import FILE, remove
+
+START = datetime(2026, 5, 1, 12, tzinfo=UTC)
+TABLES: dict[str, tuple[Kind, Schema]] = {
+    "orders": ("table", Schema.of(id="BIGINT", k="VARCHAR", n="INTEGER", ts="TIMESTAMP WITH TIME ZONE", key=["id"])),
+    "clicks": ("event", Schema.of(k="VARCHAR", n="INTEGER", ts="TIMESTAMP WITH TIME ZONE")),
+}
+VIEWS = {
+    "orders_closed": "WITH (watermark = 'ts - INTERVAL 5 minutes') AS SELECT window_start, window_end, k,"
+    " count(*) AS n, sum(n) AS s FROM TUMBLE(orders, ts, INTERVAL 10 MINUTE) GROUP BY ALL EMIT ON WINDOW CLOSE",
+    "clicks_closed": "WITH (watermark = 'ts - INTERVAL 2 minutes', grace = '3 minutes') AS SELECT window_end, k,"
+    " count(*) AS n FROM TUMBLE(clicks, ts, INTERVAL 10 MINUTE) GROUP BY ALL EMIT ON WINDOW CLOSE",
+    "clicks_open": "WITH (watermark = 'ts - INTERVAL 2 minutes') AS SELECT window_end, k, max(n) AS m, count(*) AS n"
+    " FROM TUMBLE(clicks, ts, INTERVAL 10 MINUTE) GROUP BY ALL",
+    "orders_open": "WITH (watermark = 'ts - INTERVAL 2 minutes') AS SELECT window_end, k, max(n) AS m, count(*) AS n"
+    " FROM TUMBLE(orders, ts, INTERVAL 10 MINUTE) GROUP BY ALL",
+    "orders_admitted": "WITH (watermark = 'ts') AS SELECT id, k, n, ts FROM orders",
+    "hop_closed": "WITH (watermark = 'ts - INTERVAL 1 minute') AS SELECT window_end, count(*) AS n"
+    " FROM HOP(orders, ts, INTERVAL 5 MINUTE, INTERVAL 15 MINUTE) GROUP BY ALL EMIT ON WINDOW CLOSE",
+    "session_closed": "WITH (watermark = 'ts - INTERVAL 1 minute') AS SELECT k, window_start, window_end, count(*) AS n"
+    " FROM SESSION(clicks, ts, INTERVAL 4 MINUTE, k) GROUP BY ALL EMIT ON WINDOW CLOSE",
+    "both": "WITH (watermark = 'orders: ts - INTERVAL 3 minutes; clicks: ts - INTERVAL 1 minute') AS SELECT o.k,"
+    " o.window_end, o.n AS orders, c.n AS clicks FROM (SELECT k, window_end, count(*) AS n"
+    " FROM TUMBLE(orders, ts, INTERVAL 10 MINUTE) GROUP BY ALL) o JOIN (SELECT k, window_end, count(*) AS n"
+    " FROM TUMBLE(clicks, ts, INTERVAL 10 MINUTE) GROUP BY ALL) c USING (k, window_end) EMIT ON WINDOW CLOSE",
+    "running": "WITH (watermark = 'ts - INTERVAL 2 minutes') AS SELECT k, n, ts FROM clicks"
+    " WHERE ts > watermark() - INTERVAL 20 MINUTE",
+}  # fmt: skip
+Rows = dict[str, Counter[tuple[Any, ...]]]
+
+
+class Stream:
+    """Random commits in which time goes on, rows come out of order, some much too late; and what they admit."""
+
+    def __init__(self, folder: Path, seed: int) -> None:
+        self.rng = random.Random(seed)
+        self.folder = folder
+        self.log = open_log(folder, create=True)
+        self.rows: dict[str, dict[int, tuple[Any, ...]]] = {name: {} for name in TABLES}
+        self.deltas: dict[int, Rows] = {}
+        self.times: dict[int, dict[str, list[int]]] = {}
+        """Of every commit and table, the times in its records."""
+        self.minutes = 0
+        self.settings = Settings()
+        self.seen_late, self.seen_rows = False, set[str]()
+        with own(self.log, "source:web") as owner:
+            self.epoch = owner.epoch
+            with self.log.transaction("source:web", self.epoch, None) as tx:
+                for name, (kind, schema) in TABLES.items():
+                    tx.create_topic(f"web.public.{name}", kind, schema, source="web")
+                tx.position = "0"
+                self.first = tx.commit().number
+
+    def create(self, *names: str) -> None:
+        for name in names:
+            api.create_view(self.log, f"CREATE MATERIALIZED VIEW {name} {VIEWS[name]}")
+
+    # ---- the writer
+
+    def commit(self) -> None:
+        """One source commit."""
+        self.minutes += self.rng.choice([0, 1, 1, 3, 8])
+        position = self.log.producer("source:web").position
+        delta: Rows = {}
+        times: dict[str, list[int]] = {}
+        with self.log.transaction("source:web", self.epoch, position) as tx:
+            for name in self.rng.choice([("orders",), ("clicks",), ("orders", "clicks")]):
+                before = Counter(self.rows[name].values())
+                records = [self.change(name) for _ in range(self.rng.randrange(1, 6))]
+                delta[name] = Counter(self.rows[name].values())
+                delta[name].subtract(before)
+                times[name] = [to_micros(each["ts"]) for each in records if each.get("ts")]
+                tx.append(f"web.public.{name}", self.table(name, records))
+            tx.position = str(int(position or 0) + 1)
+            number = tx.commit().number
+            self.deltas[number], self.times[number] = delta, times
+
+    def change(self, name: str) -> dict[str, Any]:
+        rows, pick = self.rows[name], self.rng
+        back = pick.choice([0, 0, 0, 1, 2, 4, 9, 30])
+        ts = (
+            None if pick.random() < 0.05 else START + timedelta(minutes=self.minutes - back, seconds=pick.randrange(60))
+        )
+        values = {"k": pick.choice("ab"), "n": pick.randrange(5), "ts": ts}
+        if name == "clicks":
+            rows[len(rows)] = tuple(values.values())
+            return values
+        key = pick.randrange(25)
+        fresh = {"id": key, **values}
+        if key not in rows:
+            op = "c"
+        elif pick.random() < 0.3:
+            del rows[key]
+            return {"id": key, "_op": "d"}
+        else:
+            op = "u"
+            if pick.random() < 0.3:
+                fresh = {**fresh, "ts": rows[key][3]}
+        rows[key] = tuple(fresh.values())
+        return {**fresh, "_op": op}
+
+    def table(self, name: str, records: list[dict[str, Any]]) -> pa.Table:
+        kind, schema = TABLES[name]
+        columns: dict[str, Any] = {
+            field.name: pa.array([row.get(field.name) for row in records], types.arrow_type(field.type))
+            for field in schema.fields
+        }
+        if kind == "table":
+            columns["_op"] = pa.array([row["_op"] for row in records])
+        columns["_seq"] = pa.array(range(len(records)), pa.int64())
+        return pa.table(columns)
+
+    # ---- the pipeline
+
+    def run(self) -> None:
+        worker.run(self.log, self.settings, threading.Event(), until_caught_up=True)
+
+    # ---- the oracle
+
+    def admitted(self, delays: dict[str, int], grace: int, upto: int) -> tuple[Rows, Rows, int | None]:
+        """The admitted rows, the late ones and the watermark after commit ``upto``; no topic is ever idle."""
+        rows: Rows = {name: Counter() for name in delays}
+        late: Rows = {name: Counter() for name in delays}
+        tops: dict[str, int] = {}
+        mark: int | None = None
+        for number, delta in self.deltas.items():
+            if number > upto:
+                break
+            for name in delta.keys() & delays.keys():
+                for row, weight in delta[name].items():
+                    time = None if row[-1] is None else to_micros(row[-1])
+                    behind = time is not None and mark is not None and time < mark - grace
+                    (late if behind else rows)[name][row] += weight
+            for name in delta.keys() & delays.keys():
+                tops[name] = max([*self.times[number][name], tops.get(name, -(2**62))])
+            low = min((tops[name] - delays[name] for name in tops), default=None)
+            if low is not None and low > -(2**61):
+                mark = low if mark is None else max(mark, low)
+        return rows, late, mark
+
+    def check(self, *names: str) -> None:
+        """Every step of these views."""
+        compiled, _ = registry.compile_all(self.log, self.log.views())
+        for view in self.log.views():
+            if view.name in names:
+                for step in self.log.steps():
+                    if view.id in step.views:
+                        self.compare(compiled[view.id], view.id, step)
+
+    def compare(self, view: Any, number: int, step: Any) -> None:
+        timed = view.event_time
+        delays = {each.name.rpartition(".")[2]: each.delay_us for each in timed.columns}
+        rows, late, mark = self.admitted(delays, timed.grace_us, step.input_commit)
+        assert step.watermarks.get(number) == mark, (view.name, step)
+        oracle = duck.connect(timezone="UTC")
+        shown = "'-infinity'::TIMESTAMPTZ" if mark is None else f"make_timestamptz({mark})"
+        oracle.execute(f"CREATE MACRO watermark() AS {shown}")
+        for name, there in rows.items():
+            assert min(there.values(), default=0) >= 0
+            schema = TABLES[name][1]
+            oracle.execute(f"CREATE TABLE {name} ({', '.join(f'{f.name} {f.type}' for f in schema.fields)})")
+            values = [row for row, weight in there.items() for _ in range(weight)]
+            if values:
+                oracle.executemany(f"INSERT INTO {name} VALUES ({', '.join('?' * len(schema.names))})", values)
+        wanted = Counter(map(repr, oracle.execute(view.query).fetchall()))
+        topic = self.log.topic(f"views.{view.name}")
+        out = self.log.read_changes(topic.name, 0, step.publish_commit, [*topic.schema.names, "_weight"])
+        oracle.register("changes_out", out)
+        lifted = ", ".join(f"{types.lift_sql(f.name, f.type)} AS {types.quote(f.name)}" for f in topic.schema.fields)
+        found = Counter[str]()
+        for row in oracle.execute(f"SELECT {lifted}, _weight FROM changes_out").fetchall():
+            found[repr(row[:-1])] += row[-1]
+        self.seen_rows |= {view.name} if wanted else set()
+        assert wanted == +found, f"{view.name} at {step}: missing {wanted - found}, extra {found - wanted}"[:1500]
+        assert not -found
+        self.compare_late(view, step, late)
+
+    def compare_late(self, view: Any, step: Any, late: Rows) -> None:
+        out = self.log.read_changes(f"views.{view.name}.late", 0, step.publish_commit).to_pylist()
+        found = Counter[tuple[str, str]]()
+        for row in out:
+            sign = 1 if row["change"] == "insert" else -1
+            found[row["topic"].rpartition(".")[2], str(row["event_time"])] += sign * row["copies"]
+        wanted = Counter[tuple[str, str]]()
+        for name, rows in late.items():
+            for row, weight in rows.items():
+                wanted[name, str(row[-1])] += weight
+        self.seen_late |= bool(out)
+        assert {k: v for k, v in found.items() if v} == {k: v for k, v in wanted.items() if v}, (view.name, step)
+
+
+@pytest.fixture
+def stream(tmp_path: Path, seed: int) -> Iterator[Stream]:
+    print("seed", seed)
+    made = Stream(tmp_path / "lake", seed)
+    yield made
+    made.log.close()
+
+
+def play(stream: Stream, names: list[str], runs: int) -> None:
+    stream.create(*names)
+    stream.run()
+    for _ in range(runs):
+        for _ in range(stream.rng.choice([1, 1, 2, 8])):
+            stream.commit()
+        stream.run()
+    stream.check(*names)
+
+
+@pytest.mark.usefixtures("sometimes_in_runs")
+def test_views_are_right_at_every_step(stream: Stream) -> None:
+    play(stream, stream.rng.sample(list(VIEWS), 2), 5)
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("sometimes_in_runs")
+def test_all_views_are_right_at_every_step(stream: Stream) -> None:
+    play(stream, list(VIEWS), 20)
+    assert stream.seen_late
+    assert stream.seen_rows >= set(VIEWS) - {"both"}, "there was something to be right about"
+
+
+def test_a_view_that_comes_later_is_what_it_would_have_been(stream: Stream) -> None:
+    """Filled between two steps, or beside them, paused and resumed: the watermark and the late rows are the same."""
+    name = stream.rng.choice([name for name in VIEWS if name != "orders_open"])
+    print(name)
+    for _ in range(15):
+        stream.commit()
+    stream.create(name)
+    stream.run()
+    api.pause_view(stream.log, name)
+    stream.run()
+    for _ in range(15):
+        stream.commit()
+    stream.run()
+    api.resume_view(stream.log, name)
+    stream.run()
+    stream.commit()
+    stream.settings = Settings(fill_beside_rows_min=1)
+    stream.create("orders_open")
+    stream.run()
+    stream.commit()
+    stream.run()
+    stream.check(name, "orders_open")
+
+
+def test_a_lost_state_is_rebuilt_to_the_same(stream: Stream) -> None:
+    names = stream.rng.sample(list(VIEWS), 2)
+    stream.create(*names)
+    for _ in range(3):
+        stream.commit()
+        stream.commit()
+        stream.run()
+    remove(stream.folder / "state" / FILE)
+    changes = {name: stream.log.read_changes(f"views.{name}", 0, stream.log.newest_commit()).num_rows for name in names}
+    stream.run()
+    assert changes == {
+        name: stream.log.read_changes(f"views.{name}", 0, stream.log.newest_commit()).num_rows for name in names
+    }, "nothing is published anew"
+    stream.commit()
+    stream.run()
+    stream.check(*names)
