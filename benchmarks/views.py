@@ -102,12 +102,23 @@ class Source:
             tx.position = str(self.position)
             tx.commit()
 
-    def load(self) -> None:
+    def load(self, rows: int | None = None) -> None:
+        """The tables; of the facts ``rows``, if not all."""
+        rows = self.rows if rows is None else rows
         self.commit({"grp": self.groups()}, create=True)
         for first in range(0, self.rows // 10, LOAD_ROWS):
             self.commit({"dim": self.dims(np.arange(first, min(first + LOAD_ROWS, self.rows // 10)))})
-        for first in range(0, self.rows, LOAD_ROWS):
-            self.commit({"fact": self.facts(np.arange(first, min(first + LOAD_ROWS, self.rows)), "r")})
+        for first in range(0, rows, LOAD_ROWS):
+            self.commit({"fact": self.facts(np.arange(first, min(first + LOAD_ROWS, rows)), "r")})
+
+    def commit_large(self, op: str, first: int, end: int, batch: int) -> None:
+        """Facts of these ids in one commit of many batches."""
+        with self.log.transaction("source:shop", self.epoch, str(self.position)) as tx:
+            for low in range(first, end, batch):
+                tx.append("shop.public.fact", self.facts(np.arange(low, min(low + batch, end)), op))
+            self.position += 1
+            tx.position = str(self.position)
+            tx.commit()
 
     def update(self, kind: str) -> None:
         """One commit of updated facts."""

@@ -16,6 +16,7 @@ from polars.testing import assert_frame_equal
 from tests.pipelines.world import Topic, World
 
 from headwater import types
+from headwater_pipelines.runtime.arrived import Arrived
 
 EVENTS, BATCHES = 4_000, 5
 
@@ -49,7 +50,7 @@ class House(World):
             for name in store.reads[len(store.schema.names) :]:
                 values = ["c"] * len(added) if name == "_op" else [None] * len(added)
                 changes = changes.append_column(name, pa.array(values, pa.string()))
-            arrived[topic.base] = changes
+            arrived[topic.base] = Arrived.of(changes)
         self.state.begin()
         for view_id, output in self.program.step(self.state, arrived, self.now):
             self.publish(view_id, output)

@@ -19,6 +19,7 @@ from headwater.schema import Schema
 from headwater_pipelines import api
 from headwater_pipelines.compiler.plan import Base
 from headwater_pipelines.runtime import registry, worker
+from headwater_pipelines.runtime.arrived import Arrived
 from headwater_pipelines.runtime.bases import Store
 from headwater_pipelines.runtime.state import State
 
@@ -330,8 +331,8 @@ def test_an_update_of_other_columns_makes_no_delta(tmp_path: Path) -> None:
 
     def staged(op: str, *countries: str) -> int:
         changes = pa.table({"id": [1, 2], "country": list(countries), "_op": [op, op], **meta})
-        rows = store.stage(state, changes)
-        store.apply(state)
+        rows = store.stage(state, Arrived.of(changes))
+        store.apply(state, rows)
         return rows
 
     assert staged("c", "NO", "SE") == 2

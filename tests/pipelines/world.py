@@ -23,6 +23,7 @@ from headwater.schema import Schema
 from headwater_pipelines.compiler import CompiledView, Relations, Table, compile_view, parse
 from headwater_pipelines.compiler.plan import Base
 from headwater_pipelines.compiler.syntax import Duck
+from headwater_pipelines.runtime.arrived import Arrived, spool
 from headwater_pipelines.runtime.bases import Store, prune
 from headwater_pipelines.runtime.program import Program
 from headwater_pipelines.runtime.state import FILE, State
@@ -97,6 +98,8 @@ class World:
     TRUNCATES = 0.003
     CHOSEN = 0.6
     """The share of the tables that a batch changes."""
+    LARGE = 0.2
+    """The share of a batch's tables whose records come as those of a commit that does not fit into memory."""
     ZONE = "UTC"
     now = datetime(2026, 1, 20, tzinfo=UTC)
     """The instant of the next step."""
@@ -222,7 +225,7 @@ class World:
         for change in batch:
             records.setdefault(change.topic, []).extend(self.record(topics[change.topic], change))
         arrived = {
-            topic.base: self.arrow(topic, records[topic.name])
+            topic.base: self.arrived(topic, self.arrow(topic, records[topic.name]))
             for topic in self.topics
             if records.get(topic.name) and topic.base in self.stores
         }
@@ -237,6 +240,14 @@ class World:
         for view_id in self.reading(arrived):
             self.compare(view_id)
             self.compared += 1
+
+    def arrived(self, topic: Topic, records: pa.Table) -> Arrived:
+        """The records as those of an ordinary step, or as those of a large one."""
+        if self.rng.random() >= self.LARGE:
+            return Arrived.of(records)
+        size = self.rng.choice([1, 3, 50])
+        pieces = (records.slice(first, size) for first in range(0, len(records), size))
+        return spool(self.state, f"arrived_{topic.name}", pieces)
 
     def compare_all(self) -> None:
         for view_id in self.views:

@@ -11,13 +11,12 @@ is where the row before a change is looked up. NULL and infinite times are never
 
 from __future__ import annotations
 
-import pyarrow as pa
-
 from headwater import record
 from headwater.log import moves
 from headwater.types import quote
 from headwater_pipelines.compiler.plan import WEIGHT, EventTime
 from headwater_pipelines.runtime import watermark
+from headwater_pipelines.runtime.arrived import Arrived
 from headwater_pipelines.runtime.bases import META, Store, filled_sql, is_identity
 from headwater_pipelines.runtime.state import ARRIVED, State
 
@@ -53,23 +52,24 @@ class Admitted(Store):
         made = state.relations[self.base.table]
         state.create(self.behind, made.columns, made.primary)
 
-    def load(self, state: State, changes: pa.Table) -> None:
-        if self.stage(state, changes):
-            self.apply(state)
+    def load(self, state: State, changes: Arrived) -> None:
+        self.apply(state, self.stage(state, changes))
         if self.has_late(state):
             state.relations[watermark.held(self.timed)].append(f"SELECT *, 1 FROM ({self.late_sql()})")
 
-    def stage(self, state: State, changes: pa.Table) -> int:
-        if changes.num_rows == 0:
+    def stage(self, state: State, changes: Arrived) -> int:
+        if changes.rows == 0:
             return 0
-        state.connection.register(ARRIVED, changes)
+        if changes.table is not None:
+            state.connection.register(ARRIVED, changes.table)
         time = watermark.micros_sql(self.timed, quote(self.timed.column(self.base.topic)))
         late = f"coalesce({time} < {BEFORE} - {self.timed.grace_us}, false)"
         cuts = f"SELECT {record.COMMIT}, before AS {BEFORE} FROM {quote(watermark.cuts(self.timed))}"
         judged = f"SELECT *, NOT {late} AS {ADMITTED} FROM ({self._gross(state, changes)})"
         judged += f" JOIN ({cuts}) USING ({record.COMMIT})"
         state.temporary(f"CREATE OR REPLACE TEMP TABLE {quote(self._judged)} AS {judged}")
-        state.connection.unregister(ARRIVED)  # a rollback does it otherwise
+        if changes.table is not None:
+            state.connection.unregister(ARRIVED)  # a rollback does it otherwise
         rows = f"SELECT {self.columns}, {WEIGHT} FROM {quote(self._judged)} WHERE"
         if self.has_late(state):
             state.relations[self.behind].append(f"{rows} NOT {ADMITTED}")
@@ -102,36 +102,35 @@ class Admitted(Store):
 
     # ---- what each commit changes
 
-    def _gross(self, state: State, changes: pa.Table) -> str:
+    def _gross(self, state: State, changes: Arrived) -> str:
         """SQL of the rows that go and come, with weight and commit."""
         if self.base.kind == "table" and not self.grows(changes):
             return self._versions(state, changes)
         weight = record.WEIGHT if self.base.is_bag else "1::BIGINT"
         rows = f"SELECT {self._lifted()}, {weight} AS {WEIGHT}, {record.COMMIT}"
-        if record.OP not in changes.column_names or "t" not in changes.column(record.OP).unique().to_pylist():
-            return f"{rows} FROM {ARRIVED}"
-        return self._truncated(
-            state, f"{rows}, {record.OFFSET}, {record.PARTITION} FROM {ARRIVED} WHERE {record.OP} <> 't'"
-        )
+        if "t" not in changes.ops:
+            return f"{rows} FROM {changes.source}"
+        rows += f", {record.OFFSET}, {record.PARTITION} FROM {changes.source} WHERE {record.OP} <> 't'"
+        return self._truncated(state, changes, rows)
 
-    def _truncated(self, state: State, rows: str) -> str:
+    def _truncated(self, state: State, changes: Arrived, rows: str) -> str:
         """A truncation takes back all that was there before, in its own commit."""
         commit, offset, partition = record.COMMIT, record.OFFSET, record.PARTITION
-        return f"""WITH cut AS (SELECT {partition} AS cut_in, {offset} AS cut_at, {commit} AS cut FROM {ARRIVED}
+        return f"""WITH cut AS (SELECT {partition} AS cut_in, {offset} AS cut_at, {commit} AS cut FROM {changes.source}
   WHERE {record.OP} = 't'),
 made AS (SELECT * FROM ({rows}) AS r ASOF LEFT JOIN cut ON r.{partition} = cut_in AND r.{offset} < cut_at)
 SELECT {self.columns}, {WEIGHT}, {commit} FROM made WHERE {commit} IS DISTINCT FROM cut
 UNION ALL SELECT {self.columns}, -{WEIGHT}, cut FROM made WHERE cut <> {commit}
-UNION ALL SELECT {self.columns}, -{WEIGHT}, (SELECT min(cut) FROM cut) FROM {self._prior(state, "")}"""
+UNION ALL SELECT {self.columns}, -{WEIGHT}, (SELECT min(cut) FROM cut) FROM {self._everything(state, "")}"""
 
-    def _versions(self, state: State, changes: pa.Table) -> str:
+    def _versions(self, state: State, changes: Arrived) -> str:
         """Of every key that changes, the rows that it has between commits: each comes with one and goes with one."""
         keys = ", ".join(map(quote, self.schema.key))
         commit, offset, partition, op = record.COMMIT, record.OFFSET, record.PARTITION, record.OP
         meta = ", ".join([*META["table"], commit])
-        source = f"SELECT {self._lifted()}, {meta} FROM {ARRIVED}"
-        truncated = "t" in changes.column(op).unique().to_pylist()
-        prior = self._prior(state, "" if truncated else source)
+        source = f"SELECT {self._lifted()}, {meta} FROM {changes.source}"
+        truncated = "t" in changes.ops
+        prior = self._everything(state, "" if truncated else source)
         if (state.row(moves.exist_sql(source)) or (False,))[0]:
             rows = f"SELECT {self.columns} FROM {prior}"
             source = moves.complete(state.connection, self.schema, source, rows)
@@ -155,7 +154,7 @@ UNION ALL SELECT {self.columns}, -1, gone FROM made WHERE gone <> {commit}"""
         summed = f"SELECT {self.columns}, sum({WEIGHT})::BIGINT AS {WEIGHT}, {commit} FROM ({rows})"
         return f"{summed} GROUP BY ALL HAVING sum({WEIGHT}) <> 0"
 
-    def _prior(self, state: State, source: str) -> str:
+    def _everything(self, state: State, source: str) -> str:
         """The topic's rows that stand, those at least that have a key of ``source``: admitted ones and late ones."""
         keys, parts = ", ".join(map(quote, self.schema.key)), []
         for table in self.tables:

@@ -19,6 +19,7 @@ from headwater.schema import Schema
 from headwater.types import lift_sql, quote
 from headwater_pipelines.compiler.plan import WEIGHT, Base
 from headwater_pipelines.compiler.render import delta_table
+from headwater_pipelines.runtime.arrived import ALL, Arrived
 from headwater_pipelines.runtime.state import ARRIVED, State
 
 META = {
@@ -56,28 +57,40 @@ class Store:
         columns = columns or [("_row", "BOOLEAN")]  # COUNT(*) over a keyless topic reads no column
         state.create(self.base.table, columns, tuple(map(quote, self.schema.key or dict(columns))))
 
-    def stage(self, state: State, changes: pa.Table) -> int:
+    def stage(self, state: State, changes: Arrived) -> int:
         """Make the delta table out of change records (file types, ``reads``); returns its number of rows."""
-        if changes.num_rows == 0:
+        if changes.rows == 0:
             return 0
         into = f"CREATE OR REPLACE TEMP TABLE {quote(self.delta)} AS "
-        if self.base.kind != "table" or self.grows(changes):
-            return state.temporary(into + self._arrived_sql(state, changes), changes)
-        state.connection.register(ARRIVED, changes)  # more than one statement reads it
-        rows = state.temporary(into + self._keyed(state, changes))
-        state.connection.unregister(ARRIVED)  # a rollback does it otherwise
+        if self.base.kind not in ("table", "history") or self.grows(changes):
+            return state.temporary(into + self._arrived_sql(state, changes), changes.table)
+        if changes.table is not None:
+            state.connection.register(ARRIVED, changes.table)  # more than one statement reads it
+        source, rows = self._records(state, changes), 0
+        for within in changes.slices(self.keys):
+            rows += state.temporary(into + self._keyed(state, changes, source, within))
+            into = f"INSERT INTO {quote(self.delta)} "
+        if changes.table is not None:
+            state.connection.unregister(ARRIVED)  # a rollback does it otherwise
         return rows
 
-    def load(self, state: State, changes: pa.Table) -> None:
+    def load(self, state: State, changes: Arrived) -> None:
         """Apply change records that nothing else reads, without a delta table where they are all new rows."""
-        if changes.num_rows and self.grows(changes) and not _has(changes, "t"):
-            state.relations[self.base.table].append(self._arrived_sql(state, changes), changes)
-        elif self.stage(state, changes):
-            self.apply(state)
+        relation = state.relations[self.base.table]
+        if not changes.rows or not self.grows(changes):
+            self.apply(state, self.stage(state, changes))
+        elif changes.table is None:
+            relation.fill(self._arrived_sql(state, changes))
+        else:
+            relation.append(self._arrived_sql(state, changes), changes.table)
 
-    def apply(self, state: State) -> None:
-        """Bring the stored copy up to date with the staged delta."""
-        state.relations[self.base.table].append(f"SELECT * FROM {quote(self.delta)}")
+    def apply(self, state: State, rows: int) -> None:
+        """Bring the stored copy up to date with the staged delta of so many rows."""
+        state.relations[self.base.table].add(f"SELECT * FROM {quote(self.delta)}", rows)
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        return tuple(map(quote, self.schema.key))
 
     @property
     def delta(self) -> str:
@@ -86,23 +99,19 @@ class Store:
     def _lifted(self) -> str:
         return ", ".join(f"{lift_sql(field.name, field.type)} AS {quote(field.name)}" for field in self.schema.fields)
 
-    def grows(self, changes: pa.Table) -> bool:
+    def grows(self, changes: Arrived) -> bool:
         """Whether every record is a new row: no row before it has to be looked up, and every weight is positive."""
-        return _ops(changes) <= {"c", "r"}
+        return changes.ops <= {"c", "r"}
 
-    def _is_partial(self, changes: pa.Table) -> bool:
-        """Whether the source left out values that it had sent before."""
-        return bool(changes.column(record.UNCHANGED).null_count < changes.num_rows)
-
-    def _arrived_sql(self, state: State, changes: pa.Table) -> str:
+    def _arrived_sql(self, state: State, changes: Arrived) -> str:
         """Records that look up no row: each is its own delta; a truncation takes back all that was there before."""
         lifted = self._lifted() or "true AS _row"
         weight = record.WEIGHT if self.base.is_bag else "1::BIGINT"
-        select = f"SELECT {lifted}, {weight} AS {WEIGHT} FROM {ARRIVED}"
-        if not _has(changes, "t"):
+        select = f"SELECT {lifted}, {weight} AS {WEIGHT} FROM {changes.source}"
+        if "t" not in changes.ops:
             return select
         partition, offset = record.PARTITION, record.OFFSET
-        cut = f"SELECT {partition}, max({offset}) AS _cut FROM {ARRIVED} WHERE {record.OP} = 't' GROUP BY ALL"
+        cut = f"SELECT {partition}, max({offset}) AS _cut FROM {changes.source} WHERE {record.OP} = 't' GROUP BY ALL"
         return (
             f"WITH cut AS ({cut}) {select} LEFT JOIN cut USING ({partition})"
             f" WHERE {record.OP} <> 't' AND (_cut IS NULL OR {offset} > _cut)"
@@ -110,19 +119,22 @@ class Store:
             f" FROM ({state.relations[self.base.table].current_sql()})"
         )
 
-    def _keyed(self, state: State, changes: pa.Table) -> str:
-        keys = ", ".join(quote(key) for key in self.schema.key)
-        meta = ", ".join(META["table"])
-        lifted = self._lifted()
-        partial = self._is_partial(changes)
-        truncated = _has(changes, "t")
-        source = f"SELECT {lifted}, {meta} FROM {ARRIVED}"
-        moved = partial and (state.row(moves.exist_sql(source)) or (False,))[0]
-        old = self._prior(state, "" if truncated else source)
+    def _records(self, state: State, changes: Arrived) -> str:
+        """SQL of the records of a keyed topic; those that moved a row have all its values."""
+        source = f"SELECT {self._lifted()}, {', '.join(META['table'])} FROM {changes.source}"
+        if not changes.is_partial or not (state.row(moves.exist_sql(source)) or (False,))[0]:
+            return source
+        old = self._prior(state, "" if "t" in changes.ops else source, ALL)
+        return moves.complete(state.connection, self.schema, source, f"SELECT {self.columns} FROM {old}")
+
+    def _keyed(self, state: State, changes: Arrived, source: str, within: str) -> str:
+        """The delta of the keys ``within``; truncations concern all of them."""
+        keys, partial, truncated = ", ".join(self.keys), changes.is_partial, "t" in changes.ops
+        if within != ALL:
+            source = f"SELECT * FROM ({source}) WHERE {within} OR {record.OP} = 't'"
+        old = self._prior(state, "" if truncated else source, within)
         if not partial and self._is_last_of_each(changes):
-            return self._compared(old)
-        if moved:
-            source = moves.complete(state.connection, self.schema, source, f"SELECT {self.columns} FROM {old}")
+            return self._compared(changes, old)
         fold = fold_sql(self.schema, "table", source, partial=partial)
         touched = "" if truncated else f" SEMI JOIN folded USING ({keys})"
         values = self.columns
@@ -137,16 +149,20 @@ class Store:
             f" UNION ALL SELECT {values}, 1::BIGINT AS {WEIGHT} FROM folded{prior} WHERE NOT {GONE}"
         )
 
-    def _prior(self, state: State, source: str) -> str:
-        """A FROM item of the rows that stand, those at least that have a key of ``source``; of all without it."""
+    def _prior(self, state: State, source: str, within: str) -> str:
+        """A FROM item of the rows that stand, those at least that have a key of ``source``, or all ``within``."""
         relation = state.relations[self.base.table]
         name = f"p_{self.base.table}"
-        keys = tuple(map(quote, self.schema.key))
-        if source and relation.runs and relation.find(keys, f"SELECT {', '.join(keys)} FROM ({source})", name):
+        if (
+            source
+            and relation.runs
+            and relation.find(self.keys, f"SELECT {', '.join(self.keys)} FROM ({source})", name)
+        ):
             return f"({relation.current_sql(quote(name))})"
-        return f"({relation.current_sql()})"
+        rows = "" if within == ALL else f"(SELECT * FROM {quote(self.base.table)} WHERE {within})"
+        return f"({relation.current_sql(rows)})"
 
-    def _compared(self, stored: str) -> str:
+    def _compared(self, changes: Arrived, stored: str) -> str:
         """Of records that hold each key once: its row before and its new one, where they differ.
 
         An update of columns that no view reads is the most frequent one; it ends here.
@@ -160,7 +176,7 @@ class Store:
         if not all(is_identity(field.type) for field in fields):
             moved = ["true"]
         rows = (
-            f"SELECT * FROM (SELECT {new}{record.OP} AS op FROM {ARRIVED})"
+            f"SELECT * FROM (SELECT {new}{record.OP} AS op FROM {changes.source})"
             f" LEFT JOIN (SELECT {old}true AS was FROM {stored}) ON {same_key}"
         )
         changed = " OR ".join(["was IS NULL", "op = 'd'", *moved])
@@ -171,11 +187,11 @@ class Store:
             f" UNION ALL SELECT {after}, 1::BIGINT AS {WEIGHT} FROM moved WHERE op <> 'd'"
         )
 
-    def _is_last_of_each(self, changes: pa.Table) -> bool:
+    def _is_last_of_each(self, changes: Arrived) -> bool:
         """Whether every key occurs once: the usual small batch, which needs no fold."""
-        if _has(changes, "t"):
+        if "t" in changes.ops or changes.table is None:
             return False
-        keys = [_storage(changes.column(name)) for name in self.schema.key]
+        keys = [_storage(changes.table.column(name)) for name in self.schema.key]
         if any(pa.types.is_nested(key.type) for key in keys):
             return False
         if len(keys) == 1:  # by far the quicker of the two for a small batch
@@ -183,7 +199,7 @@ class Store:
         else:
             table = pa.table(keys, names=list(self.schema.key))
             distinct = table.group_by(list(self.schema.key), use_threads=False).aggregate([]).num_rows
-        return bool(distinct == changes.num_rows)
+        return bool(distinct == changes.rows)
 
     def _value(self, name: str) -> str:
         if name in self.schema.key:
@@ -214,17 +230,6 @@ def _storage(column: pa.ChunkedArray) -> pa.ChunkedArray:
 def is_identity(text: str) -> bool:
     """Whether equal values of the type are the same value: 0.0 is -0.0, and a month is 30 days, to a comparison."""
     return text.removesuffix("[]") not in ("FLOAT", "DOUBLE", "INTERVAL", "TIMETZ")
-
-
-def _ops(changes: pa.Table) -> frozenset[str]:
-    """The kinds of change that occur; none for events, which have no such column."""
-    if record.OP not in changes.column_names:
-        return frozenset()
-    return frozenset(changes.column(record.OP).unique().to_pylist())
-
-
-def _has(changes: pa.Table, op: str) -> bool:
-    return op in _ops(changes)
 
 
 def prune(schema: Schema, used: frozenset[str]) -> Schema:

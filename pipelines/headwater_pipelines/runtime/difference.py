@@ -21,8 +21,8 @@ READ_ROWS_TARGET = 1_000_000
 """Of a changelog so many sealed records are read at a time."""
 
 
-def parts(state: State, program: Program, view: int, before: str | None) -> Iterator[tuple[int, int, pa.Table]]:
-    """The view's rows minus those of the SELECT ``before``, as numbered parts of the outbox: (view, part, rows)."""
+def parts(state: State, program: Program, view: int, before: str | None) -> Iterator[pa.Table]:
+    """The view's rows minus those of the SELECT ``before``, in parts for the outbox."""
     names = ", ".join(quote(name) for name, _ in program.views[view].columns)
     contents = program.contents(view)
     if before is not None:
@@ -31,8 +31,7 @@ def parts(state: State, program: Program, view: int, before: str | None) -> Iter
         weight = f"CAST(sum({LOG_WEIGHT}) AS BIGINT) AS {LOG_WEIGHT}"
         contents = f"SELECT {names}, {weight} FROM ({both}) GROUP BY ALL HAVING sum({LOG_WEIGHT}) <> 0"
     with program.blame(frozenset({view})):
-        for number, part in enumerate(state.parts(contents)):
-            yield view, number, part
+        yield from state.parts(contents)
 
 
 def published(log: Log, state: State, topic: Topic, commit: int) -> str:

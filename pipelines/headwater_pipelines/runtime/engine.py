@@ -25,11 +25,13 @@ from headwater_pipelines.compiler import CompiledView
 from headwater_pipelines.compiler.plan import Base, digest
 from headwater_pipelines.compiler.refresh import is_continuous
 from headwater_pipelines.compiler.relations import versioned
-from headwater_pipelines.runtime import difference, intake, watermark
+from headwater_pipelines.runtime import difference, intake, outbox, watermark
+from headwater_pipelines.runtime.arrived import Arrived
 from headwater_pipelines.runtime.bases import Store, prune
 from headwater_pipelines.runtime.fill import Fill, drop_unfinished
 from headwater_pipelines.runtime.intake import Range, RawValue
 from headwater_pipelines.runtime.journal import Built, Journal, Progress, Stored
+from headwater_pipelines.runtime.outbox import Outbox
 from headwater_pipelines.runtime.program import Program, ViewFailed
 from headwater_pipelines.runtime.publish import publish
 from headwater_pipelines.runtime.registry import used_columns
@@ -86,7 +88,9 @@ class Engine:
         self.built = self.journal.built()
         if progress.number == number + 1:
             self._require_replacements()
-            publish(self.log, self.epoch, progress, self.built, self.journal.outbox())
+            piece = outbox.spilled(self.log, progress.number) if progress.spilled else None
+            publish(self.log, self.epoch, progress, self.built, self.journal.outbox(), piece)
+        outbox.release(self.log)
         compiled = compile_all()
         views = {view: compiled[view] for view in self.built if self._is_current(view, compiled)}
         self._adopt(views)
@@ -147,35 +151,39 @@ class Engine:
         if not found.commits:
             self._tick()
             return None
-        arrived = intake.read(self.log, self.program.stores.values(), found)
-        self._advance(found.upto, {store.base: table for store, table in arrived.items()}, self._instant())
+        arrived = intake.read(self.log, self.state, self.program.stores.values(), found, self.rows_target)
+        self._advance(found.upto, arrived, self._instant())
         if found.rows > LARGE_STEP_ROWS:
             self.state.drop_temporary()
         return found
 
-    def _advance(self, commit: int, arrived: Mapping[Base, pa.Table], instant: datetime) -> None:
+    def _advance(self, commit: int, arrived: Mapping[Base, Arrived], instant: datetime) -> None:
         """One step to an input commit and an instant, published; none where only time passed, and that to no effect."""
         progress = self._next(commit, frozenset(self.program.views), instant)
         moves, started = instant != self.progress.instant, time.monotonic()
-        with _Transaction(self.state) as transaction:
-            self.journal.clear_outbox()
-            parts = self.program.step(self.state, arrived, instant if moves else None)
-            outputs = None if moves and self.program.reads_clock else list(parts)
-            self.journal.add_outbox(
-                (view, n, part) for n, (view, part) in enumerate(parts if outputs is None else outputs)
-            )
-            self.state.settle()
-            progress = replace(progress, watermarks=self.program.watermarks(self.state))
-            self.journal.write(progress)
-            if commit == self.progress.input_commit and not self.program.has_changed:
-                transaction.give_up()
-        if moves:
-            self.moved_s = time.monotonic()
-            self.pace_s = min(max(CLOCK_S, (self.moved_s - started) / CLOCK_SHARE), CLOCK_S_MAX)
+        with Outbox(self.log, self.built) as out:
+            with _Transaction(self.state) as transaction:
+                self.journal.clear_outbox()
+                for view, part in self.program.step(self.state, arrived, instant if moves else None):
+                    out.add(view, part)
+                self.state.settle()
+                progress = self._keep(out, replace(progress, watermarks=self.program.watermarks(self.state)))
+                if commit == self.progress.input_commit and not self.program.has_changed:
+                    transaction.give_up()
+            if moves:
+                self.moved_s = time.monotonic()
+                self.pace_s = min(max(CLOCK_S, (self.moved_s - started) / CLOCK_SHARE), CLOCK_S_MAX)
         if transaction.given_up:
             return
         self.progress = progress
-        publish(self.log, self.epoch, progress, self.built, self.journal.outbox() if outputs is None else outputs)
+        publish(self.log, self.epoch, progress, self.built, out.parts(), out.piece)
+
+    def _keep(self, out: Outbox, progress: Progress) -> Progress:
+        """Write a step's output and its progress, which says where the output is."""
+        out.keep(self.journal, progress.number)
+        kept = replace(progress, spilled=out.piece is not None)
+        self.journal.write(kept)
+        return kept
 
     def _tick(self) -> None:
         """Let time pass for the views that read the clock, when it is due."""
@@ -230,7 +238,7 @@ class Engine:
         }
         built = {**kept, **made}
         going = self._without(program, still)
-        with _Transaction(self.state):
+        with Outbox(self.log, built) as out, _Transaction(self.state):
             self.journal.clear_outbox()
             taken = self._take(filled, program) if filled else frozenset()
             self._load(program, taken)
@@ -238,27 +246,28 @@ class Engine:
             program.create(self.state, missing, instant)
             program.prepare(self.state)
             for view in added:
-                self.journal.add_outbox(difference.parts(self.state, program, view, before[view]))
-                self.journal.add_outbox(self._late(program, view, catalog[view]))
+                for part in difference.parts(self.state, program, view, before[view]):
+                    out.add(view, part)
+                for part in self._late(program, view, catalog[view]):
+                    out.add(-view, part)
             progress = replace(progress, watermarks=program.watermarks(self.state))
             self._remove_unused(going)
             self.journal.set_stored(self._stored(going))
             self.journal.set_built(built)
-            self.journal.write(progress)
+            progress = self._keep(out, progress)
         self.progress, self.program = progress, going
         self.built = {view: each for view, each in built.items() if view not in still}
         self.state.drop_temporary()
-        publish(self.log, self.epoch, progress, built, self.journal.outbox())
+        publish(self.log, self.epoch, progress, built, out.parts(), out.piece)
 
-    def _late(self, program: Program, view: int, known: View) -> Iterator[tuple[int, int, pa.Table]]:
+    def _late(self, program: Program, view: int, known: View) -> Iterator[pa.Table]:
         """Late rows that a load has found, for the outbox, but for those that the side topic has already."""
         compiled, topics = program.views[view], {topic.name for topic in self.log.topics()}
         own = frozenset({view if known.replaces is None else known.replaces})
         last = self.log.newest_common_step(own, self.log.newest_commit())
         after = last.input_commit if last and f"views.{compiled.name}.late" in topics else 0
         if compiled.event_time and watermark.held(compiled.event_time) in self.state.relations:
-            for number, part in enumerate(self.state.parts(watermark.held_sql(compiled.event_time, after))):
-                yield -view, number, part
+            yield from self.state.parts(watermark.held_sql(compiled.event_time, after))
 
     def drop(self, views: frozenset[int]) -> None:
         """Stop maintaining views and remove the state that only they used."""

@@ -19,7 +19,6 @@ from contextlib import suppress
 from datetime import datetime
 
 import duckdb
-import pyarrow as pa
 
 from headwater import duck, types
 from headwater.catalog.records import to_datetime
@@ -29,6 +28,7 @@ from headwater.types import quote
 from headwater_pipelines.compiler import CompiledView
 from headwater_pipelines.compiler.plan import Base
 from headwater_pipelines.runtime import intake, relation, watermark
+from headwater_pipelines.runtime.arrived import Arrived
 from headwater_pipelines.runtime.bases import Store
 from headwater_pipelines.runtime.intake import RawValue
 from headwater_pipelines.runtime.program import Program, ViewFailed
@@ -110,8 +110,8 @@ class Fill:
         while self.position < upto and not self._stop.is_set():
             found = intake.next_range(self.log, self.position, upto, rows_target)
             if found.commits:
-                arrived = intake.read(self.log, self.program.stores.values(), found)
-                self._step({store.base: table for store, table in arrived.items()}, None)
+                arrived = intake.read(self.log, self.state, self.program.stores.values(), found, rows_target)
+                self._step(arrived, None)
             self.position = max(found.upto, self.position + (0 if found.commits else 1))
             self.lease.moves_to(self.position)
 
@@ -156,7 +156,7 @@ class Fill:
             except RawValue as error:
                 raise ViewFailed(str(error), users) from error
 
-    def _step(self, arrived: Mapping[Base, pa.Table], instant: datetime | None) -> None:
+    def _step(self, arrived: Mapping[Base, Arrived], instant: datetime | None) -> None:
         self.state.begin()
         for view, late in self.program.step(self.state, arrived, instant):
             # Nobody reads its output: at the switch its whole contents count, and the rows that came late.

@@ -1,4 +1,4 @@
-"""What the log holds for the pipeline: whole source commits, up to about a target of rows per step."""
+"""What the log holds for the pipeline: whole source commits, up to a target of rows per step or one larger commit."""
 
 from __future__ import annotations
 
@@ -14,11 +14,15 @@ from headwater.catalog import tables
 from headwater.errors import PipelineError
 from headwater.log import Log, base, repartition
 from headwater.types import lift_sql, quote
-from headwater_pipelines.compiler.plan import WEIGHT
+from headwater_pipelines.compiler.plan import WEIGHT, Base
 from headwater_pipelines.runtime import watermark
+from headwater_pipelines.runtime.arrived import Arrived, spool
 from headwater_pipelines.runtime.bases import Store
 from headwater_pipelines.runtime.publish import PRODUCER
 from headwater_pipelines.runtime.state import State
+
+PIECE_ROWS = 100_000
+"""Records of a commit that is larger than a step is meant to be go to disk in pieces of about so many."""
 
 
 class RawValue(PipelineError):
@@ -36,7 +40,10 @@ class Range:
 
 
 def next_range(log: Log, after: int, newest: int, rows_target: int) -> Range:
-    """The next whole commits. ``upto`` is a source commit, unless only publish commits were found."""
+    """The next whole commits, of at most so many rows if there is more than one.
+
+    ``upto`` is a source commit, unless only publish commits were found.
+    """
     upto, rows, commits, seen = after, 0, 0, after
     for info in log.commits(after, newest, limit=10_000):
         seen = info.number
@@ -44,9 +51,9 @@ def next_range(log: Log, after: int, newest: int, rows_target: int) -> Range:
             continue
         if info.producer == repartition.PRODUCER and commits:
             break  # what a step reads of a topic belongs to one generation of its partitions
-        upto, rows, commits = info.number, rows + info.rows, commits + 1
-        if rows >= rows_target:
+        if commits and rows + info.rows > rows_target:
             break
+        upto, rows, commits = info.number, rows + info.rows, commits + 1
     return Range(after, upto if commits else seen, rows, commits)
 
 
@@ -59,10 +66,13 @@ def changed_topics(log: Log, after: int, upto: int) -> set[int]:
         return set(connection.execute(union(hot, sealed)).scalars())
 
 
-def read(log: Log, stores: Iterable[Store], found: Range) -> dict[Store, pa.Table]:
-    """The change records of every stored topic that changed in the range; RawValue names what cannot be held."""
+def read(log: Log, state: State, stores: Iterable[Store], found: Range, rows_target: int) -> dict[Base, Arrived]:
+    """The change records of every stored topic that changed in the range; RawValue names what cannot be held.
+
+    Those of a range of more than ``rows_target`` rows are in temporary tables of the state.
+    """
     changed = changed_topics(log, found.after, found.upto)
-    return {store: _read(log, store, found.after, found.upto) for store in stores if store.base.topic in changed}
+    return {store.base: _read(log, state, store, found, rows_target) for store in stores if store.base.topic in changed}
 
 
 def relations(stores: Sequence[Store]) -> set[str]:
@@ -92,16 +102,16 @@ def load(
     for store in stores:
         store.create(state)
     for part in _parts(log, 0, upto, rows_target):
-        changes = {store: _read(log, store, part.after, part.upto) for store in stores}
-        arrived = {store: table for store, table in changes.items() if table.num_rows}
+        changes = {store: _read(log, state, store, part, rows_target) for store in stores}
+        arrived = {store: records for store, records in changes.items() if records.rows}
         if arrived:
             watermark.advance(state, timed, arrived)
-        for store, table in arrived.items():
-            store.load(state, table)
+        for store, records in arrived.items():
+            store.load(state, records)
         for table in relations(stores):
             state.relations[table].settle()
         if loaded:
-            loaded(sum(table.num_rows for table in arrived.values()))
+            loaded(sum(records.rows for records in arrived.values()))
     for table in relations(stores):
         state.relations[table].compact()
 
@@ -124,11 +134,11 @@ def _load(
         if loaded:
             loaded(found.rows)
     for part in _parts(log, start, upto, rows_target):
-        changes = _read(log, store, part.after, part.upto)
+        changes = _read(log, state, store, part, rows_target)
         store.load(state, changes)
         relation.settle()
         if loaded:
-            loaded(changes.num_rows)
+            loaded(changes.rows)
     relation.compact()
 
 
@@ -140,12 +150,22 @@ def _parts(log: Log, after: int, upto: int, rows_target: int) -> Iterator[Range]
         after = end
 
 
-def _read(log: Log, store: Store, after: int, upto: int) -> pa.Table:
+def _read(log: Log, state: State, store: Store, found: Range, rows_target: int) -> Arrived:
     raw = [record.RAW] if store.base.kind != "event" else []
-    changes = log.read_changes(store.base.name, after, upto, [*store.reads, *raw])
-    if raw and changes.column(record.RAW).null_count < changes.num_rows:
+    names = [*store.reads, *raw]
+    if found.rows <= rows_target:
+        return Arrived.of(_checked(store, log.read_changes(store.base.name, found.after, found.upto, names)))
+    pieces = log.read_pieces(store.base.name, found.after, found.upto, names, PIECE_ROWS)
+    return spool(state, f"arrived_{store.base.table}", (_checked(store, piece) for piece in pieces))
+
+
+def _checked(store: Store, changes: pa.Table) -> pa.Table:
+    """Records that have no value which a used column cannot hold."""
+    if record.RAW not in changes.column_names:
+        return changes
+    if changes.column(record.RAW).null_count < changes.num_rows:
         _refuse_raw(store, changes.column(record.RAW))
-    return changes
+    return changes.drop_columns([record.RAW])
 
 
 def _refuse_raw(store: Store, column: pa.ChunkedArray) -> None:

@@ -26,7 +26,7 @@ COMPRESSED_BYTES = 1 << 20
 
 _TABLES = (
     """CREATE TABLE progress (incarnation VARCHAR, epoch BIGINT, number BIGINT, input_commit BIGINT,
-       instant BIGINT, views VARCHAR, watermarks VARCHAR)""",
+       instant BIGINT, views VARCHAR, watermarks VARCHAR, spilled BOOLEAN)""",
     "CREATE TABLE outbox (view BIGINT, part BIGINT, body BLOB)",
     "CREATE TABLE running (view BIGINT, name VARCHAR, plan VARCHAR, shape VARCHAR, replaces BIGINT, late VARCHAR)",
     "CREATE TABLE stored (relation VARCHAR, topic BIGINT, name VARCHAR, kind VARCHAR, shape VARCHAR)",
@@ -35,7 +35,10 @@ _TABLES = (
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """The step that the state stands at. ``views`` are those that are defined at ``input_commit``."""
+    """The step that the state stands at. ``views`` are those that are defined at ``input_commit``.
+
+    ``spilled``: its output is kept in files of the log instead of the outbox.
+    """
 
     incarnation: str
     epoch: int
@@ -44,6 +47,7 @@ class Progress:
     instant: datetime
     views: frozenset[int]
     watermarks: Mapping[int, int] = field(default_factory=dict, hash=False)
+    spilled: bool = False
 
 
 @dataclass(frozen=True)
@@ -96,7 +100,7 @@ class Journal:
         row = self.state.row("SELECT * FROM progress")
         if row is None:
             return None
-        incarnation, epoch, number, input_commit, instant, views, watermarks = row
+        incarnation, epoch, number, input_commit, instant, views, watermarks, spilled = row
         return Progress(
             incarnation=incarnation,
             epoch=epoch,
@@ -105,6 +109,7 @@ class Journal:
             instant=to_datetime(instant),
             views=frozenset(json.loads(views)),
             watermarks={int(view): micros for view, micros in json.loads(watermarks).items()},
+            spilled=spilled,
         )
 
     def write(self, progress: Progress) -> None:
@@ -117,10 +122,12 @@ class Journal:
             to_micros(progress.instant),
             json.dumps(sorted(progress.views)),
             json.dumps(dict(progress.watermarks)),
+            progress.spilled,
         ]
-        columns = "incarnation = ?, epoch = ?, number = ?, input_commit = ?, instant = ?, views = ?, watermarks = ?"
+        names = ("incarnation", "epoch", "number", "input_commit", "instant", "views", "watermarks", "spilled")
+        columns = ", ".join(f"{name} = ?" for name in names)
         if not self.state.write(f"UPDATE progress SET {columns}", values):
-            self.state.write("INSERT INTO progress VALUES (?, ?, ?, ?, ?, ?, ?)", values)
+            self.state.write("INSERT INTO progress VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)
 
     # ---- outbox
 

@@ -40,6 +40,7 @@ from headwater_pipelines.compiler.render import delta_table
 from headwater_pipelines.compiler.syntax import message
 from headwater_pipelines.runtime import watermark
 from headwater_pipelines.runtime.admission import Admitted
+from headwater_pipelines.runtime.arrived import Arrived
 from headwater_pipelines.runtime.bases import Store
 from headwater_pipelines.runtime.runs import Index
 from headwater_pipelines.runtime.state import State
@@ -181,12 +182,12 @@ class Program:
         return maintain.output_sql(view.columns, render.state(view.root))
 
     def step(
-        self, state: State, arrived: Mapping[Base, pa.Table], now: datetime | None = None
+        self, state: State, arrived: Mapping[Base, Arrived], now: datetime | None = None
     ) -> Iterator[tuple[int, pa.Table]]:
-        """Apply one batch of change records; yields the output delta of each view that changed.
+        """Apply one batch of change records; yields the output delta of each view that changed, a large one in parts.
 
-        ``now``: the instant that the step moves to, forwards or back; without it, time stands still. With it a view's
-        delta may come in several parts: of all rows, any number may come to their time at once.
+        ``now``: the instant that the step moves to, forwards or back; without it, time stands still.
+        Between two outputs no other statement can run.
         The caller holds the transaction. ViewFailed names the views whose statement DuckDB refused.
         """
         run = _Run(self, state, arrived, now)
@@ -202,10 +203,9 @@ class Program:
                 continue
             query = maintain.output_sql(view.columns, delta, distinct=not run.only_adds(view.root))
             with self._blame(frozenset({view_id})):
-                for output in state.parts(query) if run.moved else (state.query(query),):
-                    if output.num_rows:
-                        self.has_changed = True
-                        yield view_id, output
+                for output in state.parts(query):
+                    self.has_changed = True
+                    yield view_id, output
         yield from self._late(run)
 
     def _late(self, run: _Run) -> Iterator[tuple[int, pa.Table]]:
@@ -253,12 +253,12 @@ class _Blame:
 class _Run:
     """One step in progress."""
 
-    def __init__(self, program: Program, state: State, arrived: Mapping[Base, pa.Table], now: datetime | None) -> None:
+    def __init__(self, program: Program, state: State, arrived: Mapping[Base, Arrived], now: datetime | None) -> None:
         self.program = program
         self.state = state
-        self.arrived = {base: table for base, table in arrived.items() if table.num_rows}
+        self.arrived = {base: records for base, records in arrived.items() if records.rows}
         self.changed: set[Source] = set()
-        self.growing = {base for base, table in self.arrived.items() if program.stores[base].grows(table)}
+        self.growing = {base for base, records in self.arrived.items() if program.stores[base].grows(records)}
         self.filled: set[Node] = set()
         self.deltas: dict[Node, str | None] = {}
         self.found = 0
@@ -270,11 +270,6 @@ class _Run:
         for source in program.order:
             self.may[source] = self._may(source, now)
         self.joined = [tree for tree in program.trees if self._positions(tree) > 1]
-
-    @property
-    def moved(self) -> bool:
-        """Whether what follows from the time alone is another value now."""
-        return any(isinstance(source, Clock) for source in self.changed)
 
     def _advance_watermarks(self) -> dict[EventTime, str]:
         """Watermarks that may have moved, as SQL."""
@@ -308,17 +303,14 @@ class _Run:
 
     def advance(self, source: Source) -> None:
         """Stage a relation's delta, compute the join terms it takes part in, apply it."""
-        if not self.may[source] or not self._stage(source):
+        rows = self._stage(source) if self.may[source] else 0
+        if not rows:
             return
         self.changed.add(source)
         for tree in self.joined:
             self._terms(tree, source)
         with self.program.blame(self.program.users(source)):
-            match source:
-                case Base():
-                    self.program.stores[source].apply(self.state)
-                case _:
-                    self.state.relations[source.table].append(f"SELECT * FROM {quote(delta_table(source))}")
+            self.state.relations[source.table].add(f"SELECT * FROM {quote(delta_table(source))}", rows)
         self.looked = {known: name for known, name in self.looked.items() if known[0] != source.table}
 
     def delta(self, tree: Node) -> str | None:
@@ -347,14 +339,15 @@ class _Run:
             for source in leaves(tree)
         )
 
-    def _stage(self, source: Source) -> bool:
+    def _stage(self, source: Source) -> int:
+        """Make the relation's delta table; returns its number of rows."""
         with self.program.blame(self.program.users(source)):
             if isinstance(source, Base):
-                return self.program.stores[source].stage(self.state, self.arrived[source]) > 0
+                return self.program.stores[source].stage(self.state, self.arrived[source])
             if isinstance(source, Clock):
-                return self.may[source]
+                return 2  # its value before, and now
             delta = self._aggregate(source) if isinstance(source, Aggregate) else self._recompute(source)
-            return delta is not None and self._temporary(delta_table(source), delta) > 0
+            return 0 if delta is None else self._temporary(delta_table(source), delta)
 
     def _aggregate(self, source: Aggregate) -> str | None:
         delta = self.delta(source.input)

@@ -9,6 +9,7 @@ published in between (epoch) or this one has moved on (position).
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 
 import pyarrow as pa
@@ -16,6 +17,7 @@ from sqlalchemy import Connection
 
 from headwater.catalog.records import CommitInfo, Step, View
 from headwater.log import Log, views
+from headwater.log.staging import Kept
 from headwater_pipelines.runtime.journal import Built, Progress
 from headwater_pipelines.runtime.watermark import late_schema
 
@@ -23,9 +25,16 @@ PRODUCER = "pipeline:main"
 
 
 def publish(
-    log: Log, epoch: int, progress: Progress, built: Mapping[int, Built], outbox: Iterable[tuple[int, pa.Table]]
+    log: Log,
+    epoch: int,
+    progress: Progress,
+    built: Mapping[int, Built],
+    outbox: Iterable[tuple[int, pa.Table]],
+    spilled: Kept | None = None,
 ) -> CommitInfo:
-    """Publish one step; a replacement among ``built`` takes its view's place with it.
+    """Publish one step, its output being ``outbox`` and what was ``spilled`` of it.
+
+    A replacement among ``built`` takes its view's place with it.
 
     Fenced, PositionConflict, TopicChanged (a replacement was taken back this moment), DiskFull and StorageError as
     ``Transaction.commit``.
@@ -50,6 +59,9 @@ def publish(
             if name not in topics:
                 tx.create_topic(name, "event", late_schema(built[-view].late))
         names.update(late)
+        if spilled is not None:
+            mine = tuple(batch for batch in spilled.batches if batch.topic in names.values())
+            tx.adopt(replace(spilled, batches=mine))
         for view, table in outbox:
             if view in names:
                 tx.append(names[view], table)

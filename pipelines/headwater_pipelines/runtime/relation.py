@@ -76,6 +76,13 @@ class Relation:
         self.open_rows += rows
         return rows
 
+    def add(self, select: str, rows: int) -> None:
+        """Add the rows of a SELECT, of which there are so many."""
+        if rows > self.state.open_rows_max:
+            self.fill(select)
+        elif rows:
+            self.append(select)
+
     def fill(self, select: str) -> None:
         """Add the rows of a SELECT of any size: a large one goes into a run at once."""
         names = [*(quote(name) for name, _ in self.columns), WEIGHT]
@@ -275,6 +282,6 @@ def load(state: State) -> dict[str, Relation]:
     return found
 
 
-def _chained(first: list[pa.RecordBatch], rest: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+def _chained(first: list[pa.RecordBatch], rest: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     yield from first
     yield from rest

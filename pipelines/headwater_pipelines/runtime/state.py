@@ -107,18 +107,14 @@ class State:
         """The result of a SELECT."""
         return self.connection.sql(sql).to_arrow_table()
 
-    def export(self, sql: str, rows: int) -> pa.RecordBatchReader:
+    def export(self, sql: str, rows: int) -> Exported:
         """The result of a SELECT in batches of at most ``rows`` rows. Until its end no other statement can run."""
-        return self.connection.sql(sql).to_arrow_reader(rows)
+        return Exported(self.connection.sql(sql).to_arrow_reader(rows))
 
     def parts(self, sql: str) -> Iterator[pa.Table]:
-        """The result of a SELECT in parts of ``PART_ROWS``; between two of them other statements may run."""
-        # Row ids of uncommitted rows are not dense, so parts are numbered here.
-        numbered = f"SELECT *, (row_number() OVER () - 1) // {PART_ROWS} AS _part FROM ({sql})"
-        rows = self.temporary(f"CREATE OR REPLACE TEMP TABLE in_parts AS {numbered}")
-        for part in range(-(-rows // PART_ROWS)):
-            yield self.query(f"SELECT * EXCLUDE (_part) FROM in_parts WHERE _part = {part}")
-        self.temporary("DROP TABLE in_parts")
+        """The result of a SELECT in parts of ``PART_ROWS``; as ``export``."""
+        for batch in self.export(sql, PART_ROWS):
+            yield pa.Table.from_batches([batch])
 
     def row(self, sql: str) -> tuple[Any, ...] | None:
         """The first row of a SELECT."""
@@ -248,6 +244,26 @@ class State:
         result = call()
         hit(f"state.{name}:after")
         return result
+
+
+class Exported:
+    """Batches of a result. An error on the way is DuckDB's, as it is with a whole result: Arrow makes it an OSError."""
+
+    def __init__(self, reader: pa.RecordBatchReader) -> None:
+        self.schema = reader.schema
+        self._reader = reader
+
+    def __iter__(self) -> Iterator[pa.RecordBatch]:
+        try:
+            for batch in self._reader:  # noqa: UP028 -- it would close the reader where only this iteration ends
+                yield batch
+        except OSError as error:
+            kind = next((kind for word, kind in _KINDS.items() if str(error).startswith(word)), duckdb.DatabaseError)
+            raise kind(str(error)) from error
+
+
+_KINDS = {"IO Error": duckdb.IOException, "FATAL Error": duckdb.FatalException}
+"""What is told apart from errors of the statement, by the beginning of its text."""
 
 
 def _number(file: Path) -> int:

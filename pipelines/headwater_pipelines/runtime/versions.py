@@ -6,8 +6,6 @@ of all of these, as ``headwater.lake.history`` does over a whole topic. Versions
 
 from __future__ import annotations
 
-import pyarrow as pa
-
 from headwater import record
 from headwater.lake.history import VALID_FROM, VALID_TO
 from headwater.log import moves
@@ -15,8 +13,9 @@ from headwater.schema import Schema
 from headwater.types import lift_sql, quote
 from headwater_pipelines.compiler.plan import WEIGHT, Base
 from headwater_pipelines.runtime.admission import Admitted
+from headwater_pipelines.runtime.arrived import Arrived
 from headwater_pipelines.runtime.bases import META, Store, filled_sql
-from headwater_pipelines.runtime.state import ARRIVED, State
+from headwater_pipelines.runtime.state import State
 
 _MOMENT = "_moment"
 
@@ -41,27 +40,21 @@ class Versions(Store):
     def reads(self) -> list[str]:
         return [*self.data.names, *META["table"], record.COMMITTED_AT, record.INGESTED_AT]
 
-    def grows(self, changes: pa.Table) -> bool:  # noqa: ARG002
+    def grows(self, changes: Arrived) -> bool:  # noqa: ARG002
         return False
 
-    def stage(self, state: State, changes: pa.Table) -> int:
-        if changes.num_rows == 0:
-            return 0
-        state.connection.register(ARRIVED, changes)
-        into = f"CREATE OR REPLACE TEMP TABLE {quote(self.delta)} AS "
-        rows = state.temporary(into + self._versions_sql(self._records(state)))
-        state.connection.unregister(ARRIVED)  # a rollback does it otherwise
-        return rows
-
-    def _records(self, state: State) -> str:
-        """SQL of the records, those of moved rows complete."""
+    def _records(self, state: State, changes: Arrived) -> str:
         lifted = ", ".join(f"{lift_sql(field.name, field.type)} AS {quote(field.name)}" for field in self.data.fields)
         moment = f"coalesce({record.COMMITTED_AT}, {record.INGESTED_AT}) AS {_MOMENT}"
-        source = f"SELECT {lifted}, {', '.join(META['table'])}, {moment} FROM {ARRIVED}"
+        source = f"SELECT {lifted}, {', '.join(META['table'])}, {moment} FROM {changes.source}"
         if (state.row(moves.exist_sql(source)) or (False,))[0]:
             names = ", ".join(map(quote, self.data.names))
             return moves.complete(state.connection, self.data, source, f"SELECT {names} FROM ({self._current_sql()})")
         return source
+
+    def _keyed(self, state: State, changes: Arrived, source: str, within: str) -> str:  # noqa: ARG002
+        """The versions that end or begin with the records, of the keys ``within``."""
+        return self._versions_sql(f"SELECT * FROM ({source}) WHERE {within} OR {record.OP} = 't'", within)
 
     def _current_sql(self) -> str:
         """The versions that have not ended, with weight: each once, but for those that were one another's copies."""
@@ -71,7 +64,7 @@ class Versions(Store):
             f" FROM ({rows}) GROUP BY ALL HAVING sum({WEIGHT}) > 0)"
         )
 
-    def _versions_sql(self, source: str) -> str:
+    def _versions_sql(self, source: str, within: str) -> str:
         """The versions that end or begin with the records. All rows of a truncated table have one partition's cut."""
         keys, names = (", ".join(map(quote, each)) for each in (self.schema.key, self.data.names))
         op, offset, partition = record.OP, record.OFFSET, record.PARTITION
@@ -79,7 +72,7 @@ class Versions(Store):
         cut = f"SELECT min({partition}) FROM changes WHERE {op} = 't'"
         touched = f"(EXISTS (FROM changes WHERE {op} = 't') OR ({keys}) IN (SELECT ({keys}) FROM changes))"
         return f"""WITH changes AS MATERIALIZED ({source}),
-current AS MATERIALIZED (SELECT {self.columns} FROM ({self._current_sql()}) WHERE {touched}),
+current AS MATERIALIZED (SELECT {self.columns} FROM ({self._current_sql()}) WHERE {touched} AND {within}),
 records AS (SELECT {names}, {op}, {record.UNCHANGED}, {offset}, {partition}, {_MOMENT} FROM changes
   UNION ALL SELECT {names}, 'c', NULL, -1, ({cut}), {VALID_FROM} FROM current),
 cuts AS (SELECT {partition} AS cut_in, {offset} AS cut_at, {_MOMENT} AS cut FROM changes WHERE {op} = 't'),

@@ -12,12 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import pyarrow as pa
-
 from headwater import record
 from headwater.schema import Schema
 from headwater.types import lift_sql, quote
 from headwater_pipelines.compiler.plan import WEIGHT, EventTime
+from headwater_pipelines.runtime.arrived import Arrived
 from headwater_pipelines.runtime.bases import Store
 from headwater_pipelines.runtime.state import State
 
@@ -82,12 +81,12 @@ def cuts(timed: EventTime) -> str:
     return f"c_{timed.table}"
 
 
-def advance(state: State, timed: EventTime, arrived: Mapping[Store, pa.Table]) -> None:
+def advance(state: State, timed: EventTime, arrived: Mapping[Store, Arrived]) -> None:
     """Take the records of a step's commits into account; makes ``cuts``."""
     groups, first = quote(f"g_{timed.table}"), True
     for store, changes in arrived.items():
         into = f"CREATE OR REPLACE TEMP TABLE {groups} AS" if first else f"INSERT INTO {groups}"
-        state.temporary(f"{into} {_groups_sql(timed, store)}", changes)
+        state.temporary(f"{into} {_groups_sql(timed, store, changes.source)}", changes.table)
         first = False
     state.temporary(f"CREATE OR REPLACE TEMP TABLE {quote(_running(timed))} AS {_running_sql(state, timed, groups)}")
     state.temporary(f"CREATE OR REPLACE TEMP TABLE {quote(cuts(timed))} AS {_cuts_sql(timed)}")
@@ -107,7 +106,7 @@ def _running(timed: EventTime) -> str:
     return f"r_{timed.table}"
 
 
-def _groups_sql(timed: EventTime, store: Store) -> str:
+def _groups_sql(timed: EventTime, store: Store, arrived: str) -> str:
     """The greatest time of every commit in every part that is looked at by itself."""
     topic = store.base.topic
     field = next(each for each in store.schema.fields if each.name == timed.column(topic))
@@ -116,7 +115,7 @@ def _groups_sql(timed: EventTime, store: Store) -> str:
     time = micros_sql(timed, lift_sql(field.name, field.type))
     return (
         f"SELECT {topic}::BIGINT AS topic, {partition}::INTEGER AS partition, {record.COMMIT},"
-        f" max({time}) - {delay} AS top, max(epoch_us({record.INGESTED_AT})) AS seen FROM arrived GROUP BY ALL"
+        f" max({time}) - {delay} AS top, max(epoch_us({record.INGESTED_AT})) AS seen FROM {arrived} GROUP BY ALL"
     )
 
 

@@ -262,6 +262,10 @@ class Log:
         """
         return read.changes(self, self.topic(name), after, upto, columns)
 
+    def read_pieces(self, name: str, after: int, upto: int, columns: Sequence[str], rows: int) -> Iterator[pa.Table]:
+        """The same in pieces of about so many rows, in bounded memory; sealed records come in no order."""
+        return read.pieces(self, self.topic(name), after, upto, columns, rows)
+
     def fold_sql(self, schema: Any, kind: str, source_sql: str) -> str:
         """See ``fold.fold_sql``."""
         return fold_sql(schema, kind, source_sql)

@@ -153,6 +153,27 @@ def changes(log: Log, topic: Topic, after: int, upto: int, columns: Sequence[str
     return rows.cast(wanted)
 
 
+def pieces(log: Log, topic: Topic, after: int, upto: int, columns: Sequence[str], rows: int) -> Iterator[pa.Table]:
+    """The records of commits in (after, upto] in pieces of about so many, sealed ones in no order.
+
+    Memory is bounded by a piece and one hot batch. CorruptFile as ``changes``.
+    """
+    found = plan(log, topic, after, upto)
+    wanted = pa.schema([found.target.field(name) for name in columns])
+    if found.segments:
+        sql, _ = scan_sql(log, replace(found, batches=()), "none")
+        with blaming(log, found.segments), duck.connect(for_files=True) as connection:
+            select_list = ", ".join(types.quote(name) for name in wanted.names)
+            for batch in connection.sql(f"SELECT {select_list} FROM ({sql})").to_arrow_reader(rows):
+                yield pa.Table.from_batches([batch]).cast(wanted)
+    first = 0
+    for place in range(1, len(found.batches) + 1):
+        part = found.batches[first:place]
+        if place == len(found.batches) or sum(each.rows for each in part) >= rows:
+            yield hot_table(log, replace(found, batches=part)).select(wanted.names)
+            first = place
+
+
 def hot_table(log: Log, found: Plan) -> pa.Table:
     """The hot batches of a plan as one table with the plan's target columns.
 
