@@ -49,7 +49,7 @@ class Beside(State):
         self.__dict__.update(live.__dict__)
         self.home = schema
         self.connection = live.connection.cursor()
-        self.relations, self._obsolete, self._fresh = {}, [], []
+        self.relations, self._obsolete, self._fresh, self._statements = {}, [], [], {}
         duck.pin(self.connection, timezone)
         for macro in types.MACROS:
             self.connection.execute(f"CREATE OR REPLACE TEMP {macro}")

@@ -213,8 +213,7 @@ class Relation:
 
     def hashes(self, keys: str) -> Hashes:
         """Sorted hashes of the rows of a SELECT of keys."""
-        found = self.state.connection.sql(f"SELECT DISTINCT hash(*COLUMNS(*)) AS h FROM ({keys})")
-        return np.sort(found.fetchnumpy()["h"])
+        return np.unique(self.state.numbers(f"SELECT hash(*COLUMNS(*)) AS h FROM ({keys})"))
 
     def prepare(self, index: Index) -> None:
         """Make an index of every run, so that no step has to."""

@@ -28,6 +28,9 @@ from headwater_pipelines.compiler.plan import digest
 HASH = "_h"
 """The column of hashes in the rows that ``write`` takes."""
 BATCH_ROWS = 100_000
+"""Rows that are computed at a time while runs are made."""
+BATCH_BYTES = 32 << 20
+"""A file holds its rows in batches of this size: a look-up pays for every one that it takes rows from."""
 SLICES = 16
 """An index is sorted in so many parts, by the first bits of the hashes: bounds what sorting holds in memory."""
 
@@ -86,8 +89,10 @@ class Run:
     def find(self, index: Index, hashes: Hashes, connection: duckdb.DuckDBPyConnection) -> pa.Table:
         """The rows whose hash is one of ``hashes`` (ascending, each once); some may not have the key."""
         held, places = self.prepare(index, connection)
-        low, high = np.searchsorted(held, hashes, "left"), np.searchsorted(held, hashes, "right")
-        counts = high - low
+        low = np.searchsorted(held, hashes, "left")
+        there = np.flatnonzero(held[np.minimum(low, self.rows - 1)] == hashes) if self.rows else low[:0]
+        low = low[there]
+        counts = np.searchsorted(held, hashes[there], "right") - low
         before = np.cumsum(counts) - counts
         spots = np.repeat(low - before, counts) + np.arange(int(counts.sum()))
         return self._take(spots if places is None else np.sort(places[spots].astype(np.int64)))
@@ -132,7 +137,7 @@ class Run:
         for start, end in zip(cuts, [*cuts[1:], len(rows)], strict=True):
             batch = int(of[start])
             parts.append(self.batches[batch].take(pa.array(rows[start:end] - self.starts[batch])))
-        return pa.Table.from_batches(parts, self.schema)
+        return pa.Table.from_batches(parts, self.schema).combine_chunks()  # a scan takes its time for every chunk
 
     def _build(self, index: Index, name: Path, connection: duckdb.DuckDBPyConnection) -> None:
         hashes = np.empty(self.rows, np.uint64)
@@ -172,12 +177,26 @@ def write(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> i
         _Written(path) as file,
         pa.ipc.new_file(pa.PythonFile(file.file, "w"), schema.remove(len(schema) - 1)) as writer,
     ):
-        for batch in batches:
+        for batch in _gathered(batches):
             rows += batch.num_rows
             held.file.write(batch.column(HASH).to_numpy(zero_copy_only=False).tobytes())
             writer.write_batch(batch.drop_columns([HASH]))
     hit("state.run:after")
     return rows
+
+
+def _gathered(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """The same rows in batches of about ``BATCH_BYTES``."""
+    held: list[pa.RecordBatch] = []
+    size = 0
+    for batch in batches:
+        held.append(batch)
+        size += batch.nbytes
+        if size >= BATCH_BYTES:
+            yield pa.concat_batches(held)
+            held, size = [], 0
+    if held:
+        yield pa.concat_batches(held)
 
 
 def merged(
