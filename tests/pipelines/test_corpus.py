@@ -1,7 +1,8 @@
 """SELECTs as analysts write them, kept as they came: each is maintained correctly, or refused with a reason code.
 
-``corpus.sql`` was written before anything of the compiler was fitted to it. What share is accepted, and what share does
-without recomputing everything, is printed and may not become less.
+``corpus.sql`` was written before anything of the compiler was fitted to it, ``corpus_shop.sql`` when it had been. As
+they came, 684 of 698 and 154 of 162 were accepted, 554 and 107 of them without a full recompute. What the shares are
+now is printed, and may not become less.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ from headwater_pipelines.compiler.explain import explain
 from headwater_pipelines.compiler.plan import Base
 from headwater_pipelines.compiler.syntax import Duck
 
-FILE = Path(__file__).with_name("corpus.sql")
-PARTS = 18
+FILES = [Path(__file__).with_name(name) for name in ("corpus.sql", "corpus_shop.sql")]
+PARTS = 22
 ACCEPTED_MIN, WITHOUT_FULL_MIN = 0.95, 0.85
 GEO = "STRUCT(lat DOUBLE, lon DOUBLE)"
 TABLES: dict[str, tuple[str, Schema]] = {
@@ -80,10 +81,10 @@ WORDS: dict[str, list[str]] = {
 }  # fmt: skip
 
 
-def statements() -> dict[str, str]:
-    """By name, in the order of the file."""
+def statements(*files: Path) -> dict[str, str]:
+    """By name, in the order of the files."""
     found, name, lines = {}, "", list[str]()
-    for line in FILE.read_text().splitlines():
+    for line in (line for file in files for line in file.read_text().splitlines()):
         if line.startswith("-- name: "):
             name, lines = line.removeprefix("-- name: ").strip(), []
         elif line.strip() == ";":
@@ -141,13 +142,13 @@ class ShopWorld(World):
         return maker()
 
 
-def classified() -> tuple[dict[str, str], Counter[str], Counter[str]]:
+def classified(*files: Path) -> tuple[dict[str, str], Counter[str], Counter[str]]:
     """The accepted statements, refusals by code, and how many need what recomputed in full."""
     relations = [
         Table(Base(f"shop.public.{n}", i, kind), schema) for i, (n, (kind, schema)) in enumerate(TABLES.items())
     ]
     duck, accepted, refused, full = Duck(), dict[str, str](), Counter[str](), Counter[str]()
-    for name, sql in statements().items():
+    for name, sql in statements(*files).items():
         try:
             view = compile_view(parse(sql, name=f"view_{name}"), Relations(relations), duck)
         except UnsupportedSql as error:
@@ -161,12 +162,13 @@ def classified() -> tuple[dict[str, str], Counter[str], Counter[str]]:
 
 
 @pytest.mark.long
-def test_what_share_is_accepted_and_incremental() -> None:
-    accepted, refused, full = classified()
-    count = len(statements())
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_what_share_is_accepted_and_incremental(file: Path) -> None:
+    accepted, refused, full = classified(file)
+    count = len(statements(file))
     print(f"{len(accepted)} of {count} accepted, refused: {dict(refused)}")
     print(f"{len(accepted) - full['full']} of them without a full recompute; in full: {dict(full)}")
-    assert count >= 500
+    assert count >= 150
     assert len(accepted) >= ACCEPTED_MIN * count
     assert len(accepted) - full["full"] >= WITHOUT_FULL_MIN * count
 
@@ -175,7 +177,7 @@ def test_what_share_is_accepted_and_incremental() -> None:
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("part", range(PARTS))
 def test_every_statement_equals_duckdb_at_every_step(part: int, seed: int, tmp_path: Path) -> None:
-    accepted = dict(list(classified()[0].items())[part::PARTS])
+    accepted = dict(list(classified(*FILES)[0].items())[part::PARTS])
     world = ShopWorld(random.Random(seed + part), tmp_path, accepted)
     for view_id in world.views:
         world.compare(view_id)

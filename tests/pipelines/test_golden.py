@@ -41,7 +41,7 @@ OPERATORS = {
     "top": "SELECT id FROM a ORDER BY x DESC, id LIMIT 3",
     "window": "SELECT id, rank() OVER (PARTITION BY k ORDER BY x) AS r FROM a",
     "time_filter": "SELECT id FROM a WHERE a.at > now() - INTERVAL 1 DAY AND a.at + INTERVAL 1 HOUR < now()",
-    "whole": "SELECT id FROM a WHERE x > 3 OR k IN (SELECT k FROM b)",
+    "whole": "SELECT id FROM a WHERE k > ANY (SELECT k FROM b) OR x > 1",
 }
 
 

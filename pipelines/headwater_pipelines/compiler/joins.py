@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from headwater.types import quote
@@ -56,10 +56,12 @@ def joined(lowering: Lowering, node: Tree, sides: Sides) -> Scope:
     using = [str(name).lower() for name in node.get("using_columns") or ()]
     if node["ref_type"] == "NATURAL":
         using = common(sides[0][0], sides[1][0])
-    if asof and using:
-        raise NoRule("asof join", "ASOF_USING")
+    last = using.pop() if asof and using else ""
 
     def parts(left: Side, right: Side) -> list[Tree]:
+        if last:  # the last of USING is the time, and the left side's is shown
+            one, other = _using([last], left.scope, right.scope)[last]
+            return [lowering.duck.expression(f"{L}.{quote(one)} >= {R}.{quote(other)}")]
         if not node.get("condition"):
             return []
         if any(part.get("class") == "SUBQUERY" for part in walk(node["condition"])):
@@ -68,7 +70,10 @@ def joined(lowering: Lowering, node: Tree, sides: Sides) -> Scope:
         both = Scope(lowering.refuse, [*left.scope.items, *right.scope.items], merged)
         return conjuncts(both.resolve(node["condition"]))
 
-    return attached(lowering, kind, sides, parts, using, asof=asof)
+    made = attached(lowering, kind, sides, parts, using, asof=asof)
+    if last and (found := made.find([last])) is not None:
+        made.merged[last] = found
+    return made
 
 
 def attached(
@@ -116,7 +121,7 @@ def valued(
     scope = _scope(lowering, made, "LEFT", [left], {}, [])
     alias, name = lowering.alias(), made.columns[-1][0]
     lowering.admit({"v"})
-    scope.items.append(Visible(scope.items[0].alias, (alias,), {"v": name}, made))
+    scope.items.append(Visible(scope.items[0].alias, (alias,), {"v": name}, made, hidden=True))
     return scope, column(alias, "v")
 
 
@@ -175,7 +180,7 @@ def side_of(lowering: Lowering, scope: Scope, conditions: list[Any], alias: str)
     lowering.note(scope, references)
     columns = tuple(zip(own.values(), map(lowering.duck.print, references), strict=True))
     tree = Select(scope.plan_items(), tuple(map(lowering.duck.print, conditions)), columns or (("one", "1"),))
-    visible = [Visible(alias, item.qualifier, columns_, tree) for item, columns_ in items]
+    visible = [replace(item, alias=alias, columns=own_, node=tree) for item, own_ in items]
     merged = {name: (alias, own[place]) for name, place in scope.merged.items()}
     return Side(alias, tree, Scope(lowering.refuse, visible, merged))
 
@@ -281,7 +286,7 @@ def _scope(
 ) -> Scope:
     """What the rest of the query sees of the joined rows."""
     alias = lowering.alias()
-    items = [Visible(alias, item.qualifier, item.columns, made) for side in shown for item in side.scope.items]
+    items = [replace(item, alias=alias, node=made) for side in shown for item in side.scope.items]
     merged = {name: (alias, own) for side in shown for name, (_, own) in side.scope.merged.items()}
     for name, (one, other) in using.items():
         merged[name] = (alias, other if kind == "RIGHT" else one)

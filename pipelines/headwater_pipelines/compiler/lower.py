@@ -10,14 +10,16 @@ import duckdb
 
 from headwater.errors import SqlError, SqlSyntax, UnknownColumn
 from headwater_pipelines.compiler import (
+    forms,
     grouping,
     joins,
     modifiers,
     ranked,
     render,
     sets,
+    stars,
     subqueries,
-    timewindows,
+    tables,
     unnesting,
 )
 from headwater_pipelines.compiler import windows as windowing
@@ -32,12 +34,11 @@ from headwater_pipelines.compiler.plan import (
     Select,
     Source,
     Union,
-    column_names,
     sources,
 )
 from headwater_pipelines.compiler.refusals import Refusal, has_unnest, require_rule
-from headwater_pipelines.compiler.relations import Relations, Table, ViewPlan
-from headwater_pipelines.compiler.scope import Scope, Visible
+from headwater_pipelines.compiler.relations import Relations, ViewPlan
+from headwater_pipelines.compiler.scope import Scope
 from headwater_pipelines.compiler.syntax import Duck, Tree, column, is_column, message, rewrite, rewrite_free, walk
 from headwater_pipelines.compiler.whole import NoRule, unique, whole
 
@@ -118,15 +119,16 @@ class Lowering:
         return found
 
     def _select(self, node: Tree, ctes: Ctes) -> Select:
+        node = self._with_row(node)
         require_rule(node)
         node, ctes = ranked.qualified(self, node, ctes)
         rows = subqueries.Rows(self, ctes, *self.from_clause(node["from_table"], ctes))
-        expressions, grouped = self._expand(node["select_list"], rows.scope), node.get("group_expressions") or ()
+        expressions, grouped = self._listed(node["select_list"], rows.scope), node.get("group_expressions") or ()
         names = unique([self.name(expression) for expression in expressions])
         rows.scope.aliases = {e["alias"].lower(): e for e in reversed(expressions) if e.get("alias")}
-        rows.filter(node.get("where_clause"))
+        rows.filter(self._conjoined(node.get("where_clause"), rows.scope))
         having, qualify, constants = node.get("having"), node.get("qualify"), dict[str, Item]()
-        if any(map(subqueries.has_subquery, (*expressions, *grouped, having, qualify))):
+        if any(map(forms.has_subquery, (*expressions, *grouped, having, qualify))):
             beside = self._beside(rows, constants) if self._groups(node, expressions) else rows.scalars
             expressions = [{**beside(each), "alias": each.get("alias", "")} for each in expressions]
             having, qualify = beside(having), beside(qualify)
@@ -180,7 +182,7 @@ class Lowering:
         items, where = rows.scope.plan_items(), tuple(map(self.duck.print, rows.conditions))
         windows = windowing.has_windows([*resolved, qualify])
         aggregates = self._groups(node, resolved)
-        if has_unnest([*resolved, qualify]) and (windows or aggregates):
+        if has_unnest([*resolved, qualify]) and windows and aggregates:
             raise NoRule("unnest", "UNNEST")
         if not aggregates:
             if windows:
@@ -189,13 +191,15 @@ class Lowering:
             if has_unnest(resolved) and [name for name, _ in self.describe(made) if name != WEIGHT] != names:
                 raise NoRule("unnest", "UNNEST")  # a struct becomes several columns
             return made
-        if windows and node.get("aggregate_handling") == "FORCE_AGGREGATES":
-            raise NoRule("window", "WINDOW_WHOLE")
         group = self._group(node, rows.scope, resolved)
         self.note(rows.scope, list(group))
         read = {part["column_names"][0] for each in group for part in walk(each) if is_column(part)}
         known = {item.alias for item in items}
         items += tuple(item for alias, item in constants.items() if alias in read - known)
+        if has_unnest(group):
+            items, where, (*group, having), resolved = unnesting.below_groups(
+                self, items, where, [*group, having], resolved
+            )
         plan = grouping.Grouping(self, items, where, group, constants)
         if len(node.get("group_sets") or ()) > 1:
             if windows:
@@ -209,21 +213,33 @@ class Lowering:
     def _group(self, node: Tree, scope: Scope, select: list[Tree]) -> list[Tree]:
         """The grouping expressions: positions, aliases and ALL replaced by what they stand for."""
         if node.get("aggregate_handling") == "FORCE_AGGREGATES":
-            return [part for part in select if not grouping.aggregates_in(part, self.duck)]
+            plain = [part for part in select if not windowing.has_windows([part])]
+            return [part for part in plain if not grouping.aggregates_in(part, self.duck)]
         found = []
         for expression in node.get("group_expressions") or ():
             position = _position(expression, len(select))
             found.append(select[position - 1] if position else scope.resolve(expression))
         return found
 
-    def _expand(self, select_list: list[Tree], scope: Scope) -> list[Tree]:
-        found: list[Tree] = []
-        for expression in select_list:
-            if expression.get("class") == "STAR":
-                found += _star(expression, scope)
-            else:
-                found.append(expression)
-        return found
+    def _with_row(self, node: Tree) -> Tree:
+        """A SELECT of nothing but subqueries has one row, which they stand beside."""
+        if node["from_table"]["type"] != "EMPTY" or not forms.has_subquery(node["select_list"]):
+            return node
+        if subqueries.has_only_clocks(node["select_list"], self.relations):
+            return node
+        shell: Tree = self.duck.parse("SELECT 1 FROM (SELECT 1 AS hw_one) AS hw_row", lambda _: (0, 0))
+        return {**node, "from_table": shell["from_table"]}
+
+    def _listed(self, expressions: list[Tree], scope: Scope) -> list[Tree]:
+        """A select list in which every expression is one column."""
+        listed = stars.expanded(self, expressions, scope)
+        return [part for each in listed for part in unnesting.fields(self, each, scope)]
+
+    def _conjoined(self, where: Any, scope: Scope) -> Any:
+        """A condition over COLUMNS(...) holds when it does for each of them."""
+        parts = joins.conjuncts(where) if where and stars.has_star(where) else []
+        found = [each for part in parts for each in stars.expanded(self, [part], scope)]
+        return joins.conjunction([{**each, "alias": ""} for each in found]) if found else where
 
     def name(self, expression: Tree) -> str:
         if expression.get("alias"):
@@ -243,114 +259,8 @@ class Lowering:
     # ---- FROM
 
     def from_clause(self, node: Tree, ctes: Ctes) -> tuple[Scope, list[Tree]]:
-        scope, conditions = self._join(node, ctes) if node["type"] == "JOIN" else (self._relation(node, ctes), [])
-        taken: set[str] = set()
-        for item in scope.items:
-            name = item.qualifier[-1]
-            if name in taken:
-                raise self.refuse.at(node, f"alias {name} is used twice", "DUPLICATE_ALIAS", "Name each table once.")
-            taken.add(name)
-        return scope, conditions
-
-    def _join(self, node: Tree, ctes: Ctes) -> tuple[Scope, list[Tree]]:
-        left, left_conditions = self.from_clause(node["left"], ctes)
-        if unnesting.has_rule(node):
-            return unnesting.unnested(self, node, left, left_conditions), []
-        if subqueries.is_lateral(node):
-            rows = subqueries.Rows(self, ctes, left, left_conditions)
-            try:
-                right, right_conditions = self.from_clause(node["right"], ctes)
-            except NoRule:
-                return rows.lateral(node), []
-            return self._joined(node, left, left_conditions, right, right_conditions)
-        try:
-            right, right_conditions = self.from_clause(node["right"], ctes)
-        except UnknownColumn as error:  # a join on the right, whose condition may mean the items before it
-            raise NoRule("lateral join", "LATERAL") from error
-        return self._joined(node, left, left_conditions, right, right_conditions)
-
-    def _joined(
-        self, node: Tree, left: Scope, left_conditions: list[Any], right: Scope, right_conditions: list[Any]
-    ) -> tuple[Scope, list[Tree]]:
-        if joins.has_rule(node):
-            return joins.joined(self, *self._timed(node, [(left, left_conditions), (right, right_conditions)])), []
-        natural = joins.common(left, right) if node["ref_type"] == "NATURAL" else []
-        both = Scope(self.refuse, [*left.items, *right.items], {**right.merged, **left.merged})
-        conditions = [*left_conditions, *right_conditions]
-        for name in node.get("using_columns") or natural:
-            reference = {"class": "COLUMN_REF", "column_names": [name], "query_location": node["query_location"]}
-            pair = [side.resolve(reference) for side in (left, right)]
-            self.note(both, pair)
-            conditions.append(self.duck.expression(" = ".join(map(self.duck.print, pair))))
-            both.merged[name.lower()] = (pair[0]["column_names"][0], pair[0]["column_names"][-1])
-        if node.get("condition"):
-            if subqueries.has_subquery(node["condition"]):
-                if not subqueries.has_only_clocks(node["condition"], self.relations):
-                    raise subqueries.NO_RULE
-                rows = subqueries.Rows(self, {}, both, conditions)
-                rows.filter(node["condition"])
-                return rows.scope, rows.conditions
-            condition = both.resolve(node["condition"])
-            self.note(both, [condition])
-            conditions.append(condition)
-        return both, conditions
-
-    def _timed(self, node: Tree, sides: list[joins.Rows]) -> tuple[Tree, joins.Sides]:
-        """A join whose condition asks for the time of rows that only have to match: these are left out before it."""
-        place = {"LEFT": 1, "SEMI": 1, "ANTI": 1, "RIGHT": 0}.get(node["join_type"], -1)
-        rest = []
-        for part in joins.conjuncts(node["condition"]) if node.get("condition") else []:
-            timed = subqueries.has_subquery(part) and subqueries.has_only_clocks(part, self.relations)
-            if not timed or place < 0 or node["ref_type"] == "ASOF":
-                rest.append(part)
-                continue
-            rows = subqueries.Rows(self, {}, *sides[place])
-            try:
-                rows.filter(part)
-            except NoRule:  # it reads the other side
-                rest.append(part)
-                continue
-            sides[place] = (rows.scope, rows.conditions)
-        return {**node, "condition": joins.conjunction(rest)}, (sides[0], sides[1])
-
-    def _relation(self, node: Tree, ctes: Ctes) -> Scope:
-        if node["type"] == "SUBQUERY":
-            try:
-                if timewindows.MARK in node:
-                    rows = timewindows.lowered(self, node, ctes)
-                else:
-                    rows = self.query(node["subquery"]["node"], ctes)
-            except SqlError as error:  # it may mean a column of the items before it
-                raise NoRule("lateral join", "LATERAL") from error
-            return self._nested(rows, node, node["alias"] or self.alias(), [])
-        if node["type"] != "BASE_TABLE":
-            return self._rowless(node, ctes)
-        path: list[str] = node["qualified_name"]["path"]
-        alias = node["alias"] or path[-1]
-        cte = ctes.get(path[0].lower()) if len(path) == 1 else None
-        if cte is not None:
-            return self._nested(self.query(cte.query, cte.visible), node, alias, cte.aliases)
-        relation = self.relations.resolve(path)
-        columns = {name.lower(): name for name, _ in relation.columns}
-        qualifier = (alias,) if node["alias"] else tuple(relation.name.split("."))
-        if isinstance(relation, Table):
-            self.declare(relation.base)
-            plan: Node = Leaf(relation.base)
-        else:
-            plan = relation.root
-            self.read_view(relation)
-            qualifier = qualifier if node["alias"] else ("views", relation.name)
-        columns = _shown(columns, node.get("column_name_alias") or [])
-        return Scope(self.refuse, [Visible(alias, tuple(part.lower() for part in qualifier), columns, plan)])
-
-    def _rowless(self, node: Tree, ctes: Ctes) -> Scope:
-        """VALUES or a table function: a query of its own, unless it reads the items before it."""
-        shell: Tree = self.duck.parse("SELECT * FROM t", lambda _: (0, 0))
-        try:
-            plan = whole(self, {**shell, "from_table": {**node, "sample": None}}, ctes, NoRule("values", "CONSTANT"))
-        except SqlError as error:
-            raise NoRule("lateral join", "LATERAL") from error
-        return self._nested(plan, {**node, "column_name_alias": []}, node["alias"] or self.alias(), [])
+        """What a FROM clause shows, and the conditions on its rows."""
+        return tables.joined(self, node, ctes)
 
     def read_view(self, view: ViewPlan) -> None:
         """What an earlier view is made of is read by this definition, too."""
@@ -367,17 +277,6 @@ class Lowering:
         else:
             self.duck.create_table(source.table, [*source.columns(), (WEIGHT, "BIGINT")])
 
-    def _nested(self, plan: Node, node: Tree, alias: str, aliases: list[str]) -> Scope:
-        columns = _shown({name.lower(): name for name in column_names(plan)}, aliases)
-        columns = _shown(columns, node.get("column_name_alias") or [])
-        return Scope(self.refuse, [Visible(alias, (alias.lower(),), columns, plan)])
-
-
-def _shown(columns: dict[str, str], aliases: list[str]) -> dict[str, str]:
-    """Columns under the names that an alias list gives to the first of them."""
-    shown = [alias.lower() for alias in aliases] + list(columns)[len(aliases) :]
-    return dict(zip(shown, columns.values(), strict=True))
-
 
 def _position(expression: Tree, length: int) -> int:
     """The place in the select list that an integer constant in GROUP BY stands for; 0 for other expressions."""
@@ -388,29 +287,6 @@ def _position(expression: Tree, length: int) -> int:
     if not 1 <= place <= length:
         raise SqlSyntax(f"GROUP BY {place}: the select list has {length} columns", todo="Name the column.")
     return place
-
-
-def _star(star: Tree, scope: Scope) -> list[Tree]:
-    wanted = str(star.get("relation_name") or "").lower()
-    if wanted and not any(item.answers([wanted]) for item in scope.items):
-        raise NoRule("columns", "COLUMNS")  # of a struct
-    skip = {str(name).lower() for name in star.get("exclude_list") or ()}
-    skip |= {entry["column"].lower() for entry in star.get("qualified_exclude_list") or ()}
-    replace = {entry["key"].lower(): entry["value"] for entry in star.get("replace_list") or ()}
-    found, seen = [], set[str]()
-    for item in scope.items:
-        if wanted and not item.answers([wanted]):
-            continue
-        for name in item.columns:
-            merged = not wanted and name in scope.merged
-            if name in skip or (merged and name in seen):
-                continue
-            seen.add(name)
-            names = [name] if merged else [item.qualifier[-1], name]
-            reference = {"class": "COLUMN_REF", "type": "COLUMN_REF", "column_names": names}
-            expression = replace.get(name, {**reference, "query_location": star["query_location"]})
-            found.append({**expression, "alias": item.columns[name] if item.columns[name].lower() == name else name})
-    return found
 
 
 def _is_scalar(node: Tree) -> bool:

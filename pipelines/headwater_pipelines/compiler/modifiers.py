@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from headwater.types import quote
-from headwater_pipelines.compiler import sets
+from headwater_pipelines.compiler import sets, stars
 from headwater_pipelines.compiler.plan import Select, Union
 from headwater_pipelines.compiler.scope import Scope
 from headwater_pipelines.compiler.syntax import Tree, is_column, walk
@@ -49,9 +49,10 @@ def of_select(lowering: Lowering, node: Tree, scope: Scope, shown: list[Tree], n
         found.limit = _limit(lowering, limit)
     if found.on or found.limit:
         for order in (parts.get("ORDER_MODIFIER") or {}).get("orders", ()):
-            target = _target(order["expression"], scope, shown, names)
+            own = order["expression"]
+            targets = shown if stars.is_all(own) else [_target(own, scope, shown, names)]
             words = _WORDS.get(order["type"], "") + _WORDS.get(order["null_order"], "")
-            found.orders.append(found.add(target) + words)
+            found.orders += [found.add(target) + words for target in targets]
     return found
 
 

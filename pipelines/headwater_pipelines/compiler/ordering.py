@@ -95,7 +95,7 @@ class Orders:
 
     def cut(self, node: Tree, orders: list[Tree], more: list[Tree]) -> Tree:
         """A LIMIT or DISTINCT ON with these expressions behind its order."""
-        if not more:
+        if not more or any(each["expression"].get("class") == "STAR" for each in orders):
             return node
         parts = [part for part in node["modifiers"] if part["type"] != "ORDER_MODIFIER"]
         made = [*orders, *map(by, more)]

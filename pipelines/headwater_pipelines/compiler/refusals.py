@@ -16,6 +16,8 @@ ROWS_OF_ARGUMENTS = {"range", "generate_series", "unnest", "json_each", "json_tr
 SAMPLING = {"approx_quantile", "approx_top_k", "reservoir_quantile"}
 """Aggregate functions whose result depends on the order in which rows come, beyond any that could be asked for."""
 
+_EXPANDED = ("from_table", "cte_map", "select_list", "where_clause", "modifiers")
+"""Where stars are written out, or mean all columns of the result."""
 VALUE_KEYWORDS = KEYWORDS | {"user"}
 """``user`` is also what macros call a parameter."""
 
@@ -59,10 +61,9 @@ def require_rule(node: Tree) -> None:
     """NoRule for a SELECT with something that only the query as a whole can be computed with."""
     if node["from_table"]["type"] == "EMPTY":
         raise NoRule("values", "CONSTANT")
-    own = {key: value for key, value in node.items() if key not in ("from_table", "cte_map")}
-    for part in walk(own):
-        if part.get("class") == "STAR" and (part.get("columns") or part.get("rename_list")):
-            raise NoRule("columns", "COLUMNS")
+    own = {key: value for key, value in node.items() if key not in _EXPANDED}
+    if any(part.get("class") == "STAR" and part.get("columns") for part in walk(own)):
+        raise NoRule("columns", "COLUMNS")
 
 
 def has_unnest(expressions: list[Any]) -> bool:
@@ -71,9 +72,6 @@ def has_unnest(expressions: list[Any]) -> bool:
 
 
 def _query(node: Tree, refuse: Refusal) -> None:
-    if node.get("setop_by_name") or str(node.get("setop_type")).endswith("BY_NAME"):
-        todo = "List the columns of both sides in the same order."
-        raise refuse.at(None, "UNION BY NAME is not supported", "BY_NAME", todo, "BY", "NAME")
     if node.get("type") == "SELECT_NODE" and node.get("sample"):
         raise refuse.at(None, "samples are not repeatable", "SAMPLE", "Remove USING SAMPLE.", "SAMPLE")
 

@@ -22,6 +22,8 @@ class Visible:
     qualifier: tuple[str, ...]
     columns: dict[str, str]
     node: Node
+    hidden: bool = False
+    """Of the compiler, and no part of the definition: found by its alias alone."""
 
     def answers(self, parts: list[str]) -> bool:
         wanted = tuple(part.lower() for part in parts)
@@ -73,7 +75,7 @@ class Scope:
         if len(names) == 1 and name in self.merged:
             return self.merged[name]
         for item in self.items:
-            if name in item.columns and item.answers(names[:-1]):
+            if name in item.columns and item.answers(names[:-1]) and (len(names) > 1 or not item.hidden):
                 return item.alias, item.columns[name]
         return None
 

@@ -18,10 +18,12 @@ if TYPE_CHECKING:
 def combined(lowering: Lowering, node: Tree, ctes: Mapping[str, Cte]) -> Select | Union:
     """A set operation: UNION ALL is linear, UNION its distinct rows; the others compare how often each row is there."""
     word, keeps_all = str(node["setop_type"]), bool(node.get("setop_all"))
+    by_name, word = word.endswith("_BY_NAME"), word.removesuffix("_BY_NAME")
     parts = [lowering.query(child, ctes) for child in node["children"]]
     operator = f"{word} ALL" if keeps_all else word
-    types = lowering.describe_query(f" {operator} ".join(f"({_plain(part)})" for part in parts))
-    renamed = tuple(_renamed(part, types) for part in parts)
+    said = f"{operator} BY NAME" if by_name else operator
+    types = lowering.describe_query(f" {said} ".join(f"({_plain(part)})" for part in parts))
+    renamed = tuple(_renamed(part, types, by_name=by_name) for part in parts)
     if word == "UNION":
         return Union(renamed) if keeps_all else distinct(lowering, Union(renamed))
     if len(parts) != 2:
@@ -62,10 +64,13 @@ def _plain(tree: Select | Union) -> str:
     return f"SELECT {names} FROM ({render.state(tree)})"
 
 
-def _renamed(part: Select | Union, types: list[tuple[str, str]]) -> Select:
-    """A branch with the column names and types of the whole."""
-    columns = tuple(
-        (name, f"CAST({quote('u')}.{quote(own)} AS {text})")
-        for own, (name, text) in zip(column_names(part), types, strict=True)
-    )
+def _renamed(part: Select | Union, types: list[tuple[str, str]], *, by_name: bool) -> Select:
+    """A branch with the column names and types of the whole; what a name lacks in it is NULL."""
+    own = column_names(part)
+    if by_name:
+        there = {name.lower(): f"u.{quote(name)}" for name in own}
+        values = [there.get(name.lower(), "NULL") for name, _ in types]
+    else:
+        values = [f'"u".{quote(name)}' for name in own]
+    columns = tuple((name, f"CAST({sql} AS {text})") for sql, (name, text) in zip(values, types, strict=True))
     return Select((Item("u", part),), (), columns)

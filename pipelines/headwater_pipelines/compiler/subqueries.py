@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from headwater.errors import SqlError
 from headwater.types import quote
-from headwater_pipelines.compiler import grouping, joins, modifiers, unnesting
+from headwater_pipelines.compiler import forms, grouping, joins, modifiers, sets, unnesting
 from headwater_pipelines.compiler.clock import VALUE, clock_of
 from headwater_pipelines.compiler.plan import Clock, Item, Leaf, Select, column_names
 from headwater_pipelines.compiler.relations import Relations
@@ -43,9 +43,9 @@ class Rows:
 
     def filter(self, where: Any, *, correlated: bool = False) -> list[Tree]:
         """Keep the rows that fulfil a WHERE; with ``correlated`` the conditions that read more are given back."""
-        parts = joins.conjuncts(where) if where else []
-        tests = [part for part in parts if _test(part) is not None]
-        plain = [part for part in parts if _test(part) is None and not has_subquery(part)]
+        parts = joins.conjuncts(forms.of_lists(where, self.lowering.duck)) if where else []
+        tests = [part for part in parts if forms.test(part) is not None]
+        plain = [part for part in parts if forms.test(part) is None and not forms.has_subquery(part)]
         left = []
         for part in plain:
             try:
@@ -74,20 +74,21 @@ class Rows:
         def change(node: Tree) -> Any:
             if node.get("class") != "SUBQUERY":
                 return None
-            inner = node["subquery"]["node"]
+            inner = forms.flattened(node["subquery"]["node"], self.lowering.duck)
+            node = {**node, "subquery": {**node["subquery"], "node": inner}}
             if (clock := clock_of(inner, self.lowering.relations)) is not None:
                 return self._clock(clock_item(self.lowering, clock, known))
             if node.get("subquery_type") == "EXISTS":
                 return self._exists(node, inner)
             if node.get("subquery_type") != "SCALAR":
-                return self._valued(node, inner)
+                return self._member(node, inner)
             found = constant(self.lowering, inner, self.ctes)
             if found is None:
                 return self._correlated(node, inner)
-            self.scope.items.append(Visible(found.alias, (found.alias,), {"v": "v"}, found.node))
+            self.scope.items.append(Visible(found.alias, (found.alias,), {"v": "v"}, found.node, hidden=True))
             return column(found.alias, "v")
 
-        return rewrite(expression, change)
+        return rewrite(forms.of_lists(expression, self.lowering.duck), change)
 
     def _clock(self, item: Item) -> Tree:
         if all(known.alias != item.alias for known in self.scope.items):
@@ -101,49 +102,78 @@ class Rows:
         self.lowering.note(self.scope, [resolved])
         self.conditions.append(resolved)
 
+    def _resolved(self, value: Tree) -> str:
+        found = self.scope.resolve(value)
+        self.lowering.note(self.scope, [found])
+        return self.lowering.duck.print(found)
+
     def _test(self, part: Tree) -> None:
-        found = _test(part)
+        found = forms.test(part)
         assert found is not None
         node, negated = found
         inner = node["subquery"]["node"]
         if node["subquery_type"] == "EXISTS":
             self._attach("ANTI" if negated else "SEMI", *self._rows_of(inner))
             return
-        if node.get("comparison_type") != "COMPARE_EQUAL" or has_subquery(node["child"]):
+        if node.get("comparison_type") != "COMPARE_EQUAL" or forms.has_subquery(node["child"]):
             raise NO_RULE
         plan = self._uncorrelated(inner)
         if plan is None:
             if negated:
                 raise NO_RULE
             rows, parts = self._rows_of(inner)
-            value = rows.scope.resolve(inner["select_list"][0])
-            rows.lowering.note(rows.scope, [value])
-            self._attach("SEMI", rows, parts, (node["child"], inner["select_list"][0]))
+            values, listed = forms.values(node["child"]), inner["select_list"]
+            if len(values) != len(listed):
+                raise NO_RULE
+            rows.lowering.note(rows.scope, [rows.scope.resolve(each) for each in listed])
+            self._attach("SEMI", rows, parts, *zip(values, listed, strict=True))
             return
-        names = column_names(plan)
-        if len(names) != 1:
+        names, values = column_names(plan), forms.values(node["child"])
+        if len(names) != len(values) or (negated and len(names) != 1):
             raise NO_RULE
-        self.lowering.admit({"v"})
+        known = {f"v{place}": name for place, name in enumerate(names)}
+        self.lowering.admit(known)
         alias = self.lowering.alias()
-        scope = Scope(self.lowering.refuse, [Visible(alias, (alias,), {"v": names[0]}, plan)])
+        scope = Scope(self.lowering.refuse, [Visible(alias, (alias,), known, plan, hidden=True)])
         rows = Rows(self.lowering, self.ctes, scope, [])
         if negated:
-            self._counted(plan, names[0], node["child"])
-        self._attach("ANTI" if negated else "SEMI", rows, [], (node["child"], column(alias, "v")))
+            counts, value = self._counted(plan, names[0]), self._resolved(node["child"])
+            kept = f"{counts}.n = 0 OR ({counts}.m = {counts}.n AND {value} IS NOT NULL)"
+            self.conditions.append(self.lowering.duck.expression(kept))
+        pairs = [(value, column(alias, name)) for value, name in zip(values, known, strict=True)]
+        self._attach("ANTI" if negated else "SEMI", rows, [], *pairs)
 
-    def _counted(self, plan: Any, name: str, child: Tree) -> None:
-        """NOT IN over rows with a NULL is true of nothing, over no rows it is true of everything."""
+    def _member(self, node: Tree, inner: Tree) -> Any:
+        """``x IN (SELECT y ...)`` as a value: whether y is there, or could be, for all that NULLs say."""
+        plan = None if forms.has_subquery(node["child"]) else self._uncorrelated(inner)
+        if plan is None or node.get("comparison_type") != "COMPARE_EQUAL" or len(column_names(plan)) != 1:
+            return self._valued(node, inner)
+        duck, name = self.lowering.duck, column_names(plan)[0]
+        read = Select((Item("q", plan),), (), (("v0", f"q.{quote(name)}"),))
+        values = sets.distinct(self.lowering, read)
+        marked = Select((Item("q", values),), (), (("v0", "q.v0"), ("m", "true")))
+        self.lowering.admit({"v0", "m"})
+        alias = self.lowering.alias()
+        scope = Scope(self.lowering.refuse, [Visible(alias, (alias,), {"v0": "v0", "m": "m"}, marked, hidden=True)])
+        counts = self._counted(plan, name)
+        self._attach("LEFT", Rows(self.lowering, self.ctes, scope, []), [], (node["child"], column(alias, "v0")))
+        value = duck.print(node["child"])
+        unknown = f"{counts}.n > 0 AND ({value} IS NULL OR {counts}.m < {counts}.n)"
+        return duck.expression(f"CASE WHEN {alias}.m THEN true WHEN {unknown} THEN NULL ELSE false END")
+
+    def _counted(self, plan: Any, name: str) -> str:
+        """The item with a subquery's number of rows n, and m of them no NULLs, beside every row.
+
+        NOT IN over rows with a NULL is true of nothing, over no rows it is true of everything.
+        """
         read = Select((Item("q", plan),), (), (("c0", f"q.{quote(name)}"),))
         group = grouping.Grouping(self.lowering, (Item("q", read),), (), [])
         calls = [self.lowering.duck.expression(sql) for sql in ("count(*)", "count(q.c0)")]
         counts = group.select(["n", "m"], calls, None)
         self.lowering.admit({"n", "m"})
         alias = self.lowering.alias()
-        self.scope.items.append(Visible(alias, (alias,), {"n": "n", "m": "m"}, counts))
-        value = self.lowering.duck.print(self.scope.resolve(child))
-        self.lowering.note(self.scope, [self.scope.resolve(child)])
-        kept = f"{alias}.n = 0 OR ({alias}.m = {alias}.n AND {value} IS NOT NULL)"
-        self.conditions.append(self.lowering.duck.expression(kept))
+        self.scope.items.append(Visible(alias, (alias,), {"n": "n", "m": "m"}, counts, hidden=True))
+        return alias
 
     def _rows_of(self, inner: Tree) -> tuple[Rows, list[Tree]]:
         """The rows of a subquery's FROM and WHERE, and the conditions that read the outer query."""
@@ -162,14 +192,14 @@ class Rows:
         rows = Rows(self.lowering, self.ctes, scope, conditions)
         return rows, rows.filter(inner.get("where_clause"), correlated=True)
 
-    def _attach(self, kind: str, rows: Rows, parts: list[Tree], pair: tuple[Tree, Tree] | None = None) -> None:
-        """Join the rows of a subquery; names in ``parts`` are its own first. ``pair``: an outer and an inner value."""
+    def _attach(self, kind: str, rows: Rows, parts: list[Tree], *pairs: tuple[Tree, Tree]) -> None:
+        """Join the rows of a subquery; names in ``parts`` are its own first. ``pairs``: outer and inner values."""
 
         def resolved(left: joins.Side, right: joins.Side) -> list[Tree]:
             both = joins.inner_first(self.lowering, left, right)
             found = [both.resolve(part) for part in parts]
-            if pair is not None:
-                one, other = left.scope.resolve(pair[0]), right.scope.resolve(pair[1])
+            for outer, inner in pairs:
+                one, other = left.scope.resolve(outer), right.scope.resolve(inner)
                 printed = (self.lowering.duck.print(each) for each in (one, other))
                 found.append(self.lowering.duck.expression(" = ".join(f"({sql})" for sql in printed)))
             return found
@@ -191,12 +221,12 @@ class Rows:
         """EXISTS as a value: whether the number of rows is not 0."""
         duck = self.lowering.duck
         plain = inner["type"] == "SELECT_NODE" and not inner.get("modifiers") and not inner.get("group_expressions")
-        if not plain or inner.get("having") or inner.get("qualify") or _is_one_row(self.lowering, inner):
+        if not plain or inner.get("having") or inner.get("qualify") or forms.is_one_row(self.lowering.duck, inner):
             return self._valued(node, inner)
         counted = {**inner, "select_list": [duck.expression("count(*)")]}
         found = constant(self.lowering, counted, self.ctes)
         if found is not None:
-            self.scope.items.append(Visible(found.alias, (found.alias,), {"v": "v"}, found.node))
+            self.scope.items.append(Visible(found.alias, (found.alias,), {"v": "v"}, found.node, hidden=True))
             return duck.expression(f"{found.alias}.v > 0")
         try:
             return duck.expression(f"({duck.print(self._grouped(counted))}) > 0")
@@ -211,8 +241,8 @@ class Rows:
 
     def _grouped(self, inner: Tree) -> Any:
         """A left join with the aggregate, or the first row, of what is compared with the outer query."""
-        first = _is_first_row(inner)
-        if len(inner["select_list"]) != 1 or not (first or _is_one_row(self.lowering, inner)):
+        first = forms.is_first_row(inner)
+        if len(inner["select_list"]) != 1 or not (first or forms.is_one_row(self.lowering.duck, inner)):
             raise NO_RULE
         duck = self.lowering.duck
         rows, parts = self._from(inner)
@@ -236,9 +266,10 @@ class Rows:
             made = grouping.Grouping(self.lowering, rows.scope.plan_items(), where, keys).select(*shown, None)
         alias = self.lowering.alias()
         known = {name: name for name in (*names, "v", "m")}
-        right = Rows(self.lowering, self.ctes, Scope(self.lowering.refuse, [Visible(alias, (alias,), known, made)]), [])
+        visible = Visible(alias, (alias,), known, made, hidden=True)
+        right = Rows(self.lowering, self.ctes, Scope(self.lowering.refuse, [visible]), [])
         self.lowering.admit(known)
-        equal = [_equal(outer, column(alias, name)) for name, (_, outer) in zip(names, pairs, strict=True)]
+        equal = [forms.equal(outer, column(alias, name)) for name, (_, outer) in zip(names, pairs, strict=True)]
         self._attach("LEFT", right, equal)
         return self.lowering.duck.expression(f"CASE WHEN {alias}.m THEN {alias}.v ELSE {empty} END")
 
@@ -282,7 +313,7 @@ class Rows:
         duck = self.lowering.duck
         shell: Tree = duck.parse(f"SELECT 1 FROM {table} AS {joins.R}", lambda _: (0, 0))
         kept = " AND ".join(f"({duck.print(scope.resolve(part))})" for part in parts)
-        scope.aliases = _aliases(inner)
+        scope.aliases = forms.aliases(inner)
         return {
             **inner,
             "select_list": [{**scope.resolve(each), "alias": each.get("alias", "")} for each in inner["select_list"]],
@@ -303,7 +334,7 @@ class Rows:
 
     def _first(self, inner: Tree, rows: Rows, where: tuple[str, ...], names: list[str], values: list[Any]) -> Select:
         """The first row of each key: DISTINCT ON its columns, which are the first ones."""
-        rows.scope.aliases = _aliases(inner)
+        rows.scope.aliases = forms.aliases(inner)
         shown = [values[names.index("v")]]
         chosen = modifiers.of_select(self.lowering, inner, rows.scope, shown, list(rows.scope.aliases))
         self.lowering.note(rows.scope, chosen.expressions)
@@ -327,7 +358,7 @@ def constant(lowering: Lowering, inner: Tree, ctes: Mapping[str, Cte]) -> Item |
         plan = lowering.query(inner, ctes)
     except SqlError:
         return None
-    if not _is_one_row(lowering, inner):
+    if not forms.is_one_row(lowering.duck, inner, ctes):
         raise NO_RULE
     lowering.admit({"v"})
     value = Select((Item("q", plan),), (), (("v", f"q.{quote(column_names(plan)[0])}"),))
@@ -360,37 +391,10 @@ def is_lateral(node: Tree) -> bool:
     return node.get("condition") is None or unnesting.is_true(node["condition"])
 
 
-def has_subquery(expression: Any) -> bool:
-    return any(node.get("class") == "SUBQUERY" for node in walk(expression))
-
-
 def has_only_clocks(expression: Any, relations: Relations) -> bool:
     """Whether nothing but the instant is asked for by subqueries."""
     found = (node["subquery"]["node"] for node in walk(expression) if node.get("class") == "SUBQUERY")
     return all(clock_of(query, relations) is not None for query in found)
-
-
-def _test(part: Tree) -> tuple[Tree, bool] | None:
-    """An EXISTS or IN that is a condition by itself, and whether it is negated."""
-    negated = part.get("type") == "OPERATOR_NOT"
-    node = part["children"][0] if negated else part
-    is_test = node.get("class") == "SUBQUERY" and node.get("subquery_type") in ("EXISTS", "ANY")
-    return (node, negated) if is_test else None
-
-
-def _is_one_row(lowering: Lowering, inner: Tree) -> bool:
-    """Whether a query is an aggregate of all rows, which has one row whatever there is."""
-    if inner["type"] != "SELECT_NODE" or inner.get("aggregate_handling") == "FORCE_AGGREGATES":
-        return False
-    parts = ("group_expressions", "group_sets", "having", "qualify", "modifiers")
-    return not any(inner.get(part) for part in parts) and all(
-        grouping.aggregates_in(each, lowering.duck) for each in inner["select_list"]
-    )
-
-
-def _aliases(inner: Tree) -> dict[str, Tree]:
-    """What an ORDER BY may name of a select list."""
-    return {each["alias"].lower(): each for each in reversed(inner["select_list"]) if each.get("alias")}
 
 
 def _resolved(modifier: Tree, scope: Scope) -> Tree:
@@ -408,17 +412,6 @@ def _resolved(modifier: Tree, scope: Scope) -> Tree:
     raise NO_RULE
 
 
-def _is_first_row(inner: Tree) -> bool:
-    """Whether a query is the first of some rows in an order."""
-    if inner["type"] != "SELECT_NODE" or any(inner.get(part) for part in ("group_expressions", "having", "qualify")):
-        return False
-    parts = {part["type"]: part for part in inner.get("modifiers") or ()}
-    limit = parts.pop("LIMIT_MODIFIER", None)
-    if limit is None or limit.get("offset") or set(parts) - {"ORDER_MODIFIER"}:
-        return False
-    return bool((limit["limit"].get("literal") or {}).get("text") == "1")
-
-
 def _pair(part: Tree, own: Scope) -> tuple[Tree, Tree]:
     """The inner and the outer side of a comparison."""
     if part.get("type") != "COMPARE_EQUAL":
@@ -430,8 +423,3 @@ def _pair(part: Tree, own: Scope) -> tuple[Tree, Tree]:
             continue
         return inner, outer
     raise NO_RULE
-
-
-def _equal(one: Tree, other: Tree) -> Tree:
-    place = {"alias": "", "query_location": one["query_location"], "query_location_length": 0}
-    return {"class": "COMPARISON", "type": "COMPARE_EQUAL", **place, "left": one, "right": other}

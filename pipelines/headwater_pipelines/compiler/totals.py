@@ -61,8 +61,6 @@ class Ordered:
         orders = orders_of(node) or ([] if self.grouped else self._inherited())
         if self._tells_apart([self._meant(each["expression"]) for each in orders]):
             return node
-        if any(each["expression"].get("class") == "STAR" for each in orders):
-            return node
         if self.key and not self.grouped and not _is_distinct(node):
             more = self._missing(self.key, [each["expression"] for each in orders])
         else:
