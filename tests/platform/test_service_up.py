@@ -333,3 +333,21 @@ def test_a_port_that_is_taken() -> None:
         port: int = listener.getsockname()[1]
         with pytest.raises(ConfigError, match=f"port {port} is taken by another program"):
             StatusServer(port, dict, dict)
+
+
+AUTOGROUP = Path("/proc/self/autogroup")
+
+
+@pytest.mark.skipif(not AUTOGROUP.exists(), reason="Linux without autogrouping")
+@pytest.mark.parametrize("own_session", [True, False])
+def test_maintenance_gives_way_to_other_sessions_too(*, own_session: bool) -> None:
+    code = (
+        "import os; from pathlib import Path; from headwater.service.maintenance import AUTOGROUP, give_way;"
+        " before = AUTOGROUP.read_text(); give_way(); print(os.nice(0)); print(before, AUTOGROUP.read_text())"
+    )
+    argv = [sys.executable, "-c", code]
+    done = subprocess.run(argv, start_new_session=own_session, capture_output=True, text=True, check=True, timeout=60)
+    nice, before, after, *_ = done.stdout.splitlines()
+    assert int(nice) == min(os.nice(0) + 10, 19)
+    # A terminal's session is not ours to slow down.
+    assert after.split()[-1] == ("10" if own_session else before.split()[-1])

@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 import threading
 import time
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headwater import logs
@@ -24,6 +26,7 @@ ROUND_S = 1.0
 """Looking whether anything is due costs a few catalog reads; the limits themselves are larger."""
 NICENESS = 10
 """Rewriting files yields the cores to capture and views, which somebody waits for."""
+AUTOGROUP = Path("/proc/self/autogroup")
 RETRY_S = 5.0
 """After a failure that may pass, a full disk above all."""
 
@@ -31,7 +34,7 @@ RETRY_S = 5.0
 def run(project: Project) -> None:
     """Work until asked to stop. Raises what trying again cannot mend, CorruptFile for example."""
     log_lines = logs.logger(OWNER)
-    os.nice(NICENESS)
+    give_way()
     with stop_signals() as stop, open_log(project.lake_dir, create=True) as log, _Beat(log) as beat:
         log_lines.info("ready; removed %d files of writers that died", start(log)["orphans"])
         keeps_house = 0.0
@@ -58,6 +61,18 @@ def run(project: Project) -> None:
                     extra={"rows": done["sealed"], "duration_ms": round((time.monotonic() - began) * 1000)},
                 )
             stop.wait(ROUND_S)
+
+
+def give_way() -> None:
+    """Yield the cores to everybody else's work.
+
+    Linux shares them out by session first where autogrouping is on, as distributions have it, and by niceness only
+    within one: a process with a session of its own, as the supervisor starts them, says it of that as well.
+    """
+    os.nice(NICENESS)
+    if os.getsid(0) == os.getpid():
+        with suppress(OSError):  # a system without, or one that forbids it
+            AUTOGROUP.write_text(str(NICENESS))
 
 
 class _Beat:
