@@ -111,6 +111,40 @@ def test_the_token_grows_while_nothing_changes(shop: Shop, views: Log) -> None:
         assert len(told) == 1
 
 
+@pytest.mark.parametrize("query", ["SELECT note FROM orders", "FROM totals", JOINED])
+def test_an_answer_is_asked_for_only_where_its_rows_may_be_others(shop: Shop, views: Log, query: str) -> None:
+    with Lake(views) as lake:
+        lake.create_topic("web.clicks", {"page": "VARCHAR"})
+        answers = lake.watch(query, interval=0)._answers(-1)
+        last, first = next(answers)
+        assert first is not None
+        with lake.producer() as producer:
+            producer.send("clicks", [{"page": "/"}])
+        run(views)
+        position, again = next(answers)
+        assert (again, position > last) == (None, True)
+        assert answer(lake, query, position) == Counter(first.fetchall())
+        while answer(lake, query) == Counter(first.fetchall()):
+            shop.commit(views)
+            run(views)
+        found = next(each for _, each in answers if each is not None)
+        assert Counter(found.fetchall()) == answer(lake, query)
+
+
+def test_an_answer_that_follows_the_clock_is_asked_for_at_every_commit(views: Log) -> None:
+    with Lake(views) as lake:
+        lake.create_topic("web.clicks", {"page": "VARCHAR"})
+        answers = lake.watch("SELECT now() AS now, n FROM totals", interval=0)._answers(-1)
+        _, first = next(answers)
+        with lake.producer() as producer:
+            producer.send("clicks", [{"page": "/"}])
+        run(views)
+        _, again = next(answers)
+        assert first is not None
+        assert again is not None
+        assert again.fetchall() != first.fetchall()
+
+
 @pytest.mark.long
 def test_other_columns_are_a_snapshot(shop: Shop, views: Log) -> None:  # noqa: ARG001
     with Lake(views) as lake:

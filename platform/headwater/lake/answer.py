@@ -10,13 +10,14 @@ import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from typing import Any
 
 import duckdb
 
 from headwater import position as positions
 from headwater import record
-from headwater.catalog.records import Step, View
+from headwater.catalog.records import Step, Topic, View
 from headwater.errors import HeadwaterError, NoCommonPosition, NotYet, SqlError, SqlSyntax, UnknownColumn
 from headwater.lake import history
 from headwater.lake.memory import Memory
@@ -39,6 +40,15 @@ _KEPT_KINDS = ("table", "multiset", "changelog")
 _RECORD_KINDS = ("event", "transactions", "system")
 """Kinds whose rows are their records, each by itself: one that cannot be read changes no other."""
 _TRUNCATED_KINDS = ("table", "multiset", "insert_only")
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What an answer is made of. Two with equal ``topics`` and ``newest`` are of the same rows, at any position."""
+
+    position: int
+    topics: tuple[Topic, ...]
+    newest: tuple[int, ...]
 
 
 class Answers:
@@ -68,6 +78,14 @@ class Answers:
         explicit = at is not None or self.pinned is not None
         notices = () if explicit else _notices(resolved)
         return Result(query, table, types, published, inputs, missing=missing or (), notices=notices)
+
+    def seen(self, query: str) -> Seen:
+        """What an answer now would be made of. Raises what the answer would."""
+        then = positions.resolve(self.log, self.pinned) if self.pinned is not None else None
+        resolved = resolve(query, self.log.topics(then))
+        published, inputs = self._positions(resolved.references, then)
+        topics = tuple(reference.topic for reference in resolved.references)
+        return Seen(published, topics, read.newest(self.log, [(t, _commit(t, published, inputs)) for t in topics]))
 
     @contextmanager
     def reading(
@@ -99,12 +117,13 @@ class Answers:
                 bodies = [
                     self._body(cursor, r, published, inputs, n, missing) for n, r in enumerate(resolved.references)
                 ]
-                cursor.execute("BEGIN")
                 for reference, body in zip(resolved.references, bodies, strict=True):
-                    cursor.execute(f"CREATE OR REPLACE TEMP VIEW {quote(reference.private)} AS {body}")
-                    if _is_kept(reference):
-                        # A transaction's snapshot of a database begins with its first statement on it.
-                        cursor.execute(f"SELECT 1 FROM {quote(reference.private)} LIMIT 0")
+                    self.memory.define(reference.private, body, reference.topic.schema)
+                cursor.execute("BEGIN")
+                kept = next(filter(_is_kept, resolved.references), None)
+                if kept is not None:
+                    # A transaction's snapshot of a database begins with its first statement on it.
+                    cursor.execute(f"SELECT 1 FROM {quote(kept.private)} LIMIT 0")
             except duckdb.Error as error:
                 raise self._explained(error, resolved, published, defining=True) from error
         return resolved, published, inputs
@@ -129,7 +148,7 @@ class Answers:
     ) -> str:
         """SQL of what a name stands for: kept rows, or records of which the hot ones are registered."""
         topic = reference.topic
-        commit = published if topic.kind == "changelog" else inputs
+        commit = _commit(topic, published, inputs)
         if _is_kept(reference):
             return self.memory.rows(topic).at(topic, commit)
         skips = missing is not None and (reference.facet == "log" or topic.kind in _RECORD_KINDS)
@@ -204,6 +223,11 @@ class Answers:
                 f"view {view.name} is {view.state} ({view.reason or 'by hand'}) since {step.instant.isoformat()}",
                 todo=f"{mend}, or read at=commit:{step.publish_commit}.",
             )
+
+
+def _commit(topic: Topic, published: int, inputs: int) -> int:
+    """Where a topic is read: views as they were published, tables as those views took them in."""
+    return published if topic.kind == "changelog" else inputs
 
 
 def _notices(resolved: Resolved) -> list[str]:

@@ -25,7 +25,7 @@ from headwater.client.replay import Replay
 from headwater.client.report import GroupReport, groups
 from headwater.config import Settings
 from headwater.errors import CorruptFile, NameNotFound
-from headwater.lake.answer import Answers
+from headwater.lake.answer import Answers, Seen
 from headwater.lake.dependents import views_reading
 from headwater.lake.memory import Memory
 from headwater.lake.result import Result
@@ -104,6 +104,10 @@ class Lake:
                 if len(missing) <= known:  # what it found is in quarantine, so the next try is without it
                     raise
                 known = len(missing)
+
+    def seen(self, query: str) -> Seen:
+        """What an answer now would be made of: equal ``topics`` and ``newest`` are equal rows. Raises as ``sql``."""
+        return self._answers.seen(query)
 
     # ---- what there is
 

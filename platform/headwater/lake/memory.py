@@ -16,6 +16,8 @@ from headwater.client.producer import Producer
 from headwater.config import MIB, Settings
 from headwater.log import Log
 from headwater.log.rows import CurrentRows
+from headwater.schema import Schema
+from headwater.types import quote
 
 
 class Memory:
@@ -49,9 +51,17 @@ class Memory:
         if not hasattr(self._local, "cursor"):
             cursor = self._opened.result().cursor()
             duck.pin(cursor, self._log.timezone)
-            self._local.cursor = cursor
+            self._local.cursor, self._local.defined = cursor, {}
         found: duckdb.DuckDBPyConnection = self._local.cursor
         return found
+
+    def define(self, name: str, body: str, schema: Schema) -> None:
+        """Make a name of this thread's cursor stand for a SELECT with these columns; free when it already does."""
+        cursor, defined = self.cursor(), self._local.defined
+        if defined.get(name) != (body, schema):
+            defined.pop(name, None)
+            cursor.execute(f"CREATE OR REPLACE TEMP VIEW {quote(name)} AS {body}")
+            defined[name] = (body, schema)
 
     def close(self) -> None:
         self._opened.result().close()

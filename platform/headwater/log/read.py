@@ -7,7 +7,7 @@ grace period is over. Every hot batch is checked against its committed check sum
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import duckdb
 import numpy as np
 import pyarrow as pa
-from sqlalchemy import bindparam, select
+from sqlalchemy import Connection, bindparam, func, select
 
 from headwater import duck, record, types
 from headwater.catalog import tables
@@ -47,6 +47,17 @@ _SEALED = Prepared(
     .where(tables.segment.c.topic == bindparam("topic"), tables.file.c.removed.is_(None))
     .where(tables.segment.c.last_commit > bindparam("after"), tables.segment.c.first_commit <= bindparam("upto"))
     .order_by(tables.segment.c.partition, tables.segment.c.first_offset)
+)
+
+_NEWEST_HOT = Prepared(
+    select(func.max(tables.batch.c.commit))
+    .where(tables.batch.c.topic == bindparam("topic"))
+    .where(tables.batch.c.commit <= bindparam("upto"))
+)
+_NEWEST_SEALED = Prepared(
+    select(func.max(tables.segment.c.last_commit))
+    .where(tables.segment.c.topic == bindparam("topic"))
+    .where(tables.segment.c.first_commit <= bindparam("upto"))
 )
 
 SMALL_ROWS = 8_192
@@ -101,6 +112,17 @@ def plan(log: Log, topic: Topic, after: int, upto: int, *, whole: bool = False, 
     if not skip_damaged:
         quarantine.refuse(topic.name, (*segments, *batches), damaged)
     return _without(found, damaged)
+
+
+def newest(log: Log, places: Iterable[tuple[Topic, int]]) -> tuple[int, ...]:
+    """Of each topic and commit, a number that stays the same as long as no later commit has records of the topic."""
+    with log.catalog.read() as connection:
+        return tuple(_newest(connection, {"topic": topic.id, "upto": upto}) for topic, upto in places)
+
+
+def _newest(connection: Connection, place: Mapping[str, int]) -> int:
+    sealed = min(_NEWEST_SEALED.value(connection, place) or 0, place["upto"])  # it may hold later ones as well
+    return max(sealed, _NEWEST_HOT.value(connection, place) or 0)
 
 
 def _without(found: Plan, damaged: Sequence[quarantine.Damage]) -> Plan:
