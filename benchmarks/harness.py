@@ -214,7 +214,7 @@ class Meter:
             self._sample()
 
     def _sample(self, *, first: bool = False) -> None:
-        for process in _family(self._roots):
+        for process in family(self._roots):
             try:
                 key = (process.pid, process.create_time())
                 times = process.cpu_times()
@@ -227,7 +227,7 @@ class Meter:
                 continue
 
 
-def _family(roots: Iterable[int]) -> list[psutil.Process]:
+def family(roots: Iterable[int]) -> list[psutil.Process]:
     found: dict[int, psutil.Process] = {}
     for pid in roots:
         try:

@@ -5,11 +5,16 @@ from __future__ import annotations
 import json
 import math
 import random
+import subprocess
 import sys
 
+import psutil
 import pytest
 from benchmarks.harness import Report, percentile, run
-from benchmarks.latency import latencies
+from benchmarks.latency import Answer, Transaction, check, latencies
+from benchmarks.latency_load import MARKED
+from benchmarks.processes import Costs, slope
+from tests.waiting import until
 
 
 def test_percentile_is_the_smallest_value_that_covers_its_share(seed: int) -> None:
@@ -48,6 +53,33 @@ def test_the_cost_of_a_command_is_its_own() -> None:
 
 
 def test_latency_is_to_the_first_answer_that_holds_the_transaction() -> None:
-    commits = [10.0, 11.0, 12.0, 13.0]
-    answers = [(10.5, 0), (11.25, 2), (11.5, 2), (12.5, 3)]
-    assert latencies(commits, answers) == [1250.0, 250.0, 500.0, math.inf]
+    transactions = [Transaction(10.0 + n, commit=3 + 2 * n, newest=10 * (n + 1)) for n in range(4)]
+    at = [(10.5, 2, 5), (11.25, 6, 20), (11.5, 6, 20), (12.5, 7, 30)]
+    answers = [Answer(came, commit, MARKED, value) for came, commit, value in at]
+    assert latencies(transactions, answers) == [1250.0, 250.0, 500.0, math.inf]
+    check(transactions, answers[1:])
+    with pytest.raises(RuntimeError, match="other orders"):
+        check(transactions, answers)
+    with pytest.raises(RuntimeError, match="older than the one before"):
+        check(transactions, answers[::-1])
+
+
+def test_the_slope_is_that_of_the_line() -> None:
+    assert slope([(t, 7 + 3 * t) for t in (0.0, 1.0, 5.0)]) == pytest.approx(3)
+    assert slope([(t, 7.0) for t in (0.0, 1.0)]) == slope([]) == 0
+
+
+def test_costs_are_told_apart_by_role() -> None:
+    child = (
+        "import sys; print('x' * 10, flush=True); x = bytearray(50_000_000); sum(range(20_000_000)); sys.stdin.read()"
+    )
+    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
+    with subprocess.Popen([sys.executable, "-c", parent], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        with Costs({"all": process.pid, "parent": process.pid}, whole=frozenset({"all"})) as costs:
+            assert process.stdout is not None
+            process.stdout.readline()
+            until(lambda: sum(each.memory_info().rss for each in psutil.Process(process.pid).children()) > 50e6)
+            until(lambda: sum(sum(each.cpu_times()[:2]) for each in psutil.Process(process.pid).children()) > 0.1)
+        process.kill()
+    assert costs.cpu_s("all") > costs.cpu_s("parent") + 0.05
+    assert costs.memory["all"][-1][1] > costs.memory["parent"][-1][1] + 50
