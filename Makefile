@@ -81,6 +81,7 @@ bench: $(STAMP)  ## Measures the log, capture against pg_recvlogical, Nexmark, a
 	$(BIN)/python -m benchmarks.capture
 	$(BIN)/python -m benchmarks.latency
 	$(BIN)/python -m benchmarks.nexmark
+	$(BIN)/python -m benchmarks.jobs
 
 clean:  ## Removes .venv, caches and build output; never a project's data.
 	rm -rf $(VENV) dist build .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

@@ -18,7 +18,6 @@ from headwater.config import load
 from headwater.errors import PipelineError, UsageError
 from headwater.lake import Lake
 from headwater.log import Log, jobs, open_log
-from headwater.ownership import holder_pid
 from headwater_pipelines.jobs import api, worker
 
 from .conftest import Shop
@@ -326,7 +325,6 @@ def test_jobs_are_loaded_anew_when_a_file_changes(shop: Shop, jobs_file: Path) -
             until(lambda: set(states(log).values()) == {"live"} and jobs.reached(log, log.newest_commit()))
             assert rows(log, "SELECT * FROM again") == rows(log, "SELECT * FROM copied")
             api.pause_job(log, "copied")
-            until(lambda: holder_pid(log, "job:copied") is None)
             api.reset_job(log, "copied")
             api.resume_job(log, "copied")
             until(lambda: jobs.position(log, "copied") is not None and jobs.reached(log, log.newest_commit()))

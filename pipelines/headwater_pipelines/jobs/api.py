@@ -5,14 +5,21 @@ Heavy imports are inside the functions: command line and notebook load this modu
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from headwater.config import Project
     from headwater.log import Log, Transaction
     from headwater.log.jobs import JobRecord
+    from headwater.ownership import Owner
     from headwater.position import Position
     from headwater_pipelines.jobs.replay import Replayed
+
+
+LAST_STEP_S = 30.0
+"""How long a reset waits for the step that a job was in when it was paused."""
 
 
 def list_jobs(lake_or_log: Any) -> list[JobRecord]:
@@ -82,9 +89,7 @@ def job_lineage(lake_or_log: Any) -> dict[str, tuple[list[str], str]]:
 
 def _clear(log: Log, record: JobRecord, *, keep_output: bool) -> None:
     """Empty what a job fills and forget where it stands, as its owner."""
-    from headwater.ownership import own
-
-    with own(log, record.producer) as owner:
+    with _owning(log, record) as owner:
         with log.transaction(record.producer, owner.epoch, log.producer(record.producer).position) as tx:
             if tx.topic(record.state_topic) is not None:
                 tx.drop_topic(record.state_topic)
@@ -93,6 +98,29 @@ def _clear(log: Log, record: JobRecord, *, keep_output: bool) -> None:
             tx.position = None
             tx.commit()
         log.forget_producer(record.producer)
+
+
+@contextmanager
+def _owning(log: Log, record: JobRecord) -> Iterator[Owner]:
+    """Own a job; one that was just paused may be in its last step, which is waited for."""
+    import time
+
+    from headwater.errors import OwnedElsewhere
+    from headwater.ownership import own
+
+    deadline = time.monotonic() + (LAST_STEP_S if record.state == "paused" else 0)
+    with ExitStack() as stack:
+        while True:
+            try:
+                owner = stack.enter_context(own(log, record.producer))
+                break
+            except OwnedElsewhere as error:
+                if record.state != "paused":
+                    error.todo = f"Pause it first: `headwater job pause {record.name}`."
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
+        yield owner
 
 
 def _empty(tx: Transaction, name: str) -> None:

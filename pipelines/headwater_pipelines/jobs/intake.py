@@ -1,12 +1,13 @@
 """What the log holds for a job: whole commits up to about a batch of rows, as one frame of changes an input.
 
-A range of more rows than twice a batch, which is one large commit or the rows that a job begins with, comes in
-parts: input by input as the job names them, each in the order of its log, cut at the same rows every time.
+A range of more rows than two batches, which is one large commit or the rows that a job begins with, comes in parts:
+input by input as the job names them, each in the order of its log, cut at the same rows every time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, groupby
 
 import duckdb
 import polars as pl
@@ -16,78 +17,98 @@ from headwater import duck, record, types
 from headwater.catalog.records import Topic
 from headwater.log import Log, expired, offsets, scan
 from headwater.log.rows import CurrentRows
-from headwater.log.scan import Span
-from headwater_pipelines.jobs.records import as_frame, columns_of, frame_schema
+from headwater_pipelines.jobs.records import as_frame, frame_schema
+from headwater_pipelines.jobs.tape import Tape
 
 CURRENT = ("table", "multiset", "changelog")
 """Kinds of topics that have rows apart from their records."""
 
 
-def changes(log: Log, inputs: Sequence[Topic], after: int, upto: int, rows: int) -> Iterator[list[pl.DataFrame]]:
-    """The frames of each call for commits in (after, upto]; no call where there is nothing.
+class Intake:
+    """A job's inputs, read in order: each range of commits begins where the one before ended. ``rows``: of a batch."""
 
-    Expired when retention has removed some of them, CorruptFile when stored bytes are not the committed ones.
-    """
-    spans = [_spans(log, topic, after, upto) for topic in inputs]
-    most = sum(span.high - span.low for found in spans for span in found)
-    parts = [_records(log, topic, found, rows) for topic, found in zip(inputs, spans, strict=True)]
-    yield from _calls(inputs, parts, whole=most <= 2 * rows)
+    def __init__(self, log: Log, rows: int, memory_limit: str) -> None:
+        self.log = log
+        self.rows = rows
+        self.memory_limit = memory_limit
+        self._tapes: dict[tuple[int, int], Tape] = {}
+
+    def changes(self, inputs: Sequence[Topic], after: int, upto: int) -> Iterator[list[pl.DataFrame]]:
+        """The frames of each call for commits in (after, upto]; no call where there is nothing.
+
+        Expired when retention has removed some of them, CorruptFile when stored bytes are not the committed ones.
+        """
+        return self._calls(inputs, [self._records(topic, after, upto) for topic in inputs])
+
+    def current(self, inputs: Sequence[Topic], commit: int) -> Iterator[list[pl.DataFrame]]:
+        """The frames of each call of a job that begins with the rows at a commit; of events, with their records."""
+        with duck.connect(timezone=self.log.timezone, memory_limit=self.memory_limit, for_files=True) as own:
+            parts = [
+                self._rows(own, topic, commit) if topic.kind in CURRENT else self._records(topic, 0, commit)
+                for topic in inputs
+            ]
+            yield from self._calls(inputs, parts)
+
+    def _calls(self, inputs: Sequence[Topic], parts: Sequence[Iterator[pa.Table]]) -> Iterator[list[pl.DataFrame]]:
+        nothing = [as_frame(record.empty(frame_schema(topic))) for topic in inputs]
+        coming = ((place, table) for place, part in enumerate(parts) for table in part)
+        begun, count = [], 0
+        for place, table in coming:
+            begun.append((place, table))
+            count += table.num_rows
+            if count > 2 * self.rows:
+                break
+        else:
+            if begun:
+                yield _whole(begun, nothing)
+            return
+        for place, tables in groupby(chain(begun, coming), key=lambda each: each[0]):
+            for table in _cut((each for _, each in tables), self.rows):
+                yield [*nothing[:place], as_frame(table), *nothing[place + 1 :]]
+
+    def _records(self, topic: Topic, after: int, upto: int) -> Iterator[pa.Table]:
+        """The topic's records of commits in (after, upto], partition by partition."""
+        with self.log.catalog.read() as connection:
+            if topic.kind != "event" or after:  # of events the oldest go for good, and a job begins with what is left
+                expired.require_whole(connection, topic, after, upto)
+            ends = {state.partition: state.next_offset for state in offsets.states(connection, [topic.id])}
+        new = {each: end for each, end in ends.items() if (topic.id, each) not in self._tapes}
+        for partition, at in scan.offsets_after(self.log, topic, new, after).items():
+            self._tapes[topic.id, partition] = Tape(self.log, topic, partition, at, self.rows)
+        for partition, end in ends.items():
+            yield from self._tapes[topic.id, partition].take(topic, upto, end)
+
+    def _rows(self, own: duckdb.DuckDBPyConnection, topic: Topic, commit: int) -> Iterator[pa.Table]:
+        """The rows at a commit as records of an initial copy, ordered so that the parts are the same again."""
+        target, fields = frame_schema(topic), topic.schema.fields
+        now = CurrentRows(self.log, own, topic).at(topic, commit)
+        lowered = ", ".join(
+            f"{types.lower_sql(field.name, field.type)} AS {types.quote(field.name)}" for field in fields
+        )
+        order = ", ".join(types.quote(name) for name in topic.schema.key or topic.schema.names)
+        told = {record.OP: "r", record.WEIGHT: 1, record.COMMIT: commit, record.PARTITION: 0}
+        for batch in own.sql(f"SELECT {lowered} FROM ({now}) ORDER BY {order}").to_arrow_reader(self.rows):
+            table = pa.Table.from_batches([batch])
+            for name in told.keys() & set(target.names):
+                table = table.append_column(name, pa.repeat(pa.scalar(told[name], target.field(name).type), len(batch)))
+            yield record.fill(table, target).cast(target)
 
 
-def current(
-    log: Log, inputs: Sequence[Topic], commit: int, rows: int, memory_limit: str
-) -> Iterator[list[pl.DataFrame]]:
-    """The frames of each call of a job that begins with the rows at ``commit``; records of topics that have no rows."""
-    with duck.connect(timezone=log.timezone, memory_limit=memory_limit, for_files=True) as own:
-        parts = [
-            _rows(log, own, topic, commit, rows)
-            if topic.kind in CURRENT
-            else _records(log, topic, _spans(log, topic, 0, commit), rows)
-            for topic in inputs
-        ]
-        yield from _calls(inputs, parts, whole=False)
+def _whole(tables: Sequence[tuple[int, pa.Table]], nothing: Sequence[pl.DataFrame]) -> list[pl.DataFrame]:
+    """All of them as one call, each input's in the order of commits; within one, as partitions and offsets have it."""
+    frames = list(nothing)
+    for place, found in groupby(tables, key=lambda each: each[0]):
+        frame = as_frame(pa.concat_tables([table for _, table in found]))
+        one = frame[record.PARTITION].n_unique() == 1
+        frames[place] = frame if one else frame.sort(record.COMMIT, maintain_order=True)
+    return frames
 
 
-def _calls(
-    inputs: Sequence[Topic], parts: Sequence[Iterator[pa.Table]], *, whole: bool
-) -> Iterator[list[pl.DataFrame]]:
-    nothing = [as_frame(record.empty(frame_schema(topic))) for topic in inputs]
-    if whole:
-        tables = [list(each) for each in parts]
-        if any(tables):
-            pairs = zip(tables, nothing, strict=True)
-            yield [_in_order(pa.concat_tables(found)) if found else none for found, none in pairs]
-        return
-    for place, each in enumerate(parts):
-        for table in each:
-            frames = list(nothing)
-            frames[place] = as_frame(table)
-            yield frames
-
-
-def _in_order(table: pa.Table) -> pl.DataFrame:
-    """In the order of commits; within one, as partitions and offsets have it."""
-    frame = as_frame(table)
-    one = frame[record.PARTITION].n_unique() == 1
-    return frame if one else frame.sort(record.COMMIT, maintain_order=True)
-
-
-def _spans(log: Log, topic: Topic, after: int, upto: int) -> list[Span]:
-    """The offsets of the records of commits in (after, upto], by partition."""
-    with log.catalog.read() as connection:
-        if topic.kind != "event" or after:  # of events the oldest go for good, and a job begins with what is left
-            expired.require_whole(connection, topic, after, upto)
-        ends = {state.partition: state.next_offset for state in offsets.states(connection, [topic.id])}
-    low = scan.offsets_after(log, topic, ends, after)
-    high = scan.offsets_after(log, topic, ends, upto)
-    return [Span(partition=each, low=low[each], high=high[each]) for each in ends if low[each] < high[each]]
-
-
-def _records(log: Log, topic: Topic, spans: Sequence[Span], rows: int) -> Iterator[pa.Table]:
-    """The records of these spans, exactly ``rows`` in each table but the last."""
+def _cut(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
+    """The same rows, exactly ``rows`` in each table but the last."""
     held: list[pa.Table] = []
     count = 0
-    for table in _pieces(log, topic, spans, rows):
+    for table in tables:
         held.append(table)
         count += table.num_rows
         while count >= rows:
@@ -96,38 +117,3 @@ def _records(log: Log, topic: Topic, spans: Sequence[Span], rows: int) -> Iterat
             held, count = [whole.slice(rows)], count - rows
     if count:
         yield pa.concat_tables(held)
-
-
-def _pieces(log: Log, topic: Topic, spans: Sequence[Span], rows: int) -> Iterator[pa.Table]:
-    for span in spans:
-        low = span.low
-        while low < span.high:
-            with log.catalog.read() as connection:
-                (found,) = scan.plan(connection, topic, [Span(partition=span.partition, low=low, high=span.high)])
-            for piece in scan.pieces(log, found, rows, columns_of(topic)):
-                if piece.table.num_rows:
-                    yield piece.table
-            low = found.upto
-
-
-def _rows(log: Log, own: duckdb.DuckDBPyConnection, topic: Topic, commit: int, rows: int) -> Iterator[pa.Table]:
-    """The rows of a topic at a commit as records of an initial copy, ordered so that the parts are the same again."""
-    target = frame_schema(topic)
-    now = CurrentRows(log, own, topic).at(topic, commit)
-    lowered = [
-        f"{types.lower_sql(field.name, field.type)} AS {types.quote(field.name)}" for field in topic.schema.fields
-    ]
-    order = ", ".join(types.quote(name) for name in topic.schema.key or topic.schema.names)
-    found = own.sql(f"SELECT {', '.join(lowered)} FROM ({now}) ORDER BY {order}")
-    for batch in found.to_arrow_reader(rows):
-        table = pa.Table.from_batches([batch])
-        told = {
-            record.OP: pa.repeat(pa.scalar("r"), table.num_rows),
-            record.WEIGHT: pa.repeat(pa.scalar(1, pa.int64()), table.num_rows),
-            record.COMMIT: pa.repeat(pa.scalar(commit, pa.int64()), table.num_rows),
-            record.PARTITION: pa.repeat(pa.scalar(0, pa.int32()), table.num_rows),
-        }
-        for name, values in told.items():
-            if name in target.names:
-                table = table.append_column(name, values)
-        yield record.fill(table, target).cast(target)

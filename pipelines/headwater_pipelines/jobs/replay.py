@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import polars as pl
 import pyarrow as pa
 
 from headwater import duck, record, types
@@ -19,8 +18,8 @@ from headwater.config import MIB, Settings
 from headwater.errors import UsageError
 from headwater.jobs import Job
 from headwater.log import Log, jobs
-from headwater_pipelines.jobs import intake
 from headwater_pipelines.jobs.calls import Calls
+from headwater_pipelines.jobs.intake import Intake
 from headwater_pipelines.jobs.runner import inputs_of, open_state
 
 
@@ -84,10 +83,11 @@ def replay(log: Log, job: Job, settings: Settings, after: int, upto: int) -> Rep
         raise UsageError(f"job {job.name} has no step between commits {after} and {upto}", todo=todo)
     limit = f"{settings.job_memory_bytes_max // MIB}MiB"
     state = open_state(log, job, limit, chosen[0].before, aside=f"-replay-{os.getpid()}")
+    intake = Intake(log, job.batch_rows, limit)
     rows, differences = 0, []
     try:
         for step in chosen:
-            taken, made = _again(log, Calls(log, job, state), step, limit)
+            taken, made = _again(log, Calls(log, job, state), intake, step)
             rows += taken
             differences += _compare(log, job, step, made)
     finally:
@@ -96,22 +96,17 @@ def replay(log: Log, job: Job, settings: Settings, after: int, upto: int) -> Rep
     return Replayed(steps=len(chosen), rows=rows, differences=tuple(differences))
 
 
-def _again(log: Log, calls: Calls, step: Step, memory_limit: str) -> tuple[int, dict[str, list[pa.Table]]]:
+def _again(log: Log, calls: Calls, intake: Intake, step: Step) -> tuple[int, dict[str, list[pa.Table]]]:
     """Rows taken in by one step, and the records that came of it by topic."""
     made: dict[str, list[pa.Table]] = defaultdict(list)
-    frames = _frames(log, calls.job, step, memory_limit)
+    inputs = inputs_of(log, calls.job)
+    begins = step.first and calls.job.start == "rows"
+    frames = intake.current(inputs, step.upto) if begins else intake.changes(inputs, step.after, step.upto)
     with log.transaction(f"replay:{calls.job.name}", 0, "replay") as tx:  # for its topics; it is never committed
         taken, _ = calls.make(tx, lambda name, table: made[name].append(table), step.after, step.upto, frames)
     if calls.state is not None:
         calls.state.commit()
     return taken, made
-
-
-def _frames(log: Log, job: Job, step: Step, memory_limit: str) -> Iterator[list[pl.DataFrame]]:
-    inputs = inputs_of(log, job)
-    if step.first and job.start == "rows":
-        return intake.current(log, inputs, step.upto, job.batch_rows, memory_limit)
-    return intake.changes(log, inputs, step.after, step.upto, job.batch_rows)
 
 
 def _compare(log: Log, job: Job, step: Step, made: dict[str, list[pa.Table]]) -> list[Difference]:

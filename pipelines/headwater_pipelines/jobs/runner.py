@@ -22,8 +22,8 @@ from headwater.errors import NameNotFound, PipelineError
 from headwater.failpoint import hit
 from headwater.jobs import Job
 from headwater.log import Log, backlog, jobs
-from headwater_pipelines.jobs import intake
 from headwater_pipelines.jobs.calls import Calls, require_same, state_schema
+from headwater_pipelines.jobs.intake import Intake
 from headwater_pipelines.jobs.state import KeyedState
 
 CONFIRM_S = 10.0
@@ -56,11 +56,12 @@ class Runner:
         self.log = log
         self.job = job
         self.epoch = epoch
-        self.memory_limit = f"{settings.job_memory_bytes_max // MIB}MiB"
+        limit = f"{settings.job_memory_bytes_max // MIB}MiB"
         self.producer = jobs.PREFIX + job.name
         self.after = jobs.position(log, job.name)
         self._confirmed = time.monotonic()
-        self.state = open_state(log, job, self.memory_limit, log.newest_commit())
+        self.state = open_state(log, job, limit, log.newest_commit())
+        self._intake = Intake(log, job.batch_rows, limit)
         self._calls = Calls(log, job, self.state)
 
     def close(self) -> None:
@@ -71,9 +72,7 @@ class Runner:
         """Take in what there is up to ``newest``, about a batch of it; None when there is nothing."""
         inputs = inputs_of(self.log, self.job)
         if self.after is None and self.job.start == "rows":
-            return self._publish(
-                0, newest, intake.current(self.log, inputs, newest, self.job.batch_rows, self.memory_limit)
-            )
+            return self._publish(0, newest, self._intake.current(inputs, newest))
         if self.after is None:
             self._move_to(newest if self.job.start == "latest" else 0)
             return None
@@ -83,7 +82,7 @@ class Runner:
             self._look(newest)
             return None
         upto = rest.cut(self.job.batch_rows)
-        done = self._publish(after, upto, intake.changes(self.log, inputs, after, upto, self.job.batch_rows))
+        done = self._publish(after, upto, self._intake.changes(inputs, after, upto))
         if done is None:
             self._move_to(upto)
         return done
