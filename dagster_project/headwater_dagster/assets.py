@@ -1,14 +1,17 @@
 """Sources and topics as external assets, views as materializable ones.
 
 Materializing views by hand brings the pipeline up to the present and returns: the worker is started or adopted,
-and the run ends as soon as every view has seen what was committed when it began.
+and the run ends as soon as every view has seen what was committed when it began. So it is with jobs: one that runs
+is waited for, any other is run.
 """
 
 from collections.abc import Iterator, Sequence
 
 import dagster as dg
 
-from headwater_dagster.inventory import Inventory, SourceData, TopicData, ViewData
+from headwater.errors import HeadwaterError
+from headwater_dagster.inventory import Inventory, JobData, SourceData, TopicData, ViewData
+from headwater_dagster.jobs import catch_up
 from headwater_dagster.resource import HeadwaterResource
 from headwater_dagster.stream import LeaseConfig, account_metadata, held
 from headwater_dagster.translator import HeadwaterTranslator
@@ -21,9 +24,10 @@ class CatchUpConfig(LeaseConfig):
 
 
 def build_assets(inventory: Inventory, translator: HeadwaterTranslator) -> list[dg.AssetSpec | dg.AssetsDefinition]:
-    """Specs of sources and topics, and one definition for all views."""
+    """Specs of sources and topics, one definition for all views and one for all jobs."""
     external: list[SourceData | TopicData] = [*inventory.sources, *inventory.topics]
-    return [*(translator.get_asset_spec(each) for each in external), *build_view_assets(inventory.views, translator)]
+    specs = [translator.get_asset_spec(each) for each in external]
+    return [*specs, *build_view_assets(inventory.views, translator), *build_job_assets(inventory.jobs, translator)]
 
 
 def build_view_assets(views: Sequence[ViewData], translator: HeadwaterTranslator) -> list[dg.AssetsDefinition]:
@@ -38,7 +42,8 @@ def build_view_assets(views: Sequence[ViewData], translator: HeadwaterTranslator
         context: dg.AssetExecutionContext, config: CatchUpConfig, headwater: HeadwaterResource
     ) -> Iterator[dg.MaterializeResult[None]]:
         with headwater.log() as log:
-            accounts = {each.view: each for each in held(context, log, headwater, config.seconds)}
+            found = held(context, log, headwater, config.seconds)
+        accounts = {each.name: each for each in found if each.namespace == "views"}
         for key in sorted(context.selected_asset_keys):
             account = accounts.get(names[key])
             if account is None:
@@ -46,3 +51,26 @@ def build_view_assets(views: Sequence[ViewData], translator: HeadwaterTranslator
             yield dg.MaterializeResult(asset_key=key, metadata=account_metadata(account))
 
     return [materialized_views]
+
+
+def build_job_assets(jobs: Sequence[JobData], translator: HeadwaterTranslator) -> list[dg.AssetsDefinition]:
+    """One multi-asset over all stream jobs, any subset of which can be materialized; none while there is no job."""
+    if not jobs:
+        return []
+    specs = {data.job.name: translator.get_asset_spec(data) for data in jobs}
+    names = {spec.key: name for name, spec in specs.items()}
+
+    @dg.multi_asset(specs=list(specs.values()), name="jobs", can_subset=True)
+    def caught_up_jobs(
+        context: dg.AssetExecutionContext, headwater: HeadwaterResource
+    ) -> Iterator[dg.MaterializeResult[None]]:
+        chosen = {names[key]: key for key in context.selected_asset_keys}
+        try:
+            with headwater.log() as log:
+                accounts = catch_up(headwater.project, log, sorted(chosen), context.log.info)
+        except HeadwaterError as error:
+            raise dg.Failure(description=str(error), allow_retries=False) from error
+        for account in accounts:
+            yield dg.MaterializeResult(asset_key=chosen[account.name], metadata=account_metadata(account))
+
+    return [caught_up_jobs]

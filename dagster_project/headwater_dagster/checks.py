@@ -62,7 +62,7 @@ def rows_of(now: Mapping[str, Any], names: Sequence[str]) -> dict[str, dict[str,
 def read_status(resource: HeadwaterResource) -> dict[str, Any]:
     """``collect()`` of the project's lake; that of an empty one while there is none."""
     if not lake_exists(resource.project.lake_dir):
-        return {"position": 0, "sources": [], "views": [], "topics": []}
+        return {"position": 0, "sources": [], "views": [], "jobs": [], "topics": []}
     with resource.log() as log:
         return collect(log, resource.project)
 

@@ -7,14 +7,17 @@ asked. A lake that does not exist yet is an empty one.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from headwater.catalog.catalog import FILE
 from headwater.config import Project, SourceConfig, load
-from headwater.log import Log, Topic, View, open_log
+from headwater.log import Log, Topic, View, jobs, open_log
+from headwater.log.jobs import JobRecord
 
 VIEWS_NAMESPACE = "views"
+JOBS_NAMESPACE = "jobs"
 PROJECT_VARIABLE = "HEADWATER_PROJECT"
 
 
@@ -42,6 +45,19 @@ class ViewData:
     topics: tuple[Topic, ...]
     """What its SQL may name."""
     views: tuple[str, ...]
+    outputs: Mapping[str, str] = field(default_factory=dict)
+    """Of the topics that jobs write, the job's name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobData:
+    """A stream job; ``output`` is None until its first step is published. The rest as in ``ViewData``."""
+
+    job: JobRecord
+    output: Topic | None
+    topics: tuple[Topic, ...]
+    views: tuple[str, ...]
+    outputs: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +65,7 @@ class Inventory:
     sources: tuple[SourceData, ...]
     topics: tuple[TopicData, ...]
     views: tuple[ViewData, ...]
+    jobs: tuple[JobData, ...] = ()
 
 
 def project_from_environment() -> Project:
@@ -72,13 +89,25 @@ def take(project: Project) -> Inventory:
 def _read(project: Project, log: Log, sources: tuple[SourceData, ...]) -> Inventory:
     by_name = {topic.name: topic for topic in log.topics()}
     captured = tuple(topic for topic in by_name.values() if topic.source)
-    views = log.views()
+    views, records = log.views(), jobs.read(log)
     names = tuple(view.name for view in views)
+    outputs = {record.output: record.name for record in records}
+    known = (*captured, *(topic for name, topic in by_name.items() if name in outputs))
     return Inventory(
         sources=sources,
         topics=tuple(TopicData(topic=topic, source=project.sources.get(topic.source or "")) for topic in captured),
         views=tuple(
-            ViewData(view=view, changelog=by_name.get(f"{VIEWS_NAMESPACE}.{view.name}"), topics=captured, views=names)
+            ViewData(
+                view=view,
+                changelog=by_name.get(f"{VIEWS_NAMESPACE}.{view.name}"),
+                topics=known,
+                views=names,
+                outputs=outputs,
+            )
             for view in views
+        ),
+        jobs=tuple(
+            JobData(job=each, output=by_name.get(each.output), topics=known, views=names, outputs=outputs)
+            for each in records
         ),
     )

@@ -37,9 +37,10 @@ Ending = Literal["deadline", "caught up", "paused", "stopping"]
 
 @dataclass(frozen=True, kw_only=True)
 class Account:
-    """What happened to one view while the lease was held. ``rows``: changelog records written."""
+    """What happened to one view or job while the lease was held. ``rows``: records written."""
 
-    view: str
+    name: str
+    namespace: Literal["views", "jobs"] = "views"
     from_commit: int
     to_commit: int
     rows: int
@@ -173,16 +174,33 @@ def progress(now: Mapping[str, Any]) -> str:
 
 
 def _accounts(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Account]:
-    earlier = {row["name"]: row for row in before["views"]}
-    return [
+    """Of every view, and of every job that has moved: they have a process of their own, and nothing waits for it."""
+    views = {row["name"]: row for row in before["views"]}
+    jobs = {row["name"]: row for row in before["jobs"]}
+    found = [
         Account(
-            view=row["name"],
-            from_commit=(earlier.get(row["name"]) or {}).get("input_commit") or 0,
+            name=row["name"],
+            from_commit=(views.get(row["name"]) or {}).get("input_commit") or 0,
             to_commit=row["input_commit"],
-            rows=max(0, row["rows"] - (earlier.get(row["name"]) or {"rows": 0})["rows"]),
+            rows=max(0, row["rows"] - (views.get(row["name"]) or {"rows": 0})["rows"]),
             step_ms_p95=row["step_ms_p95"],
             lag_ms=row["lag_ms"],
         )
         for row in after["views"]
         if row["input_commit"] is not None
     ]
+    accounts = [account_of(jobs.get(row["name"], {}), row) for row in after["jobs"]]
+    return found + [each for each in accounts if each.to_commit > each.from_commit]
+
+
+def account_of(before: Mapping[str, Any], after: Mapping[str, Any]) -> Account:
+    """What happened to a job between two entries of the status; the first is empty for one that was not there."""
+    return Account(
+        name=after["name"],
+        namespace="jobs",
+        from_commit=before.get("input_commit") or 0,
+        to_commit=after["input_commit"] or 0,
+        rows=max(0, after["rows_out"] - (before.get("rows_out") or 0)),
+        step_ms_p95=after["step_ms_p95"],
+        lag_ms=after["lag_ms"],
+    )

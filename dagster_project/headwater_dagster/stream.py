@@ -14,11 +14,10 @@ import dagster as dg
 from dagster._core.errors import DagsterExecutionInterruptedError  # no public name; see on_cancel
 
 from headwater.errors import HeadwaterError
-from headwater.log import Log
+from headwater.log import Log, jobs
 from headwater_dagster import lineage
 from headwater_dagster.lease import GUARD_S, NAME, SECONDS, TAG, Account, Lease
 from headwater_dagster.resource import HeadwaterResource
-from headwater_dagster.translator import view_key
 from headwater_pipelines.api import pause_pipeline, paused_by, resume_pipeline
 
 JOB = "stream"
@@ -36,15 +35,15 @@ class LeaseConfig(dg.Config):
 @dg.op(name=OP, description="Keeps the views' worker running for the lease, then reports each view.")
 def hold_lease(context: dg.OpExecutionContext, config: LeaseConfig, headwater: HeadwaterResource) -> None:
     with headwater.log() as log:
-        sql = {view.name: view.sql for view in log.views()}
+        codes = {("views", view.name): lineage.code_version(view.sql) for view in log.views()}
+        codes |= {("jobs", record.name): record.version for record in jobs.read(log)}
         for account in held(context, log, headwater, config.seconds):
+            code = codes.get((account.namespace, account.name))
             context.log_event(
                 dg.AssetMaterialization(
-                    asset_key=view_key(account.view),
+                    asset_key=dg.AssetKey([account.namespace, account.name]),
                     metadata=account_metadata(account),
-                    tags={"dagster/code_version": lineage.code_version(sql[account.view])}
-                    if account.view in sql
-                    else None,
+                    tags={"dagster/code_version": code} if code else None,
                 )
             )
 

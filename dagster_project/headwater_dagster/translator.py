@@ -3,6 +3,7 @@
 [source]                      the source; carries its lag check
 [source, namespace, table]    a topic, external: Dagster watches it and never writes it
 ["views", name]               a view, materializable
+["jobs", name]                a stream job with its output, materializable
 """
 
 from __future__ import annotations
@@ -12,23 +13,22 @@ from collections.abc import Sequence
 import dagster as dg
 
 from headwater.errors import AmbiguousName, NameNotFound
-from headwater.log import Topic
 from headwater.log.names import resolve
 from headwater.schema import Schema
 from headwater_dagster import lineage
-from headwater_dagster.inventory import VIEWS_NAMESPACE, SourceData, TopicData, ViewData
+from headwater_dagster.inventory import JOBS_NAMESPACE, VIEWS_NAMESPACE, JobData, SourceData, TopicData, ViewData
 
 
 class HeadwaterTranslator:
     """The one override point: subclass it, and change the spec that ``super().get_asset_spec(data)`` returns."""
 
-    def get_asset_spec(self, data: SourceData | TopicData | ViewData) -> dg.AssetSpec:
+    def get_asset_spec(self, data: SourceData | TopicData | ViewData | JobData) -> dg.AssetSpec:
         """The spec of one thing. Keys must stay unique; what a view depends on follows the keys given here."""
         if isinstance(data, SourceData):
             return self._source(data)
         if isinstance(data, TopicData):
             return self._topic(data)
-        return self._view(data)
+        return self._job(data) if isinstance(data, JobData) else self._view(data)
 
     def _source(self, data: SourceData) -> dg.AssetSpec:
         return dg.AssetSpec(
@@ -57,7 +57,7 @@ class HeadwaterTranslator:
         )
 
     def _view(self, data: ViewData) -> dg.AssetSpec:
-        keys, unknown = _dependencies(data)
+        keys, unknown = _dependencies(lineage.inputs(data.view.sql), data)
         metadata: dict[str, object] = {
             "dagster/table_name": data.view.name,
             "sql": dg.MetadataValue.md(f"```sql\n{data.view.sql}\n```"),
@@ -75,6 +75,23 @@ class HeadwaterTranslator:
             metadata=metadata,
         )
 
+    def _job(self, data: JobData) -> dg.AssetSpec:
+        keys, unknown = _dependencies(data.job.inputs, data)
+        metadata: dict[str, object] = {"dagster/table_name": data.job.output, "file": data.job.file}
+        if data.output is not None:
+            metadata["dagster/column_schema"] = column_schema(data.output.schema)
+        if unknown:
+            metadata["unresolved_inputs"] = ", ".join(unknown)
+        return dg.AssetSpec(
+            key=job_key(data.job.name),
+            deps=keys,
+            group_name=JOBS_NAMESPACE,
+            kinds={"python", "polars"},
+            code_version=data.job.version,
+            description=data.job.description or None,
+            metadata=metadata,
+        )
+
 
 def source_key(name: str) -> dg.AssetKey:
     return dg.AssetKey([name])
@@ -87,6 +104,10 @@ def topic_key(full_name: str) -> dg.AssetKey:
 
 def view_key(name: str) -> dg.AssetKey:
     return dg.AssetKey([VIEWS_NAMESPACE, name])
+
+
+def job_key(name: str) -> dg.AssetKey:
+    return dg.AssetKey([JOBS_NAMESPACE, name])
 
 
 def column_schema(schema: Schema) -> dg.TableSchema:
@@ -106,12 +127,12 @@ def column_schema(schema: Schema) -> dg.TableSchema:
     )
 
 
-def _dependencies(data: ViewData) -> tuple[list[dg.AssetKey], list[str]]:
-    """Asset keys that a view's SQL reads, and the names in it that mean nothing (any more)."""
+def _dependencies(names: Sequence[str], data: ViewData | JobData) -> tuple[list[dg.AssetKey], list[str]]:
+    """Asset keys that a view or job reads, and the names among them that mean nothing (any more)."""
     keys: dict[dg.AssetKey, None] = {}
     unknown: list[str] = []
-    for name in lineage.inputs(data.view.sql):
-        key = _input_key(name, data.views, data.topics)
+    for name in names:
+        key = _input_key(name, data)
         if key is None:
             unknown.append(name)
         else:
@@ -119,12 +140,13 @@ def _dependencies(data: ViewData) -> tuple[list[dg.AssetKey], list[str]]:
     return list(keys), unknown
 
 
-def _input_key(name: str, views: Sequence[str], topics: Sequence[Topic]) -> dg.AssetKey | None:
-    folded = {view.lower(): view for view in views}
+def _input_key(name: str, data: ViewData | JobData) -> dg.AssetKey | None:
+    folded = {view.lower(): view for view in data.views}
     short = name.lower().removeprefix(f"{VIEWS_NAMESPACE}.")
     if short in folded:
         return view_key(folded[short])
     try:
-        return topic_key(resolve(name, topics).name)
+        found = resolve(name, data.topics).name
     except (NameNotFound, AmbiguousName):
         return None
+    return job_key(data.outputs[found]) if found in data.outputs else topic_key(found)

@@ -15,7 +15,7 @@ from headwater.config import Project
 from headwater.errors import ConfigError
 from headwater_dagster import build_definitions, lineage
 from headwater_dagster.instance import environment, home, processes
-from headwater_dagster.inventory import SourceData, TopicData, ViewData
+from headwater_dagster.inventory import JobData, SourceData, TopicData, ViewData
 from headwater_dagster.translator import HeadwaterTranslator
 
 from .conftest import Shop
@@ -86,7 +86,7 @@ def test_loads_fast_and_offline(shop: Shop) -> None:
 
 def test_translator_is_the_override_point(shop: Shop) -> None:
     class Owned(HeadwaterTranslator):
-        def get_asset_spec(self, data: SourceData | TopicData | ViewData) -> dg.AssetSpec:
+        def get_asset_spec(self, data: SourceData | TopicData | ViewData | JobData) -> dg.AssetSpec:
             return super().get_asset_spec(data).replace_attributes(owners=["team:data"])
 
     graph = build_definitions(shop.project.root, translator=Owned()).resolve_asset_graph()

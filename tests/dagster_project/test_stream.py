@@ -114,7 +114,7 @@ def test_killed_worker_has_one_successor(shop: Shop) -> None:
         ending, accounts = ended.result(60)
         assert [each.pid for each in worker_processes(shop.project)] == [second.pid]
     assert ending == "stopping"
-    assert {each.view: each.to_commit >= order for each in accounts} == dict.fromkeys(VIEWS, True)
+    assert {each.name: each.to_commit >= order for each in accounts} == dict.fromkeys(VIEWS, True)
     assert f"started worker {second.pid}, epoch {second.epoch}" in said
 
 

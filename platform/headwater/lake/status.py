@@ -188,10 +188,14 @@ def _views(log: Log, live: Mapping[str, LiveRow]) -> list[dict[str, Any]]:
 def jobs_of(log: Log) -> list[dict[str, Any]]:
     """Every job: what it reads and writes, where it stands, and what its worker said last."""
     live, newest = log.live.read(), log.newest_commit()
-    return [_job(log, record, live.get(record.producer), newest) for record in jobs.read(log)]
+    counts, ids = _rows_by_topic(log), {topic.name: topic.id for topic in log.topics()}
+    return [
+        _job(log, record, live.get(record.producer), newest, counts.get(ids.get(record.output, -1), 0))
+        for record in jobs.read(log)
+    ]
 
 
-def _job(log: Log, record: jobs.JobRecord, row: LiveRow | None, newest: int) -> dict[str, Any]:
+def _job(log: Log, record: jobs.JobRecord, row: LiveRow | None, newest: int, written: int) -> dict[str, Any]:
     stats = dict(row.stats) if row else {}
     fresh = row is not None and time.time() - row.beat_at <= FRESH_S and stats.get("state") != "stopped"
     place = jobs.position(log, record.name)
@@ -210,6 +214,7 @@ def _job(log: Log, record: jobs.JobRecord, row: LiveRow | None, newest: int) -> 
         "lag_rows": lag_rows,
         "lag_ms": round(max(0.0, time.time() - oldest) * 1e3, 1),
         "rows": stats.get("rows") if fresh else None,
+        "rows_out": written,
         "rows_per_s": stats.get("rows_per_s") if fresh else None,
         "step_ms_last": stats.get("step_ms_last"),
         "step_ms_p95": stats.get("step_ms_p95"),
