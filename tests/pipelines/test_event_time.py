@@ -6,7 +6,10 @@ go and rows that come, and lets those pass that are not behind the watermark of 
 
 from __future__ import annotations
 
+import os
 import random
+import signal
+import subprocess
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -20,11 +23,12 @@ import pytest
 from headwater import duck, types
 from headwater.catalog.records import Kind, to_micros
 from headwater.config import Settings
+from headwater.errors import StorageError
 from headwater.log import open_log
 from headwater.ownership import own
 from headwater.schema import Schema
 from headwater_pipelines import api
-from headwater_pipelines.runtime import registry, worker
+from headwater_pipelines.runtime import engine, registry, worker
 from headwater_pipelines.runtime.state import FILE, remove
 
 START = datetime(2026, 5, 1, 12, tzinfo=UTC)
@@ -287,3 +291,107 @@ def test_a_lost_state_is_rebuilt_to_the_same(stream: Stream) -> None:
     stream.commit()
     stream.run()
     stream.check(*names)
+
+
+def test_a_step_that_was_not_published_keeps_its_watermark_and_its_late_rows(
+    stream: Stream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def died(*_: object) -> None:
+        raise StorageError("the machine died")
+
+    names = stream.rng.sample(list(VIEWS), 2)
+    stream.create(*names)
+    stream.run()
+    for _ in range(3):
+        for _ in range(3):
+            stream.commit()
+        monkeypatch.setattr(engine, "publish", died)
+        with pytest.raises(StorageError):
+            stream.run()
+        monkeypatch.undo()
+        stream.commit()
+        stream.run()
+    stream.check(*names)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+def test_killed_anywhere(stream: Stream, command: Path, tmp_path: Path) -> None:
+    """kill -9 of a real worker at random points, each over the leavings of the one before."""
+    (tmp_path / "headwater.toml").write_text('[project]\nname = "web"\n')
+
+    def run(failpoints: str) -> int:
+        argv = [str(command), "views", "--until-caught-up", "--project", str(tmp_path)]
+        environment = {**os.environ, "HEADWATER_FAILPOINTS": failpoints, "HEADWATER_OPEN_ROWS_MAX": "2"}
+        done = subprocess.run(argv, check=False, env=environment, capture_output=True, text=True, timeout=60)
+        assert done.returncode in (0, -signal.SIGKILL), done.stderr
+        return done.returncode
+
+    stream.create(*VIEWS)
+    stream.commit()
+    file = tmp_path / "points"
+    assert run(f"record:{file}") == 0
+    points = file.read_text().split()
+    killed = 0
+    for _ in range(12):
+        stream.commit()
+        stream.commit()
+        name = stream.rng.choice(sorted(set(points)))
+        killed += run(f"kill:{name}:{stream.rng.randrange(1, points.count(name) + 1)}") != 0
+    assert run("") == 0
+    assert killed
+    stream.check(*VIEWS)
+
+
+class SetClock:
+    """A clock that shows what it is set to."""
+
+    now = START
+
+    def now_us(self) -> int:
+        return to_micros(self.now)
+
+
+def test_what_is_idle_does_not_hold_the_watermark_back(tmp_path: Path) -> None:
+    """A table that is silent, or a partition: it counts until others have been ingested for longer than ``idle``."""
+    clock = SetClock()
+    with open_log(tmp_path / "lake", create=True, clock=clock) as log:
+        with own(log, "source:web") as owner, log.transaction("source:web", owner.epoch, None) as tx:
+            for name in ("a", "b"):
+                tx.create_topic(f"web.public.{name}", "event", Schema.of(ts="TIMESTAMP"), partitions=2, source="web")
+            tx.position = "0"
+            tx.commit()
+        options = {
+            "tables": "WITH (watermark = 'a: ts; b: ts', idle = '1 minute') AS SELECT ts FROM a"
+            " UNION ALL SELECT ts FROM b",
+            "each": "WITH (watermark = 'ts', idle = '1 minute', watermark_by = 'partition') AS SELECT ts FROM a",
+            "one": "WITH (watermark = 'ts') AS SELECT ts FROM a",
+        }
+        for name, rest in options.items():
+            api.create_view(log, f"CREATE MATERIALIZED VIEW {name} {rest}")
+
+        def send(table: str, partition: int, minutes: int) -> dict[str, int]:
+            """The views' watermarks, in minutes, after a row of so many minutes."""
+            with own(log, "source:web") as owner, log.transaction("source:web", owner.epoch, position()) as tx:
+                time = pa.array([START.replace(tzinfo=None) + timedelta(minutes=minutes)], pa.timestamp("us"))
+                tx.append(f"web.public.{table}", pa.table({"ts": time}), partition)
+                tx.position = str(int(position() or 0) + 1)
+                tx.commit()
+            worker.run(log, Settings(), threading.Event(), until_caught_up=True)
+            step = log.last_step()
+            assert step is not None
+            names = {view.id: view.name for view in log.views()}
+            return {names[v]: (micros - to_micros(START)) // 60_000_000 for v, micros in step.watermarks.items()}
+
+        def position() -> str | None:
+            return log.producer("source:web").position
+
+        assert send("a", 0, 10) == {"tables": 10, "each": 10, "one": 10}
+        assert send("b", 0, 3) == {"tables": 10, "each": 10, "one": 10}, "it never goes back"
+        assert send("a", 1, 12) == {"tables": 10, "each": 10, "one": 12}
+        assert send("a", 0, 20) == {"tables": 10, "each": 12, "one": 20}
+        clock.now = START + timedelta(seconds=70)
+        assert send("a", 0, 22) == {"tables": 22, "each": 22, "one": 22}, "b, and partition 1, are idle"
+        assert send("a", 1, 21) == {"tables": 22, "each": 22, "one": 22}
+        assert send("b", 0, 25) == {"tables": 22, "each": 22, "one": 22}
+        assert send("a", 0, 30) == {"tables": 25, "each": 22, "one": 30}
