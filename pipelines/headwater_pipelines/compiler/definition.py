@@ -25,6 +25,7 @@ OPTIONS = {
     "watermark": (),
     "grace": (),
     "idle": (),
+    "ttl": (),
     "watermark_by": ("topic", "partition"),
 }
 """Known options and their values; an empty tuple takes any text."""

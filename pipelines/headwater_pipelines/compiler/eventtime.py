@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
 import duckdb
@@ -22,13 +22,15 @@ from headwater.schema import Schema
 from headwater.types import quote
 from headwater_pipelines.compiler.clock import is_watermark
 from headwater_pipelines.compiler.definition import Definition
+from headwater_pipelines.compiler.forgetting import WINDOW
 from headwater_pipelines.compiler.plan import Base, EventTime, TimeColumn
 from headwater_pipelines.compiler.refusals import Refusal
 from headwater_pipelines.compiler.relations import Relation, Relations, Table
-from headwater_pipelines.compiler.syntax import Duck, Tree, is_column, rewrite, walk
+from headwater_pipelines.compiler.syntax import Duck, Tree, is_column, rewrite, scoped, walk
 from headwater_pipelines.compiler.timewindows import MARK
+from headwater_pipelines.compiler.whole import named
 
-OPTIONS = ("watermark", "grace", "idle", "watermark_by")
+OPTIONS = ("watermark", "grace", "idle", "ttl", "watermark_by")
 FORM = "'column - INTERVAL 10 minutes', or 'table: column - INTERVAL 10 minutes; ...' for several tables"
 _ENTRY = re.compile(r"""\s*(?:(?P<table>[\w."]+)\s*:(?!:))?(?P<time>.*)""", re.DOTALL)
 _TIMES = {
@@ -56,6 +58,47 @@ def admitting(relations: Relations, timed: EventTime) -> Relations:
     return Relations(found)
 
 
+def living(tree: Tree, timed: EventTime, relations: Relations, duck: Duck) -> Tree:
+    """The definition without the rows that are older than the ``ttl``; ``relations`` are admitting."""
+    if timed.ttl_us is None:
+        return tree
+    names = named(tree)
+
+    def change(node: Tree, visible: frozenset[str]) -> Any:
+        if node.get("type") != "BASE_TABLE" or "qualified_name" not in node:
+            return None
+        path = node["qualified_name"]["path"]
+        relation = None if len(path) == 1 and path[0].lower() in visible else relations.resolve(path)
+        if not isinstance(relation, Table) or relation.base.event_time is None:
+            return None
+        time = quote(timed.column(relation.base.id))
+        shown = [quote(name) for name, _ in relation.columns if names is None or name.lower() in names] or [time]
+        lives = f"{time} > watermark() - INTERVAL '{timed.ttl_us} microseconds' OR {time} IS NULL"
+        query = duck.parse(f"SELECT {', '.join(shown)} FROM (SELECT 1) AS hw_all WHERE {lives}", _nowhere)
+        shell = query["from_table"]
+        query["from_table"] = {**node, "alias": "", "column_name_alias": []}
+        outer = {"alias": node["alias"] or path[-1], "column_name_alias": node.get("column_name_alias") or []}
+        return {**shell, **outer, "subquery": {**shell["subquery"], "node": query}}
+
+    changed: Tree = scoped(tree, change)
+    return changed
+
+
+def windowed(tree: Tree, timed: EventTime, relations: Relations) -> EventTime:
+    """Notes how long windows are, where nothing is read of the topics but windows over their event time."""
+    calls = [part[MARK] for part in walk(tree) if MARK in part]
+    inside = 0
+    for call in calls:
+        found = relations.resolve(call["of"]) if call["of"] else None
+        topic = found.base.id if isinstance(found, Table) else None
+        column = next((each.column for each in timed.columns if each.topic == topic), None)
+        inside += column is not None and call["time"].rpartition(".")[2].strip('"').lower() == column.lower()
+    reads = sum(part.get("type") == "BASE_TABLE" and "qualified_name" in part for part in walk(tree))
+    if inside < reads or not all(call["size_us"] for call in calls):
+        return timed
+    return replace(timed, window_us=max(call["size_us"] for call in calls))
+
+
 def closing(tree: Tree, timed: EventTime, duck: Duck, refuse: Refusal) -> Tree:
     """The definition with windows that are closed in place of all; ``tree`` has TUMBLE, HOP and SESSION rewritten."""
     if not any(MARK in part for part in walk(tree)):
@@ -69,7 +112,7 @@ def closing(tree: Tree, timed: EventTime, duck: Duck, refuse: Refusal) -> Tree:
         inner = {key: rewrite(value, change) for key, value in node.items()}
         names = ", ".join(quote(each["alias"] or each["column_names"][-1]) for each in _shown(inner))
         closed = duck.parse(f"SELECT {names} FROM (SELECT 1) AS w WHERE window_end <= watermark(){grace}", _nowhere)
-        closed["from_table"] = {**inner, "alias": "hw_window", "column_name_alias": []}
+        closed["from_table"] = {**inner, "alias": WINDOW, "column_name_alias": []}
         outer = {key: value for key, value in node.items() if key != MARK}
         return {**outer, "subquery": {**node["subquery"], "node": closed}}
 
@@ -126,6 +169,7 @@ class _Options:
             self._option("grace", 0),
             self._option("idle", EventTime.idle_us),
             options.get("watermark_by") == "partition",
+            self._option("ttl", 0) if "ttl" in options else None,
         )
 
     def refuse(self, option: str, what: str, todo: str) -> NoReturn:

@@ -47,6 +47,10 @@ class EventTime:
     grace_us: int = 0
     idle_us: int = 60_000_000
     by_partition: bool = False
+    ttl_us: int | None = None
+    """Rows that are so much behind the watermark leave the view."""
+    window_us: int | None = None
+    """All that is shown of the rows are closed windows, none of them longer than this."""
 
     @property
     def table(self) -> str:

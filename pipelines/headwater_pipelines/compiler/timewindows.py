@@ -128,7 +128,15 @@ class _Rewriting:
             "query_location_length": node["query_location_length"],
             "subquery": {"node": query, "named_param_map": []},
             "column_name_alias": node.get("column_name_alias") or [],
-            MARK: {"function": call.name, "detail": call.detail, "keys": call.key_names, "query": sql},
+            MARK: {
+                "function": call.name,
+                "detail": call.detail,
+                "keys": call.key_names,
+                "query": sql,
+                "of": (call.table.get("qualified_name") or {}).get("path"),
+                "time": call.time,
+                "size_us": call.size_us,
+            },
         }
 
     def _columns(self, call: _Call, entries: list[Tree]) -> list[tuple[str, str]]:
@@ -197,6 +205,13 @@ class _Call:
         """A SELECT of the table."""
         shell = _made(self.lowering, f"SELECT {columns} FROM t")
         return {**shell, "from_table": self.table}
+
+    @property
+    def size_us(self) -> int:
+        """No window is longer than so many microseconds; 0 where it has no end."""
+        months, days, micros = self.lengths.get("size", (0, 0, 0))
+        slack = 1 if months or days else 0  # where clocks are changed some days are longer
+        return ((months * 31) + days + slack) * 86_400_000_000 + micros
 
     @property
     def key_names(self) -> list[str]:

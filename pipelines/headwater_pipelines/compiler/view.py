@@ -75,6 +75,7 @@ def compile_view(definition: Definition, relations: Relations, duck: Duck | None
     reads = _reads(tree, relations)
     timed = event_time(definition, reads, relations, duck)
     tree = _timed(tree, timed, lowering)
+    timed = lowering.event_time
     if definition.options.get(poison.OPTION) == poison.NULL:
         tree = poison.tried(tree, duck)
     tree, orders = ordering.ordered(tree, lowering)
@@ -100,8 +101,11 @@ def _timed(tree: Tree, timed: EventTime | None, lowering: Lowering) -> Tree:
             raise refuse.at(None, "EMIT ON WINDOW CLOSE needs a watermark", "WATERMARK", todo, "EMIT")
         eventtime.require(tree, refuse)
         return tree
+    if definition.emits_on_close:
+        timed = eventtime.windowed(tree, timed, lowering.relations)
     lowering.event_time = timed
     lowering.relations = eventtime.admitting(lowering.relations, timed)
+    tree = eventtime.living(tree, timed, lowering.relations, lowering.duck)
     return eventtime.closing(tree, timed, lowering.duck, refuse) if definition.emits_on_close else tree
 
 

@@ -71,9 +71,17 @@ class Admitted(Store):
         if changes.table is not None:
             state.connection.unregister(ARRIVED)  # a rollback does it otherwise
         rows = f"SELECT {self.columns}, {WEIGHT} FROM {quote(self._judged)} WHERE"
-        if self.has_late(state):
+        if self.base.kind != "event" and self.has_late(state):
             state.relations[self.behind].append(f"{rows} NOT {ADMITTED}")
         return state.temporary(f"CREATE OR REPLACE TEMP TABLE {quote(self.delta)} AS {rows} {ADMITTED}")
+
+    def forget(self, state: State, mark: int) -> None:
+        """Let go of rows that are out of the view for good. Of a table with a key the next change needs the row."""
+        if self.timed.ttl_us is None or self.base.kind == "table":
+            return
+        time = watermark.micros_sql(self.timed, quote(self.timed.column(self.base.topic)))
+        for table in self.tables:
+            state.relations[table].dead = f"{time} <= {mark - self.timed.ttl_us}"
 
     def has_late(self, state: State) -> bool:
         """Whether the step that was staged last has late rows."""

@@ -92,6 +92,9 @@ class Store:
     def keys(self) -> tuple[str, ...]:
         return tuple(map(quote, self.schema.key))
 
+    def forget(self, state: State, mark: int) -> None:
+        """Let go of rows that nobody looks at any more where the watermark is ``mark``."""
+
     @property
     def delta(self) -> str:
         return delta_table(self.base)

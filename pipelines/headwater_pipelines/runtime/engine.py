@@ -22,7 +22,7 @@ from headwater.lake.history import VALID_FROM, VALID_TO
 from headwater.log import Log
 from headwater.schema import Schema
 from headwater_pipelines.compiler import CompiledView
-from headwater_pipelines.compiler.plan import Base, digest
+from headwater_pipelines.compiler.plan import Base, digest, sources
 from headwater_pipelines.compiler.refresh import is_continuous
 from headwater_pipelines.compiler.relations import versioned
 from headwater_pipelines.runtime import difference, intake, outbox, watermark
@@ -238,10 +238,11 @@ class Engine:
         }
         built = {**kept, **made}
         going = self._without(program, still)
+        again = self._forgotten(added)
         with Outbox(self.log, built) as out, _Transaction(self.state):
             self.journal.clear_outbox()
-            taken = self._take(filled, program) if filled else frozenset()
-            self._load(program, taken)
+            taken = self._take(filled, program, again) if filled else frozenset()
+            self._load(program, taken, set() if filled else again)
             missing = [source for source in program.derived if source.table not in self.state.relations]
             program.create(self.state, missing, instant)
             program.prepare(self.state)
@@ -285,19 +286,21 @@ class Engine:
         used = used_columns(kept)
         return Program(kept, {base: store for base, store in program.stores.items() if base in used})
 
-    def _take(self, filled: Fill, program: Program) -> frozenset[Base]:
-        """Of what is there twice, keep one: both stand at the same commit. The topics whose filled copies are kept."""
+    def _take(self, filled: Fill, program: Program, again: set[str]) -> frozenset[Base]:
+        """Of what is there twice, keep one: both stand at the same commit. The topics whose filled copies are kept.
+
+        ``again``: relations of which the filled ones are kept in any case.
+        """
         taken, kept = set(), set[str]()
         for stores in filled.program.loads:
-            if all(program.stores[s.base] == s for s in stores) and any(
-                self.program.stores.get(s.base) != s for s in stores
-            ):
+            missing = any(self.program.stores.get(s.base) != s or s.base.table in again for s in stores)
+            if missing and all(program.stores[s.base] == s for s in stores):
                 taken |= {store.base for store in stores}
                 kept |= intake.relations(stores)
+        live = {source.table for source in self.program.derived} - again
+        kept |= {each.table for each in filled.program.derived if each.table not in live}
         for table in kept:
             self.state.drop(table)
-        live = {source.table for source in self.program.derived}
-        kept |= {each.table for each in filled.program.derived if each.table not in live}
         for table, relation in filled.state.relations.items():
             self.state.take(relation, keep=table in kept)
         return frozenset(taken)
@@ -313,9 +316,14 @@ class Engine:
             return None
         topic = self.log.topic(own.topic)
         difference.require_shape(topic, compiled, view.id)
-        if own.id in self.program.views:
+        if own.id in self.program.views and not self._forgotten({own.id: self.program.views[own.id]}):
             return self.program.contents(own.id)
         return difference.published(self.log, self.state, topic, self.log.newest_commit())
+
+    def _forgotten(self, views: Mapping[int, CompiledView]) -> set[str]:
+        """Stored relations that these views read, and of which rows may be gone: closed windows are in them no more."""
+        read = {source.table for view in views.values() for source in sources(view.root)}
+        return read & {source.table for source in self.program.forgets}
 
     def _stores(self, views: Mapping[int, CompiledView]) -> dict[Base, Store]:
         """Stored copies for these views: existing ones that have the columns, else the union of old and new."""
@@ -333,10 +341,19 @@ class Engine:
             return prune(versioned(schema), names | {VALID_FROM, VALID_TO})
         return prune(schema, names)
 
-    def _load(self, program: Program, taken: frozenset[Base]) -> None:
-        """Create and fill the stored copies that the running program does not have, and that were not ``taken``."""
+    def _load(self, program: Program, taken: frozenset[Base], again: set[str]) -> None:
+        """Create and fill the stored copies that the running program does not have, and that were not ``taken``.
+
+        What is to be made ``again`` is dropped.
+        """
+        for source in program.derived:
+            if source.table in again:
+                self.state.drop(source.table)
         for stores in program.loads:
-            missing = [s.base for s in stores if self.program.stores.get(s.base) != s and s.base not in taken]
+            known = self.program.stores
+            missing = [
+                s.base for s in stores if (known.get(s.base) != s or s.base.table in again) and s.base not in taken
+            ]
             if not missing:
                 continue
             for table in intake.relations(stores):

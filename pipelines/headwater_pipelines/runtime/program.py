@@ -19,6 +19,7 @@ from headwater.catalog.records import to_micros
 from headwater.errors import PipelineError
 from headwater.types import quote
 from headwater_pipelines.compiler import CompiledView, instant, maintain, recompute, render
+from headwater_pipelines.compiler.forgetting import forgettable
 from headwater_pipelines.compiler.lookup import KEYS, Lookup, cast_key, keyed, lookups
 from headwater_pipelines.compiler.plan import (
     Aggregate,
@@ -76,6 +77,8 @@ class Program:
         roots: list[Node] = [view.root for view in self.views.values()]
         inputs: list[Node] = [node for source in self.derived for node in inputs_of(source)]
         self.trees = [tree for tree in dict.fromkeys([*inputs, *roots]) if not is_linear(tree)]
+        self.forgets = forgettable((view.root for view in self.views.values()), self.order)
+        """Relations with rows that can go once their windows are closed, and which."""
         self._users = {source: self._users_of(source) for source in self.order}
         self._lookups = self._plan_lookups()
 
@@ -207,6 +210,19 @@ class Program:
                     self.has_changed = True
                     yield view_id, output
         yield from self._late(run)
+        self._forget(run)
+
+    def _forget(self, run: _Run) -> None:
+        """Say of what is stored what nobody will look at again: it goes when it is consolidated."""
+        for timed in run.marks:
+            mark = watermark.value(run.state, timed)
+            if mark is None:
+                continue
+            for store in self.event_times[timed]:
+                store.forget(run.state, mark)
+            for source, (by, condition) in self.forgets.items():
+                if by == timed:
+                    run.state.relations[source.table].dead = condition.format(closed=mark - timed.grace_us)
 
     def _late(self, run: _Run) -> Iterator[tuple[int, pa.Table]]:
         """The rows that came too late for a view, under the negative of its id."""

@@ -54,6 +54,8 @@ class Relation:
     open_rows: int = 0
     settled_rows: int = 0
     """Open rows after they were last consolidated."""
+    dead: str = "false"
+    """What holds of rows that nobody looks at any more: they are left out when parts are consolidated."""
 
     # ---- change
 
@@ -101,7 +103,7 @@ class Relation:
         """Consolidate an open part that has doubled: what cancels out is not read for ever. Freeze a full one."""
         if self.open_rows <= min(max(2 * self.settled_rows, SPARSE_ROWS), self.state.open_rows_max):
             return
-        rows = f"SELECT * FROM ({self.current_sql(self._open)})"
+        rows = self._living(self._open)
         count = self.state.temporary(f"CREATE OR REPLACE TEMP TABLE settled AS {rows}")
         self.state.write(f"DELETE FROM {self._open}")
         self.open_rows = 0
@@ -145,9 +147,7 @@ class Relation:
         path = self.state.new_run()
         with self.state.apart() as connection:
             names = [name for name, _ in self.columns]
-            select = (
-                f"SELECT *, {hash_sql(self.primary)} AS {HASH} FROM ({self.current_sql('merging')}) ORDER BY {HASH}"
-            )
+            select = f"SELECT *, {hash_sql(self.primary)} AS {HASH} FROM ({self._living('merging')}) ORDER BY {HASH}"
             batches = files.merged(parts, [*names, WEIGHT], select, connection, stop)
             schema = parts[0].schema.append(pa.field(HASH, pa.uint64()))
             files.write(path, schema, (pa.RecordBatch.from_arrays(b.columns, schema=schema) for b in batches))
@@ -228,6 +228,9 @@ class Relation:
         weight = f"CAST(sum({WEIGHT}) AS BIGINT) AS {WEIGHT}"
         source = source or quote(self.table)
         return f"SELECT {', '.join([*names, weight])} FROM {source}{groups} HAVING sum({WEIGHT}) <> 0"
+
+    def _living(self, source: str) -> str:
+        return f"SELECT * FROM ({self.current_sql(source)}) WHERE ({self.dead}) IS NOT TRUE"
 
     @property
     def rows(self) -> int:
