@@ -20,7 +20,7 @@ from headwater_pipelines.compiler import refresh
 OPTIONS = {
     "refresh": ("continuous", "manual", "every 5 minutes"),
     "refresh_mode": ("auto", "incremental strict"),
-    "on_error": ("fail", "null"),
+    "on_error": ("fail", "null", "dead_letter"),
     "description": (),
     "watermark": (),
     "grace": (),

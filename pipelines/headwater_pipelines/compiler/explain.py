@@ -89,7 +89,9 @@ class Explain:
     nodes: tuple[ExplainNode, ...]
     refresh: str = "continuous"
     tried: str = ""
-    """With ``on_error = 'null'``, the SELECT that the view is kept equal to."""
+    """With ``on_error = 'null'`` or ``'dead_letter'``, the SELECT that the view is kept equal to."""
+    letters: tuple[str, ...] = ()
+    """With ``on_error = 'dead_letter'``, the topics whose rows are kept apart when something of them fails."""
     ordered: tuple[str, ...] = ()
     """Orders that left a choice, as they were made total."""
     costs: Mapping[str, Cost] = field(default_factory=dict)
@@ -108,6 +110,7 @@ class Explain:
             "incremental": self.is_incremental,
             "refresh": self.refresh,
             "tried": self.tried,
+            "letters": list(self.letters),
             "ordered": list(self.ordered),
             "nodes": [
                 {
@@ -126,7 +129,10 @@ class Explain:
         lines = [f"view {self.name}{key}: {shape}"]
         if self.refresh != "continuous":
             lines.append(f"refreshed {self.refresh}: all of it is computed then, and the difference is published")
-        if self.tried:
+        if self.letters:
+            kept = f"views.{self.name}.dlq"
+            lines.append(f"rows of {', '.join(self.letters)} for which this fails are kept in {kept}: {self.tried}")
+        elif self.tried:
             lines.append(f"what fails over a row's values is NULL: {self.tried}")
         if self.ordered:
             lines.append(f"where an order left a choice, it is made: {'; '.join(self.ordered)}")
@@ -176,9 +182,9 @@ def explain(view: CompiledView, costs: Mapping[str, Cost] | None = None) -> Expl
     columns = {base: sorted(name for full, name in names if full == base.shown) for base in view.used}
     nodes = tuple(_node(view.root, 0, "", columns))
     options = view.definition.options
-    tried = view.query if options.get("on_error") == "null" else ""
-    when = options.get("refresh", "continuous")
-    return Explain(view.name, view.columns, view.key, nodes, when, tried, view.ordered, costs or {})
+    tried = view.query if options.get("on_error", "fail") != "fail" else ""
+    when, topics = options.get("refresh", "continuous"), tuple(dict.fromkeys(topic for topic, _ in view.letters))
+    return Explain(view.name, view.columns, view.key, nodes, when, tried, topics, view.ordered, costs or {})
 
 
 def require_incremental(view: CompiledView) -> None:

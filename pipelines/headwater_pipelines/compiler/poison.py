@@ -35,14 +35,14 @@ def tried(node: Any, duck: Duck) -> Any:
         return made
     if node.get("class") == "CAST":
         made["try_cast"] = True
-    elif node.get("class") == "FUNCTION" and _may_fail(node, duck):
+    elif node.get("class") == "FUNCTION" and may_fail(node, duck):
         place = {key: node[key] for key in ("query_location", "query_location_length") if key in node}
         inner = {**made, "alias": ""}
         return {"class": "OPERATOR", "type": "OPERATOR_TRY", "alias": node["alias"], **place, "children": [inner]}
     return made
 
 
-def _may_fail(call: Tree, duck: Duck) -> bool:
+def may_fail(call: Tree, duck: Duck) -> bool:
     """Whether a call of a function can be tried: of one row's values, and by nothing that is computed of many rows."""
     if call["function_name"].lower() in _CANNOT_FAIL:
         return False

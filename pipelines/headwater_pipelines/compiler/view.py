@@ -8,15 +8,15 @@ from dataclasses import dataclass
 import duckdb
 
 from headwater import record, types
-from headwater.errors import SqlError, SqlSyntax, UnknownColumn
+from headwater.errors import SqlError, SqlSyntax, UnknownColumn, UnsupportedSql
 from headwater.schema import Schema
-from headwater_pipelines.compiler import eventtime, ordering, poison, timewindows
+from headwater_pipelines.compiler import eventtime, letters, ordering, poison, timewindows
 from headwater_pipelines.compiler.clock import clocked
 from headwater_pipelines.compiler.comparison import compared
 from headwater_pipelines.compiler.definition import Definition
 from headwater_pipelines.compiler.eventtime import event_time
 from headwater_pipelines.compiler.lower import Lowering
-from headwater_pipelines.compiler.plan import Base, Clock, EventTime, Leaf, Select, Union
+from headwater_pipelines.compiler.plan import Base, Clock, EventTime, Leaf, Select, Union, is_linear
 from headwater_pipelines.compiler.refusals import Refusal, check
 from headwater_pipelines.compiler.relations import Relations, Table, ViewPlan
 from headwater_pipelines.compiler.shape import shape_of
@@ -46,6 +46,8 @@ class CompiledView:
     ordered: tuple[str, ...] = ()
     """What has a total order in ``query`` and left a choice as it was written."""
     event_time: EventTime | None = None
+    letters: tuple[tuple[str, Select], ...] = ()
+    """Per table with ``on_error = 'dead_letter'``: its topic, and the rows for which something fails."""
 
     @property
     def name(self) -> str:
@@ -79,6 +81,7 @@ def compile_view(definition: Definition, relations: Relations, duck: Duck | None
     if definition.options.get(poison.OPTION) == poison.NULL:
         tree = poison.tried(tree, duck)
     tree, orders = ordering.ordered(tree, lowering)
+    tree, failing = _guarded(tree, lowering, timed)
     clocks, lowering.relations = clocked(tree, lowering.relations, duck, timed)
     clocks = tested(clocks, duck)
     lowering.names = named(clocks)
@@ -86,10 +89,29 @@ def compile_view(definition: Definition, relations: Relations, duck: Duck | None
     shape = shape_of(tree, lowering)
     root = _named(root, [name for name, _ in shape])
     columns = _columns(shape, lowering, root)
+    dead = tuple((topic, _rows(lowering, query)) for topic, query in failing)
     used = {base: frozenset(names | _times(base)) for base, names in lowering.used.items()}
     key = _key(root, relations, duck)
     query = definition.query if tree is written else duck.print_query(tree)
-    return CompiledView(definition, root, columns, key, used, reads, query, orders, timed)
+    return CompiledView(definition, root, columns, key, used, reads, query, orders, timed, dead)
+
+
+def _guarded(tree: Tree, lowering: Lowering, timed: EventTime | None) -> tuple[Tree, tuple[tuple[str, Tree], ...]]:
+    """The definition over rows for which nothing fails, where the others become dead letters."""
+    options = lowering.refuse.definition.options
+    if options.get(poison.OPTION) != letters.DEAD_LETTER:
+        return tree, ()
+    if timed is not None or options.get("refresh", "continuous") != "continuous":
+        what = "on_error = 'dead_letter' goes with neither a watermark nor a refresh now and then"
+        raise UnsupportedSql(what, code="DEAD_LETTER", todo="Use on_error = 'fail' or 'null'.")
+    return letters.guarded(tree, lowering)
+
+
+def _rows(lowering: Lowering, query: Tree) -> Select:
+    made = lowering.query(query, {})
+    if not isinstance(made, Select) or not is_linear(made):
+        raise TypeError("rows of one table are a plain select")
+    return made
 
 
 def _timed(tree: Tree, timed: EventTime | None, lowering: Lowering) -> Tree:

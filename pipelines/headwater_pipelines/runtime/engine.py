@@ -21,11 +21,11 @@ from headwater.errors import StateMismatch
 from headwater.lake.history import VALID_FROM, VALID_TO
 from headwater.log import Log
 from headwater.schema import Schema
-from headwater_pipelines.compiler import CompiledView
+from headwater_pipelines.compiler import CompiledView, render
 from headwater_pipelines.compiler.plan import Base, digest, sources
 from headwater_pipelines.compiler.refresh import is_continuous
 from headwater_pipelines.compiler.relations import versioned
-from headwater_pipelines.runtime import difference, intake, outbox, watermark
+from headwater_pipelines.runtime import difference, intake, letters, outbox, watermark
 from headwater_pipelines.runtime.arrived import Arrived
 from headwater_pipelines.runtime.bases import Store, prune
 from headwater_pipelines.runtime.fill import Fill, drop_unfinished
@@ -232,10 +232,7 @@ class Engine:
         before = {view: self._before(catalog[view], compiled, catalog) for view, compiled in added.items()}
         progress = self._next(self.progress.input_commit, frozenset(views), instant)
         kept = {view: built for view, built in self.built.items() if view not in ended}
-        made = {
-            v: Built(c.name, digest(c.root), c.schema, catalog[v].replaces, c.event_time.type if c.event_time else "")
-            for v, c in added.items()
-        }
+        made = {v: Built(c.name, digest(c.root), c.schema, catalog[v].replaces, _side(c)) for v, c in added.items()}
         built = {**kept, **made}
         going = self._without(program, still)
         again = self._forgotten(added)
@@ -251,6 +248,8 @@ class Engine:
                     out.add(view, part)
                 for part in self._late(program, view, catalog[view]):
                     out.add(-view, part)
+                for part in program.letters(view, self.state, render.state):
+                    out.add(-view, letters.fresh(self.log, f"views.{program.views[view].name}", part))
             progress = replace(progress, watermarks=program.watermarks(self.state))
             self._remove_unused(going)
             self.journal.set_stored(self._stored(going))
@@ -396,6 +395,11 @@ class Engine:
             instant=instant,
             views=views,
         )
+
+
+def _side(view: CompiledView) -> str:
+    """What ``Built.late`` says of a view."""
+    return view.event_time.type if view.event_time else (letters.MARK if view.letters else "")
 
 
 class _Transaction:

@@ -62,7 +62,7 @@ class Built:
     schema: Schema
     replaces: int | None = None
     late: str = ""
-    """The type of its watermark, if it has one: then there is a side topic for late rows."""
+    """The type of its watermark, if it has one: then there is a side topic for late rows. Or ``letters.MARK``."""
 
 
 @dataclass(frozen=True)

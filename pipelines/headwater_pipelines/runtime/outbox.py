@@ -18,6 +18,7 @@ from headwater.catalog.records import Topic, TopicSettings
 from headwater.errors import StateMismatch
 from headwater.log import Log, staging, topics
 from headwater.log.staging import Kept, Staging
+from headwater_pipelines.runtime import letters
 from headwater_pipelines.runtime.journal import Built, Journal
 from headwater_pipelines.runtime.watermark import late_schema
 
@@ -39,21 +40,22 @@ class Outbox:
         self._staging: Staging | None = None
 
     def add(self, view: int, part: pa.Table) -> None:
-        """More of a view's output, or (under the negative of its number) of its late rows."""
+        """More of a view's output, or (under the negative of its number) of its late rows or dead letters."""
         self._parts.append((view, part))
         self._rows += part.num_rows
         if self._rows <= SPILL_ROWS:
             return
         self._staging = self._staging or Staging(self.log)
+        # Dead letters are few, and more than records of a topic: they are never spilled.
         for each, table in self._parts:
-            self._staging.append(_topic(self.log, self._built, each), table)
-        self._parts.clear()
+            if not is_letters(self._built, each):
+                self._staging.append(_topic(self.log, self._built, each), table)
+        self._parts = [(each, table) for each, table in self._parts if is_letters(self._built, each)]
 
     def keep(self, journal: Journal, number: int) -> None:
         """Nothing more comes: make it durable with the state's transaction, as the outbox of step ``number``."""
-        if self._staging is None:
-            journal.add_outbox((view, n, part) for n, (view, part) in enumerate(self._parts))
-        else:
+        journal.add_outbox((view, n, part) for n, (view, part) in enumerate(self._parts))
+        if self._staging is not None:
             self.piece = self._staging.keep(f"{NAME}{number}", {})
 
     def parts(self) -> Iterator[tuple[int, pa.Table]]:
@@ -86,6 +88,11 @@ def release(log: Log) -> None:
     if names:
         with log.catalog.write() as connection:
             staging.release(connection, names, log.clock.now_us(), published=False)
+
+
+def is_letters(built: Mapping[int, Built], view: int) -> bool:
+    """Whether the output under this number is a view's dead letters."""
+    return view < 0 and built[-view].late == letters.MARK
 
 
 def _topic(log: Log, built: Mapping[int, Built], view: int) -> Topic:

@@ -8,7 +8,7 @@ nothing, or in which one leaf alone can change, are inlined where they are read.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -29,6 +29,7 @@ from headwater_pipelines.compiler.plan import (
     Leaf,
     Node,
     Recompute,
+    Select,
     Source,
     column_names,
     digest,
@@ -39,7 +40,7 @@ from headwater_pipelines.compiler.plan import (
 )
 from headwater_pipelines.compiler.render import delta_table
 from headwater_pipelines.compiler.syntax import message
-from headwater_pipelines.runtime import watermark
+from headwater_pipelines.runtime import letters, watermark
 from headwater_pipelines.runtime.admission import Admitted
 from headwater_pipelines.runtime.arrived import Arrived
 from headwater_pipelines.runtime.bases import Store
@@ -210,6 +211,10 @@ class Program:
                     self.has_changed = True
                     yield view_id, output
         yield from self._late(run)
+        for view_id, view in self.views.items():
+            for rows in self.letters(view_id, run.state, run.delta) if view.letters else ():
+                self.has_changed = True
+                yield -view_id, rows
         self._forget(run)
 
     def _forget(self, run: _Run) -> None:
@@ -223,6 +228,14 @@ class Program:
             for source, (by, condition) in self.forgets.items():
                 if by == timed:
                     run.state.relations[source.table].dead = condition.format(closed=mark - timed.grace_us)
+
+    def letters(self, view_id: int, state: State, rows: Callable[[Select], str | None]) -> Iterator[pa.Table]:
+        """A view's dead letters out of rows that fail; ViewFailed where there are too many."""
+        try:
+            with self._blame(frozenset({view_id})):
+                yield from letters.letters(self.views[view_id], state, rows)
+        except letters.TooManyLetters as error:
+            raise ViewFailed(str(error), frozenset({view_id})) from error
 
     def _late(self, run: _Run) -> Iterator[tuple[int, pa.Table]]:
         """The rows that came too late for a view, under the negative of its id."""

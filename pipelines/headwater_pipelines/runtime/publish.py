@@ -1,6 +1,6 @@
 """A step's outbox as one commit of the log: new changelogs, output deltas, the step's record.
 
-In the outbox a view's late rows have the negative of its id: they go to its side topic.
+In the outbox a view's late rows have the negative of its id: they go to its side topic. So have its dead letters.
 
 Safe to repeat: the caller compares step numbers first, and the transaction fails when another process has
 published in between (epoch) or this one has moved on (position).
@@ -16,9 +16,11 @@ import pyarrow as pa
 from sqlalchemy import Connection
 
 from headwater.catalog.records import CommitInfo, Step, View
-from headwater.log import Log, views
+from headwater.log import Log, dead_letters, views
 from headwater.log.staging import Kept
+from headwater_pipelines.runtime import letters
 from headwater_pipelines.runtime.journal import Built, Progress
+from headwater_pipelines.runtime.outbox import is_letters
 from headwater_pipelines.runtime.watermark import late_schema
 
 PRODUCER = "pipeline:main"
@@ -45,7 +47,7 @@ def publish(
     # A view dropped since the step was applied has no changelog any more; its rows go nowhere.
     known = existing | {view.id: view for view in taking}
     names = {view: f"views.{entry.name}" for view, entry in built.items() if view in known}
-    late = {-view: f"{name}.late" for view, name in names.items() if built[view].late}
+    late = {-view: f"{name}.late" for view, name in names.items() if built[view].late not in ("", letters.MARK)}
     with log.transaction(PRODUCER, epoch, log.producer(PRODUCER).position) as tx:
         for new in taking:
             tx.inside(partial(_take_place, new))
@@ -63,7 +65,9 @@ def publish(
             mine = tuple(batch for batch in spilled.batches if batch.topic in names.values())
             tx.adopt(replace(spilled, batches=mine))
         for view, table in outbox:
-            if view in names:
+            if -view in names and is_letters(built, view):
+                dead_letters.append(tx, names[-view], table)
+            elif view in names:
                 tx.append(names[view], table)
         step = Step(
             number=progress.number,
