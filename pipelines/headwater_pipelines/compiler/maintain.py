@@ -33,7 +33,8 @@ def touched_sql(aggregate: Aggregate, input_delta: str) -> str:
 def delta_sql(aggregate: Aggregate, touched: str, stored: str, reads: render.Reads) -> str:
     """The aggregate's delta, state columns and weight, out of its touched groups (a FROM item).
 
-    ``stored``, ``reads``: what stands for the groups as stored and for leaves of the input when they were looked up.
+    ``stored`` (a FROM item), ``reads``: what stands for the groups as stored, and for leaves of the input when they
+    were looked up.
     """
     if aggregate.touched:
         return _recomputed(aggregate, touched, stored, reads)
@@ -100,7 +101,7 @@ def _recomputed(aggregate: Aggregate, touched: str, stored: str, reads: render.R
 
 def _current(aggregate: Aggregate, touched: str, stored: str) -> str:
     """The touched groups as stored: of their rows, taken back or not, the one that stands."""
-    rows = f"SELECT s.* FROM {quote(stored)} AS s SEMI JOIN {touched} ON {_same(aggregate, 's', touched)}"
+    rows = f"SELECT s.* FROM {stored} AS s SEMI JOIN {touched} ON {_same(aggregate, 's', touched)}"
     return f"SELECT {_names(aggregate)} FROM ({rows}) GROUP BY ALL HAVING sum({WEIGHT}) > 0"
 
 

@@ -38,11 +38,12 @@ def touched_table(node: Recompute | Aggregate) -> str:
 def delta_sql(node: Recompute, stored: str, reads: Mapping[Input, render.Reads]) -> str:
     """The change of the stored rows, columns and weight; of the keys in ``touched_table``, or of all without keys.
 
-    ``stored``, ``reads``: what stands for the stored rows and for leaves of the inputs when they were looked up.
+    ``stored`` (a FROM item), ``reads``: what stands for the stored rows, and for leaves of the inputs when they were
+    looked up.
     """
     touched = quote(touched_table(node)) if node.keys else ""
     names = _names(node)
-    old = f"SELECT {names}, -{WEIGHT} AS {WEIGHT} FROM {quote(stored)} AS s"
+    old = f"SELECT {names}, -{WEIGHT} AS {WEIGHT} FROM {stored} AS s"
     if touched:
         old += f" SEMI JOIN {touched} AS k ON {_same(node.keys, 's', node.keys)}"
     new = f"SELECT {names}, 1::BIGINT AS {WEIGHT} FROM ({node.query})"

@@ -20,6 +20,7 @@ from headwater.types import lift_sql, quote
 from headwater_pipelines.compiler.plan import WEIGHT, Base
 from headwater_pipelines.compiler.render import delta_table
 from headwater_pipelines.runtime.arrived import ALL, Arrived
+from headwater_pipelines.runtime.relation import Found
 from headwater_pipelines.runtime.state import ARRIVED, State
 
 META = {
@@ -64,6 +65,9 @@ class Store:
         into = f"CREATE OR REPLACE TEMP TABLE {quote(self.delta)} AS "
         if self.base.kind not in ("table", "history") or self.grows(changes):
             return state.temporary(into + self._arrived_sql(state, changes), changes.table)
+        if self._is_last_of_each(changes):
+            found = self._seek(state, self._records(state, changes), changes.table)
+            return state.temporary(into + self._compared(state, changes, found), changes.table, found)
         if changes.table is not None:
             state.connection.register(ARRIVED, changes.table)  # more than one statement reads it
         source, rows = self._records(state, changes), 0
@@ -136,8 +140,6 @@ class Store:
         if within != ALL:
             source = f"SELECT * FROM ({source}) WHERE {within} OR {record.OP} = 't'"
         old = self._prior(state, "" if truncated else source, within)
-        if not partial and self._is_last_of_each(changes):
-            return self._compared(changes, old)
         fold = fold_sql(self.schema, "table", source, partial=partial)
         touched = "" if truncated else f" SEMI JOIN folded USING ({keys})"
         values = self.columns
@@ -156,20 +158,24 @@ class Store:
         """A FROM item of the rows that stand, those at least that have a key of ``source``, or all ``within``."""
         relation = state.relations[self.base.table]
         name = f"p_{self.base.table}"
-        if (
-            source
-            and relation.runs
-            and relation.find(self.keys, f"SELECT {', '.join(self.keys)} FROM ({source})", name)
-        ):
+        if source and (found := self._seek(state, source)):
+            state.temporary(f"CREATE OR REPLACE TEMP TABLE {quote(name)} AS {found.sql}", None, found)
             return f"({relation.current_sql(quote(name))})"
         rows = "" if within == ALL else f"(SELECT * FROM {quote(self.base.table)} WHERE {within})"
         return f"({relation.current_sql(rows)})"
 
-    def _compared(self, changes: Arrived, stored: str) -> str:
-        """Of records that hold each key once: its row before and its new one, where they differ.
+    def _seek(self, state: State, source: str, arrived: pa.Table | None = None) -> Found | None:
+        """The stored rows of the keys of ``source``; None: all have to be read."""
+        relation = state.relations[self.base.table]
+        keys = f"SELECT {', '.join(self.keys)} FROM ({source})"
+        return relation.seek(self.keys, keys, arrived) if relation.runs else None
+
+    def _compared(self, state: State, changes: Arrived, found: Found | None) -> str:
+        """Of records that hold each key once: its row before, as ``found``, and its new one, where they differ.
 
         An update of columns that no view reads is the most frequent one; it ends here.
         """
+        stored = state.relations[self.base.table].current_sql(f"({found.sql})" if found else "")
         fields, key = self.schema.fields, self.schema.key
         place = {field.name: n for n, field in enumerate(fields)}
         new = "".join(f"{lift_sql(f.name, f.type)} AS n{n}, " for f, n in zip(fields, place.values(), strict=True))
@@ -180,7 +186,7 @@ class Store:
             moved = ["true"]
         rows = (
             f"SELECT * FROM (SELECT {new}{record.OP} AS op FROM {changes.source})"
-            f" LEFT JOIN (SELECT {old}true AS was FROM {stored}) ON {same_key}"
+            f" LEFT JOIN (SELECT {old}true AS was FROM ({stored})) ON {same_key}"
         )
         changed = " OR ".join(["was IS NULL", "op = 'd'", *moved])
         before, after = (", ".join(f"{c}{n} AS {quote(name)}" for name, n in place.items()) for c in "on")
@@ -191,8 +197,8 @@ class Store:
         )
 
     def _is_last_of_each(self, changes: Arrived) -> bool:
-        """Whether every key occurs once: the usual small batch, which needs no fold."""
-        if "t" in changes.ops or changes.table is None:
+        """Whether every key occurs once, with all values: the usual small batch, which needs no fold."""
+        if self.base.kind != "table" or "t" in changes.ops or changes.is_partial or changes.table is None:
             return False
         keys = [_storage(changes.table.column(name)) for name in self.schema.key]
         if any(pa.types.is_nested(key.type) for key in keys):

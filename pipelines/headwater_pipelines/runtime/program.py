@@ -44,8 +44,12 @@ from headwater_pipelines.runtime import letters, watermark
 from headwater_pipelines.runtime.admission import Admitted
 from headwater_pipelines.runtime.arrived import Arrived
 from headwater_pipelines.runtime.bases import Store
+from headwater_pipelines.runtime.relation import Found
 from headwater_pipelines.runtime.runs import Index
 from headwater_pipelines.runtime.state import State
+
+_Delta = tuple[str | None, Found | None]
+"""A SELECT of a relation's delta, if it has any, and what was looked up for it."""
 
 
 class ViewFailed(PipelineError):
@@ -375,39 +379,45 @@ class _Run:
                 return self.program.stores[source].stage(self.state, self.arrived[source])
             if isinstance(source, Clock):
                 return 2  # its value before, and now
-            delta = self._aggregate(source) if isinstance(source, Aggregate) else self._recompute(source)
-            return 0 if delta is None else self._temporary(delta_table(source), delta)
+            delta, found = self._aggregate(source) if isinstance(source, Aggregate) else self._recompute(source)
+            return 0 if delta is None else self._temporary(delta_table(source), delta, found)
 
-    def _aggregate(self, source: Aggregate) -> str | None:
+    def _aggregate(self, source: Aggregate) -> _Delta:
         delta = self.delta(source.input)
         if delta is None:
-            return None
+            return None, None
         touched = maintain.touched_sql(source, delta)
         if not source.keys or not self.program.is_large(self.state, [Leaf(source), source.input]):
-            return maintain.delta_sql(source, f"({touched})", source.table, render.NOTHING)
+            return maintain.delta_sql(source, f"({touched})", quote(source.table), render.NOTHING), None
         name = recompute.touched_table(source)
         self._temporary(name, touched)
         reads = self._look_up(source.input, source, {KEYS: name}) if source.touched else {}
-        return maintain.delta_sql(source, quote(name), self._stored(source, name), reads)
+        stored, found = self._stored(source, name)
+        return maintain.delta_sql(source, quote(name), stored, reads), found
 
-    def _recompute(self, source: Recompute) -> str | None:
-        found = {each: self.delta(each.node) for each in source.inputs}
-        deltas = {each: delta for each, delta in found.items() if delta is not None}
+    def _recompute(self, source: Recompute) -> _Delta:
+        all_deltas = {each: self.delta(each.node) for each in source.inputs}
+        deltas = {each: delta for each, delta in all_deltas.items() if delta is not None}
         if not deltas:
-            return None
+            return None, None
         if not source.keys:
-            return recompute.delta_sql(source, source.table, {})
+            return recompute.delta_sql(source, quote(source.table), {}), None
         name = recompute.touched_table(source)
         self._temporary(name, recompute.touched_sql(source, deltas))
         nodes = [Leaf(source), *inputs_of(source)]
         if not self.program.is_large(self.state, nodes):
-            return recompute.delta_sql(source, source.table, {})
+            return recompute.delta_sql(source, quote(source.table), {}), None
         reads = {each: self._look_up(each.node, source, {KEYS: name}) for each in source.inputs}
-        return recompute.delta_sql(source, self._stored(source, name), reads)
+        stored, found = self._stored(source, name)
+        return recompute.delta_sql(source, stored, reads), found
 
-    def _stored(self, source: Aggregate | Recompute, touched: str) -> str:
-        """The table with the touched keys' stored rows."""
-        return self._look_up(Leaf(source), source, {KEYS: touched}).get(0, source.table)
+    def _stored(self, source: Aggregate | Recompute, touched: str) -> tuple[str, Found | None]:
+        """A FROM item with the touched keys' stored rows."""
+        for each in self.program.lookups(Leaf(source), source):
+            keys = f"SELECT {', '.join(each.keys)} FROM {quote(touched)}"
+            if found := self.state.relations[each.table].seek(each.index, keys):
+                return f"({found.sql})", found
+        return quote(source.table), None
 
     def _look_up(self, tree: Node, start: int | Source, known: dict[int, str]) -> dict[int, str]:
         """Tables that hold, for leaves of a tree, the rows that can meet those of the known one."""
@@ -437,8 +447,8 @@ class _Run:
             self.looked[known] = name if self.state.relations[each.table].find(each.index, keys, name) else ""
         return self.looked[known]
 
-    def _temporary(self, name: str, select: str) -> int:
-        return self.state.temporary(f"CREATE OR REPLACE TEMP TABLE {quote(name)} AS {select}")
+    def _temporary(self, name: str, select: str, found: Found | None = None) -> int:
+        return self.state.temporary(f"CREATE OR REPLACE TEMP TABLE {quote(name)} AS {select}", None, found)
 
     def _positions(self, tree: Node) -> int:
         return sum(self.may[source] for source in leaves(tree))

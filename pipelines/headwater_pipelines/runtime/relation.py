@@ -40,6 +40,15 @@ _COMPARED_BY_TEXT = ("FLOAT", "DOUBLE", "INTERVAL", "TIMETZ", "TIME WITH TIME ZO
 """Types of which different values compare as equal (0.0 and -0.0, a month and 30 days)."""
 
 
+@dataclass(frozen=True)
+class Found:
+    """Rows that were looked up: ``sql``, which reads what the two tables are called here, for ``State.temporary``."""
+
+    sql: str
+    hashes: pa.Table
+    taken: pa.Table | None
+
+
 @dataclass
 class Relation:
     """``columns`` are names and types without the weight; ``primary``: its own key, by whose hash runs are sorted."""
@@ -194,26 +203,32 @@ class Relation:
     # ---- reading
 
     def find(self, index: Index, keys: str, name: str) -> bool:
-        """Make a temporary table of all rows, weights included, of some keys; False: too many, read the whole.
+        """Make a temporary table of the rows that ``seek`` finds; False: too many, read the whole."""
+        found = self.seek(index, keys)
+        if found is not None:
+            self.state.temporary(f"CREATE OR REPLACE TEMP TABLE {quote(name)} AS {found.sql}", None, found)
+        return found is not None
 
-        ``keys``: a SELECT of the index's values, of the same types. Rows of other keys may be among them.
+    def seek(self, index: Index, keys: str, arrived: pa.Table | None = None) -> Found | None:
+        """All rows, weights included, of some keys, for one statement to read; None: too many, read the whole.
+
+        ``keys``: a SELECT of the index's values, of the same types, which may read ``arrived``. Rows of other keys may
+        be among those found.
         """
-        hashes = self.hashes(keys)
+        hashes = self.hashes(keys, arrived)
         if len(hashes) * LOOKUP_SHARE > self.rows:
-            return False
+            return None
         found = [run.find(index, hashes, self.state.connection) for run in self.runs]
-        taken = pa.concat_tables(found) if found else None
+        taken = pa.concat_tables(each for each in found if each.num_rows) if any(map(len, found)) else None
         names = ", ".join([*(quote(column) for column, _ in self.columns), WEIGHT])
-        select = f"SELECT {names} FROM {self._open} WHERE {hash_sql(index)} IN (SELECT h FROM hashes)"
-        if taken is not None and taken.num_rows:
-            select += f" UNION ALL SELECT {self._typed()} FROM taken"
-        into = f"CREATE OR REPLACE TEMP TABLE {quote(name)} AS {select}"
-        self.state.look_up(into, pa.table({"h": pa.array(hashes)}), taken)
-        return True
+        sql = f"SELECT {names} FROM {self._open} WHERE {hash_sql(index)} IN (SELECT h FROM hashes)"
+        if taken is not None:
+            sql += f" UNION ALL SELECT {self._typed()} FROM taken"
+        return Found(sql, pa.table({"h": pa.array(hashes)}), taken)
 
-    def hashes(self, keys: str) -> Hashes:
+    def hashes(self, keys: str, arrived: pa.Table | None = None) -> Hashes:
         """Sorted hashes of the rows of a SELECT of keys."""
-        return np.unique(self.state.numbers(f"SELECT hash(*COLUMNS(*)) AS h FROM ({keys})"))
+        return np.unique(self.state.numbers(f"SELECT hash(*COLUMNS(*)) AS h FROM ({keys})", arrived))
 
     def prepare(self, index: Index) -> None:
         """Make an index of every run, so that no step has to."""

@@ -25,7 +25,7 @@ from headwater.failpoint import hit
 from headwater.types import quote
 from headwater_pipelines.runtime import relation
 from headwater_pipelines.runtime import runs as files
-from headwater_pipelines.runtime.relation import Relation
+from headwater_pipelines.runtime.relation import Found, Relation
 from headwater_pipelines.runtime.runs import Index, Run
 
 FILE = "main.duckdb"
@@ -102,25 +102,25 @@ class State:
         hit("state.write:after")
         return result
 
-    def temporary(self, sql: str, arrived: pa.Table | None = None) -> int:  # noqa: ARG002
-        """Run a statement over temporary tables and ``arrived``; returns the number of rows."""
-        return _count(self.connection.execute(self.parsed(sql)))
+    def temporary(self, sql: str, arrived: pa.Table | None = None, found: Found | None = None) -> int:  # noqa: ARG002
+        """Run a statement over temporary tables, ``arrived`` and ``found.sql``; returns the number of rows.
 
-    def look_up(self, sql: str, hashes: pa.Table, taken: pa.Table | None) -> int:  # noqa: ARG002
-        """Run a statement over ``hashes`` and ``taken``; ``arrived`` may be registered meanwhile."""
+        DuckDB finds what it reads of these by the names here.
+        """
+        hashes, taken = (found.hashes, found.taken) if found else (None, None)
         return _count(self.connection.execute(self.parsed(sql)))
 
     def query(self, sql: str) -> pa.Table:
         """The result of a SELECT."""
         return self.connection.sql(self.parsed(sql)).to_arrow_table()
 
-    def numbers(self, sql: str) -> npt.NDArray[Any]:
-        """The first column, of numbers, of a SELECT."""
+    def numbers(self, sql: str, arrived: pa.Table | None = None) -> npt.NDArray[Any]:  # noqa: ARG002
+        """The first column, of numbers, of a SELECT, which may read ``arrived``."""
         return np.asarray(next(iter(self.connection.execute(self.parsed(sql)).fetchnumpy().values())))
 
     def export(self, sql: str, rows: int) -> Exported:
         """The result of a SELECT in batches of at most ``rows`` rows. Until its end no other statement can run."""
-        return Exported(self.connection.sql(sql).to_arrow_reader(rows))
+        return Exported(self.connection.sql(self.parsed(sql)).to_arrow_reader(rows))
 
     def parts(self, sql: str) -> Iterator[pa.Table]:
         """The result of a SELECT in parts of ``PART_ROWS``; as ``export``."""
