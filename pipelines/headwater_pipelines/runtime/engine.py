@@ -89,7 +89,7 @@ class Engine:
         if progress.number == number + 1:
             self._require_replacements()
             piece = outbox.spilled(self.log, progress.number) if progress.spilled else None
-            publish(self.log, self.epoch, progress, self.built, self.journal.outbox(), piece)
+            publish(self.log, self.epoch, progress, self.built, self.journal.outbox(progress.number), piece)
         outbox.release(self.log)
         compiled = compile_all()
         views = {view: compiled[view] for view in self.built if self._is_current(view, compiled)}
@@ -163,11 +163,12 @@ class Engine:
         moves, started = instant != self.progress.instant, time.monotonic()
         with Outbox(self.log, self.built) as out:
             with _Transaction(self.state) as transaction:
-                self.journal.clear_outbox()
+                self.journal.forget()
                 for view, part in self.program.step(self.state, arrived, instant if moves else None):
                     out.add(view, part)
                 self.state.settle()
-                progress = self._keep(out, replace(progress, watermarks=self.program.watermarks(self.state)))
+                progress = replace(progress, watermarks=self.program.watermarks(self.state))
+                progress = out.keep(self.journal, progress)
                 if commit == self.progress.input_commit and not self.program.has_changed:
                     transaction.give_up()
             if moves:
@@ -177,13 +178,6 @@ class Engine:
             return
         self.progress = progress
         publish(self.log, self.epoch, progress, self.built, out.parts(), out.piece)
-
-    def _keep(self, out: Outbox, progress: Progress) -> Progress:
-        """Write a step's output and its progress, which says where the output is."""
-        out.keep(self.journal, progress.number)
-        kept = replace(progress, spilled=out.piece is not None)
-        self.journal.write(kept)
-        return kept
 
     def _tick(self) -> None:
         """Let time pass for the views that read the clock, when it is due."""
@@ -237,7 +231,7 @@ class Engine:
         going = self._without(program, still)
         again = self._forgotten(added)
         with Outbox(self.log, built) as out, _Transaction(self.state):
-            self.journal.clear_outbox()
+            self.journal.forget()
             taken = self._take(filled, program, again) if filled else frozenset()
             self._load(program, taken, set() if filled else again)
             missing = [source for source in program.derived if source.table not in self.state.relations]
@@ -254,7 +248,7 @@ class Engine:
             self._remove_unused(going)
             self.journal.set_stored(self._stored(going))
             self.journal.set_built(built)
-            progress = self._keep(out, progress)
+            progress = out.keep(self.journal, progress)
         self.progress, self.program = progress, going
         self.built = {view: each for view, each in built.items() if view not in still}
         self.state.drop_temporary()

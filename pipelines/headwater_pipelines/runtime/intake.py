@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from sqlalchemy import select, union
+from sqlalchemy import bindparam, select, union
 
 from headwater import record
 from headwater.catalog import tables
+from headwater.catalog.prepared import Prepared
 from headwater.errors import PipelineError
 from headwater.log import Log, base, repartition
 from headwater.types import lift_sql, quote
@@ -23,6 +24,18 @@ from headwater_pipelines.runtime.state import State
 
 PIECE_ROWS = 100_000
 """Records of a commit that is larger than a step is meant to be go to disk in pieces of about so many."""
+
+# Built once: every step asks it.
+_CHANGED = Prepared(
+    union(
+        select(tables.batch.c.topic).where(
+            tables.batch.c.commit > bindparam("after"), tables.batch.c.commit <= bindparam("upto")
+        ),
+        select(tables.segment.c.topic).where(
+            tables.segment.c.last_commit > bindparam("after"), tables.segment.c.first_commit <= bindparam("upto")
+        ),
+    )
+)
 
 
 class RawValue(PipelineError):
@@ -59,11 +72,8 @@ def next_range(log: Log, after: int, newest: int, rows_target: int) -> Range:
 
 def changed_topics(log: Log, after: int, upto: int) -> set[int]:
     """Ids of the topics that have records in (after, upto]."""
-    batch, segment = tables.batch, tables.segment
-    hot = select(batch.c.topic).where(batch.c.commit > after, batch.c.commit <= upto)
-    sealed = select(segment.c.topic).where(segment.c.last_commit > after, segment.c.first_commit <= upto)
     with log.catalog.read() as connection:
-        return set(connection.execute(union(hot, sealed)).scalars())
+        return {row.topic for row in _CHANGED.all(connection, {"after": after, "upto": upto})}
 
 
 def read(log: Log, state: State, stores: Iterable[Store], found: Range, rows_target: int) -> dict[Base, Arrived]:

@@ -1,7 +1,8 @@
 """What the state file knows about itself: the step it stands at, its outbox, the views it was built for.
 
 Everything here changes in the same transaction as the rows it speaks about. The outbox holds the output
-deltas of the last step as Arrow streams, byte for byte what is published, until the next step replaces them.
+deltas of a step as Arrow streams, byte for byte what is published. A step adds its record and its output in one
+statement; those of steps before it, which nobody reads any more, are removed many at a time.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from itertools import islice
+from itertools import chain, islice
+from typing import Any
 
 import pyarrow as pa
 
@@ -24,10 +26,14 @@ PARTS_PER_INSERT = 8
 COMPRESSED_BYTES = 1 << 20
 """An output delta of this size is compressed: a large one costs more to write than to compress, a small one less."""
 
+PAST_ROWS_MAX = 200
+PAST_BYTES_MAX = 4 << 20
+"""So much of earlier steps is left in the file: to remove it takes as long as to add it."""
+RECORD = 0
+"""What a step's own record has in the place of a view."""
+
 _TABLES = (
-    """CREATE TABLE progress (incarnation VARCHAR, epoch BIGINT, number BIGINT, input_commit BIGINT,
-       instant BIGINT, views VARCHAR, watermarks VARCHAR, spilled BOOLEAN)""",
-    "CREATE TABLE outbox (view BIGINT, part BIGINT, body BLOB)",
+    "CREATE TABLE steps (number BIGINT, view BIGINT, part BIGINT, body BLOB)",
     "CREATE TABLE running (view BIGINT, name VARCHAR, plan VARCHAR, shape VARCHAR, replaces BIGINT, late VARCHAR)",
     "CREATE TABLE stored (relation VARCHAR, topic BIGINT, name VARCHAR, kind VARCHAR, shape VARCHAR)",
 )
@@ -81,6 +87,8 @@ class Journal:
 
     def __init__(self, state: State) -> None:
         self.state = state
+        self._rows = self._bytes = PAST_BYTES_MAX
+        """What the file holds of steps that are over, at most."""
 
     def create(self, progress: Progress) -> None:
         """Make a new state file's bookkeeping, in one transaction."""
@@ -95,59 +103,33 @@ class Journal:
         tables = self.state.tables() - {"relations", "runs", "written_by"}
         if not tables:
             return None
-        if not {"progress", "outbox", "running", "stored"} <= tables:
+        if not {"steps", "running", "stored"} <= tables:
             raise StateMismatch("the pipeline's state has another form", todo="It is rebuilt from the log.")
-        row = self.state.row("SELECT * FROM progress")
-        if row is None:
-            return None
-        incarnation, epoch, number, input_commit, instant, views, watermarks, spilled = row
-        return Progress(
-            incarnation=incarnation,
-            epoch=epoch,
-            number=number,
-            input_commit=input_commit,
-            instant=to_datetime(instant),
-            views=frozenset(json.loads(views)),
-            watermarks={int(view): micros for view, micros in json.loads(watermarks).items()},
-            spilled=spilled,
-        )
+        row = self.state.row(f"SELECT body FROM steps WHERE view = {RECORD} ORDER BY number DESC LIMIT 1")
+        return None if row is None else _progress(json.loads(row[0]))
 
-    def write(self, progress: Progress) -> None:
-        """Replace the progress row; inside the step's transaction."""
-        values = [
-            progress.incarnation,
-            progress.epoch,
-            progress.number,
-            progress.input_commit,
-            to_micros(progress.instant),
-            json.dumps(sorted(progress.views)),
-            json.dumps(dict(progress.watermarks)),
-            progress.spilled,
-        ]
-        names = ("incarnation", "epoch", "number", "input_commit", "instant", "views", "watermarks", "spilled")
-        columns = ", ".join(f"{name} = ?" for name in names)
-        if not self.state.write(f"UPDATE progress SET {columns}", values):
-            self.state.write("INSERT INTO progress VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)
+    def write(self, progress: Progress, outbox: Iterable[tuple[int, pa.Table]] = ()) -> None:
+        """Add a step and its output deltas by view, in the order in which they are published; in its transaction."""
+        parts = ((view, part, _encode(table)) for part, (view, table) in enumerate(outbox))
+        rows = chain([(RECORD, 0, json.dumps(_record(progress)).encode())], parts)
+        while group := list(islice(rows, PARTS_PER_INSERT)):
+            marks = ", ".join(["(?, ?, ?, ?)"] * len(group))
+            self.state.write(f"INSERT INTO steps VALUES {marks}", [v for row in group for v in (progress.number, *row)])
+            self._rows += len(group)
+            self._bytes += sum(len(body) for _, _, body in group)
 
-    # ---- outbox
+    def forget(self) -> None:
+        """Remove the steps that are over, all being published, when they are many; before the next one is written."""
+        if self._rows > PAST_ROWS_MAX or self._bytes > PAST_BYTES_MAX:
+            self.state.write("DELETE FROM steps")
+            self._rows = self._bytes = 0
 
-    def clear_outbox(self) -> None:
-        """Forget the published step's output; inside the next step's transaction."""
-        self.state.write("DELETE FROM outbox")
-
-    def add_outbox(self, parts: Iterable[tuple[int, int, pa.Table]]) -> None:
-        """Keep output deltas as (view, part, rows), a bounded number of parts in each statement."""
-        iterator = iter(parts)
-        while group := list(islice(iterator, PARTS_PER_INSERT)):
-            marks = ", ".join(["(?, ?, ?)"] * len(group))
-            values = [value for view, part, table in group for value in (view, part, _encode(table))]
-            self.state.write(f"INSERT INTO outbox VALUES {marks}", values)
-
-    def outbox(self) -> Iterator[tuple[int, pa.Table]]:
-        """Output deltas in the order in which they are published, one in memory at a time."""
-        places = self.state.connection.execute("SELECT view, part FROM outbox ORDER BY view, part").fetchall()
+    def outbox(self, number: int) -> Iterator[tuple[int, pa.Table]]:
+        """A step's output deltas in the order in which they are published, one in memory at a time."""
+        mine = f"FROM steps WHERE number = {int(number)} AND view <> {RECORD}"
+        places = self.state.connection.execute(f"SELECT view, part {mine} ORDER BY view, part").fetchall()
         for view, part in places:
-            row = self.state.row(f"SELECT body FROM outbox WHERE view = {int(view)} AND part = {int(part)}")
+            row = self.state.row(f"SELECT body {mine} AND view = {int(view)} AND part = {int(part)}")
             if row is not None:
                 yield view, pa.ipc.open_stream(pa.BufferReader(row[0])).read_all()
 
@@ -173,6 +155,17 @@ class Journal:
         for entry in stored:
             row = [entry.relation, entry.topic, entry.name, entry.kind, entry.schema.to_json()]
             self.state.write("INSERT INTO stored VALUES (?, ?, ?, ?, ?)", row)
+
+
+def _record(progress: Progress) -> dict[str, Any]:
+    own = {"instant": to_micros(progress.instant), "views": sorted(progress.views)}
+    return {**vars(progress), **own, "watermarks": dict(progress.watermarks)}
+
+
+def _progress(record: dict[str, Any]) -> Progress:
+    own = {"instant": to_datetime(record["instant"]), "views": frozenset(record["views"])}
+    watermarks = {int(view): micros for view, micros in record["watermarks"].items()}
+    return Progress(**{**record, **own, "watermarks": watermarks})
 
 
 def _encode(table: pa.Table) -> bytes:

@@ -11,6 +11,7 @@ releases it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 import pyarrow as pa
 
@@ -19,7 +20,7 @@ from headwater.errors import StateMismatch
 from headwater.log import Log, staging, topics
 from headwater.log.staging import Kept, Staging
 from headwater_pipelines.runtime import letters
-from headwater_pipelines.runtime.journal import Built, Journal
+from headwater_pipelines.runtime.journal import Built, Journal, Progress
 from headwater_pipelines.runtime.watermark import late_schema
 
 SPILL_ROWS = 250_000
@@ -52,11 +53,13 @@ class Outbox:
                 self._staging.append(_topic(self.log, self._built, each), table)
         self._parts = [(each, table) for each, table in self._parts if is_letters(self._built, each)]
 
-    def keep(self, journal: Journal, number: int) -> None:
-        """Nothing more comes: make it durable with the state's transaction, as the outbox of step ``number``."""
-        journal.add_outbox((view, n, part) for n, (view, part) in enumerate(self._parts))
+    def keep(self, journal: Journal, progress: Progress) -> Progress:
+        """Nothing more comes: the step and its output are durable with the state's transaction; the step as kept."""
         if self._staging is not None:
-            self.piece = self._staging.keep(f"{NAME}{number}", {})
+            self.piece = self._staging.keep(f"{NAME}{progress.number}", {})
+            progress = replace(progress, spilled=True)
+        journal.write(progress, self._parts)
+        return progress
 
     def parts(self) -> Iterator[tuple[int, pa.Table]]:
         """What was not spilled."""

@@ -107,7 +107,7 @@ class State:
 
         DuckDB finds what it reads of these by the names here.
         """
-        hashes, taken = (found.hashes, found.taken) if found else (None, None)
+        hashes, taken = (found.hashes, found.taken) if found else (None, None)  # noqa: RUF059
         return _count(self.connection.execute(self.parsed(sql)))
 
     def query(self, sql: str) -> pa.Table:

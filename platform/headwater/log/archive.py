@@ -21,6 +21,7 @@ from sqlalchemy import ColumnElement, Connection, Row, delete, func, insert, sel
 
 from headwater.catalog import tables
 from headwater.catalog.catalog import put_setting
+from headwater.catalog.prepared import Prepared
 from headwater.catalog.records import MAX_COMMIT, CommitInfo, Step, to_datetime
 from headwater.errors import StorageError
 from headwater.log import chain
@@ -29,6 +30,7 @@ from headwater.log.parquet import ParquetFile
 if TYPE_CHECKING:
     from headwater.log.log import Log
 
+_OLDEST = Prepared(select(func.min(tables.commit.c.number)))
 KEEP_COMMITS = 20_000
 """The newest commits stay in the catalog: what readers, steps and producers ask for nearly always."""
 ARCHIVE_COMMITS = 100_000
@@ -226,7 +228,7 @@ def _are_commits() -> pc.Expression:
 
 def oldest_kept(connection: Connection) -> int:
     """The first commit that the catalog still holds; older ones are in commit segments."""
-    return int(connection.execute(select(func.min(tables.commit.c.number))).scalar_one_or_none() or 0)
+    return int(_OLDEST.value(connection) or 0)
 
 
 def commits(log: Log, after: int, upto: int, limit: int) -> list[CommitInfo]:

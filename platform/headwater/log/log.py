@@ -43,8 +43,8 @@ FOLDERS = ("data/hot", "data/segments", "data/bases", "manifests", "run", "state
 
 # Built once: every step and every read asks them.
 _GENERATION = Prepared(select(tables.setting.c.value).where(tables.setting.c.name == bindparam("setting")))
-_PRODUCER = select(tables.producer).where(tables.producer.c.name == bindparam("producer"))
-_COMMITS = (
+_PRODUCER = Prepared(select(tables.producer).where(tables.producer.c.name == bindparam("producer")))
+_COMMITS = Prepared(
     select(tables.commit)
     .where(tables.commit.c.number > bindparam("after"), tables.commit.c.number <= bindparam("upto"))
     .order_by(tables.commit.c.number)
@@ -154,7 +154,7 @@ class Log:
         """Commits in (after, upto], oldest first."""
         place = {"after": after, "upto": MAX_COMMIT if upto is None else upto, "most": limit}
         with self.catalog.read() as connection:
-            rows = connection.execute(_COMMITS, place).all()
+            rows = _COMMITS.all(connection, place)
             older = after + 1 < archive.oldest_kept(connection)
         found = [_commit_info(row) for row in rows]
         return found if not older else (archive.commits(self, after, place["upto"], limit) + found)[:limit]
@@ -199,7 +199,7 @@ class Log:
     def producer(self, name: str) -> ProducerState:
         """Where a writer stands; an unknown one has epoch 0 and no position."""
         with self.catalog.read() as connection:
-            row = connection.execute(_PRODUCER, {"producer": name}).one_or_none()
+            row = _PRODUCER.first(connection, {"producer": name})
         if row is None:
             return ProducerState(name=name, epoch=0, position=None, commit=None, confirmed=None)
         return ProducerState(

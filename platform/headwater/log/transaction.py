@@ -48,6 +48,9 @@ _INSERT_BATCH = Prepared(tables.batch.insert())
 _INSERT_COMMIT = Prepared(
     tables.commit.insert(), ("number", "time", "producer", "position", "rows", "principal", "client")
 )
+_VIEW_SET = Prepared(select(tables.view_set.c.id).where(tables.view_set.c.views == bindparam("views_text")))
+_INSERT_VIEW_SET = Prepared(tables.view_set.insert().returning(tables.view_set.c.id), ("views",))
+_INSERT_STEP = Prepared(tables.step.insert())
 _MOVE = Prepared(
     update(tables.producer)
     .where(tables.producer.c.name == bindparam("producer"))
@@ -361,21 +364,19 @@ def _next_commit(connection: Connection, now_us: int) -> tuple[int, int]:
 
 
 def _insert_step(connection: Connection, step: Step, commit: int) -> None:
-    text = ",".join(str(view) for view in sorted(step.views))
-    found = connection.execute(select(tables.view_set.c.id).where(tables.view_set.c.views == text)).scalar_one_or_none()
+    text = {"views_text": ",".join(str(view) for view in sorted(step.views))}
+    found = _VIEW_SET.value(connection, text)
     if found is None:
-        insert = tables.view_set.insert().values(views=text).returning(tables.view_set.c.id)
-        found = connection.execute(insert).scalar_one()
-    connection.execute(
-        tables.step.insert().values(
-            number=step.number,
-            input_commit=step.input_commit,
-            publish_commit=commit,
-            instant=to_micros(step.instant),
-            view_set=found,
-            watermarks=json.dumps(dict(step.watermarks)) if step.watermarks else None,
-        )
-    )
+        found = _INSERT_VIEW_SET.value(connection, {"views": text["views_text"]})
+    values = {
+        "number": step.number,
+        "input_commit": step.input_commit,
+        "publish_commit": commit,
+        "instant": to_micros(step.instant),
+        "view_set": found,
+        "watermarks": json.dumps(dict(step.watermarks)) if step.watermarks else None,
+    }
+    _INSERT_STEP.run(connection, values)
 
 
 def _with_schema(topic: Topic, schema: Schema) -> Topic:
