@@ -50,7 +50,7 @@ def _at_most(lines: list[str], count: int) -> list[str]:
 
 
 def _marked(error: HeadwaterError) -> list[str]:
-    sql = error.facts.get("cell") or error.facts.get("sql")
+    sql = error.facts.get("cell") or error.facts.get("query") or error.facts.get("sql")
     if not isinstance(sql, str):
         return []
     found = _place(error, sql)

@@ -1,4 +1,4 @@
-"""The magics: ``%%hw`` (and ``%%sql``), ``%%view``, ``%headwater``, ``%hwstatus``."""
+"""The magics: ``%%hw`` (and ``%%sql``), ``%%view``, ``%hwexplain``, ``%headwater``, ``%hwstatus``."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from html import escape
 from typing import TYPE_CHECKING, Any, Final
 
 from IPython.core.magic import Magics, cell_magic, line_cell_magic, line_magic, magics_class
 
 from headwater import Lake, Result
-from headwater.errors import DuplicateName, HeadwaterError, SchemaError, UsageError
+from headwater.errors import DuplicateName, HeadwaterError, NameNotFound, SchemaError, UsageError
 from headwater.lake.html import render
 from headwater.lake.plain import plain_table
+from headwater.log.names import near
 from headwater_notebooks import cell as cells
 from headwater_notebooks.failure import with_sql
 from headwater_notebooks.session import Session
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
     from headwater_notebooks.completion import Completion
+    from headwater_pipelines.compiler.explain import Explain
 
 WAIT_LIVE_S: Final = 10.0
 """How long ``%%view`` waits for the first rows: a small view takes a second, a large one goes on by itself."""
@@ -85,7 +88,29 @@ class HeadwaterMagics(Magics):
             made = _replace(lake, cell, plan.name) if options["replace"] else _create(lake, cell, name)
         except HeadwaterError as error:
             raise with_sql(error, cell)  # noqa: B904
-        return Created(name=made, plan=str(plan), state=_wait_live(lake, made))
+        return Created(name=made, plan=plan, state=_wait_live(lake, made))
+
+    @line_cell_magic
+    def hwexplain(self, line: str, cell: str | None = None) -> Explain:
+        """How a view is maintained, as a diagram: ``%hwexplain NAME``, or ``%%hwexplain`` and a SELECT below.
+
+        Of a view that runs, each stored node says how many rows it holds and what the last step spent on it.
+        Nothing is created.
+        """
+        if cell is not None and line.strip():
+            raise UsageError(f"{line.strip()!r} was not understood", todo="The SELECT begins in the next line.")
+        sql = line.strip() if cell is None else cell
+        if not sql.strip():
+            raise UsageError(
+                "nothing to explain", todo="Write %hwexplain and a view's name, or %%hwexplain and a SELECT."
+            )
+        lake = self.session.lake
+        if cell is None and not any(view.name == sql for view in lake.views()):
+            raise NameNotFound(f"there is no view {sql}", suggestions=near(sql, [view.name for view in lake.views()]))
+        try:
+            return api.explain(lake, sql)
+        except HeadwaterError as error:
+            raise with_sql(error, sql)  # noqa: B904
 
     @line_magic
     def headwater(self, line: str) -> Lake:
@@ -107,14 +132,18 @@ class HeadwaterMagics(Magics):
 
 @dataclass(frozen=True)
 class Created:
-    """What ``%%view`` did; shows as text."""
+    """What ``%%view`` did: the plan as a diagram, or as text, and the view's state below."""
 
     name: str
-    plan: str
+    plan: Explain
     state: str
 
     def __repr__(self) -> str:
-        return f"{self.plan.rstrip()}\n\nview {self.name}: {self.state}"
+        return f"{str(self.plan).rstrip()}\n\nview {self.name}: {self.state}"
+
+    def _repr_html_(self) -> str:
+        said = f"view {escape(self.name)}: {escape(self.state)}"
+        return f'{self.plan._repr_html_()}<div style="font-size: 13px; padding-top: 6px">{said}</div>'
 
 
 @dataclass(frozen=True)

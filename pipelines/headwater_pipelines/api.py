@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from headwater.errors import about
+
 if TYPE_CHECKING:
     from headwater.catalog.records import View
     from headwater.config import Project
@@ -30,9 +32,10 @@ def create_view(lake_or_log: Any, sql: str, *, name: str = "") -> View:
     from headwater_pipelines.runtime import registry
 
     log = _log(lake_or_log)
-    definition = parse(sql, name=name)
-    compiled = compile_view(definition, registry.relations(log))
-    require_incremental(compiled)
+    with about(sql):
+        definition = parse(sql, name=name)
+        compiled = compile_view(definition, registry.relations(log))
+        require_incremental(compiled)
     return log.create_view(definition.name, definition.query, dict(definition.options))
 
 
@@ -50,7 +53,8 @@ def replace_view(lake_or_log: Any, sql: str, *, name: str = "") -> View:
     from headwater_pipelines.runtime import registry
 
     log = _log(lake_or_log)
-    definition = parse(sql, name=name)
+    with about(sql):
+        definition = parse(sql, name=name)
     old = log.view(definition.name)
     views = log.views()
     before, _ = registry.compile_all(log, views)
@@ -60,7 +64,8 @@ def replace_view(lake_or_log: Any, sql: str, *, name: str = "") -> View:
     readers = _readers(before, old.name)
     for broken in (-1, *(view.id for view in views if view.name in readers and view.id in before)):
         if broken in errors:
-            raise errors[broken]
+            with about(sql):
+                raise errors[broken]
         require_incremental(after[broken])
     if old.topic is None:  # nothing of it is published: there is nothing to keep
         log.drop_view(old.name)
@@ -175,13 +180,15 @@ def explain(lake_or_log: Any, sql: str, *, name: str = "") -> Explain:
     log = _log(lake_or_log)
     known = {view.name: view for view in log.views()}
     there = known.get(sql.strip())
-    definition = registry.definition(there) if there else parse(sql, name=name or "view")
+    with about(sql):
+        definition = registry.definition(there) if there else parse(sql, name=name or "view")
     costs = (
         {table: Cost(each["rows"], each["ms"]) for table, each in log.live.stored("pipeline:main").items()}
         if there
         else {}
     )
-    return explained(compile_view(definition, registry.relations(log)), costs)
+    with about(sql):
+        return explained(compile_view(definition, registry.relations(log)), costs)
 
 
 def lineage(lake_or_log: Any) -> dict[str, list[str]]:

@@ -40,7 +40,8 @@ parse prose. ``Retryable`` marks what may succeed when tried again unchanged; th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 
 class Retryable:
@@ -66,6 +67,16 @@ class HeadwaterError(Exception):
 
     def __reduce__(self) -> tuple[object, ...]:
         return _rebuild, (type(self), self.what, self.where, self.todo, self.facts)
+
+
+@contextmanager
+def about(query: str) -> Iterator[None]:
+    """What the block raises remembers the whole SQL it is about (fact ``query``), for those who show its place."""
+    try:
+        yield
+    except HeadwaterError as error:
+        error.facts.setdefault("query", query)
+        raise
 
 
 def _rebuild(kind: type[HeadwaterError], what: str, where: str, todo: str, facts: dict[str, object]) -> HeadwaterError:

@@ -113,7 +113,8 @@ def test_a_view_is_made_once_and_replaced_on_request(
     count = "%%view per_customer\nSELECT customer, count(*) AS n FROM orders GROUP BY customer"
     made = run(shell, count)
     assert made.name == "per_customer"
-    assert "aggregate" in made.plan
+    assert "aggregate" in str(made.plan)
+    assert "<svg" in made._repr_html_()
     assert "headwater up" in made.state, "no worker runs here"
     assert run(shell, count).name == "per_customer", "the same cell again changes nothing"
     total = count.replace("count(*) AS n", "sum(total) AS t")
@@ -153,6 +154,32 @@ def test_an_error_is_short_marks_the_place_and_says_what_was_meant(
     assert lines[caret - 1][begin : begin + lines[caret].count("^")] == marked
     assert hint in lines[-1]
     assert not any("Traceback" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("cell", "kind", "marked"),
+    [
+        ("%%view v\nSELECT id,\n  custmer FROM orders", "UnknownColumn", "custmer"),
+        ("%%view v\nSELECT id FROM ordrs", "NameNotFound", "ordrs"),
+        ("%%view v --replace\nSELECT id\nFROM orders TABLESAMPLE 10%", "UnsupportedSql", "orders"),
+        ("%%hwexplain\nSELECT id,\n  random() AS lot FROM orders", "UnsupportedSql", "random"),
+        ("%hwexplain v", "NameNotFound", ""),
+        ("lake.sql('SELECT id, custmer FROM orders')", "UnknownColumn", "custmer"),
+        ("lake.sql('SELECT id FROM ordrs')", "NameNotFound", "ordrs"),
+        ("api.create_view(lake, 'SELECT random() AS lot FROM orders', name='v')", "UnsupportedSql", "random"),
+        ("api.explain(lake, 'SELECT custmer FROM orders')", "UnknownColumn", "custmer"),
+    ],
+)
+def test_what_is_wrong_with_a_view_or_a_query_is_marked(
+    shell: InteractiveShell, capsys: pytest.CaptureFixture[str], cell: str, kind: str, marked: str
+) -> None:
+    run(shell, "from headwater_pipelines import api\nlake = %headwater")
+    lines = message(shell, cell, capsys)
+    assert len(lines) <= failure.LINES_MAX
+    assert lines[0].startswith(f"{kind}: ")
+    carets = [place for place, line in enumerate(lines) if "^" in line]
+    found = [lines[at - 1][lines[at].index("^") :][: lines[at].count("^")] for at in carets]
+    assert found == ([marked] if marked else [])
 
 
 def test_errors_of_python_cells_are_short_as_well(shell: InteractiveShell, capsys: pytest.CaptureFixture[str]) -> None:

@@ -165,7 +165,9 @@ def test_explain_names_class_and_reason_of_every_node() -> None:
     text = str(plan)
     assert "shop.public.orders (customer_id, total) as o" in text
     assert "BILINEAR: each input's delta" in text
-    assert "<table>" in plan._repr_html_()
+    shown = plan._repr_html_()
+    assert shown.count("<rect") == 2 * len(plan.nodes)
+    assert shown.count("<tr>") == len(plan.nodes) + 1
     assert plan.to_dict()["incremental"] is True
     touched = explain(compiled("SELECT day, sum(weight) AS w FROM orders GROUP BY day"))
     assert ("touched-key", "FLOAT_SUM") in [(node.maintenance, node.reason) for node in touched.nodes]

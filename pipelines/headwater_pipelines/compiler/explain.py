@@ -7,12 +7,12 @@ stored rows), ``full`` (everything is recomputed).
 
 from __future__ import annotations
 
-import html
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 
 from headwater.errors import UnsupportedSql
+from headwater_pipelines.compiler import diagram
 from headwater_pipelines.compiler.plan import Base, Clock, Input, Item, Leaf, Node, Recompute, Select, Source
 from headwater_pipelines.compiler.view import CompiledView
 
@@ -81,7 +81,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Explain:
-    """The plan of a view, output first. ``str`` is a text tree, notebooks show a table."""
+    """The plan of a view, output first. ``str`` is a text tree, notebooks show a diagram."""
 
     name: str
     columns: tuple[tuple[str, str], ...]
@@ -123,7 +123,9 @@ class Explain:
             ],
         }
 
-    def __str__(self) -> str:
+    @property
+    def head(self) -> list[str]:
+        """What is to say of the view as a whole, its name and columns first."""
         key = f" by ({', '.join(self.key)})" if self.key else ""
         shape = ", ".join(f"{name} {text}" for name, text in self.columns)
         lines = [f"view {self.name}{key}: {shape}"]
@@ -136,6 +138,10 @@ class Explain:
             lines.append(f"what fails over a row's values is NULL: {self.tried}")
         if self.ordered:
             lines.append(f"where an order left a choice, it is made: {'; '.join(self.ordered)}")
+        return lines
+
+    def __str__(self) -> str:
+        lines = self.head
         for place, node in enumerate(self.nodes):
             cost = f" · {self.costs[node.stored]}" if node.stored in self.costs else ""
             kind = f"[{node.maintenance} · {node.reason}{cost}]"
@@ -143,13 +149,12 @@ class Explain:
         reasons = dict.fromkeys(node.reason for node in self.nodes)
         return "\n".join([*lines, "", *(f"{reason}: {_REASONS[reason]}" for reason in reasons)])
 
+    def __repr__(self) -> str:
+        return str(self)
+
     def _repr_html_(self) -> str:
-        rows = "".join(_html_row(node, self.costs.get(node.stored)) for node in self.nodes)
-        head = (
-            "<tr><th>operator</th><th>detail</th><th>maintenance</th><th>reason</th><th>rows</th><th>step ms</th></tr>"
-        )
-        caption = f"<caption>view {html.escape(self.name)}</caption>"
-        return f"<table>{caption}<thead>{head}</thead><tbody>{rows}</tbody></table>"
+        """The diagram that a notebook shows."""
+        return diagram.render(self, [_REASONS[node.reason] for node in self.nodes])
 
     def _branch(self, place: int) -> str:
         depth = self.nodes[place].depth
@@ -163,17 +168,6 @@ class Explain:
             else:
                 parts.append("   " if last else "│  ")
         return "".join(parts)
-
-
-def _html_row(node: ExplainNode, cost: Cost | None) -> str:
-    why = html.escape(_REASONS[node.reason], quote=True)
-    measured = "<td></td><td></td>" if cost is None else f"<td>{cost.rows:,}</td><td>{cost.ms:.1f}</td>"
-    indent = f"text-align:left;padding-left:{node.depth + 0.5}em"
-    return (
-        f"<tr><td style='{indent}'>{html.escape(node.operator)}</td>"
-        f"<td style='text-align:left'><code>{html.escape(node.detail)}</code></td>"
-        f"<td>{node.maintenance}</td><td title='{why}'>{node.reason}</td>{measured}</tr>"
-    )
 
 
 def explain(view: CompiledView, costs: Mapping[str, Cost] | None = None) -> Explain:

@@ -24,7 +24,7 @@ from headwater.client.producer import BLOCK_S, BUFFER_BYTES, LINGER_MS, Durabili
 from headwater.client.replay import Replay
 from headwater.client.report import GroupReport, groups
 from headwater.config import Settings
-from headwater.errors import CorruptFile, NameNotFound
+from headwater.errors import CorruptFile, NameNotFound, about
 from headwater.lake.answer import Answers, Seen
 from headwater.lake.dependents import views_reading
 from headwater.lake.memory import Memory
@@ -94,7 +94,8 @@ class Lake:
         tables, views and histories need all of theirs and are refused all the same.
         """
         if damaged == "refuse":
-            return self._answers.answer(query, at, params, seconds, None)
+            with about(query):
+                return self._answers.answer(query, at, params, seconds, None)
         known = -1
         while True:
             missing: list[quarantine.Damage] = []
