@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +11,8 @@ import pytest
 
 from headwater.errors import StateMismatch
 from headwater_pipelines.runtime.merging import Merging
-from headwater_pipelines.runtime.relation import Relation
+from headwater_pipelines.runtime.relation import SPARSE_ROWS, Relation
+from headwater_pipelines.runtime.runs import SLICES, Stopped, files_of
 from headwater_pipelines.runtime.state import FILE, State
 
 COLUMNS = [("k", "BIGINT"), ("s", "VARCHAR"), ("x", "DECIMAL(12,2)"), ("f", "DOUBLE")]
@@ -178,3 +180,47 @@ def test_every_type_comes_back_from_a_run(state: State) -> None:
     rows = state.connection.execute(f"SELECT {texts}, count(*) FROM t2 GROUP BY ALL ORDER BY ALL").fetchall()
     assert rows[0] == (*(state.row(f"SELECT {wanted}") or ()), 200)
     assert rows[1] == (*(None for _ in TYPES), 9)
+
+
+def test_a_stopped_merge_leaves_nothing_wherever_it_is(state: State, seed: int) -> None:
+    relation = filled(state, random.Random(seed), 12)
+    relation.prepare(('"s"',))
+    before = {file for run in relation.runs for file in files_of(run.path)}
+
+    class After(threading.Event):
+        """Is set once it has been looked at so often."""
+
+        def __init__(self, looks: int) -> None:
+            super().__init__()
+            self.looks = looks
+
+        def is_set(self) -> bool:
+            self.looks -= 1
+            return self.looks < 0
+
+    looks = 0
+    while True:
+        try:
+            made = relation.merge(relation.runs, After(looks))
+            break
+        except Stopped:
+            assert set(relation.runs[0].path.parent.iterdir()) == before, f"stopped at look {looks}"
+            looks += 5
+    assert looks > SLICES, "the index is built after the rows are written"
+    assert made.indexes == [('"s"',)]
+
+
+def test_an_open_part_in_which_nothing_cancels_is_left_alone_until_it_is_full(tmp_path: Path) -> None:
+    state = State(tmp_path / FILE, timezone="UTC", threads=1, open_rows_max=8 * SPARSE_ROWS)
+    growing = state.create("t1", [("k", "BIGINT")], ('"k"',))
+    churning = state.create("t2", [("k", "BIGINT")], ('"k"',))
+    for number in range(12):
+        first = number * SPARSE_ROWS
+        growing.append(f"SELECT i, 1 FROM range({first}, {first + SPARSE_ROWS}) r(i)")
+        churning.append(f"SELECT i, w FROM range({SPARSE_ROWS}) r(i), (VALUES (1), (-1)) v(w)")
+        state.settle()
+        full = 8 * SPARSE_ROWS if number else 0
+        assert growing.settled_rows == full, number
+        assert churning.open_rows == 0
+    assert [run.rows for run in growing.runs] == [9 * SPARSE_ROWS]
+    state.close()

@@ -12,10 +12,8 @@ part to be a commit of its own, and loading from a base is quick; what is slow, 
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from datetime import datetime
 
 import duckdb
@@ -29,6 +27,7 @@ from headwater_pipelines.compiler import CompiledView
 from headwater_pipelines.compiler.plan import Base
 from headwater_pipelines.runtime import intake, relation, watermark
 from headwater_pipelines.runtime.arrived import Arrived
+from headwater_pipelines.runtime.aside import give_way
 from headwater_pipelines.runtime.bases import Store
 from headwater_pipelines.runtime.intake import RawValue
 from headwater_pipelines.runtime.program import Program, ViewFailed
@@ -36,8 +35,6 @@ from headwater_pipelines.runtime.state import State
 
 PART_ROWS = 100_000
 """Rows loaded by one statement: small, so that a live step between two of them is not late."""
-NICENESS = 15
-"""The thread yields the cores to the live worker, which somebody waits for; Linux has this for each thread."""
 ROUNDS_MAX = 20
 """So often it catches up by itself; what a busy source commits meanwhile is left to the switch."""
 
@@ -132,8 +129,7 @@ class Fill:
         self.state.close()
 
     def _run(self) -> None:
-        with suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+        give_way()
         try:
             self._load()
             self.state.release()

@@ -6,19 +6,15 @@ What was not made live is no part of the state: at the next start its files are 
 
 from __future__ import annotations
 
-import os
 import threading
-from contextlib import suppress
 
 import duckdb
 import pyarrow as pa
 
+from headwater_pipelines.runtime.aside import give_way
 from headwater_pipelines.runtime.relation import Relation
 from headwater_pipelines.runtime.runs import Run, Stopped
 from headwater_pipelines.runtime.state import State
-
-NICENESS = 15
-"""The thread yields the cores to the steps; Linux has this for each thread."""
 
 
 class Merging:
@@ -66,8 +62,7 @@ class Merging:
                 return
 
     def _run(self, relation: Relation) -> None:
-        with suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+        give_way()
         try:
             self._made = relation.merge(self._parts, self._stop)
         except Stopped:

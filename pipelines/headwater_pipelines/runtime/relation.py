@@ -31,6 +31,8 @@ OPEN_ROWS_MAX = 200_000
 """Rows of an open part, unless set otherwise, before it becomes a run: a look-up scans so many in 1 to 2 ms."""
 SPARSE_ROWS = 5_000
 """An open part of fewer rows is left alone, whatever cancels out in it."""
+SETTLED_SHARE = 0.75
+"""Where consolidating leaves more than this share of an open part it is not tried again before that is full."""
 LIKE_SIZED = 4
 """So many runs, none more than so many times as large as the next, are merged."""
 LOOKUP_SHARE = 16
@@ -62,7 +64,7 @@ class Relation:
     runs: list[Run] = field(default_factory=list)
     open_rows: int = 0
     settled_rows: int = 0
-    """Open rows after they were last consolidated."""
+    """When twice as many are open they are consolidated: those left the last time, or all if that took out few."""
     dead: str = "false"
     """What holds of rows that nobody looks at any more: they are left out when parts are consolidated."""
 
@@ -115,6 +117,7 @@ class Relation:
         rows = self._living(self._open)
         count = self.state.temporary(f"CREATE OR REPLACE TEMP TABLE settled AS {rows}")
         self.state.write(f"DELETE FROM {self._open}")
+        is_worth_it = count < self.open_rows * SETTLED_SHARE
         self.open_rows = 0
         if count > self.state.open_rows_max // 2:
             select = f"SELECT *, {hash_sql(self.primary)} AS {HASH} FROM settled ORDER BY {HASH}"
@@ -122,7 +125,7 @@ class Relation:
             self._publish(self._write_run(reader.schema, reader))
         else:
             self.append("SELECT * FROM settled")
-        self.settled_rows = self.open_rows
+        self.settled_rows = self.open_rows if is_worth_it else self.state.open_rows_max
         self.state.temporary("DROP TABLE settled")
 
     def drop(self) -> None:
@@ -151,7 +154,7 @@ class Relation:
     def merge(self, parts: Sequence[Run], stop: threading.Event | None = None) -> Run:
         """Write these runs as one, not live yet. Reads only runs, so that a thread of its own can do it.
 
-        Stopped when ``stop`` is set meanwhile.
+        Stopped when ``stop`` is set meanwhile; then nothing of it is left.
         """
         path = self.state.new_run()
         with self.state.apart() as connection:
@@ -161,8 +164,12 @@ class Relation:
             schema = parts[0].schema.append(pa.field(HASH, pa.uint64()))
             files.write(path, schema, (pa.RecordBatch.from_arrays(b.columns, schema=schema) for b in batches))
             made = Run(path, self.primary)
-            for index in {index for part in parts for index in part.indexes}:
-                made.prepare(index, connection)
+            try:
+                for index in {index for part in parts for index in part.indexes}:
+                    made.prepare(index, connection, stop)
+            except files.Stopped:
+                made.delete()
+                raise
         return made
 
     def compact(self) -> None:

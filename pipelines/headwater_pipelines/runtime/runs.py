@@ -105,9 +105,12 @@ class Run:
         return self.table.slice(start, end - start)
 
     def prepare(
-        self, index: Index, connection: duckdb.DuckDBPyConnection
+        self, index: Index, connection: duckdb.DuckDBPyConnection, stop: threading.Event | None = None
     ) -> tuple[Hashes, npt.NDArray[np.uint32] | None]:
-        """The index's sorted hashes and their rows' places (None: their own); its files are made when missing."""
+        """The index's sorted hashes and their rows' places (None: their own); its files are made when missing.
+
+        Stopped, without a trace, when ``stop`` is set while they are made.
+        """
         if index in self._open:
             return self._open[index]
         if index == self.primary:
@@ -115,7 +118,7 @@ class Run:
             return self._open[index]
         name = self.path.with_name(f"{self.path.stem}-{digest(index)}.h")
         if not name.exists():
-            self._build(index, name, connection)
+            self._build(index, name, connection, stop or threading.Event())
         self._open[index] = (self._hashes(name), self._mapped(name.with_suffix(".p"), np.dtype(np.uint32)))
         return self._open[index]
 
@@ -139,9 +142,10 @@ class Run:
             parts.append(self.batches[batch].take(pa.array(rows[start:end] - self.starts[batch])))
         return pa.Table.from_batches(parts, self.schema).combine_chunks()  # a scan takes its time for every chunk
 
-    def _build(self, index: Index, name: Path, connection: duckdb.DuckDBPyConnection) -> None:
+    def _build(self, index: Index, name: Path, connection: duckdb.DuckDBPyConnection, stop: threading.Event) -> None:
         hashes = np.empty(self.rows, np.uint64)
         for batch, start in zip(self.batches, self.starts, strict=False):
+            _go_on(stop)
             # A scan may hand rows on in another order than the file's, so each brings its place.
             numbered = pa.Table.from_batches([batch]).append_column("_i", pa.array(np.arange(batch.num_rows)))
             connection.register("hashed", numbered)
@@ -151,6 +155,7 @@ class Run:
         slices = (hashes >> np.uint64(64 - 4)).astype(np.uint8)
         with _Written(name.with_suffix(".p")) as places, _Written(name) as held:
             for part in range(SLICES):
+                _go_on(stop)
                 rows = np.flatnonzero(slices == part)
                 rows = rows[np.argsort(hashes[rows], kind="stable")]
                 places.file.write(rows.astype(np.uint32).tobytes())
@@ -214,8 +219,8 @@ def merged(
     total = sum(run.rows for run in runs)
     step = (1 << 64) // max(1, total // BATCH_ROWS)
     for low in range(0, 1 << 64, step):
-        if stop is not None and stop.is_set():
-            raise Stopped
+        if stop is not None:
+            _go_on(stop)
         high = low + step if low + step < 1 << 64 else None
         part = pa.concat_tables([run.part(low, high) for run in runs]).select(names)
         connection.register("merging", part)
@@ -223,6 +228,11 @@ def merged(
         connection.unregister("merging")
         if high is None:
             return
+
+
+def _go_on(stop: threading.Event) -> None:
+    if stop.is_set():
+        raise Stopped
 
 
 class _Written:
