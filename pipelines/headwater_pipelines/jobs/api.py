@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -88,16 +89,19 @@ def job_lineage(lake_or_log: Any) -> dict[str, tuple[list[str], str]]:
 
 
 def _clear(log: Log, record: JobRecord, *, keep_output: bool) -> None:
-    """Empty what a job fills and forget where it stands, as its owner."""
+    """Empty what a job fills and forget where it stands, as its owner, in one commit."""
+    from headwater.log import jobs
+
     with _owning(log, record) as owner:
-        with log.transaction(record.producer, owner.epoch, log.producer(record.producer).position) as tx:
+        stored = log.producer(record.producer).position
+        with log.transaction(record.producer, owner.epoch, stored) as tx:
             if tx.topic(record.state_topic) is not None:
                 tx.drop_topic(record.state_topic)
             if not keep_output:
                 _empty(tx, record.output)
             tx.position = None
+            tx.inside(partial(jobs.forget_confirmed, record.producer))
             tx.commit()
-        log.forget_producer(record.producer)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import duckdb
 import polars as pl
 
 from headwater.catalog.records import Topic
@@ -159,5 +160,10 @@ def open_state(log: Log, job: Job, memory_limit: str, commit: int, aside: str = 
         folder=log.folder / "state" / f"job-{job.name}{aside}.tmp",
     )
     if topic is not None and topic.created <= commit:
-        made.load(log, topic, commit)
+        try:
+            made.load(log, topic, commit)
+        except duckdb.Error as error:
+            made.close()
+            todo = "Raise job_memory_bytes_max in [settings], then `headwater job resume`."
+            raise PipelineError(f"the state of job {job.name} cannot be read: {error}", todo=todo) from error
     return made

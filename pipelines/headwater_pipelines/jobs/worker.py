@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from headwater import logs
 from headwater.config import Project
 from headwater.errors import (
+    AmbiguousName,
     ConfigError,
     CorruptFile,
     DiskFull,
@@ -41,7 +42,7 @@ JOIN_S = 0.05
 """How often the process looks after its threads."""
 LOOK_S = 1.0
 """How often the folder is looked at, and a job that another process runs is asked for."""
-_PAUSE = (PipelineError, SchemaError, CorruptFile, PositionError, ConfigError)
+_PAUSE = (AmbiguousName, PipelineError, SchemaError, CorruptFile, PositionError, ConfigError)
 """What a person has to mend: the job waits for that, paused with the reason."""
 
 

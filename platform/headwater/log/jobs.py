@@ -11,10 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Literal
 
-from sqlalchemy import select
+from sqlalchemy import Connection, select, update
 
 from headwater.catalog import tables
 from headwater.catalog.catalog import put_setting
+from headwater.catalog.records import CommitInfo
 from headwater.errors import NameNotFound
 from headwater.log import backlog, names
 
@@ -98,6 +99,12 @@ def position(log: Log, name: str) -> int | None:
     state = log.producer(PREFIX + name)
     known = [int(each) for each in (state.position, state.confirmed) if each]
     return max(known, default=None)
+
+
+def forget_confirmed(producer: str, connection: Connection, _: CommitInfo) -> None:
+    """Have a job begin anew, inside the commit that forgets its position."""
+    mine = tables.producer.c.name == producer
+    connection.execute(update(tables.producer).where(mine).values(confirmed=None))
 
 
 def unseen(log: Log, record: JobRecord, upto: int) -> backlog.Backlog | None:
