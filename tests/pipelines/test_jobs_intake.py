@@ -203,6 +203,60 @@ def test_partitions_hot_and_sealed_are_read_on_once(log: Log, seed: int) -> None
     assert replay.replay(log, look, Settings(), 0, log.newest_commit()).differences == ()
 
 
+@pytest.mark.parametrize("rows", [2, 100])
+@pytest.mark.parametrize("sealed", [False, True])
+def test_values_that_the_source_did_not_send_are_there(log: Log, rows: int, sealed: bool) -> None:
+    """From the row before, from the same range, from under an old key, and from an earlier part of a large commit."""
+    schema = Schema.of(id="BIGINT", n="BIGINT", long="VARCHAR", note="VARCHAR", key=["id"])
+    kept: list[list[dict[str, Any]]] = [
+        [{"id": i, "n": 0, "long": f"long {i}", "note": None, "_op": "c"} for i in range(6)],
+        [
+            {"id": 0, "n": 1, "_op": "u", "_unchanged": ["long"]},
+            {"id": 0, "n": 2, "note": "x", "_op": "u", "_unchanged": ["long"]},
+            {"id": 0, "n": 3, "_op": "u", "_unchanged": ["long", "note"]},
+            {"id": 1, "n": 1, "long": "other", "note": "y", "_op": "u"},
+            {"id": 1, "n": 2, "note": None, "_op": "u", "_unchanged": ["long"]},
+            {"id": 2, "_op": "d", "_lsn": 5, "_seq": 1},
+            {"id": 9, "n": 4, "_op": "c", "_unchanged": ["long"], "_lsn": 5, "_seq": 1},
+            {"id": 9, "n": 5, "_op": "u", "_unchanged": ["long"]},
+            {"id": 3, "_op": "d"},
+        ],
+        [{"id": 9, "n": 6, "_op": "u", "_unchanged": ["long"]}, {"id": 4, "n": 7, "long": None, "_op": "u"}],
+        [{"id": 4, "n": 8, "_op": "u", "_unchanged": ["long"]}],
+    ]
+    meta = {"_op": pa.string(), "_unchanged": pa.list_(pa.string()), "_lsn": pa.int64(), "_seq": pa.int64()}
+    shape = pa.schema([*schema.arrow(), *meta.items()])
+    seen: list[tuple[Any, ...]] = []
+
+    @hw.job(inputs="lazy", output="copied", key="id", start="beginning", batch_rows=rows)
+    def copy(lazy: pl.DataFrame) -> pl.DataFrame:
+        seen.extend(lazy.select("id", "n", "long", "note", "_op").iter_rows())
+        return lazy
+
+    for changes in kept:
+        write(log, "x.public.lazy", "table", schema, pa.Table.from_pylist(changes, shape))
+        if not sealed:
+            run(log, copy)
+    if sealed:
+        seal(log, Settings())
+        run(log, copy)
+    same(log, "x.public.lazy", "copied")
+    assert seen[6:] == [
+        (0, 1, "long 0", None, "u"),
+        (0, 2, "long 0", "x", "u"),
+        (0, 3, "long 0", "x", "u"),
+        (1, 1, "other", "y", "u"),
+        (1, 2, "other", None, "u"),
+        (2, None, None, None, "d"),
+        (9, 4, "long 2", None, "c"),
+        (9, 5, "long 2", None, "u"),
+        (3, None, None, None, "d"),
+        (9, 6, "long 2", None, "u"),
+        (4, 7, None, None, "u"),
+        (4, 8, None, None, "u"),
+    ]
+
+
 def test_weights_of_a_bag_become_upserts(log: Log) -> None:
     schema = Schema.of(id="BIGINT", total="BIGINT")
     with transaction(log, "system:test") as tx:

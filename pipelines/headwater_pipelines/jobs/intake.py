@@ -19,6 +19,7 @@ from headwater.log import Log, expired, offsets, scan
 from headwater.log.rows import CurrentRows
 from headwater_pipelines.jobs.records import as_frame, frame_schema
 from headwater_pipelines.jobs.tape import Tape
+from headwater_pipelines.jobs.unsent import Unsent
 
 CURRENT = ("table", "multiset", "changelog")
 """Kinds of topics that have rows apart from their records."""
@@ -32,6 +33,7 @@ class Intake:
         self.rows = rows
         self.memory_limit = memory_limit
         self._tapes: dict[tuple[int, int], Tape] = {}
+        self._unsent = Unsent(log, memory_limit)
 
     def changes(self, inputs: Sequence[Topic], after: int, upto: int) -> Iterator[list[pl.DataFrame]]:
         """The frames of each call for commits in (after, upto]; no call where there is nothing.
@@ -76,7 +78,8 @@ class Intake:
         for partition, at in scan.offsets_after(self.log, topic, new, after).items():
             self._tapes[topic.id, partition] = Tape(self.log, topic, partition, at, self.rows)
         for partition, end in ends.items():
-            yield from self._tapes[topic.id, partition].take(topic, upto, end)
+            for table in self._tapes[topic.id, partition].take(topic, upto, end):
+                yield self._unsent.fill(topic, after, upto, table)
 
     def _rows(self, own: duckdb.DuckDBPyConnection, topic: Topic, commit: int) -> Iterator[pa.Table]:
         """The rows at a commit as records of an initial copy, ordered so that the parts are the same again."""

@@ -34,11 +34,11 @@ def history_sql(topic: Topic, source: str, offset: str = record.OFFSET) -> str:
             f" {offset} AS {record.OFFSET} FROM ({source}) WHERE {record.WEIGHT} <> 0"
         )
     keys = ", ".join(quote(name) for name in topic.schema.key)
-    filled = ", ".join(_filled(name, topic, keys) for name in topic.schema.names)
+    columns = ", ".join(filled(name, topic, keys) for name in topic.schema.names)
     moment = f"coalesce({record.COMMITTED_AT}, {record.INGESTED_AT})"
     return f"""WITH changes AS ({source}),
 cuts AS (SELECT {record.PARTITION}, {record.OFFSET}, {moment} AS cut FROM changes WHERE {record.OP} = 't'),
-spans AS (SELECT {filled}, {moment} AS {VALID_FROM}, {record.OP}, {record.COMMIT}, {record.OFFSET},
+spans AS (SELECT {columns}, {moment} AS {VALID_FROM}, {record.OP}, {record.COMMIT}, {record.OFFSET},
   {offset} AS _shown, {record.PARTITION},
   lead({moment}) OVER (PARTITION BY {keys} ORDER BY {record.OFFSET}) AS next_change
   FROM changes WHERE {record.OP} <> 't'),
@@ -56,7 +56,7 @@ def completed(connection: duckdb.DuckDBPyConnection, topic: Topic, source: str, 
     return moves.complete(connection, topic.schema, source, f"SELECT * FROM ({source}) LIMIT 0", name)
 
 
-def _filled(name: str, topic: Topic, keys: str) -> str:
+def filled(name: str, topic: Topic, keys: str) -> str:
     """A column with what the source did not send taken from the version before."""
     column = quote(name)
     if name in topic.schema.key:
