@@ -17,6 +17,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +45,8 @@ TIMEOUT_S = 3_600.0
 def main() -> int:
     options = parse("large_step", (__doc__ or "").split("\n", maxsplit=1)[0], _more)
     if options.child:
-        return _child(Path(options.child), options.limit_mb)
+        print(json.dumps({"seconds": _pipeline(Path(options.child), options.limit_mb)}))
+        return 0
     report = Report("large_step", quick=options.quick)
     rows = options.rows or (QUICK_ROWS if options.quick else ROWS)
     with tempfile.TemporaryDirectory() as folder:
@@ -67,7 +69,7 @@ def _measure(report: Report, folder: Path, rows: int, names: list[str], limit_mb
         source.load(rows // 5)
         for name in names:
             create_view(log, VIEWS[name], name=f"{name}_view")
-        _child(folder, limit_mb)
+        _pipeline(folder, limit_mb)
         report.figure("rows", rows)
         for kind, op in (("insert", "c"), ("update", "u")):
             say(f"{kind}: a transaction of {rows:,} rows")
@@ -99,35 +101,55 @@ def _step(report: Report, folder: Path, log: Log, kind: str, names: list[str], l
     report.figure(f"{kind}_peak_mapped_included_mb", cost.peak_mb)
     report.figure(f"{kind}_reads", reader.reads)
     report.goal(f"{kind}_states_seen", len(reader.seen), at_most=2)
+    report.goal(f"{kind}_differences", differences(folder, names), at_most=0)
 
 
-def _child(folder: Path, limit_mb: int) -> int:
-    """One pipeline, until it has caught up."""
+def _pipeline(folder: Path, limit_mb: int) -> float:
+    """One pipeline, until it has caught up; the seconds that took."""
     with open_log(folder / "lake") as log, own(log, PRODUCER) as owner:
         worker = Worker(log, owner.epoch, Settings(pipeline_memory_bytes_max=limit_mb << 20))
         try:
             began = time.perf_counter()
             worker.run(threading.Event(), log.newest_commit())
-            print(json.dumps({"seconds": time.perf_counter() - began}))
+            return time.perf_counter() - began
         finally:
             worker.close()
-    return 0
+
+
+def differences(folder: Path, names: Sequence[str]) -> int:
+    """Rows in which views and what DuckDB makes of their SQL differ, at one position."""
+    found = 0
+    with hw.open(folder / "lake") as lake:
+        for name in names:
+            one, other = f"(FROM {name}_view)", f"({VIEWS[name]})"
+            counts = (f"(SELECT count(*) FROM ({a} EXCEPT ALL {b}))" for a, b in ((one, other), (other, one)))
+            found += int(lake.sql(f"SELECT {' + '.join(counts)} AS n").pl()["n"][0])
+    return found
 
 
 class Reader:
     """Reads one number of every view, at one position, until the block ends; ``seen`` are the different answers."""
 
-    def __init__(self, folder: Path, names: list[str]) -> None:
+    def __init__(self, folder: Path, names: Sequence[str], pause_s: float = 0.5) -> None:
         self.folder = folder
+        self.pause_s = pause_s
         self.query = "SELECT " + ", ".join(f"(SELECT sum(hash(v)) FROM {name}_view v) AS {name}" for name in names)
         self.seen: set[str] = set()
         self.reads = 0
         self._done = threading.Event()
+        self._answered = threading.Condition()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def __enter__(self) -> Reader:
         self._thread.start()
+        self.wait()
         return self
+
+    def wait(self) -> None:
+        """Until it has asked and read once more."""
+        with self._answered:
+            enough = self.reads + 2  # the first of them may have been asked before
+            self._answered.wait_for(lambda: self.reads >= enough or not self._thread.is_alive(), timeout=60)
 
     def __exit__(self, *error: object) -> None:
         self._done.set()
@@ -135,9 +157,11 @@ class Reader:
 
     def _run(self) -> None:
         with hw.open(self.folder / "lake") as lake:
-            while not self._done.wait(0.5):
+            while not self._done.wait(self.pause_s):
                 self.seen.add(str(lake.sql(self.query).pl().rows()))
-                self.reads += 1
+                with self._answered:
+                    self.reads += 1
+                    self._answered.notify_all()
 
 
 class Sampler:

@@ -104,11 +104,14 @@ def measure(query: str, events: Mapping[str, pa.Table], count: int, folder: Path
             try:
                 worker.run(stop, log.newest_commit())
                 _write(producer, query, events, count)
-                worker.times.clear()
+                worker.pulse.times.clear()
                 began, spent = time.perf_counter(), time.process_time()
                 worker.run(stop, log.newest_commit())
                 run = Run(
-                    count, time.perf_counter() - began, time.process_time() - spent, [1e3 * s for s in worker.times]
+                    count,
+                    time.perf_counter() - began,
+                    time.process_time() - spent,
+                    [1e3 * s for s in worker.pulse.times],
                 )
                 [view] = log.views()
                 if view.state != "live" or worker.engine.progress.input_commit < log.newest_commit() - len(

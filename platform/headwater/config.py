@@ -116,11 +116,13 @@ class Settings:
 
     # -- the pipeline --
     step_rows_target: int = 500_000
-    """A step takes whole commits up to about this many rows; a target, a larger commit is never split."""
+    """A step takes whole commits of up to this many rows; a larger one is a step of its own, done in slices."""
     fill_beside_rows_min: int = 100_000
     """A new view over so many records is filled beside the steps; a smaller one between two, which is quicker."""
     open_rows_max: int = 200_000
     """Rows of a stored relation that are scanned by each look-up; more are frozen in files that are searched."""
+    view_state_bytes_max: int = 65_536 * MIB
+    """What may be stored for one view, all that it reads included; beyond, it is paused before it fills the disk."""
     pipeline_memory_bytes_max: int = 1024 * MIB
     """DuckDB's memory limit in the pipeline's worker; beyond it, it spills to state/tmp."""
 

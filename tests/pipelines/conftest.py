@@ -163,5 +163,7 @@ def sometimes_in_runs(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
         print("in runs")
         monkeypatch.setattr(relation, "OPEN_ROWS_MAX", 8)
         monkeypatch.setattr(relation, "LOOKUP_SHARE", 0)
+        monkeypatch.setattr(relation, "FOUND_SHARE", 1)
+        monkeypatch.setattr(relation, "FOUND_ROWS", 7)
         monkeypatch.setattr(runs, "BATCH_ROWS", 16)
         monkeypatch.setattr(arrived, "SLICE_ROWS", 4)

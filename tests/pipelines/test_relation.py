@@ -130,8 +130,8 @@ def test_runs_whose_rows_cancel_out_are_merged_into_none(state: State) -> None:
     assert net(state, "t1") == []
     hashes = relation.hashes("SELECT 1::BIGINT")
     for run in relation.runs:
-        assert run.find(('"k"',), hashes, state.connection).num_rows == 0
-        assert run.find(('"s"',), hashes, state.connection).num_rows == 0
+        assert run.spans(('"k"',), hashes, state.connection).rows == 0
+        assert run.spans(('"s"',), hashes, state.connection).rows == 0
     assert relation.rows == 0
 
 

@@ -15,7 +15,7 @@ from sqlglot.errors import SqlglotError
 from sqlglot.tokenizer_core import Token, TokenType
 
 from headwater.errors import HeadwaterError, SqlSyntax, UnsupportedSql
-from headwater_pipelines.compiler import refresh
+from headwater_pipelines.compiler import refresh, size
 
 OPTIONS = {
     "refresh": ("continuous", "manual", "every 5 minutes"),
@@ -27,6 +27,7 @@ OPTIONS = {
     "idle": (),
     "ttl": (),
     "watermark_by": ("topic", "partition"),
+    size.OPTION: (),
 }
 """Known options and their values; an empty tuple takes any text."""
 EMIT = "EMIT ON WINDOW CLOSE"
@@ -186,9 +187,12 @@ class _Header:
         allowed = OPTIONS.get(name.text.lower())
         if name.text.lower() == "refresh" and (when := refresh.canonical(value)) is not None:
             return when
-        if allowed is not None and (not allowed or value in allowed):
+        is_wrong = name.text.lower() == size.OPTION and size.parse(value) is None
+        if allowed is not None and (not allowed or value in allowed) and not is_wrong:
             return value
         line, column = Definition("", self.text, 0).place(name.start)
+        if name.text.lower() == size.OPTION:
+            allowed = ("500 MB", "2 GB")
         if allowed is None:
             what, todo = f"there is no option {name.text}", f"Known options: {', '.join(OPTIONS)}."
         else:

@@ -28,6 +28,7 @@ from headwater_pipelines.compiler.relations import versioned
 from headwater_pipelines.runtime import difference, intake, letters, outbox, watermark
 from headwater_pipelines.runtime.arrived import Arrived
 from headwater_pipelines.runtime.bases import Store, prune
+from headwater_pipelines.runtime.budget import Budget
 from headwater_pipelines.runtime.fill import Fill, drop_unfinished
 from headwater_pipelines.runtime.intake import Range, RawValue
 from headwater_pipelines.runtime.journal import Built, Journal, Progress, Stored
@@ -38,8 +39,8 @@ from headwater_pipelines.runtime.registry import used_columns
 from headwater_pipelines.runtime.state import State
 from headwater_pipelines.runtime.versions import stored_copy
 
-LARGE_STEP_ROWS = 50_000
-"""Delta tables of a larger step are dropped after it; smaller ones are replaced by the next step's."""
+LARGE_ROWS = 50_000
+"""Temporary tables are dropped after a step that made larger ones; smaller ones are replaced by the next step's."""
 
 CLOCK_S = 1.0
 """Views that read the clock see it move once in this time, with the next commit or by itself."""
@@ -52,11 +53,12 @@ CLOCK_S_MAX = 60.0
 class Engine:
     """Owns the state. ``compiled`` are all views of the catalog that compile; the program runs some of them."""
 
-    def __init__(self, log: Log, epoch: int, state: State, rows_target: int) -> None:
+    def __init__(self, log: Log, epoch: int, state: State, rows_target: int, budget: Budget) -> None:
         self.log = log
         self.epoch = epoch
         self.state = state
         self.rows_target = rows_target
+        self.budget = budget
         self.journal = Journal(state)
         self.built: dict[int, Built] = {}
         self.program = Program({}, {})
@@ -145,17 +147,23 @@ class Engine:
 
     # ---- step
 
-    def step(self, newest: int) -> Range | None:
-        """Consume the next source commits and publish; None when there are none: then only time may pass."""
-        found = intake.next_range(self.log, self.progress.input_commit, newest, self.rows_target)
+    def next(self, newest: int) -> Range:
+        """The source commits that the next step is to consume; there may be none."""
+        return intake.next_range(self.log, self.progress.input_commit, newest, self.rows_target)
+
+    def is_large(self, found: Range) -> bool:
+        """Whether these are one commit larger than a step is meant to be."""
+        return found.rows > self.rows_target
+
+    def step(self, found: Range) -> None:
+        """Consume source commits and publish; without any, only time may pass."""
         if not found.commits:
             self._tick()
-            return None
+            return
         arrived = intake.read(self.log, self.state, self.program.stores.values(), found, self.rows_target)
         self._advance(found.upto, arrived, self._instant())
-        if found.rows > LARGE_STEP_ROWS:
+        if self.state.temporary_rows > LARGE_ROWS:
             self.state.drop_temporary()
-        return found
 
     def _advance(self, commit: int, arrived: Mapping[Base, Arrived], instant: datetime) -> None:
         """One step to an input commit and an instant, published; none where only time passed, and that to no effect."""
@@ -202,7 +210,9 @@ class Engine:
         query = "SELECT coalesce(max(schema_name[2:]::INTEGER), 0) FROM duckdb_schemas() WHERE schema_name ~ 'b[0-9]+'"
         number = 1 + (self.state.row(query) or (0,))[0]
         mine = {base: store for base, store in stores.items() if base in used}
-        return Fill(self.log, self.state, number, added, mine, lambda: self.progress.input_commit, expires_s)
+        return Fill(
+            self.log, self.state, number, added, mine, lambda: self.progress.input_commit, expires_s, self.budget
+        )
 
     def build(self, added: Mapping[int, CompiledView], catalog: Mapping[int, View], filled: Fill | None = None) -> None:
         """Fill views at the present input commit, or take them as ``filled``, and publish their contents as one step.
@@ -236,6 +246,7 @@ class Engine:
             self._load(program, taken, set() if filled else again)
             missing = [source for source in program.derived if source.table not in self.state.relations]
             program.create(self.state, missing, instant)
+            self.budget.check(program, self.state)
             program.prepare(self.state)
             for view in added:
                 for part in difference.parts(self.state, program, view, before[view]):

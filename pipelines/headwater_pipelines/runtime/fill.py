@@ -29,6 +29,7 @@ from headwater_pipelines.runtime import intake, relation, watermark
 from headwater_pipelines.runtime.arrived import Arrived
 from headwater_pipelines.runtime.aside import give_way
 from headwater_pipelines.runtime.bases import Store
+from headwater_pipelines.runtime.budget import Budget
 from headwater_pipelines.runtime.intake import RawValue
 from headwater_pipelines.runtime.program import Program, ViewFailed
 from headwater_pipelines.runtime.state import State
@@ -79,11 +80,13 @@ class Fill:
         stores: Mapping[Base, Store],
         live_at: Callable[[], int],
         expires_s: float,
+        budget: Budget,
     ) -> None:
         self.log = log
         self.views = dict(views)
         self.program = Program(self.views, stores)
         self.live_at = live_at
+        self.budget = budget
         self.lease = leases.Lease(log, live_at(), expires_s=expires_s)
         self.position = live_at()
         self.state = Beside(live, f"b{number}", log.timezone)
@@ -134,6 +137,7 @@ class Fill:
             self._load()
             self.state.release()
             self.program.create(self.state, self.program.derived, to_datetime(self.log.clock.now_us()))
+            self.budget.check(self.program, self.state)
             self.program.prepare(self.state)
             self.state.drop_temporary()
             for _ in range(ROUNDS_MAX):
@@ -165,6 +169,7 @@ class Fill:
     def _loaded(self, rows: int) -> None:
         """Called after each loaded part; a fill that is to end ends here."""
         self.rows += rows
+        self.budget.check(self.program, self.state)
         if self._stop.is_set():
             raise Stopped("the fill was ended")
 

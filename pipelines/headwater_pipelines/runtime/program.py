@@ -248,6 +248,11 @@ class Program:
                 if store.base in run.arrived and isinstance(store, Admitted) and store.has_late(run.state):
                     yield -view_id, run.state.query(store.late_sql())
 
+    def tables_of(self, view: int) -> set[str]:
+        """The stored relations that a view reads."""
+        found = {source.table for source in self.order if view in self._users[source]}
+        return found | {table for base, store in self.stores.items() if base.table in found for table in store.tables}
+
     def users(self, source: Source) -> frozenset[int]:
         """The views that read a stored relation, through whatever lies between."""
         return self._users[source]
@@ -280,7 +285,13 @@ class _Blame:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         # A full disk or a broken file concerns the worker, not one view's SQL.
         if isinstance(error, duckdb.Error) and not isinstance(error, duckdb.IOException | duckdb.FatalException):
-            raise ViewFailed(message(error), self.users) from error
+            raise ViewFailed(_reason(error), self.users) from error
+
+
+def _reason(error: duckdb.Error) -> str:
+    if not str(error).startswith("Out of Memory"):
+        return message(error)
+    return f"it needs more memory than pipeline_memory_bytes_max, or more disk to spill to: {message(error)}"
 
 
 class _Run:

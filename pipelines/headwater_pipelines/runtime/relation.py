@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 
 from headwater.types import quote
-from headwater_pipelines.compiler.plan import WEIGHT
+from headwater_pipelines.compiler.plan import WEIGHT, digest
 from headwater_pipelines.runtime import runs as files
 from headwater_pipelines.runtime.runs import BATCH_ROWS, HASH, Hashes, Index, Run, hash_sql
 
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 OPEN_ROWS_MAX = 200_000
 """Rows of an open part, unless set otherwise, before it becomes a run: a look-up scans so many in 1 to 2 ms."""
+OPEN_ROW_BYTES = 64
+"""What an open row is counted for, where sizes are shown or limited; those in runs are measured."""
 SPARSE_ROWS = 5_000
 """An open part of fewer rows is left alone, whatever cancels out in it."""
 SETTLED_SHARE = 0.75
@@ -37,6 +39,10 @@ LIKE_SIZED = 4
 """So many runs, none more than so many times as large as the next, are merged."""
 LOOKUP_SHARE = 16
 """With more than one key for so many rows a scan is cheaper than looking each up."""
+FOUND_SHARE = 8
+"""With more than one found row for so many rows, too."""
+FOUND_ROWS = 250_000
+"""So many found rows are held in memory at once; as few are always looked up."""
 
 _COMPARED_BY_TEXT = ("FLOAT", "DOUBLE", "INTERVAL", "TIMETZ", "TIME WITH TIME ZONE")
 """Types of which different values compare as equal (0.0 and -0.0, a month and 30 days)."""
@@ -225,13 +231,24 @@ class Relation:
         hashes = self.hashes(keys, arrived)
         if len(hashes) * LOOKUP_SHARE > self.rows:
             return None
-        found = [run.find(index, hashes, self.state.connection) for run in self.runs]
-        taken = pa.concat_tables(each for each in found if each.num_rows) if any(map(len, found)) else None
+        spans = [(run, run.spans(index, hashes, self.state.connection)) for run in self.runs]
+        rows = sum(each.rows for _, each in spans)
+        if rows > max(FOUND_ROWS, self.rows // FOUND_SHARE):
+            return None
+        parts = (part for run, each in spans for part in run.find(index, each, self.state.connection, FOUND_ROWS))
         names = ", ".join([*(quote(column) for column, _ in self.columns), WEIGHT])
         sql = f"SELECT {names} FROM {self._open} WHERE {hash_sql(index)} IN (SELECT h FROM hashes)"
-        if taken is not None:
-            sql += f" UNION ALL SELECT {self._typed()} FROM taken"
-        return Found(sql, pa.table({"h": pa.array(hashes)}), taken)
+        known = pa.table({"h": pa.array(hashes)})
+        if not rows:
+            return Found(sql, known, None)
+        if rows <= FOUND_ROWS:
+            return Found(f"{sql} UNION ALL SELECT {self._typed()} FROM taken", known, pa.concat_tables(parts))
+        table = quote(f"l_{digest((self.table, index, keys))}")
+        self.state.temporary(f"CREATE OR REPLACE TEMP TABLE {table} AS {sql}", None, Found(sql, known, None))
+        for part in parts:  # in a table that can be moved to disk, unlike these
+            insert = f"INSERT INTO {table} SELECT {self._typed()} FROM taken"
+            self.state.temporary(insert, None, Found(insert, known, part))
+        return Found(f"SELECT {names} FROM {table}", known, None)
 
     def hashes(self, keys: str, arrived: pa.Table | None = None) -> Hashes:
         """Sorted hashes of the rows of a SELECT of keys."""
@@ -258,6 +275,11 @@ class Relation:
     def rows(self) -> int:
         """Stored rows, those included that cancel out."""
         return self.open_rows + sum(run.rows for run in self.runs)
+
+    @property
+    def bytes(self) -> int:
+        """What it takes on disk; of open rows, about."""
+        return self.open_rows * OPEN_ROW_BYTES + sum(run.bytes for run in self.runs)
 
     def count(self) -> None:
         """Find out how many rows are open."""

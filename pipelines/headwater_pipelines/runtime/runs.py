@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,31 @@ Places = npt.NDArray[np.int64]
 def hash_sql(index: Index) -> str:
     """The hash that rows with equal values have in common; DuckDB's own, stable within one of its versions."""
     return f"hash({', '.join(index)})"
+
+
+@dataclass(frozen=True)
+class Spans:
+    """Places in an index: each begins at ``low`` and has so many rows."""
+
+    low: Places
+    counts: Places
+
+    @property
+    def rows(self) -> int:
+        return int(self.counts.sum())
+
+    def places(self, rows_max: int) -> Iterator[Places]:
+        """All places, at most so many at a time."""
+        if not self.rows:
+            return
+        ends = np.cumsum(self.counts)
+        cuts = np.unique(np.searchsorted(ends, np.arange(0, self.rows, rows_max), "left")).tolist()
+        for first, end in zip(cuts, [*cuts[1:], len(ends)], strict=True):
+            low, counts = self.low[first:end], self.counts[first:end]
+            before = np.cumsum(counts) - counts
+            spots = np.repeat(low - before, counts) + np.arange(int(counts.sum()))
+            for start in range(0, len(spots), rows_max):
+                yield spots[start : start + rows_max]
 
 
 class Stopped(Exception):
@@ -86,16 +112,21 @@ class Run:
     def delete(self) -> None:
         delete(self.path)
 
-    def find(self, index: Index, hashes: Hashes, connection: duckdb.DuckDBPyConnection) -> pa.Table:
-        """The rows whose hash is one of ``hashes`` (ascending, each once); some may not have the key."""
-        held, places = self.prepare(index, connection)
+    def spans(self, index: Index, hashes: Hashes, connection: duckdb.DuckDBPyConnection) -> Spans:
+        """Where the rows are whose hash is one of ``hashes`` (ascending, each once); some may not have the key."""
+        held, _ = self.prepare(index, connection)
         low = np.searchsorted(held, hashes, "left")
         there = np.flatnonzero(held[np.minimum(low, self.rows - 1)] == hashes) if self.rows else low[:0]
         low = low[there]
-        counts = np.searchsorted(held, hashes[there], "right") - low
-        before = np.cumsum(counts) - counts
-        spots = np.repeat(low - before, counts) + np.arange(int(counts.sum()))
-        return self._take(spots if places is None else np.sort(places[spots].astype(np.int64)))
+        return Spans(low, np.searchsorted(held, hashes[there], "right") - low)
+
+    def find(
+        self, index: Index, spans: Spans, connection: duckdb.DuckDBPyConnection, rows_max: int
+    ) -> Iterator[pa.Table]:
+        """The rows there, in parts of at most so many."""
+        _, places = self.prepare(index, connection)
+        for spots in spans.places(rows_max):
+            yield self._take(spots if places is None else np.sort(places[spots].astype(np.int64)))
 
     def part(self, low: int, high: int | None) -> pa.Table:
         """The rows whose primary hash is in [low, high); without ``high``, all from ``low`` on."""

@@ -71,6 +71,8 @@ class State:
         self._setup = (timezone, memory_limit, spill)
         self._runs = path.parent / "runs" if str(path) != ":memory:" else Path(tempfile.mkdtemp())
         self._runs.mkdir(exist_ok=True)
+        self.temporary_rows = 0
+        """Of the largest temporary table that there may be."""
         self._obsolete: list[Run] = []
         self._fresh: list[Path] = []
         """Runs begun in this transaction: a rollback leaves nothing of them."""
@@ -108,7 +110,9 @@ class State:
         DuckDB finds what it reads of these by the names here.
         """
         hashes, taken = (found.hashes, found.taken) if found else (None, None)  # noqa: RUF059
-        return _count(self.connection.execute(self.parsed(sql)))
+        rows = _count(self.connection.execute(self.parsed(sql)))
+        self.temporary_rows = max(self.temporary_rows, rows)
+        return rows
 
     def query(self, sql: str) -> pa.Table:
         """The result of a SELECT."""
@@ -178,6 +182,7 @@ class State:
         query = "SELECT table_name FROM duckdb_tables() WHERE temporary"
         for (name,) in self.connection.execute(query).fetchall():
             self.connection.execute(f"DROP TABLE temp.{quote(name)}")
+        self.temporary_rows = 0
 
     # ---- relations
 

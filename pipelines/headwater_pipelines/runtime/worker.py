@@ -7,11 +7,9 @@ While a table is copied again (``reshaping``) its views wait, and are built anew
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 import time
-from collections import deque
 from collections.abc import Mapping
 from datetime import datetime
 
@@ -29,20 +27,23 @@ from headwater_pipelines.compiler import CompiledView
 from headwater_pipelines.compiler.refresh import every_s, is_continuous
 from headwater_pipelines.compiler.syntax import Duck
 from headwater_pipelines.runtime import registry
+from headwater_pipelines.runtime.budget import Budget
 from headwater_pipelines.runtime.engine import Engine
 from headwater_pipelines.runtime.fill import Fill, rows_at
 from headwater_pipelines.runtime.intake import Range, RawValue
 from headwater_pipelines.runtime.merging import Merging
 from headwater_pipelines.runtime.program import ViewFailed
 from headwater_pipelines.runtime.publish import PRODUCER
+from headwater_pipelines.runtime.pulse import Pulse
 from headwater_pipelines.runtime.state import FILE, WAL_BYTES_MAX, State, remove
 
 FILL_WAIT_S = 0.02
 """While a fill runs the worker looks so often for new commits, and for its end."""
+LARGE_STEP = "large step"
+"""What the worker shows during a step of one commit that is larger than a step is meant to be."""
 NEVER_US = 2**63 - 1
 WAIT_S = 0.25
 """How long the worker sleeps at most when nothing is committed: it looks for new views and stop requests."""
-BEAT_S = 0.25
 IDLE_CHECKPOINT_BYTES = 1 << 20
 """An idle worker moves a WAL of this size into the file: a restart then replays little."""
 IDLE_S = 2.0
@@ -73,11 +74,7 @@ class Worker:
         self.log = log
         self.epoch = epoch
         self.settings = settings
-        self.times: deque[float] = deque(maxlen=500)
-        self.rows = 0
-        self.rate = 0.0
-        self.last_step = time.monotonic()
-        self.last_beat = 0.0
+        self.pulse = Pulse(log)
         self.duck = Duck()
         self.generation = ""
         self.fill: Fill | None = None
@@ -119,6 +116,7 @@ class Worker:
             self.fill.close()
         self.merging.close()
         self.engine.state.close()
+        self.pulse.close()
 
     # ---- start
 
@@ -148,7 +146,9 @@ class Worker:
             open_rows_max=self.settings.open_rows_max,
             threads=max(1, (os.cpu_count() or 1) // 2),  # the server, the capture and readers need the rest
         )
-        return Engine(self.log, self.epoch, state, self.settings.step_rows_target)
+        return Engine(
+            self.log, self.epoch, state, self.settings.step_rows_target, Budget(self.settings.view_state_bytes_max)
+        )
 
     # ---- views
 
@@ -248,7 +248,8 @@ class Worker:
         try:
             if filled is not None and filled.error is not None:
                 raise filled.error
-            self.engine.build(added, catalog, filled)
+            with self.pulse.doing("filling"):
+                self.engine.build(added, catalog, filled)
             done = True
             for view in still:
                 self._sleep(view, added[view], self.engine.progress.instant)
@@ -340,7 +341,8 @@ class Worker:
         while self.engine.program.views:
             started = time.monotonic()
             try:
-                found = self.engine.step(self.looked)
+                found = self.engine.next(self.looked)
+                self._take(found)
             except ViewFailed as error:
                 self._pause(error.views, error.what)
                 continue
@@ -351,10 +353,32 @@ class Worker:
                 views = self.engine.program.views.items()
                 self._pause(frozenset(v for v, c in views if any(b.name == topic for b in c.used)), str(error))
                 continue
-            if found is not None:
-                self._measure(found, time.monotonic() - started)
+            self._limit()
+            if not found.commits:
+                return None
+            self.pulse.measured(found.rows, time.monotonic() - started)
             return found
         return None
+
+    def _take(self, found: Range) -> None:
+        if not self.engine.is_large(found):
+            with self.pulse.doing("live"):
+                self.engine.step(found)
+            return
+        facts = {"commit": found.upto, "rows": found.rows}
+        logs.logger("pipeline").info("large step begins", extra=facts)
+        started = time.monotonic()
+        with self.pulse.doing(LARGE_STEP):
+            self.engine.step(found)
+        took = round((time.monotonic() - started) * 1e3)
+        logs.logger("pipeline").info("large step published", extra={**facts, "duration_ms": took})
+
+    def _limit(self) -> None:
+        """Pause views whose state has outgrown its budget."""
+        try:
+            self.engine.budget.check(self.engine.program, self.engine.state)
+        except ViewFailed as error:
+            self._pause(error.views, error.what)
 
     def _pause(self, views: frozenset[int], reason: str) -> None:
         catalog = {view.id: view for view in self.log.views()}
@@ -370,21 +394,15 @@ class Worker:
         rest = self.log.commits(self.engine.progress.input_commit, commit)
         return all(info.producer == PRODUCER for info in rest)
 
-    def _measure(self, found: Range, seconds: float) -> None:
-        self.last_step = time.monotonic()
-        self.times.append(seconds)
-        self.rows += found.rows
-        self.rate = found.rows / seconds if seconds else 0.0
-
     # ---- housekeeping
 
     def _housekeeping(self, *, idle: bool) -> None:
         state = self.engine.state
         self.merging.tend(state)
-        idle = idle and time.monotonic() - self.last_step > IDLE_S
+        idle = idle and time.monotonic() - self.pulse.last_step > IDLE_S
         if state.wal_bytes >= (IDLE_CHECKPOINT_BYTES if idle else WAL_BYTES_MAX):
             self._checkpoint()
-        if time.monotonic() - self.last_beat >= BEAT_S:
+        if self.pulse.is_due:
             self.beat("idle" if idle else "live", None)
 
     def _checkpoint(self) -> None:
@@ -397,48 +415,7 @@ class Worker:
 
     def beat(self, state: str, error: str | None) -> None:
         """Show what this worker does; display only."""
-        self.last_beat = time.monotonic()
-        ordered = sorted(self.times)
-        engine = getattr(self, "engine", None)
-        self.log.live.beat(
-            PRODUCER,
-            state=state,
-            error=error,
-            input_commit=engine.progress.input_commit if engine else 0,
-            step=engine.progress.number if engine else 0,
-            rows=self.rows,
-            rows_per_s=round(self.rate if state == "live" else 0.0, 1),
-            step_ms_last=round(self.times[-1] * 1e3, 2) if self.times else None,
-            step_ms_p95=round(ordered[int(len(ordered) * 0.95)] * 1e3, 2) if ordered else None,
-            filling=self._filling(),
-            stored=self._stored(),
-        )
-
-    def _stored(self) -> str:
-        """Of every stored relation, as JSON: rows, bytes in runs, ms that the last step spent on it, its views."""
-        if not hasattr(self, "engine"):
-            return "{}"
-        program, relations = self.engine.program, self.engine.state.relations
-        return json.dumps(
-            {
-                source.table: {
-                    "rows": relations[source.table].rows,
-                    "bytes": sum(run.bytes for run in relations[source.table].runs),
-                    "ms": round(program.spent_s.get(source.table, 0.0) * 1e3, 2),
-                    "views": sorted(program.views[view].name for view in program.users(source)),
-                }
-                for source in program.order
-                if source.table in relations
-            }
-        )
-
-    def _filling(self) -> str:
-        """Of every view that is filled beside the steps, as JSON: records read, and of how many."""
-        fill = self.fill
-        found = (
-            {} if fill is None else {each.name: {"rows": fill.rows, "of": fill.rows_of} for each in fill.views.values()}
-        )
-        return json.dumps(found)
+        self.pulse.beat(state, error, getattr(self, "engine", None), self.fill)
 
 
 def _guilty(error: ViewFailed | RawValue | CorruptFile, views: Mapping[int, CompiledView]) -> frozenset[int]:

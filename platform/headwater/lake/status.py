@@ -159,6 +159,7 @@ def _views(log: Log, live: Mapping[str, LiveRow]) -> list[dict[str, Any]]:
     ids = {topic.name: topic.id for topic in log.topics()}
     new = {v.replaces: {"name": v.name, "state": v.state, "reason": v.reason} for v in log.replacements()}
     filling = json.loads(str(stats.get("filling") or "{}"))
+    stored = log.live.stored("pipeline:main").values()
     found = []
     for view in log.views():
         mine = (
@@ -176,6 +177,7 @@ def _views(log: Log, live: Mapping[str, LiveRow]) -> list[dict[str, Any]]:
                 "input_commit": None if behind or mine is None else mine.input_commit,
                 "lag_commits": None if behind or mine is None else max(0, newest_input - mine.input_commit),
                 "lag_ms": stats.get("lag_ms"),
+                "state_bytes": sum(each["bytes"] for each in stored if view.name in each["views"]),
                 "rows": counts.get(ids.get(view.topic or "", -1), 0),
                 "rows_per_s": stats.get("rows_per_s") if fresh else 0,
                 "step_ms_last": stats.get("step_ms_last"),

@@ -19,7 +19,7 @@ SHOW_S = 0.5
 """The table is read anew this often: the catalog is asked, and eyes are slow."""
 PIPE_COLUMNS = 200
 _STYLE = {"error": "bold red", "fatal": "bold red", "warn": "yellow"}
-_GOOD = ("running", "copying", "streaming", "live", "idle", "stepping", "filling")
+_GOOD = ("running", "copying", "streaming", "live", "idle", "stepping", "filling", "large step")
 
 
 class LiveDisplay:
