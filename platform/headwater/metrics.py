@@ -58,6 +58,7 @@ SOURCE_SPILL_BYTES = "headwater_source_spill_bytes_total"
 SOURCE_STREAM_BYTES = "headwater_source_stream_bytes_total"
 VIEW_UP = "headwater_view_up"
 VIEW_LAG_COMMITS = "headwater_view_lag_commits"
+VIEW_LATE_ROWS = "headwater_view_late_rows"
 VIEW_LAG_SECONDS = "headwater_view_lag_seconds"
 STEP_SECONDS_LAST = "headwater_step_seconds_last"
 STEP_SECONDS_P95 = "headwater_step_seconds_p95"
@@ -100,6 +101,7 @@ HELP = {
     SOURCE_STREAM_BYTES: "Bytes of transactions that the server sent before they ended.",
     VIEW_UP: "1 while the view is live.",
     VIEW_LAG_COMMITS: "Input commits that the view has not seen.",
+    VIEW_LATE_ROWS: "Rows that came behind the view's watermark.",
     VIEW_LAG_SECONDS: "Age of the oldest commit the view has not seen.",
     STEP_SECONDS_LAST: "Duration of the newest step.",
     STEP_SECONDS_P95: "95th percentile of recent steps' durations.",

@@ -37,7 +37,12 @@ from headwater_pipelines.runtime.worker import Worker
 
 START = datetime(2026, 5, 1, 12, tzinfo=UTC)
 TABLES: dict[str, tuple[Kind, Schema]] = {
-    "orders": ("table", Schema.of(id="BIGINT", k="VARCHAR", n="INTEGER", ts="TIMESTAMP WITH TIME ZONE", key=["id"])),
+    "orders": (
+        "table",
+        Schema.of(id="BIGINT", k="VARCHAR", n="INTEGER", note="VARCHAR", ts="TIMESTAMP WITH TIME ZONE", key=["id"]),
+    ),
+    "visits": ("insert_only", Schema.of(k="VARCHAR", n="INTEGER", ts="TIMESTAMP WITH TIME ZONE")),
+    "bag": ("multiset", Schema.of(k="VARCHAR", n="INTEGER", ts="TIMESTAMP WITH TIME ZONE")),
     "clicks": ("event", Schema.of(k="VARCHAR", n="INTEGER", ts="TIMESTAMP WITH TIME ZONE")),
 }
 VIEWS = {
@@ -51,7 +56,10 @@ VIEWS = {
     " FROM TUMBLE(clicks, ts, INTERVAL 10 MINUTE) GROUP BY ALL",
     "orders_open": "WITH (watermark = 'ts - INTERVAL 2 minutes') AS SELECT window_end, k, max(n) AS m, count(*) AS n"
     " FROM TUMBLE(orders, ts, INTERVAL 10 MINUTE) GROUP BY ALL",
-    "orders_admitted": "WITH (watermark = 'ts') AS SELECT id, k, n, ts FROM orders",
+    "orders_admitted": "WITH (watermark = 'ts') AS SELECT id, k, n, note, ts FROM orders",
+    "visits_open": "WITH (watermark = 'ts - INTERVAL 2 minutes') AS SELECT k, n, ts FROM visits",
+    "bag_open": "WITH (watermark = 'ts - INTERVAL 2 minutes') AS SELECT window_end, k, max(n) AS m, count(*) AS n"
+    " FROM TUMBLE(bag, ts, INTERVAL 10 MINUTE) GROUP BY ALL",
     "hop_closed": "WITH (watermark = 'ts - INTERVAL 1 minute') AS SELECT window_end, count(*) AS n"
     " FROM HOP(orders, ts, INTERVAL 5 MINUTE, INTERVAL 15 MINUTE) GROUP BY ALL EMIT ON WINDOW CLOSE",
     "session_closed": "WITH (watermark = 'ts - INTERVAL 1 minute') AS SELECT k, window_start, window_end, count(*) AS n"
@@ -81,7 +89,7 @@ class Stream:
         self.deltas: dict[int, Rows] = {}
         self.times: dict[int, dict[str, list[int]]] = {}
         """Of every commit and table, the times in its records."""
-        self.minutes = 0
+        self.minutes = self.number = 0
         self.settings = Settings(open_rows_max=8) if seed % 2 else Settings()
         self.open = ExitStack()
         self.worker: Worker | None = None
@@ -107,7 +115,8 @@ class Stream:
         delta: Rows = {}
         times: dict[str, list[int]] = {}
         with self.log.transaction("source:web", self.epoch, position) as tx:
-            for name in self.rng.choice([("orders",), ("clicks",), ("orders", "clicks")]):
+            chosen = [("orders",), ("clicks",), ("orders", "clicks"), ("visits", "orders"), ("bag", "clicks")]
+            for name in self.rng.choice(chosen):
                 before = Counter(self.rows[name].values())
                 records = [self.change(name) for _ in range(self.rng.randrange(1, 6))]
                 delta[name] = Counter(self.rows[name].values())
@@ -125,11 +134,19 @@ class Stream:
             None if pick.random() < 0.05 else START + timedelta(minutes=self.minutes - back, seconds=pick.randrange(60))
         )
         values = {"k": pick.choice("ab"), "n": pick.randrange(5), "ts": ts}
-        if name == "clicks":
-            rows[len(rows)] = tuple(values.values())
-            return values
+        if name == "visits" and pick.random() < 0.05:
+            rows.clear()
+            return {"_op": "t"}
+        if name == "bag" and rows and pick.random() < 0.3:
+            gone = dict(zip(values, rows.pop(pick.choice(list(rows))), strict=True))
+            return {**gone, "_op": "d", "_weight": -1}
+        if name != "orders":
+            self.number += 1
+            rows[self.number] = tuple(values.values())
+            return {**values, "_op": "c", "_weight": 1}
         key = pick.randrange(25)
-        fresh = {"id": key, **values}
+        note = pick.choice(["x", "y"])
+        fresh = {"id": key, "k": values["k"], "n": values["n"], "note": note, "ts": ts}
         if key not in rows:
             op = "c"
         elif pick.random() < 0.3:
@@ -138,7 +155,10 @@ class Stream:
         else:
             op = "u"
             if pick.random() < 0.3:
-                fresh = {**fresh, "ts": rows[key][3]}
+                fresh = {**fresh, "ts": rows[key][4]}
+            if pick.random() < 0.5:  # the source does not send what did not change
+                rows[key] = (*tuple(fresh.values())[:3], rows[key][3], fresh["ts"])
+                return {**fresh, "note": None, "_op": op, "_unchanged": ["note"]}
         rows[key] = tuple(fresh.values())
         return {**fresh, "_op": op}
 
@@ -148,8 +168,12 @@ class Stream:
             field.name: pa.array([row.get(field.name) for row in records], types.arrow_type(field.type))
             for field in schema.fields
         }
-        if kind == "table":
+        if kind != "event":
             columns["_op"] = pa.array([row["_op"] for row in records])
+        if kind == "multiset":
+            columns["_weight"] = pa.array([row["_weight"] for row in records], pa.int64())
+        if kind == "table":
+            columns["_unchanged"] = pa.array([row.get("_unchanged") for row in records], pa.list_(pa.string()))
         columns["_seq"] = pa.array(range(len(records)), pa.int64())
         return pa.table(columns)
 
@@ -209,7 +233,7 @@ class Stream:
         value = "'-infinity'::TIMESTAMPTZ" if mark is None else f"make_timestamptz({mark})"
         oracle.execute(f"CREATE MACRO watermark() AS {value}")
         for name, there in rows.items():
-            assert min(there.values(), default=0) >= 0
+            assert min(there.values(), default=0) >= 0, (name, there)
             schema = TABLES[name][1]
             oracle.execute(f"CREATE TABLE {name} ({', '.join(f'{f.name} {f.type}' for f in schema.fields)})")
             values = [row for row, weight in there.items() for _ in range(weight)]

@@ -27,7 +27,7 @@ from headwater_pipelines.compiler.plan import Base, EventTime, TimeColumn
 from headwater_pipelines.compiler.refusals import Refusal
 from headwater_pipelines.compiler.relations import Relation, Relations, Table
 from headwater_pipelines.compiler.syntax import Duck, Tree, is_column, rewrite, scoped, walk
-from headwater_pipelines.compiler.timewindows import MARK
+from headwater_pipelines.compiler.timewindows import MARK, words
 from headwater_pipelines.compiler.whole import named
 
 OPTIONS = ("watermark", "grace", "idle", "ttl", "watermark_by")
@@ -62,6 +62,7 @@ def living(tree: Tree, timed: EventTime, relations: Relations, duck: Duck) -> Tr
     """The definition without the rows that are older than the ``ttl``; ``relations`` are admitting."""
     if timed.ttl_us is None:
         return tree
+    ttl = words((0, 0, timed.ttl_us))
     names = named(tree)
 
     def change(node: Tree, visible: frozenset[str]) -> Any:
@@ -73,7 +74,7 @@ def living(tree: Tree, timed: EventTime, relations: Relations, duck: Duck) -> Tr
             return None
         time = quote(timed.column(relation.base.id))
         shown = [quote(name) for name, _ in relation.columns if names is None or name.lower() in names] or [time]
-        lives = f"{time} > watermark() - INTERVAL '{timed.ttl_us} microseconds' OR {time} IS NULL"
+        lives = f"{time} > watermark() - INTERVAL '{ttl}' OR {time} IS NULL"
         query = duck.parse(f"SELECT {', '.join(shown)} FROM (SELECT 1) AS hw_all WHERE {lives}", _nowhere)
         shell = query["from_table"]
         query["from_table"] = {**node, "alias": "", "column_name_alias": []}
@@ -94,9 +95,10 @@ def windowed(tree: Tree, timed: EventTime, relations: Relations) -> EventTime:
         column = next((each.column for each in timed.columns if each.topic == topic), None)
         inside += column is not None and call["time"].rpartition(".")[2].strip('"').lower() == column.lower()
     reads = sum(part.get("type") == "BASE_TABLE" and "qualified_name" in part for part in walk(tree))
-    if inside < reads or not all(call["size_us"] for call in calls):
+    if inside < reads:
         return timed
-    return replace(timed, window_us=max(call["size_us"] for call in calls))
+    sizes = [call["size_us"] for call in calls]
+    return replace(timed, window_us=max(sizes) if all(sizes) else 0)
 
 
 def closing(tree: Tree, timed: EventTime, duck: Duck, refuse: Refusal) -> Tree:
@@ -104,7 +106,7 @@ def closing(tree: Tree, timed: EventTime, duck: Duck, refuse: Refusal) -> Tree:
     if not any(MARK in part for part in walk(tree)):
         todo = "Group by window_start and window_end of TUMBLE(...), HOP(...) or SESSION(...)."
         raise refuse.at(None, "EMIT ON WINDOW CLOSE needs a window", "EMIT", todo, "EMIT")
-    grace = f" - INTERVAL '{timed.grace_us} microseconds'" if timed.grace_us else ""
+    grace = f" - INTERVAL '{words((0, 0, timed.grace_us))}'" if timed.grace_us else ""
 
     def change(node: Tree) -> Any:
         if MARK not in node:

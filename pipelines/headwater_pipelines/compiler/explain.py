@@ -9,11 +9,25 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from datetime import timedelta
 
 from headwater.errors import UnsupportedSql
 from headwater_pipelines.compiler import diagram
-from headwater_pipelines.compiler.plan import Base, Clock, Input, Item, Leaf, Node, Recompute, Select, Source
+from headwater_pipelines.compiler.forgetting import forgettable
+from headwater_pipelines.compiler.plan import (
+    Base,
+    Clock,
+    EventTime,
+    Input,
+    Item,
+    Leaf,
+    Node,
+    Recompute,
+    Select,
+    Source,
+    sources,
+)
 from headwater_pipelines.compiler.view import CompiledView
 
 _MADE_UP = re.compile(r"[a-z]\d+")
@@ -51,6 +65,9 @@ _REASONS = {
     "CONSTANT": "it reads no table, and never changes",
     "CLOCK_VALUES": "it reads the time and no table: it is computed anew whenever the value changes",
     "CLOCK_VALUE": "what follows from the time alone is computed once in each step",
+    "ADMITTED_ROWS": "the topic's rows are kept, but for those that came behind the watermark",
+    "OPEN_WINDOWS": "rows are kept until their windows are closed, and those that came behind the watermark are not",
+    "WATERMARK": "what follows from the watermark alone is computed once in each step",
     "CLOCK_RANGE": "where time passes, only rows whose time has come between the last step and this one are looked at",
     "CLOCK": "all rows are looked at again whenever this value changes: it is not only compared with one of theirs",
 }
@@ -88,6 +105,8 @@ class Explain:
     key: tuple[str, ...]
     nodes: tuple[ExplainNode, ...]
     refresh: str = "continuous"
+    event_time: str = ""
+    """What its watermark is, if it has one."""
     tried: str = ""
     """With ``on_error = 'null'`` or ``'dead_letter'``, the SELECT that the view is kept equal to."""
     letters: tuple[str, ...] = ()
@@ -109,6 +128,7 @@ class Explain:
             "key": list(self.key),
             "incremental": self.is_incremental,
             "refresh": self.refresh,
+            "event_time": self.event_time,
             "tried": self.tried,
             "letters": list(self.letters),
             "ordered": list(self.ordered),
@@ -131,6 +151,8 @@ class Explain:
         lines = [f"view {self.name}{key}: {shape}"]
         if self.refresh != "continuous":
             lines.append(f"refreshed {self.refresh}: all of it is computed then, and the difference is published")
+        if self.event_time:
+            lines.append(f"event time: {self.event_time}")
         if self.letters:
             kept = f"views.{self.name}.dlq"
             lines.append(f"rows of {', '.join(self.letters)} for which this fails are kept in {kept}: {self.tried}")
@@ -175,10 +197,27 @@ def explain(view: CompiledView, costs: Mapping[str, Cost] | None = None) -> Expl
     names = {(base.shown, name) for base, used in view.used.items() for name in used}
     columns = {base: sorted(name for full, name in names if full == base.shown) for base in view.used}
     nodes = tuple(_node(view.root, 0, "", columns))
+    windows = {source.table for source in forgettable([view.root], sources(view.root)) if isinstance(source, Base)}
+    nodes = tuple(replace(node, reason="OPEN_WINDOWS") if node.stored in windows else node for node in nodes)
     options = view.definition.options
     tried = view.query if options.get("on_error", "fail") != "fail" else ""
     when, topics = options.get("refresh", "continuous"), tuple(dict.fromkeys(topic for topic, _ in view.letters))
-    return Explain(view.name, view.columns, view.key, nodes, when, tried, topics, view.ordered, costs or {})
+    timed = _event_time(view.event_time) if view.event_time else ""
+    return Explain(view.name, view.columns, view.key, nodes, when, timed, tried, topics, view.ordered, costs or {})
+
+
+def _event_time(timed: EventTime) -> str:
+    def length(micros: int) -> str:
+        return str(timedelta(microseconds=micros))
+
+    columns = [
+        f"{each.name}.{each.column}" + (f" - {length(each.delay_us)}" if each.delay_us else "")
+        for each in timed.columns
+    ]
+    marks = f"the newest {columns[0]}" if len(columns) == 1 else f"the least of the newest {', '.join(columns)}"
+    grace = f", by more than {length(timed.grace_us)}," if timed.grace_us else ""
+    said = f"the watermark is {marks}; rows behind it{grace} go to {timed.view}.late"
+    return said if timed.ttl_us is None else f"{said}; rows leave when they are {length(timed.ttl_us)} behind it"
 
 
 def require_incremental(view: CompiledView) -> None:
@@ -244,11 +283,14 @@ def _source(source: Source, depth: int, alias: str, columns: Mapping[Base, list[
     if isinstance(source, Base):
         shown = f"{source.shown} ({', '.join(columns.get(source, []))})"
         shown = f"{shown} as {alias}" if alias and alias != source.name.rpartition(".")[2] else shown
-        yield ExplainNode(depth, "table", shown, "linear", "STORED_ROWS", source.table)
+        timed = source.event_time
+        reason = "STORED_ROWS" if timed is None else "ADMITTED_ROWS"
+        yield ExplainNode(depth, "table", shown, "linear", reason, source.table)
         return
     if isinstance(source, Clock):
         shown = f"{_written(source.expression)} as {alias}"
-        yield ExplainNode(depth, "clock", shown, "linear", "CLOCK_VALUE", source.table)
+        kind = ("clock", "CLOCK_VALUE") if source.event_time is None else ("watermark", "WATERMARK")
+        yield ExplainNode(depth, kind[0], shown, "linear", kind[1], source.table)
         return
     if isinstance(source, Recompute):
         yield from _recompute(source, depth, columns)
@@ -265,9 +307,13 @@ def _source(source: Source, depth: int, alias: str, columns: Mapping[Base, list[
     yield from _node(source.input, depth + 1, "", columns)
 
 
+def _call(found: re.Match[str]) -> str:
+    return f"{found[1]}()"
+
+
 def _written(expression: str) -> str:
     """An expression over the instant in the words of the definition."""
-    return _INTERVAL.sub(r"INTERVAL \2 \1", re.sub(r"\bclock\.now\b", "now()", expression))
+    return _INTERVAL.sub(r"INTERVAL \2 \1", re.sub(r"\bclock\.(now|watermark)\b", _call, expression))
 
 
 def _recompute(source: Recompute, depth: int, columns: Mapping[Base, list[str]]) -> Iterator[ExplainNode]:

@@ -43,7 +43,7 @@ def forgettable(roots: Iterable[Tree], order: Iterable[Source]) -> dict[Source, 
     found = {}
     for source in order:
         mine = [(tree, user) for tree, user in users if source in set(leaves(tree))]
-        if mine and all(_is_read_once(tree) and _stays_in_windows(user) for tree, user in mine):
+        if mine and _is_settled(source) and all(_is_read_once(t) and _stays_in_windows(user) for t, user in mine):
             condition = _condition(source)
             if condition is not None:
                 found[source] = condition
@@ -52,13 +52,14 @@ def forgettable(roots: Iterable[Tree], order: Iterable[Source]) -> dict[Source, 
 
 def _condition(source: Source) -> tuple[EventTime, str] | None:
     match source:
-        case Base(event_time=EventTime(window_us=int(size)) as timed, kind=kind) if kind != "table":
+        case Base(event_time=EventTime(window_us=int(size)) as timed, kind=kind) if kind != "table" and size:
             column = quote(timed.column(source.id))
             return timed, f"epoch_us(CAST({column} AS {timed.type})) <= {{closed}} - {size}"
         case Aggregate() | Recompute():
             for name, (which, timed) in _window_keys(source):
-                size = (timed.window_us or 0) if which == "window_start" else 0
-                if which == "window_end" or timed.window_us:
+                longest = timed.window_us or 0
+                if timed.window_us is not None and (which == "window_end" or longest):
+                    size = 0 if which == "window_end" else longest
                     return timed, f"epoch_us({quote(name)}) <= {{closed}} - {size}"
     return None
 
@@ -102,6 +103,21 @@ def _closes(node: Select) -> EventTime | None:
             wanted = f"({WINDOW}.window_end <= {item.alias}.v)"
             return item.node.source.event_time if node.where == (wanted,) else None
     return None
+
+
+def _is_settled(source: Source) -> bool:
+    """Whether rows of closed windows never change: nothing but the watermark moves them, and their windows alone."""
+    match source:
+        case Base(event_time=timed):
+            return timed is not None and timed.window_us is not None
+        case Aggregate() | Recompute():
+            whole = isinstance(source, Recompute) and source.operator.startswith("session ")
+            trees = inputs_of(source)
+            return (whole or any(_window_keys(source))) and all(
+                _is_read_once(tree) and all(_is_settled(each) for each in leaves(tree) if not isinstance(each, Clock))
+                for tree in trees
+            )
+    return False
 
 
 def _is_read_once(node: Node) -> bool:

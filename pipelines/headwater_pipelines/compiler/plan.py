@@ -50,7 +50,7 @@ class EventTime:
     ttl_us: int | None = None
     """Rows that are so much behind the watermark leave the view."""
     window_us: int | None = None
-    """All that is shown of the rows are closed windows, none of them longer than this."""
+    """All that is shown of rows are closed windows over their event time, none longer than this; 0: of any length."""
 
     @property
     def table(self) -> str:

@@ -133,7 +133,7 @@ class _Rewriting:
                 "detail": call.detail,
                 "keys": call.key_names,
                 "query": sql,
-                "of": (call.table.get("qualified_name") or {}).get("path"),
+                "of": call.topic,
                 "time": call.time,
                 "size_us": call.size_us,
             },
@@ -207,6 +207,18 @@ class _Call:
         return {**shell, "from_table": self.table}
 
     @property
+    def topic(self) -> list[str] | None:
+        """The name of the table whose time this is, as it stands there or in a plain query over it."""
+        inner = self.table
+        if inner.get("type") == "SUBQUERY":
+            query = inner["subquery"]["node"]
+            plain = query["type"] == "SELECT_NODE" and not query.get("group_expressions")
+            shown = [each for each in query.get("select_list") or () if _shows(each, self.time)]
+            inner = query["from_table"] if plain and shown else {}
+        path: list[str] | None = (inner.get("qualified_name") or {}).get("path")
+        return path if inner.get("type") == "BASE_TABLE" else None
+
+    @property
     def size_us(self) -> int:
         """No window is longer than so many microseconds; 0 where it has no end."""
         months, days, micros = self.lengths.get("size", (0, 0, 0))
@@ -219,7 +231,7 @@ class _Call:
 
     @property
     def detail(self) -> str:
-        return ", ".join(f"{word} {_words(length)}" for word, length in self.lengths.items()) + f" of {self.time}"
+        return ", ".join(f"{word} {words(length)}" for word, length in self.lengths.items()) + f" of {self.time}"
 
     def rows(self, kind: str, shown: list[str]) -> Tree:
         """What the call reads: keys, columns and the time, of a type that windows have."""
@@ -271,7 +283,7 @@ class _Call:
         return {**shell["from_table"], "subquery": argument["subquery"]}
 
     def _interval(self, name: str) -> str:
-        return f"INTERVAL '{_words(self.lengths[name])}'" if name in self.lengths else ""
+        return f"INTERVAL '{words(self.lengths[name])}'" if name in self.lengths else ""
 
     def _length(self, name: str, argument: Tree, others: dict[str, tuple[int, int, int]]) -> tuple[int, int, int]:
         """Months, days and microseconds of a constant."""
@@ -292,6 +304,16 @@ class _Call:
         if bool(months) != bool(others.get("slide", found)[0]):
             self.refuse("one of its intervals has months, the other none", "Months have different lengths.")
         return found
+
+
+def _shows(expression: Tree, column: str) -> bool:
+    """Whether an entry of a select list is a column under its own name."""
+    name = column.rpartition(".")[2].strip('"').lower()
+    if expression.get("class") == "STAR":
+        replaced = {entry["key"].lower() for entry in expression.get("replace_list") or ()}
+        return not expression.get("columns") and not expression.get("rename_list") and name not in replaced
+    own = is_column(expression) and str(expression["column_names"][-1]).lower() == name
+    return own and str(expression.get("alias") or name).lower() == name
 
 
 def _over(lowering: Lowering, query: str, rows: Tree) -> Tree:
@@ -356,7 +378,8 @@ def _micros(length: tuple[int, int, int]) -> int:
     return ((months * 30) + days) * 86_400_000_000 + micros
 
 
-def _words(length: tuple[int, int, int]) -> str:
+def words(length: tuple[int, int, int]) -> str:
+    """Months, days and microseconds as an interval is written."""
     months, days, micros = length
     parts = [(months, "months"), (days, "days"), (micros // 1_000_000, "seconds"), (micros % 1_000_000, "microseconds")]
     return " ".join(f"{count} {word}" for count, word in parts if count) or "0 seconds"

@@ -12,6 +12,7 @@ from sqlalchemy import func, select
 
 from headwater.catalog import tables
 from headwater.catalog.live import LiveRow
+from headwater.catalog.records import Step, Topic, to_datetime
 from headwater.client import report
 from headwater.log import (
     Log,
@@ -156,7 +157,8 @@ def _views(log: Log, live: Mapping[str, LiveRow]) -> list[dict[str, Any]]:
     step = log.last_step()
     newest_input = _newest_input(log)
     counts = _rows_by_topic(log)
-    ids = {topic.name: topic.id for topic in log.topics()}
+    topics = {topic.name: topic for topic in log.topics()}
+    ids = {name: topic.id for name, topic in topics.items()}
     new = {v.replaces: {"name": v.name, "state": v.state, "reason": v.reason} for v in log.replacements()}
     filling = json.loads(str(stats.get("filling") or "{}"))
     stored = log.live.stored("pipeline:main").values()
@@ -179,12 +181,24 @@ def _views(log: Log, live: Mapping[str, LiveRow]) -> list[dict[str, Any]]:
                 "lag_ms": stats.get("lag_ms"),
                 "state_bytes": sum(each["bytes"] for each in stored if view.name in each["views"]),
                 "rows": counts.get(ids.get(view.topic or "", -1), 0),
+                **_event_time(view.id, topics.get(f"views.{view.name}.late"), mine, counts),
                 "rows_per_s": stats.get("rows_per_s") if fresh else 0,
                 "step_ms_last": stats.get("step_ms_last"),
                 "step_ms_p95": stats.get("step_ms_p95"),
             }
         )
     return found
+
+
+def _event_time(view: int, late: Topic | None, step: Step | None, counts: Mapping[int, int]) -> dict[str, Any]:
+    """A view's watermark, as a time without a zone where its column has none, and how many rows came behind it."""
+    if late is None:
+        return {"watermark": None, "late_rows": None}
+    micros = step.watermarks.get(view) if step else None
+    shown = None if micros is None else to_datetime(micros)
+    if shown and all(field.type == "TIMESTAMP" for field in late.schema.fields if field.name == "watermark"):
+        shown = shown.replace(tzinfo=None)
+    return {"watermark": shown.isoformat() if shown else None, "late_rows": counts.get(late.id, 0)}
 
 
 def jobs_of(log: Log) -> list[dict[str, Any]]:

@@ -108,7 +108,7 @@ def _views(found: list[dict[str, Any]]) -> Table:
             number(each["lag_commits"]),
             number(each["lag_ms"]),
             number(each["step_ms_last"]),
-            each["reason"] or "",
+            each["reason"] or (f"{each['late_rows']:,} rows came late" if each.get("late_rows") else ""),
         )
     return table
 

@@ -132,7 +132,8 @@ class StatusCollector(Collector):
     def _views(self, found: Sequence[Mapping[str, Any]]) -> Iterator[Metric]:
         live = [((each["name"],), float(each["state"] == "live")) for each in found]
         yield _gauge(metrics.VIEW_UP, ("view",), live)
-        yield from _gauges(("view",), {metrics.VIEW_LAG_COMMITS: "lag_commits"}, found)
+        counted = {metrics.VIEW_LAG_COMMITS: "lag_commits", metrics.VIEW_LATE_ROWS: "late_rows"}
+        yield from _gauges(("view",), counted, found)
         yield from _gauges(("view",), {metrics.VIEW_LAG_SECONDS: "lag_ms"}, found, scale=1e-3)
         steps = {metrics.STEP_SECONDS_LAST: "step_ms_last", metrics.STEP_SECONDS_P95: "step_ms_p95"}
         yield from _gauges((), steps, found[:1], scale=1e-3)
