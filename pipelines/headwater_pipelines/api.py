@@ -183,7 +183,7 @@ def explain(lake_or_log: Any, sql: str, *, name: str = "") -> Explain:
     with about(sql):
         definition = registry.definition(there) if there else parse(sql, name=name or "view")
     costs = (
-        {table: Cost(each["rows"], each["ms"]) for table, each in log.live.stored("pipeline:main").items()}
+        {t: Cost(each["rows"], each["ms"], each["whole"]) for t, each in log.live.stored("pipeline:main").items()}
         if there
         else {}
     )

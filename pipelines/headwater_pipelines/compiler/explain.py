@@ -91,9 +91,12 @@ class Cost:
 
     rows: int
     ms: float
+    is_whole: bool = False
+    """Whether the last step touched most of its keys, and computed all of it."""
 
     def __str__(self) -> str:
-        return f"{self.rows:,} rows, last step {self.ms:.1f} ms"
+        whole = " for all of it, most keys were touched" if self.is_whole else ""
+        return f"{self.rows:,} rows, last step {self.ms:.1f} ms{whole}"
 
 
 @dataclass(frozen=True)
@@ -138,6 +141,7 @@ class Explain:
                     "why": _REASONS[node.reason],
                     "rows": None if (cost := self.costs.get(node.stored)) is None else cost.rows,
                     "step_ms_last": None if cost is None else cost.ms,
+                    "whole": cost is not None and cost.is_whole,
                 }
                 for node in self.nodes
             ],

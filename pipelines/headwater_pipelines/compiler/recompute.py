@@ -35,13 +35,13 @@ def touched_table(node: Recompute | Aggregate) -> str:
     return f"k_{node.table}"
 
 
-def delta_sql(node: Recompute, stored: str, reads: Mapping[Input, render.Reads]) -> str:
-    """The change of the stored rows, columns and weight; of the keys in ``touched_table``, or of all without keys.
+def delta_sql(node: Recompute, stored: str, reads: Mapping[Input, render.Reads], *, whole: bool = False) -> str:
+    """The change of the stored rows, columns and weight; of the keys in ``touched_table``, or of all (``whole``).
 
     ``stored`` (a FROM item), ``reads``: what stands for the stored rows, and for leaves of the inputs when they were
     looked up.
     """
-    touched = quote(touched_table(node)) if node.keys else ""
+    touched = quote(touched_table(node)) if node.keys and not whole else ""
     names = _names(node)
     old = f"SELECT {names}, -{WEIGHT} AS {WEIGHT} FROM {stored} AS s"
     if touched:

@@ -41,6 +41,7 @@ from headwater_pipelines.compiler.plan import (
 from headwater_pipelines.compiler.render import delta_table
 from headwater_pipelines.compiler.syntax import message
 from headwater_pipelines.runtime import letters, watermark
+from headwater_pipelines.runtime.adaptive import Adaptive
 from headwater_pipelines.runtime.admission import Admitted
 from headwater_pipelines.runtime.arrived import Arrived
 from headwater_pipelines.runtime.bases import Store
@@ -70,6 +71,7 @@ class Program:
     trees: list[Node] = field(init=False)
     has_changed: bool = field(init=False, default=False)
     """Whether the last step changed any row, of a table, a state or a view; that time has passed is none."""
+    adaptive: Adaptive = field(init=False, default_factory=Adaptive)
     spent_s: dict[str, float] = field(init=False, default_factory=dict)
     """What the last step spent on each stored relation, by its table; display only."""
 
@@ -199,7 +201,7 @@ class Program:
         The caller holds the transaction. ViewFailed names the views whose statement DuckDB refused.
         """
         run = _Run(self, state, arrived, now)
-        self.spent_s = {}
+        self.spent_s, self.adaptive.whole = {}, set()
         for source in self.order:
             began = time.perf_counter()
             run.advance(source)
@@ -414,10 +416,12 @@ class _Run:
         if not source.keys:
             return recompute.delta_sql(source, quote(source.table), {}), None
         name = recompute.touched_table(source)
-        self._temporary(name, recompute.touched_sql(source, deltas))
+        touched = self._temporary(name, recompute.touched_sql(source, deltas))
         nodes = [Leaf(source), *inputs_of(source)]
         if not self.program.is_large(self.state, nodes):
             return recompute.delta_sql(source, quote(source.table), {}), None
+        if self.program.adaptive.is_whole(self.state, source, touched):
+            return recompute.delta_sql(source, quote(source.table), {}, whole=True), None
         reads = {each: self._look_up(each.node, source, {KEYS: name}) for each in source.inputs}
         stored, found = self._stored(source, name)
         return recompute.delta_sql(source, stored, reads), found

@@ -100,6 +100,7 @@ def _stored(engine: Engine) -> str:
                 "rows": relations[source.table].rows,
                 "bytes": relations[source.table].bytes,
                 "ms": round(program.spent_s.get(source.table, 0.0) * 1e3, 2),
+                "whole": source.table in program.adaptive.whole,
                 "views": sorted(program.views[view].name for view in program.users(source)),
             }
             for source in program.order
