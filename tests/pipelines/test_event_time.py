@@ -26,9 +26,10 @@ from headwater.catalog.records import Kind, to_micros
 from headwater.config import Settings
 from headwater.errors import StorageError
 from headwater.lake import Lake
-from headwater.log import open_log
+from headwater.log import Log, open_log, retention, seal
 from headwater.ownership import own
 from headwater.schema import Schema
+from headwater.testing.writer import Writer
 from headwater_pipelines import api
 from headwater_pipelines.runtime import engine, registry, relation, worker
 from headwater_pipelines.runtime.publish import PRODUCER
@@ -491,3 +492,44 @@ def test_what_is_idle_does_not_hold_the_watermark_back(tmp_path: Path) -> None:
         assert send("a", 1, 21) == {"tables": 22, "each": 22, "one": 22}
         assert send("b", 0, 25) == {"tables": 22, "each": 22, "one": 22}
         assert send("a", 0, 30) == {"tables": 25, "each": 22, "one": 30}
+
+
+def test_a_view_is_built_over_a_base_where_history_has_been_removed(tmp_path: Path) -> None:
+    """What came late is known no more: all rows of the base are admitted, and what comes after is judged by them."""
+    clock, schema = SetClock(), Schema.of(id="BIGINT", ts="TIMESTAMP", key=["id"])
+    day = timedelta(days=1)
+    limits = Settings(time_travel_s=day.total_seconds(), history_s=day.total_seconds(), base_rows_min=10**9)
+    with open_log(tmp_path / "lake", create=True, clock=clock) as log:
+        writer = Writer(log)
+        writer.create("web.public.t", "table", schema)
+
+        def write(key: int, days: int, op: str = "c") -> None:
+            time = pa.array([START.replace(tzinfo=None) + days * day], pa.timestamp("us"))
+            writer.write("web.public.t", pa.table({"id": [key], "ts": time, "_op": [op]}))
+            seal.seal(log, limits)
+            clock.now += day
+
+        api.create_view(
+            log, "CREATE MATERIALIZED VIEW v WITH (watermark = 'ts - INTERVAL 2 days') AS SELECT id, ts FROM t"
+        )
+        for key, days in enumerate((1, 5, 2, 6)):
+            write(key, days)
+        worker.run(log, limits, threading.Event(), until_caught_up=True)
+        assert ids(log) == [0, 1, 3]
+        clock.now += 3 * day
+        assert retention.retain(log, limits)
+        remove(tmp_path / "lake" / "state" / FILE)
+        worker.run(log, limits, threading.Event(), until_caught_up=True)
+        assert ids(log) == [0, 1, 2, 3]
+        write(1, 7, "u")
+        write(4, 3)
+        worker.run(log, limits, threading.Event(), until_caught_up=True)
+        assert ids(log) == [0, 1, 2, 3]
+        assert Lake(log).sql("SELECT epoch_us(max(ts)) FROM v WHERE id = 1").fetchall() == [
+            (to_micros(START + 7 * day),)
+        ]
+        assert Lake(log).sql("SELECT count(*) FROM v.late").fetchall() == [(2,)]
+
+
+def ids(log: Log) -> list[int]:
+    return [row[0] for row in Lake(log).sql("SELECT DISTINCT id FROM v ORDER BY id").fetchall()]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -12,8 +12,9 @@ from sqlalchemy import bindparam, select, union
 from headwater import record
 from headwater.catalog import tables
 from headwater.catalog.prepared import Prepared
-from headwater.errors import PipelineError
-from headwater.log import Log, base, repartition
+from headwater.catalog.records import Base as StoredBase
+from headwater.errors import Expired, PipelineError
+from headwater.log import Log, base, expired, repartition
 from headwater.types import lift_sql, quote
 from headwater_pipelines.compiler.plan import WEIGHT, Base
 from headwater_pipelines.runtime import watermark
@@ -109,13 +110,19 @@ def load(
         _load(log, state, stores[0], upto, rows_target, loaded)
         return
     watermark.create(state, timed)
-    for store in stores:
-        store.create(state)
-    for part in _parts(log, 0, upto, rows_target):
-        changes = {store: _read(log, state, store, part, rows_target) for store in stores}
+    starts = {store: _start(log, state, store, upto) for store in stores}
+    watermark.begin(state, timed, stores)
+    known = max(starts.values())
+    spans = [(part, True) for part in _parts(log, min(starts.values()), known, rows_target)]
+    for part, is_past in [*spans, *((part, False) for part in _parts(log, known, upto, rows_target))]:
+        changes = {
+            store: _read(log, state, store, replace(part, after=max(part.after, starts[store])), rows_target)
+            for store in stores
+            if starts[store] < part.upto
+        }
         arrived = {store: records for store, records in changes.items() if records.rows}
         if arrived:
-            watermark.advance(state, timed, arrived)
+            watermark.advance(state, timed, arrived, admit=is_past)
         for store, records in arrived.items():
             store.load(state, records)
         for table in relations(stores):
@@ -124,6 +131,33 @@ def load(
             loaded(sum(records.rows for records in arrived.values()))
     for table in relations(stores):
         state.relations[table].compact()
+
+
+def _start(log: Log, state: State, store: Store, upto: int) -> int:
+    """Create a stored copy with an event time, and say from where on the log has to be read.
+
+    From the beginning, for what came late is known only from the order in which it came. Where retention has removed
+    some of that the newest base is loaded, and all of it, and of what others had until then, counts as in time.
+    """
+    topic = log.topic(store.base.name)
+    store.create(state)
+    try:
+        with log.catalog.read() as connection:
+            expired.require_whole(connection, topic, 0, upto)
+    except Expired:
+        found = base.newest(log, topic, upto)
+        if found is not None:
+            _load_base(log, state, store, found)
+            return found.commit
+    return 0
+
+
+def _load_base(log: Log, state: State, store: Store, found: StoredBase) -> None:
+    lifted = [lift_sql(field.name, field.type) for field in store.schema.fields]
+    weight = base.COUNT if store.base.is_bag else "1::BIGINT"
+    names = ", ".join(f"{sql} AS {quote(name)}" for name, sql in zip(store.schema.names, lifted, strict=True))
+    rows = base.relation_sql(log, log.topic(store.base.name), found)
+    state.relations[store.base.table].fill(f"SELECT {names}, {weight} AS {WEIGHT} FROM ({rows})")
 
 
 def _load(
@@ -136,10 +170,7 @@ def _load(
     relation = state.relations[store.base.table]
     start = 0
     if found is not None and store.schema.names:
-        lifted = [lift_sql(field.name, field.type) for field in store.schema.fields]
-        weight = base.COUNT if store.base.is_bag else "1::BIGINT"
-        names = ", ".join(f"{sql} AS {quote(name)}" for name, sql in zip(store.schema.names, lifted, strict=True))
-        relation.fill(f"SELECT {names}, {weight} AS {WEIGHT} FROM ({base.relation_sql(log, topic, found)})")
+        _load_base(log, state, store, found)
         start = found.commit
         if loaded:
             loaded(found.rows)

@@ -10,7 +10,7 @@ step takes, in a replay, and in a view that is filled later. Numbers are microse
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from headwater import record
 from headwater.schema import Schema
@@ -81,15 +81,29 @@ def cuts(timed: EventTime) -> str:
     return f"c_{timed.table}"
 
 
-def advance(state: State, timed: EventTime, arrived: Mapping[Store, Arrived]) -> None:
-    """Take the records of a step's commits into account; makes ``cuts``."""
+def begin(state: State, timed: EventTime, stores: Iterable[Store]) -> None:
+    """Take the rows into account that stored copies have from a base."""
+    parts = []
+    for store in stores:
+        topic = store.base.topic
+        delay = next(each.delay_us for each in timed.columns if each.topic == topic)
+        top = f"max({micros_sql(timed, quote(timed.column(topic)))}) - {delay}"
+        parts.append(f"SELECT {topic} AS topic, 0 AS partition, {top} AS top FROM {quote(store.base.table)}")
+    tops = f"SELECT topic, partition, top FROM ({' UNION ALL '.join(parts)}) WHERE top IS NOT NULL"
+    least = f"SELECT 0, 0, min(top) FROM ({tops}) HAVING count(*) > 0"
+    state.relations[timed.table].append(f"SELECT *, 0, 1::BIGINT FROM ({tops} UNION ALL {least})")
+
+
+def advance(state: State, timed: EventTime, arrived: Mapping[Store, Arrived], *, admit: bool = False) -> None:
+    """Take the records of a step's commits into account; makes ``cuts``, in which with ``admit`` nothing is late."""
     groups, first = quote(f"g_{timed.table}"), True
     for store, changes in arrived.items():
         into = f"CREATE OR REPLACE TEMP TABLE {groups} AS" if first else f"INSERT INTO {groups}"
         state.temporary(f"{into} {_groups_sql(timed, store, changes.source)}", changes.table)
         first = False
     state.temporary(f"CREATE OR REPLACE TEMP TABLE {quote(_running(timed))} AS {_running_sql(state, timed, groups)}")
-    state.temporary(f"CREATE OR REPLACE TEMP TABLE {quote(cuts(timed))} AS {_cuts_sql(timed)}")
+    found = f"SELECT * REPLACE (NULL::BIGINT AS before) FROM ({_cuts_sql(timed)})" if admit else _cuts_sql(timed)
+    state.temporary(f"CREATE OR REPLACE TEMP TABLE {quote(cuts(timed))} AS {found}")
     taken = f"SELECT * REPLACE (-{WEIGHT} AS {WEIGHT}) FROM ({_stored(state, timed)})"
     newest = f"SELECT max({record.COMMIT}) FROM {quote(cuts(timed))}"
     last = f"1::BIGINT FROM {quote(_running(timed))} WHERE topic <> 0 AND {record.COMMIT} = ({newest})"
