@@ -86,6 +86,8 @@ def test_look_ups_find_all_rows_of_their_keys(state: State, seed: int) -> None:
     relation = filled(state, rng, 12)
     assert len(relation.runs) > 3
     assert net(state, "t1") == net(state, "plain") == net(state, f"({relation.current_sql()})")
+    assert net(state, f"({relation.net_sql()})") == net(state, "plain")
+    assert state.row(f"SELECT count(*) FROM ({relation.net_sql()}) WHERE _w <= 0") == (0,)
     for index, keys in ((('"k"',), "VALUES (7), (9), (NULL), (99)"), (('"s"', '"k"'), "VALUES ('a', 3), ('c', NULL)")):
         columns = ", ".join(name.strip('"') for name in index)
         state.connection.execute(f"CREATE OR REPLACE TEMP TABLE keys AS FROM ({keys}) v({columns})")

@@ -39,7 +39,7 @@ def delta_sql(node: Recompute, stored: str, reads: Mapping[Input, render.Reads],
     """The change of the stored rows, columns and weight; of the keys in ``touched_table``, or of all (``whole``).
 
     ``stored`` (a FROM item), ``reads``: what stands for the stored rows, and for leaves of the inputs when they were
-    looked up.
+    looked up, or (without keys) brought to positive weights.
     """
     touched = quote(touched_table(node)) if node.keys and not whole else ""
     names = _names(node)
@@ -66,8 +66,9 @@ def _rows(node: Recompute, each: Input, touched: str, reads: render.Reads) -> st
     rows = render.state(each.node, reads)
     if touched:
         rows = f"SELECT i.* FROM ({rows}) AS i SEMI JOIN {touched} AS k ON {_same(each.keys, 'i', node.keys)}"
-    distinct = f"SELECT {names}, sum({WEIGHT}) AS {WEIGHT} FROM ({rows}) GROUP BY ALL HAVING sum({WEIGHT}) > 0"
-    return f"SELECT {names} FROM (SELECT {names}, unnest(range(CAST({WEIGHT} AS BIGINT))) FROM ({distinct}))"
+    if touched or not reads:
+        rows = f"SELECT {names}, sum({WEIGHT}) AS {WEIGHT} FROM ({rows}) GROUP BY ALL HAVING sum({WEIGHT}) > 0"
+    return f"SELECT {names} FROM (SELECT {names}, unnest(range(CAST({WEIGHT} AS BIGINT))) FROM ({rows}))"
 
 
 def _same(own: tuple[str, ...], alias: str, keys: tuple[str, ...]) -> str:

@@ -414,7 +414,8 @@ class _Run:
         if not deltas:
             return None, None
         if not source.keys:
-            return recompute.delta_sql(source, quote(source.table), {}), None
+            net = {each: dict(enumerate(map(self._net, leaves(each.node)))) for each in source.inputs}
+            return recompute.delta_sql(source, quote(source.table), net), None
         name = recompute.touched_table(source)
         touched = self._temporary(name, recompute.touched_sql(source, deltas))
         nodes = [Leaf(source), *inputs_of(source)]
@@ -425,6 +426,13 @@ class _Run:
         reads = {each: self._look_up(each.node, source, {KEYS: name}) for each in source.inputs}
         stored, found = self._stored(source, name)
         return recompute.delta_sql(source, stored, reads), found
+
+    def _net(self, source: Source) -> str:
+        """The name of a view of a relation's rows as they stand, none of which is taken back."""
+        name = f"n_{source.table}"
+        select = self.state.relations[source.table].net_sql()
+        self.state.temporary(f"CREATE OR REPLACE TEMP VIEW {quote(name)} AS {select}")
+        return name
 
     def _stored(self, source: Aggregate | Recompute, touched: str) -> tuple[str, Found | None]:
         """A FROM item with the touched keys' stored rows."""

@@ -206,12 +206,16 @@ class Relation:
 
     def show(self) -> None:
         """Make the relation's name a view of its parts."""
-        names = ", ".join([*(quote(name) for name, _ in self.columns), WEIGHT])
-        parts = [f"SELECT {names} FROM {self._open}"]
         for run in self.runs:
             self.state.connection.register(run.name, run.table)
-            parts.append(f"SELECT {self._typed()} FROM {run.name}")
-        self.state.temporary(f"CREATE OR REPLACE TEMP VIEW {quote(self.table)} AS {' UNION ALL '.join(parts)}")
+        parts = " UNION ALL ".join(self._parts())
+        self.state.temporary(f"CREATE OR REPLACE TEMP VIEW {quote(self.table)} AS {parts}")
+
+    def _parts(self, without: Run | None = None) -> list[str]:
+        """A SELECT of the rows of each part."""
+        names = ", ".join([*(quote(name) for name, _ in self.columns), WEIGHT])
+        runs = [f"SELECT {self._typed()} FROM {run.name}" for run in self.runs if run is not without]
+        return [f"SELECT {names} FROM {self._open}", *runs]
 
     # ---- reading
 
@@ -267,6 +271,24 @@ class Relation:
         weight = f"CAST(sum({WEIGHT}) AS BIGINT) AS {WEIGHT}"
         source = source or quote(self.table)
         return f"SELECT {', '.join([*names, weight])} FROM {source}{groups} HAVING sum({WEIGHT}) <> 0"
+
+    def net_sql(self) -> str:
+        """A SELECT of the rows as they stand, each with a positive weight; equal ones may come apart.
+
+        Most rows of the largest run stand for themselves: only those that may meet others are brought together.
+        """
+        if not self.runs:
+            return self.current_sql()
+        largest = max(self.runs, key=lambda run: run.rows)
+        own = f"SELECT {self._typed()} FROM {largest.name}"
+        rest = " UNION ALL ".join([f"SELECT * FROM ({own}) WHERE {WEIGHT} <= 0", *self._parts(without=largest)])
+        key = hash_sql(self.primary)
+        met = f"SELECT * FROM {quote(self.table)} WHERE {key} IN (SELECT h FROM meeting)"
+        return (
+            f"WITH meeting AS MATERIALIZED (SELECT DISTINCT {key} AS h FROM ({rest}))"
+            f" SELECT * FROM ({own}) WHERE {key} NOT IN (SELECT h FROM meeting)"
+            f" UNION ALL SELECT * FROM ({self.current_sql(f'({met})')})"
+        )
 
     def _living(self, source: str) -> str:
         return f"SELECT * FROM ({self.current_sql(source)}) WHERE ({self.dead}) IS NOT TRUE"
