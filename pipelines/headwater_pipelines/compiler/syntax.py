@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -25,6 +26,7 @@ KEYWORDS = frozenset({"current_timestamp", "current_date", "current_time", "loca
 """Words that DuckDB reads as a function call when no column has that name."""
 _RANKS = {"DISTINCT_MODIFIER": 0, "ORDER_MODIFIER": 1}
 """The order of a SELECT's modifiers; LIMIT comes last."""
+_LOCAL = threading.local()
 NOWHERE = 18446744073709551615
 """DuckDB's ``query_location`` of nodes that the parser made up."""
 
@@ -74,6 +76,14 @@ class Duck:
 
     def __init__(self) -> None:
         self.connection = duck.connect()
+
+    @staticmethod
+    def of_thread() -> Duck:
+        """This thread's: making one takes longer than compiling most definitions."""
+        if not hasattr(_LOCAL, "duck"):
+            _LOCAL.duck = Duck()
+        found: Duck = _LOCAL.duck
+        return found
 
     def parse(self, text: str, place: Callable[[int], tuple[int, int]]) -> Tree:
         """The tree of a single SELECT; SqlSyntax with DuckDB's own message and the place."""

@@ -68,7 +68,7 @@ def compile_view(definition: Definition, relations: Relations, duck: Duck | None
     SqlSyntax, UnsupportedSql (with code and place), UnknownColumn and NameNotFound (with suggestions),
     SqlError with DuckDB's own text for type errors.
     """
-    duck = duck or Duck()
+    duck = duck or Duck.of_thread()
     refuse = Refusal(definition)
     lowering = Lowering(duck, relations, refuse, None)
     written = duck.parse(timewindows.readable(definition), definition.place)

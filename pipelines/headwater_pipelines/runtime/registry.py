@@ -26,7 +26,7 @@ def compile_all(
     log: Log, views: Sequence[View], duck: Duck | None = None
 ) -> tuple[dict[int, CompiledView], dict[int, HeadwaterError]]:
     """Compile catalog views, those that others read first; what does not compile comes with its error."""
-    duck = duck or Duck()
+    duck = duck or Duck.of_thread()
     known = tables(log.topics())
     compiled: dict[int, CompiledView] = {}
     errors: dict[int, HeadwaterError] = {}
