@@ -33,6 +33,7 @@ from headwater_pipelines.runtime.fill import Fill, drop_unfinished
 from headwater_pipelines.runtime.intake import Range, RawValue
 from headwater_pipelines.runtime.journal import Built, Journal, Progress, Stored
 from headwater_pipelines.runtime.outbox import Outbox
+from headwater_pipelines.runtime.pace import Pace
 from headwater_pipelines.runtime.program import Program, ViewFailed
 from headwater_pipelines.runtime.publish import publish
 from headwater_pipelines.runtime.registry import used_columns
@@ -58,6 +59,7 @@ class Engine:
         self.epoch = epoch
         self.state = state
         self.rows_target = rows_target
+        self.pace = Pace(rows_target)
         self.budget = budget
         self.journal = Journal(state)
         self.built: dict[int, Built] = {}
@@ -149,7 +151,7 @@ class Engine:
 
     def next(self, newest: int) -> Range:
         """The source commits that the next step is to consume; there may be none."""
-        return intake.next_range(self.log, self.progress.input_commit, newest, self.rows_target)
+        return intake.next_range(self.log, self.progress.input_commit, newest, self.pace.rows)
 
     def is_large(self, found: Range) -> bool:
         """Whether these are one commit larger than a step is meant to be."""

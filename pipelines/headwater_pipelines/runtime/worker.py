@@ -356,7 +356,9 @@ class Worker:
             self._limit()
             if not found.commits:
                 return None
-            self.pulse.measured(found.rows, time.monotonic() - started)
+            seconds = time.monotonic() - started
+            self.pulse.measured(found.rows, seconds)
+            self.engine.pace.measured(found.rows, seconds)
             return found
         return None
 
