@@ -114,7 +114,7 @@ def check(shop: Shop) -> None:
 def test_outputs_are_what_the_functions_make_of_the_log(shop: Shop) -> None:
     run(shop)
     check(shop)
-    for _ in range(3):
+    for _ in range(2):
         with open_log(shop.lake) as log:
             for _ in range(shop.rng.randrange(1, 5)):
                 shop.commit(log)
@@ -127,7 +127,7 @@ def test_outputs_are_what_the_functions_make_of_the_log(shop: Shop) -> None:
 
 def test_a_replay_gives_the_same_and_shows_what_changed(shop: Shop, jobs_file: Path) -> None:
     places = []
-    for _ in range(4):
+    for _ in range(3):
         with open_log(shop.lake) as log:
             commit_orders(shop, log)
             places.append(log.newest_commit())
@@ -136,13 +136,13 @@ def test_a_replay_gives_the_same_and_shows_what_changed(shop: Shop, jobs_file: P
     with open_log(shop.lake) as log:
         for name in ("copied", "counted", "audit"):
             whole = api.replay_job(log, project, name)
-            assert (whole.steps >= 3, whole.differences) == (True, ())
-            part = api.replay_job(log, project, name, places[1], places[2])
+            assert (whole.steps >= 2, whole.differences) == (True, ())
+            part = api.replay_job(log, project, name, places[0], places[1])
             assert (0 < part.steps < whole.steps, 0 < part.rows < whole.rows, part.differences) == (True, True, ())
         before = log.newest_commit()
     jobs_file.write_text(FILE.replace('(pl.col("n") + ', '(1 + pl.col("n") + '))
     with open_log(shop.lake) as log:
-        changed = api.replay_job(log, project, "counted", places[1])
+        changed = api.replay_job(log, project, "counted", places[0])
         assert {each.topic for each in changed.differences} == {"jobs.counted", "jobs.counted.state"}
         assert all(each.missing == each.extra > 0 for each in changed.differences)
         assert log.newest_commit() == before
@@ -191,7 +191,7 @@ def recorded(shop: Shop, run_jobs: Callable[..., int], tmp_path: Path) -> Counte
 def test_kill_at_random_points(shop: Shop, run_jobs: Callable[..., int], tmp_path: Path) -> None:
     counts = recorded(shop, run_jobs, tmp_path)
     assert {"job.call:before", "job.commit:before", "job.commit:after", "catalog.commit:after"} <= set(counts)
-    points = [(name, shop.rng.randrange(1, counts[name] + 1)) for name in shop.rng.sample(sorted(counts), 3)]
+    points = [(name, shop.rng.randrange(1, counts[name] + 1)) for name in shop.rng.sample(sorted(counts), 1)]
     points.append(("job.commit:after", 1))
     killed = kill_at(shop, run_jobs, points)
     print(f"{killed} of {len(points)} runs were killed")
