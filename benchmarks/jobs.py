@@ -39,7 +39,7 @@ SMALL_ROWS = 10
 TOPIC = "shop.events.orders"
 COLUMNS = {"id": "BIGINT", "customer": "BIGINT", "amount": "DOUBLE", "note": "VARCHAR"}
 GOAL_OF_POLARS = 0.2
-"""Share of the plain loop's rows a CPU second: a job checks types, writes its state as well, and records where it stands."""
+"""Share of the plain loop's rows a CPU second: a job checks types, writes its state, and records where it stands."""
 
 
 def pass_on(orders: pl.DataFrame) -> pl.DataFrame:

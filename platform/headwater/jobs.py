@@ -21,6 +21,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, get_args
 
+from headwater.config import REFUSED_SOURCE_NAMES
 from headwater.errors import UsageError
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 Start = Literal["rows", "beginning", "latest"]
 BATCH_ROWS = 100_000
 """Rows of a call by default: Polars is at full speed, and a frame of a wide table is some ten megabytes."""
+PARTS_MAX = 3
+"""Parts of a topic's name."""
 NAMESPACE = "jobs"
 """First part of the names of outputs that say none, and of every job's state."""
 
@@ -106,8 +109,8 @@ class Job:
 
     @property
     def state_topic(self) -> str:
-        """The full name of the hidden topic that holds the state."""
-        return f"{NAMESPACE}.{self.name}.state"
+        """The full name of the hidden topic that holds the state; no short name means it."""
+        return f"{NAMESPACE}.{self.name}~state"
 
     @property
     def takes_context(self) -> bool:
@@ -188,8 +191,11 @@ def _wrong(made: Job) -> tuple[str, str] | None:  # noqa: PLR0911 -- a list
         return "its name is no identifier", "Use letters, digits and _, beginning with a letter."
     if not made.inputs or len(set(made.inputs)) < len(made.inputs):
         return "inputs must be one or more different names", 'Write inputs=["orders"].'
-    if not made.output:
-        return "output is empty", "Name the topic that its rows go to."
+    parts = made.output.split(".")
+    if not all(part.isidentifier() for part in parts) or len(parts) > PARTS_MAX:
+        return f"output {made.output!r} is no topic's name", f"Use up to {PARTS_MAX} identifiers with dots between."
+    if len(parts) > 1 and parts[0] in REFUSED_SOURCE_NAMES - {NAMESPACE}:
+        return f"output {made.output!r} begins with {parts[0]}, which means something else", "Choose another name."
     lacking = [each for each in made.key if made.columns is not None and each not in made.columns]
     if lacking:
         return f"key column {lacking[0]} is not in columns", "Name it in columns as well."

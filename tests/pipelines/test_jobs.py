@@ -11,13 +11,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 from tests.waiting import until
 
+import headwater as hw
 from headwater.config import load
 from headwater.errors import PipelineError, UsageError
 from headwater.lake import Lake
 from headwater.log import Log, jobs, open_log
+from headwater.service.caught_up import CaughtUp
 from headwater_pipelines.jobs import api, worker
 
 from .conftest import Shop
@@ -143,7 +146,7 @@ def test_a_replay_gives_the_same_and_shows_what_changed(shop: Shop, jobs_file: P
     jobs_file.write_text(FILE.replace('(pl.col("n") + ', '(1 + pl.col("n") + '))
     with open_log(shop.lake) as log:
         changed = api.replay_job(log, project, "counted", places[0])
-        assert {each.topic for each in changed.differences} == {"jobs.counted", "jobs.counted.state"}
+        assert {each.topic for each in changed.differences} == {"jobs.counted", "jobs.counted~state"}
         assert all(each.missing == each.extra > 0 for each in changed.differences)
         assert log.newest_commit() == before
         with pytest.raises(UsageError, match="no step"):
@@ -301,7 +304,7 @@ def test_a_dropped_job_leaves_its_output(shop: Shop, jobs_file: Path) -> None:
     with open_log(shop.lake) as log:
         api.drop_job(log, "counted")
         assert "counted" not in states(log)
-        assert [t.name for t in log.topics(hidden=True) if t.name.endswith(".state")] == []
+        assert [t.name for t in log.topics(hidden=True) if t.name.endswith("~state")] == []
         assert rows(log, "SELECT count(*) FROM counted WHERE changes > 0") != Counter()
     jobs_file.unlink()
 
@@ -345,3 +348,49 @@ def test_a_circle_is_refused(shop: Shop, jobs_file: Path) -> None:
         PipelineError, match="what it writes: jobs.copied → jobs.back → jobs.copied".replace(".", r"\.")
     ):
         run(shop)
+
+
+@pytest.mark.usefixtures("jobs_file")
+def test_up_waits_for_jobs(shop: Shop) -> None:
+    """`up --until-caught-up` is over when jobs have taken in what there was, those of others' outputs included."""
+    with open_log(shop.lake) as log:
+        shop.commit(log)
+        assert CaughtUp(log, {}).poll(), "nobody has told of any job"
+        log.live.beat("pipeline:main", state="idle")
+        assert not CaughtUp(log, {}, ["pipeline:main", "jobs:main"]).poll(), "jobs have not begun"
+    run(shop)
+    with open_log(shop.lake) as log:
+        log.live.beat("jobs:main", state="running")
+        caught_up = CaughtUp(log, {}, ["pipeline:main", "jobs:main"])
+        assert caught_up.poll()
+        commit_orders(shop, log)
+        again = CaughtUp(log, {}, ["pipeline:main", "jobs:main"])
+        assert not again.poll()
+        api.pause_job(log, "copied")
+        assert again.left_behind() == {"job copied": "paused by hand"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [
+        ({"inputs": []}, "inputs must be"),
+        ({"inputs": ["orders", "orders"]}, "inputs must be"),
+        ({"output": "views.mine"}, "means something else"),
+        ({"output": "a b"}, "no topic's name"),
+        ({"key": "id", "columns": {"n": "BIGINT"}}, "key column id is not in columns"),
+        ({"state": {"id": "BIGINT"}}, "belong together"),
+        ({"state": {"id": "BIGINT"}, "state_key": "id"}, "no columns beside its key"),
+        ({"batch_rows": 0}, "batch_rows = 0"),
+        ({"start": "now"}, "start = 'now'"),
+        ({"inputs": ["orders", "customers", "more"]}, "must take 3 frames"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_where_it_is_declared(arguments: dict[str, Any], what: str) -> None:
+    declared: dict[str, Any] = {"inputs": "orders", "output": "mine", **arguments}
+    with pytest.raises(UsageError, match=what) as refused:
+
+        @hw.job(**declared)
+        def mine(orders: pl.DataFrame) -> pl.DataFrame:
+            return orders
+
+    assert "test_jobs.py, line" in refused.value.where

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -35,8 +36,12 @@ def files(project: Project) -> list[Path]:
 
 def stamp(project: Project) -> Stamp:
     """Changes when any file of the folder does."""
-    facts = [(path, path.stat()) for path in sorted(project.jobs_dir.glob("*.py"))]
-    return tuple((path.name, fact.st_size, fact.st_mtime_ns) for path, fact in facts)
+    found = []
+    for path in sorted(project.jobs_dir.glob("*.py")):
+        with suppress(FileNotFoundError):  # removed this moment
+            facts = path.stat()
+            found.append((path.name, facts.st_size, facts.st_mtime_ns))
+    return tuple(found)
 
 
 def load(project: Project) -> tuple[list[Declared], dict[str, ConfigError]]:

@@ -38,10 +38,12 @@ COMPONENT = "jobs:main"
 WAIT_S = 0.25
 """How long an idle job sleeps at most: then it looks whether it was paused."""
 BEAT_S = 0.25
+BUSY_S = 1.0
+"""A job in a call of so long is shown as live all the same."""
 JOIN_S = 0.05
 """How often the process looks after its threads."""
 LOOK_S = 1.0
-"""How often the folder is looked at, and a job that another process runs is asked for."""
+"""How often the process beats, the folder is looked at, and a job that another process runs is asked for."""
 _PAUSE = (AmbiguousName, PipelineError, SchemaError, CorruptFile, PositionError, ConfigError)
 """What a person has to mend: the job waits for that, paused with the reason."""
 
@@ -53,22 +55,28 @@ def run(
 
     ConfigError and NameNotFound for what is declared; OwnedElsewhere when a named one runs in another process.
     """
-    declared, errors = declared_in.load(project)
-    if errors and (until_caught_up or not declared):
-        raise next(iter(errors.values()))
-    declared = declared_in.choose(declared, names)
     if until_caught_up:
-        _catch_up(log, project, stop, declared, wait=not names)
+        _catch_up(log, project, stop, _chosen(project, names), wait=not names)
         return
+    _chosen(project, names, strict=bool(names))
     while True:
-        seen = declared_in.stamp(project)
+        seen = declared_in.stamp(project)  # before they are loaded, or a change meanwhile would go unseen
+        declared, errors = declared_in.load(project)
         _report(log, errors)
-        workers = [JobWorker(log, project, each, wait=not names) for each in declared]
-        if _run_all(log, project, stop, workers, seen):
+        mine = [each for each in declared if not names or each.job.name in names]
+        if _run_all(log, project, stop, [JobWorker(log, project, each, wait=not names) for each in mine], seen):
             return
         logs.logger("jobs").info("jobs/ changed: applying")
-        declared, errors = declared_in.load(project)
-        declared = [each for each in declared if not names or each.job.name in names]
+
+
+def _chosen(project: Project, names: Sequence[str], *, strict: bool = True) -> list[Declared]:
+    """The jobs of these names. ConfigError where there is none at all and, if ``strict``, for a file with a mistake."""
+    declared, errors = declared_in.load(project)
+    if not declared and not errors:
+        raise ConfigError("the project declares no job", where=str(project.jobs_dir), todo="Write one with @hw.job.")
+    if errors and strict:
+        raise next(iter(errors.values()))
+    return declared_in.choose(declared, names)
 
 
 def _catch_up(log: Log, project: Project, stop: threading.Event, declared: Sequence[Declared], *, wait: bool) -> None:
@@ -111,14 +119,16 @@ def _run_all(
     next_look = 0.0
     try:
         while not stop.is_set() and (seen is not None or any(worker.is_alive() for worker in workers)):
-            log.live.beat(COMPONENT, state="running", error=None, jobs=len(workers))
-            stop.wait(JOIN_S)
+            if time.monotonic() >= next_look:
+                next_look = time.monotonic() + LOOK_S
+                log.live.beat(COMPONENT, state="running", error=None, jobs=len(workers))
+                if seen is not None and declared_in.stamp(project) != seen:
+                    return False
+            for worker in workers:
+                worker.show_busy()
             if any(worker.error for worker in workers):
                 break
-            if seen is not None and time.monotonic() >= next_look:
-                next_look = time.monotonic() + LOOK_S
-                if declared_in.stamp(project) != seen:
-                    return False
+            stop.wait(JOIN_S)
     finally:
         for worker in workers:
             worker.stop.set()
@@ -163,6 +173,7 @@ class JobWorker(threading.Thread):
         self._until = until
         self._wait = wait
         self._waits = False
+        self._owns = False
         self._last_beat = 0.0
         self._rate = 0.0
 
@@ -182,9 +193,11 @@ class JobWorker(threading.Thread):
         """Run the job until it is stopped, paused, done, or starts anew."""
         try:
             with own(self.log, self._component) as owner:
+                self._owns = True
                 self._run_as(owner.epoch)
                 if self.stop.is_set() or self._is_done():
                     self._beat("stopped", None)
+                self._owns = False
         except OwnedElsewhere:
             if not self._wait:
                 raise
@@ -279,6 +292,12 @@ class JobWorker(threading.Thread):
     def _show(self, runner: Runner, state: str) -> None:
         if time.monotonic() - self._last_beat >= BEAT_S:
             self._beat(state, runner)
+
+    def show_busy(self) -> None:
+        """Beat for the job's thread while that is in a long call; for the thread that looks after it."""
+        if self._owns and time.monotonic() - self._last_beat > BUSY_S:
+            self._last_beat = time.monotonic()
+            self.log.live.beat(self._component, state="live", error=None)
 
     def _beat(self, state: str, runner: Runner | None) -> None:
         """Show what this job does; display only."""
