@@ -7,13 +7,14 @@ from sqlalchemy import Connection
 from headwater.catalog.records import Topic
 from headwater.errors import HeadwaterError, SqlSyntax
 from headwater.lake.resolve import resolve
-from headwater.log import topics, views
+from headwater.log import jobs, topics, views
 
 
-def views_reading(connection: Connection, topic: Topic) -> list[str]:
-    """Names of the views whose query reads ``topic``; one whose query cannot be parsed may."""
+def reading(connection: Connection, topic: Topic) -> list[str]:
+    """Names of the views whose query reads ``topic``, one whose query cannot be parsed among them, and of jobs."""
     known = [*(each for each in topics.read(connection) if each.id != topic.id), topic]
-    return [view.name for view in views.read(connection) if _reads(view.sql, topic, known)]
+    found = [view.name for view in views.read(connection) if _reads(view.sql, topic, known)]
+    return found + [f"job {record.name}" for record in jobs.read_in(connection) if topic.name in record.inputs]
 
 
 def _reads(query: str, topic: Topic, known: list[Topic]) -> bool:

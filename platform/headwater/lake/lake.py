@@ -26,7 +26,7 @@ from headwater.client.report import GroupReport, groups
 from headwater.config import Settings
 from headwater.errors import CorruptFile, NameNotFound, about
 from headwater.lake.answer import Answers, Seen
-from headwater.lake.dependents import views_reading
+from headwater.lake.dependents import reading
 from headwater.lake.memory import Memory
 from headwater.lake.result import Result
 from headwater.lake.watch import Watch
@@ -158,8 +158,8 @@ class Lake:
         return administration.alter(self.log, name, **options)
 
     def drop_topic(self, name: str) -> None:
-        """Drop a topic; UsageError when views read it, or dead letters of it are open. Older positions read it."""
-        administration.drop(self.log, name, views_reading)
+        """Drop a topic; older positions read it. UsageError when views or jobs read it, or it has open dead letters."""
+        administration.drop(self.log, name, reading)
 
     def repartition(self, name: str, partitions: int) -> None:
         """Give a topic another number of partitions; records stay where they are (see ``log.repartition``)."""

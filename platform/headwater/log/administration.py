@@ -124,8 +124,8 @@ def alter(log: Log, name: str, **options: Value) -> Topic:
 def drop(log: Log, name: str, readers: Callable[[Connection, Topic], Sequence[str]]) -> Topic:
     """Drop a topic and its dead letter topic; older positions still read them.
 
-    UsageError for one that a source or view writes, that ``readers`` (views, by name) read, or that has open dead
-    letters. Nobody can begin to read it between this check and the drop.
+    UsageError for one that a source or view writes, that ``readers`` (views and jobs, by name) read, or that has open
+    dead letters. Nobody can begin to read it between this check and the drop.
     """
     topic = log.topic(name)
     if topic.source is not None or topic.kind not in ("event", "table"):
@@ -138,7 +138,7 @@ def drop(log: Log, name: str, readers: Callable[[Connection, Topic], Sequence[st
         reading = readers(connection, topic)
         if reading:
             raise UsageError(
-                f"{topic.name} is read by {', '.join(reading)}", todo="Drop or replace the views that read it first."
+                f"{topic.name} is read by {', '.join(reading)}", todo="Drop or replace what reads it first."
             )
         letter = tables.dead_letter
         mine = (letter.c.topic == topic.id) | (letter.c.dlq == topic.id)

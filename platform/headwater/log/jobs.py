@@ -52,10 +52,15 @@ class JobRecord:
 
 def read(log: Log) -> list[JobRecord]:
     """Every job that was ever registered and not dropped, by name."""
+    with log.catalog.read() as connection:
+        return read_in(connection)
+
+
+def read_in(connection: Connection) -> list[JobRecord]:
+    """The same, in the caller's transaction."""
     setting = tables.setting
     query = select(setting.c.value).where(setting.c.name.like(f"{PREFIX}%")).order_by(setting.c.name)
-    with log.catalog.read() as connection:
-        return [_from_json(text) for text in connection.execute(query).scalars()]
+    return [_from_json(text) for text in connection.execute(query).scalars()]
 
 
 def find(log: Log, name: str) -> JobRecord:
