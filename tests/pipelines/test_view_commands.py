@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
+
+from headwater_pipelines.component import ALLOCATOR, environment
 
 from .conftest import Shop
 
@@ -78,3 +81,11 @@ def test_a_file_gives_its_name_to_a_bare_select(headwater: Runner, shop: Shop) -
     missing = headwater(shop, "view", "create", str(shop.folder / "no.sql"))
     assert missing.returncode == 2
     assert "no.sql" in missing.stderr
+
+
+def test_the_worker_s_allocator_is_tuned_unless_a_person_has_chosen() -> None:
+    assert environment({ALLOCATOR: "glibc.malloc.arena_max=2"}) == {}
+    tuned = {**os.environ, **environment({})}
+    assert "tcache" in tuned[ALLOCATOR]
+    done = subprocess.run([sys.executable, "-c", "pass"], env=tuned, capture_output=True, text=True, check=True)
+    assert done.stderr == "", "the allocator understands it"
