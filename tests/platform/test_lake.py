@@ -130,7 +130,7 @@ def test_a_view_and_its_tables_are_read_at_one_step(log: Log, writer: Writer, la
         assert answer.fetchall() == [(0,)], at
         assert answer.input_position == [inputs[0], inputs[2]][step]
     assert lake.sql("SELECT sum(amount) FROM orders").scalar() == 122
-    with pytest.raises(NameNotFound):
+    with pytest.raises(NotYet):
         lake.sql("SELECT * FROM revenue", at=inputs[0])
 
 

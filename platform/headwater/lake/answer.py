@@ -18,10 +18,18 @@ import duckdb
 from headwater import position as positions
 from headwater import record
 from headwater.catalog.records import Step, Topic, View
-from headwater.errors import HeadwaterError, NoCommonPosition, NotYet, SqlError, SqlSyntax, UnknownColumn
+from headwater.errors import (
+    HeadwaterError,
+    NameNotFound,
+    NoCommonPosition,
+    NotYet,
+    SqlError,
+    SqlSyntax,
+    UnknownColumn,
+)
 from headwater.lake import history
 from headwater.lake.memory import Memory
-from headwater.lake.resolve import Reference, Resolved, resolve
+from headwater.lake.resolve import Reference, Resolved, mentioned, resolve
 from headwater.lake.result import Result, fetch
 from headwater.log import Log, base, generations, quarantine, read
 from headwater.log.names import near
@@ -82,7 +90,7 @@ class Answers:
     def seen(self, query: str) -> Seen:
         """What an answer now would be made of. Raises what the answer would."""
         then = positions.resolve(self.log, self.pinned) if self.pinned is not None else None
-        resolved = resolve(query, self.log.topics(then))
+        resolved = self._resolved(query, then)
         published, inputs = self._positions(resolved.references, then)
         topics = tuple(reference.topic for reference in resolved.references)
         return Seen(published, topics, read.newest(self.log, [(t, _commit(t, published, inputs)) for t in topics]))
@@ -110,7 +118,7 @@ class Answers:
             where = self.pinned if at is None else at
             explicit = where is not None
             then = positions.resolve(self.log, where) if explicit else None
-            resolved = resolve(query, self.log.topics(then))
+            resolved = self._resolved(query, then)
             published, inputs = self._positions(resolved.references, then)
             stack.callback(self._end, cursor)
             try:
@@ -127,6 +135,18 @@ class Answers:
             except duckdb.Error as error:
                 raise self._explained(error, resolved, published, defining=True) from error
         return resolved, published, inputs
+
+    def _resolved(self, query: str, then: int | None) -> Resolved:
+        topics = self.log.topics(then)
+        try:
+            return resolve(query, topics)
+        except NameNotFound as error:
+            known = {topic.name.lower() for topic in topics}
+            asked = mentioned(query)
+            for view in self.log.views(then):
+                if view.name.lower() in asked and f"views.{view.name}".lower() not in known:
+                    raise _unpublished(view.name, self.log.newest_commit() if then is None else then) from error
+            raise
 
     def _end(self, cursor: duckdb.DuckDBPyConnection) -> None:
         """End a reading transaction. A damaged file can take DuckDB's whole memory down: then begin a new one."""
@@ -202,10 +222,7 @@ class Answers:
         own = {view.name: self._common_step(frozenset({view.id}), commit) for view in found}
         unpublished = [name for name, step in own.items() if step is None]
         if unpublished:
-            return NotYet(
-                f"view {unpublished[0]} has not been published yet at commit {commit}",
-                todo="Wait until it is live (`headwater view list`), or read a later position.",
-            )
+            return _unpublished(unpublished[0], commit)
         places = ", ".join(f"{name} at commit {step.publish_commit}" for name, step in own.items() if step)
         return NoCommonPosition(f"the views share no step: {places}", todo="Query them one by one.")
 
@@ -223,6 +240,11 @@ class Answers:
                 f"view {view.name} is {view.state} ({view.reason or 'by hand'}) since {step.instant.isoformat()}",
                 todo=f"{mend}, or read at=commit:{step.publish_commit}.",
             )
+
+
+def _unpublished(view: str, commit: int) -> NotYet:
+    todo = "Wait until it is live (`headwater view list`), or read a later position."
+    return NotYet(f"view {view} has not been published yet at commit {commit}", todo=todo)
 
 
 def _commit(topic: Topic, published: int, inputs: int) -> int:

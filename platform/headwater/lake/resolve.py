@@ -65,6 +65,11 @@ def resolve(query: str, topics: Sequence[Topic]) -> Resolved:
     return Resolved(sql=query, references=tuple(references.values()))
 
 
+def mentioned(query: str) -> set[str]:
+    """The last parts of the table names in a query, folded."""
+    return {table.name.lower() for table in _tables(query)}
+
+
 @lru_cache(maxsize=PARSED_MAX)
 def _tables(query: str) -> tuple[exp.Table, ...]:
     """Table references in the query that are neither CTEs of an enclosing scope nor functions; nobody changes them."""
