@@ -44,6 +44,8 @@ PLAIN = {
     " AND n > 0 AND v0 > 1",
     "figures": "SELECT (SELECT count(*) FROM items) - (SELECT count(*) FROM bag) AS d, (SELECT sum(x) FROM bag) AS s",
     "figures_of_ctes": "WITH k AS (SELECT count(*) AS n FROM bag) SELECT (SELECT n FROM k) AS n, 7 AS seven",
+    "having_keys": "SELECT i.k, count(*) AS n FROM items i GROUP BY i.k HAVING i.k IN (SELECT k FROM bag WHERE x > 2)"
+    " AND EXISTS (SELECT 1 FROM refs r WHERE r.k1 = i.k) AND count(*) > 1",
     "on_condition": "SELECT i.id FROM items i JOIN bag b ON b.k = i.k AND i.b > (SELECT avg(x) FROM bag)",
 }  # fmt: skip
 NESTED = {

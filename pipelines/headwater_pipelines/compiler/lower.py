@@ -39,7 +39,17 @@ from headwater_pipelines.compiler.plan import (
 from headwater_pipelines.compiler.refusals import Refusal, has_unnest, require_rule
 from headwater_pipelines.compiler.relations import Relations, ViewPlan
 from headwater_pipelines.compiler.scope import Scope
-from headwater_pipelines.compiler.syntax import Duck, Tree, column, is_column, message, rewrite, rewrite_free, walk
+from headwater_pipelines.compiler.syntax import (
+    Duck,
+    Tree,
+    column,
+    is_column,
+    message,
+    rewrite,
+    rewrite_free,
+    walk,
+    walk_own,
+)
 from headwater_pipelines.compiler.whole import NoRule, unique, whole
 
 
@@ -119,7 +129,7 @@ class Lowering:
         return found
 
     def _select(self, node: Tree, ctes: Ctes) -> Select:
-        node = self._with_row(node)
+        node = self._keys_first(self._with_row(node))
         require_rule(node)
         node, ctes = ranked.qualified(self, node, ctes)
         rows = subqueries.Rows(self, ctes, *self.from_clause(node["from_table"], ctes))
@@ -229,6 +239,29 @@ class Lowering:
             return node
         shell: Tree = self.duck.parse("SELECT 1 FROM (SELECT 1 AS hw_one) AS hw_row", lambda _: (0, 0))
         return {**node, "from_table": shell["from_table"]}
+
+    def _keys_first(self, node: Tree) -> Tree:
+        """Conditions of HAVING with subqueries over nothing but the groups' keys say the same in WHERE."""
+        having = node.get("having")
+        one = node.get("group_expressions") and len(node.get("group_sets") or ()) < 2
+        if not having or not one or not forms.has_subquery(having):
+            return node
+        made = [each for each in node["select_list"] if each.get("alias") and self._is_made(each)]
+        names = {str(each["alias"]).lower() for each in made}
+
+        def is_of_keys(part: Tree) -> bool:
+            read = {inner["column_names"][0].lower() for inner in walk_own(part) if is_column(inner)}
+            return forms.has_subquery(part) and not self._is_made(part) and not read & names
+
+        parts = joins.conjuncts(having)
+        moved = [part for part in parts if is_of_keys(part)]
+        where = [*(joins.conjuncts(node["where_clause"]) if node.get("where_clause") else []), *moved]
+        kept = [part for part in parts if part not in moved]
+        return {**node, "where_clause": joins.conjunction(where), "having": joins.conjunction(kept)}
+
+    def _is_made(self, expression: Tree) -> bool:
+        """Whether an expression has a value of many rows in it."""
+        return bool(grouping.aggregates_in(expression, self.duck)) or windowing.has_windows([expression])
 
     def _listed(self, expressions: list[Tree], scope: Scope) -> list[Tree]:
         """A select list in which every expression is one column."""
