@@ -5,7 +5,7 @@ Rows are in the types of files, with the log's weight column, so that what is co
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import pyarrow as pa
 
@@ -23,15 +23,35 @@ READ_ROWS_TARGET = 1_000_000
 
 def parts(state: State, program: Program, view: int, before: str | None) -> Iterator[pa.Table]:
     """The view's rows minus those of the SELECT ``before``, in parts for the outbox."""
-    names = ", ".join(quote(name) for name, _ in program.views[view].columns)
-    contents = program.contents(view)
-    if before is not None:
-        both = f"SELECT {names}, {LOG_WEIGHT} FROM ({contents})"
-        both += f" UNION ALL SELECT {names}, -{LOG_WEIGHT} FROM ({before})"
-        weight = f"CAST(sum({LOG_WEIGHT}) AS BIGINT) AS {LOG_WEIGHT}"
-        contents = f"SELECT {names}, {weight} FROM ({both}) GROUP BY ALL HAVING sum({LOG_WEIGHT}) <> 0"
+    columns = program.views[view].columns
+    names = ", ".join(quote(name) for name, _ in columns)
     with program.blame(frozenset({view})):
+        if before is None and program.is_large(state, [program.views[view].root]):
+            yield from combined(state.parts(program.scattered(state, view)), [name for name, _ in columns])
+            return
+        contents = program.contents(view)
+        if before is not None:
+            both = f"SELECT {names}, {LOG_WEIGHT} FROM ({contents})"
+            both += f" UNION ALL SELECT {names}, -{LOG_WEIGHT} FROM ({before})"
+            weight = f"CAST(sum({LOG_WEIGHT}) AS BIGINT) AS {LOG_WEIGHT}"
+            contents = f"SELECT {names}, {weight} FROM ({both}) GROUP BY ALL HAVING sum({LOG_WEIGHT}) <> 0"
         yield from state.parts(contents)
+
+
+def combined(parts: Iterable[pa.Table], names: Sequence[str]) -> Iterator[pa.Table]:
+    """The same rows; where many are equal in the first part, those equal within a part are one."""
+    is_worth_it: bool | None = None
+    for part in parts:
+        if is_worth_it is not False:
+            try:
+                fewer = part.group_by(list(names), use_threads=False).aggregate([(LOG_WEIGHT, "sum")])
+            except pa.ArrowNotImplementedError:  # lists and structs are no keys
+                fewer = part
+            is_worth_it = fewer.num_rows < part.num_rows // 2
+            if is_worth_it:
+                yield pa.table([fewer.column(name) for name in [*names, f"{LOG_WEIGHT}_sum"]], schema=part.schema)
+                continue
+        yield part
 
 
 def published(log: Log, state: State, topic: Topic, commit: int) -> str:

@@ -191,6 +191,12 @@ class Program:
         view = self.views[view_id]
         return maintain.output_sql(view.columns, render.state(view.root))
 
+    def scattered(self, state: State, view_id: int) -> str:
+        """The same where equal rows may come apart: of any number of rows, in the memory that its joins need."""
+        view = self.views[view_id]
+        rows = render.state(view.root, net(state, view.root))
+        return maintain.output_sql(view.columns, rows, distinct=False)
+
     def step(
         self, state: State, arrived: Mapping[Base, Arrived], now: datetime | None = None
     ) -> Iterator[tuple[int, pa.Table]]:
@@ -414,8 +420,8 @@ class _Run:
         if not deltas:
             return None, None
         if not source.keys:
-            net = {each: dict(enumerate(map(self._net, leaves(each.node)))) for each in source.inputs}
-            return recompute.delta_sql(source, quote(source.table), net), None
+            whole = {each: net(self.state, each.node) for each in source.inputs}
+            return recompute.delta_sql(source, quote(source.table), whole), None
         name = recompute.touched_table(source)
         touched = self._temporary(name, recompute.touched_sql(source, deltas))
         nodes = [Leaf(source), *inputs_of(source)]
@@ -426,13 +432,6 @@ class _Run:
         reads = {each: self._look_up(each.node, source, {KEYS: name}) for each in source.inputs}
         stored, found = self._stored(source, name)
         return recompute.delta_sql(source, stored, reads), found
-
-    def _net(self, source: Source) -> str:
-        """The name of a view of a relation's rows as they stand, none of which is taken back."""
-        name = f"n_{source.table}"
-        select = self.state.relations[source.table].net_sql()
-        self.state.temporary(f"CREATE OR REPLACE TEMP VIEW {quote(name)} AS {select}")
-        return name
 
     def _stored(self, source: Aggregate | Recompute, touched: str) -> tuple[str, Found | None]:
         """A FROM item with the touched keys' stored rows."""
@@ -493,6 +492,11 @@ class _Run:
         if self.program.is_large(self.state, [tree]):
             reads = self._look_up(tree, place, reads)
         return render.term(tree, place, reads)
+
+
+def net(state: State, tree: Node) -> render.Reads:
+    """For each leaf of a tree a view of its rows as they stand, none of which is taken back."""
+    return {place: state.relations[source.table].net() for place, source in enumerate(leaves(tree))}
 
 
 def key_names(source: Clock | Aggregate | Recompute) -> tuple[str, ...]:

@@ -272,6 +272,12 @@ class Relation:
         source = source or quote(self.table)
         return f"SELECT {', '.join([*names, weight])} FROM {source}{groups} HAVING sum({WEIGHT}) <> 0"
 
+    def net(self) -> str:
+        """The name of a temporary view of ``net_sql``, as of now."""
+        name = f"n_{self.table}"
+        self.state.temporary(f"CREATE OR REPLACE TEMP VIEW {quote(name)} AS {self.net_sql()}")
+        return name
+
     def net_sql(self) -> str:
         """A SELECT of the rows as they stand, each with a positive weight; equal ones may come apart.
 
