@@ -21,7 +21,9 @@ from headwater.errors import PipelineError, UsageError
 from headwater.lake import Lake
 from headwater.log import Log, jobs, open_log
 from headwater.service.caught_up import CaughtUp
+from headwater_pipelines.api import create_view
 from headwater_pipelines.jobs import api, worker
+from headwater_pipelines.runtime import worker as pipeline
 
 from .conftest import Shop
 
@@ -297,6 +299,16 @@ def test_a_reset_job_begins_anew_with_another_shape(shop: Shop, jobs_file: Path)
         api.reset_job(log, "copied")
     run(shop)
     check(shop)
+    with open_log(shop.lake) as log:
+        create_view(log, "SELECT count(*) AS n, sum(total) AS total FROM copied", name="sums")
+        pipeline.run(log, load(shop.folder).settings, threading.Event(), until_caught_up=True)
+        api.reset_job(log, "copied")
+        pipeline.run(log, load(shop.folder).settings, threading.Event(), until_caught_up=True)
+        assert rows(log, "FROM sums") == Counter([(0, None)])
+    run(shop)
+    with open_log(shop.lake) as log:
+        pipeline.run(log, load(shop.folder).settings, threading.Event(), until_caught_up=True)
+        assert rows(log, "FROM sums") == rows(log, "SELECT count(*), sum(total) FROM orders")
 
 
 @pytest.mark.usefixtures("jobs_file")
@@ -311,7 +323,12 @@ def test_a_dropped_job_leaves_its_output(shop: Shop) -> None:
         assert "counted" not in states(log)
         assert [t.name for t in log.topics(hidden=True) if t.name.endswith("~state")] == []
         assert rows(log, "SELECT count(*) FROM counted WHERE changes > 0") != Counter()
+        for name in ("copied", "audit"):
+            api.drop_job(log, name)
+        commit_orders(shop, log)
         Lake(log).drop_topic("counted")
+    run(shop)
+    check(shop)
 
 
 def test_jobs_are_loaded_anew_when_a_file_changes(shop: Shop, jobs_file: Path) -> None:

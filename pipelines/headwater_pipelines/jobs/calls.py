@@ -84,19 +84,15 @@ class Calls:
 
     def _create(self, tx: Transaction, schema: Schema) -> None:
         known = tx.topic(self.job.topic)
-        if known is not None and known.id and _is_new(tx) and known.name.startswith(f"{NAMESPACE}."):
-            if is_same(known, schema):
-                return
-            tx.drop_topic(known.name)  # of the job before its reset
+        begins = tx.expected_position is None and known is not None and known.id
+        if known is not None and begins and known.name.startswith(f"{NAMESPACE}."):
+            if is_same(known, schema) and self.log.producer(tx.producer).commit is not None:
+                return  # emptied by the job's reset, so that what reads it follows
+            tx.drop_topic(known.name)  # of the job before its reset, or of another one that is gone
         elif known is not None:
             require_same(known, schema, self.job)
             return
         tx.create_topic(self.job.topic, "table" if self.job.key else "event", schema, description=self.job.description)
-
-
-def _is_new(tx: Transaction) -> bool:
-    """Whether the transaction is a job's first."""
-    return tx.expected_position is None
 
 
 def state_schema(job: Job) -> Schema:

@@ -95,8 +95,11 @@ def set_state(log: Log, name: str, state: State, reason: str = "") -> JobRecord:
 
 
 def forget(log: Log, name: str) -> None:
-    """Remove a job's record."""
-    log.set_setting(PREFIX + name, None)
+    """Remove a job's record, and that it ever ran."""
+    with log.catalog.write() as connection:
+        put_setting(connection, PREFIX + name, None)
+        mine = tables.producer.c.name == PREFIX + name
+        connection.execute(update(tables.producer).where(mine).values(position=None, confirmed=None, commit=None))
 
 
 def position(log: Log, name: str) -> int | None:
