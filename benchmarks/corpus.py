@@ -140,6 +140,7 @@ def _measured(folder: Path, rows: int, only: str, every: int) -> Iterator[Result
         state.relations[base.table].settle()
         changes[base] = Arrived.of(_data(store, name, min(CHANGED, count), rows, 1))
     state.commit()
+    state.checkpoint()
     state.count()
     relations = Relations([Table(base, schema) for base, schema in tables])
     chosen = [(name, sql) for name, sql in statements(*FILES).items() if only in name]

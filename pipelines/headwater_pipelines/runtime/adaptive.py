@@ -9,9 +9,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from headwater.types import quote
+from headwater_pipelines.compiler import render
+from headwater_pipelines.compiler.plan import is_linear, leaves
 
 if TYPE_CHECKING:
-    from headwater_pipelines.compiler.plan import Recompute
+    from headwater_pipelines.compiler.plan import Input, Recompute
     from headwater_pipelines.runtime.state import State
 
 WHOLE_SHARE = 0.75
@@ -21,15 +23,18 @@ WHOLE_SHARE = 0.75
 
 @dataclass
 class Adaptive:
-    """How many keys each relation has, as last counted, and what was computed as a whole in the last step."""
+    """How many keys the inputs of each relation have, as last counted, and what the last step computed as a whole."""
 
     keys: dict[str, tuple[int, int]] = field(default_factory=dict)
-    """By relation: its rows when its keys were counted, and their number."""
+    """By relation: the rows of its inputs when their keys were counted, and the number of these."""
     whole: set[str] = field(default_factory=set)
     """The relations of the last step that were computed as a whole because most keys were touched."""
 
     def is_whole(self, state: State, source: Recompute, touched: int) -> bool:
-        """Whether so many touched keys are most of a relation's."""
+        """Whether so many touched keys are most of those of a relation's inputs."""
+        # Of an input that is a join the keys are too dear to count.
+        if not all(is_linear(each.node) for each in source.inputs):
+            return False
         most = touched > WHOLE_SHARE * self._count(state, source)
         if most:
             self.whole.add(source.table)
@@ -37,11 +42,14 @@ class Adaptive:
 
     def _count(self, state: State, source: Recompute) -> int:
         """About how many keys there are, counted again when the rows have doubled or halved."""
-        rows = state.relations[source.table].rows
+        rows = sum(state.relations[leaf.table].rows for each in source.inputs for leaf in leaves(each.node))
         known, count = self.keys.get(source.table, (0, 0))
         if not known <= 2 * rows or not rows <= 2 * known:
-            names = ", ".join(map(quote, source.keys))
-            query = f"SELECT approx_count_distinct(({names})) FROM {quote(source.table)}"
-            count = int((state.row(query) or (0,))[0])
+            count = max(self._of(state, each) for each in source.inputs)
             self.keys[source.table] = (rows, count)
         return count
+
+    def _of(self, state: State, each: Input) -> int:
+        names = ", ".join(map(quote, each.keys))
+        found = state.row(f"SELECT approx_count_distinct(({names})) FROM ({render.state(each.node)})")
+        return int((found or (0,))[0])
