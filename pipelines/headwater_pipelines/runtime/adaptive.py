@@ -20,6 +20,10 @@ WHOLE_SHARE = 0.75
 """With more of the keys touched, everything is computed anew: from there on it takes no longer, as measured by
 ``python -m benchmarks.adaptive``."""
 
+GROUP_ROWS = 1_000
+"""With fewer touched keys than one for so many rows nothing is counted: they are most keys of huge groups at best, and
+of these both ways read everything."""
+
 
 @dataclass
 class Adaptive:
@@ -35,14 +39,14 @@ class Adaptive:
         # Of an input that is a join the keys are too dear to count.
         if not all(is_linear(each.node) for each in source.inputs):
             return False
-        most = touched > WHOLE_SHARE * self._count(state, source)
+        rows = sum(state.relations[leaf.table].rows for each in source.inputs for leaf in leaves(each.node))
+        most = touched * GROUP_ROWS >= rows and touched > WHOLE_SHARE * self._count(state, source, rows)
         if most:
             self.whole.add(source.table)
         return most
 
-    def _count(self, state: State, source: Recompute) -> int:
+    def _count(self, state: State, source: Recompute, rows: int) -> int:
         """About how many keys there are, counted again when the rows have doubled or halved."""
-        rows = sum(state.relations[leaf.table].rows for each in source.inputs for leaf in leaves(each.node))
         known, count = self.keys.get(source.table, (0, 0))
         if not known <= 2 * rows or not rows <= 2 * known:
             count = max(self._of(state, each) for each in source.inputs)
