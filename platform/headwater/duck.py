@@ -50,6 +50,8 @@ def connect(
 
 
 def pin(connection: duckdb.DuckDBPyConnection, timezone: str = "UTC") -> None:
-    """Give a cursor the setting that its parent connection has but a new cursor does not inherit."""
+    """Give a cursor the settings that its parent connection has but a new cursor does not inherit."""
+    # Where Python has no script (python -c, a spawned process) DuckDB would write on stdout, which is ours.
+    connection.execute("SET enable_progress_bar = false")
     if timezone:
         connection.execute("SET TimeZone = $zone", {"zone": timezone})
