@@ -327,7 +327,9 @@ def test_an_update_of_other_columns_makes_no_delta(tmp_path: Path) -> None:
     state = State(tmp_path / "state.duckdb", timezone="UTC")
     store = Store(Base("shop.public.guests", 1, "table"), Schema.of(id="BIGINT", country="VARCHAR", key=["id"]))
     store.create(state)
-    meta = {name: pa.nulls(2, kind) for name, kind in (("_unchanged", pa.list_(pa.string())), ("_seq", pa.int64()))}
+    kinds = {"_unchanged": pa.list_(pa.string()), "_partition": pa.int32()}
+    kinds |= dict.fromkeys(("_offset", "_lsn", "_seq"), pa.int64())
+    meta = {name: pa.nulls(2, kind) for name, kind in kinds.items()}
 
     def staged(op: str, *countries: str) -> int:
         changes = pa.table({"id": [1, 2], "country": list(countries), "_op": [op, op], **meta})

@@ -162,6 +162,10 @@ class Store:
             state.temporary(f"CREATE OR REPLACE TEMP TABLE {quote(name)} AS {found.sql}", None, found)
             return f"({relation.current_sql(quote(name))})"
         rows = "" if within == ALL else f"(SELECT * FROM {quote(self.base.table)} WHERE {within})"
+        if source:  # to consolidate what is not asked for would cost more than the scan
+            keys = ", ".join(self.keys)
+            of_keys = f"SEMI JOIN (SELECT {keys} FROM ({source})) AS k USING ({keys})"
+            rows = f"(SELECT s.* FROM {quote(self.base.table)} AS s {of_keys})"
         return f"({relation.current_sql(rows)})"
 
     def _seek(self, state: State, source: str, arrived: pa.Table | None = None) -> Found | None:
