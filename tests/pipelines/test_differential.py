@@ -164,6 +164,12 @@ SHAPES = {
     "left_join": "SELECT i.id, r.name, r.k2 FROM items i LEFT JOIN refs r ON i.k = r.k1",
     "left_join_more": "SELECT i.id, r.name FROM items i LEFT JOIN refs r ON i.k = r.k1 AND r.k2 > i.a",
     "left_join_two_keys": "SELECT i.id, r.name FROM items i LEFT JOIN refs r ON i.k = r.k1 AND r.k2 = i.grp",
+    "left_join_some": "SELECT i.id, b.x FROM items i LEFT JOIN bag b ON i.k = b.k AND b.x > 1",
+    "left_join_unseen": "SELECT i.id, r.k2 FROM items i LEFT JOIN refs r ON i.k = r.k1 AND r.name <> 'bob' AND i.a > 1",
+    "right_join_some": "SELECT b.k, b.x, i.id FROM items i RIGHT JOIN bag b ON i.k = b.k AND i.s = 'x'",
+    "full_join_some": "SELECT b.k, b.x, i.id FROM items i FULL JOIN bag b ON i.k = b.k AND i.s = 'x' AND b.x > 0",
+    "semi_join_some": "SELECT i.id FROM items i SEMI JOIN bag b ON i.k = b.k AND b.x > 0 AND i.a > 0",
+    "anti_join_some": "SELECT i.id FROM items i ANTI JOIN refs r ON i.k = r.k1 AND r.name = 'ada' AND i.a > 1",
     "left_join_bag": "SELECT b.k, b.x, i.id FROM bag b LEFT JOIN items i USING (k)",
     "left_join_where": "SELECT i.id FROM items i LEFT JOIN bag b ON i.k = b.k WHERE b.x IS NULL",
     "left_join_group": "SELECT r.name, count(i.id) AS n, sum(i.b) AS s FROM refs r LEFT JOIN items i ON i.k = r.k1"

@@ -6,6 +6,7 @@ Rows of both sides with a touched key are joined anew; without an equality betwe
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,8 @@ _WORDS = {"LEFT": "LEFT JOIN", "RIGHT": "RIGHT JOIN", "FULL": "FULL JOIN", "SEMI
           "INNER": "JOIN"}  # fmt: skip
 _NUMBERS = re.compile(r"U?(TINY|SMALL|BIG|HUGE)?INT(EGER)?|DECIMAL.*|FLOAT|DOUBLE")
 L, R = "hw_l", "hw_r"
+_MATCHED = {"LEFT": (R,), "RIGHT": (L,), "SEMI": (L, R), "ANTI": (R,)}
+"""The sides of which rows do nothing but match others: those that match none leave no trace."""
 Rows = tuple[Scope, list[Any]]
 """A scope and the conditions on its rows."""
 Sides = tuple[Rows, Rows]
@@ -92,7 +95,9 @@ def attached(
     parts += resolved(left, right)
     if any(part.get("class") == "SUBQUERY" for each in parts for part in walk(each)):
         raise NoRule("subquery", "SUBQUERY")
-    by, inputs = _inputs(lowering, parts, left, right)
+    if not asof:
+        left, right, parts = _filtered(lowering, kind, left, right, parts)
+    by, inputs = _inputs(lowering, parts, left, right, kind)
     shown = [left] if kind in ("SEMI", "ANTI") else [left, right]
     both = {
         name: f"coalesce({L}.{quote(one)}, {R}.{quote(other)})" for name, (one, other) in same.items() if kind == "FULL"
@@ -185,6 +190,42 @@ def side_of(lowering: Lowering, scope: Scope, conditions: list[Any], alias: str)
     return Side(alias, tree, Scope(lowering.refuse, visible, merged))
 
 
+def _filtered(
+    lowering: Lowering, kind: str, left: Side, right: Side, parts: list[Tree]
+) -> tuple[Side, Side, list[Tree]]:
+    """What is asked of the rows of one side alone, if these only have to match, chooses that side's rows before."""
+    sides, rest = {L: left, R: right}, parts
+    for alias in _MATCHED.get(kind, ()):
+        own = [part for part in rest if _aliases(part) == {alias}]
+        rest = [part for part in rest if _aliases(part) != {alias}]
+        sides[alias] = _chosen(lowering, sides[alias], own) if own else sides[alias]
+    return sides[L], sides[R], rest
+
+
+def _chosen(lowering: Lowering, side: Side, parts: list[Tree]) -> Side:
+    """The rows of a side that fulfil conditions; without the columns that the definition names nowhere else."""
+    read = Counter(part["column_names"][-1] for each in parts for part in walk(each) if is_column(part))
+    shown: dict[str, set[str]] = {}
+    for item in side.scope.items:
+        for name, own in item.columns.items():
+            shown.setdefault(own, set()).add(name)
+    kept = {own for _, own in side.scope.merged.values()}
+    names = lowering.names
+    gone = {
+        own
+        for own, count in read.items()
+        if names is not None and own not in kept and sum(names[name] for name in shown[own]) <= count
+    }
+    columns = tuple((name, f"{side.alias}.{quote(name)}") for name in side.columns if name not in gone)
+    where = tuple(map(lowering.duck.print, parts))
+    tree = Select((Item(side.alias, side.tree),), where, columns or (("one", "1"),))
+    visible = [
+        replace(item, columns={name: own for name, own in item.columns.items() if own not in gone}, node=tree)
+        for item in side.scope.items
+    ]
+    return Side(side.alias, tree, Scope(lowering.refuse, visible, side.scope.merged))
+
+
 def _using(names: Sequence[str], left: Scope, right: Scope) -> dict[str, tuple[str, str]]:
     """What each side calls the columns that both have."""
     found = {}
@@ -233,14 +274,15 @@ def _equalities(lowering: Lowering, parts: list[Tree], left: Side, right: Side) 
 
 
 def _inputs(
-    lowering: Lowering, parts: list[Tree], left: Side, right: Side
+    lowering: Lowering, parts: list[Tree], left: Side, right: Side, kind: str = "LEFT"
 ) -> tuple[tuple[str, ...], tuple[Input, Input]]:
     """The keys' names, and both sides with the keys."""
     pairs = _equalities(lowering, parts, left, right)
     by = tuple(f"k{place}" for place in range(len(pairs)))
     one = input_of(lowering, _keyed(left, [pair[0] for pair in pairs], by), by)
     other = input_of(lowering, _keyed(right, [pair[1] for pair in pairs], by), by)
-    return by, (one, other)
+    needed = (kind not in ("RIGHT", "FULL"), kind in ("RIGHT", "SEMI", "INNER"))
+    return by, (replace(one, is_needed=needed[0]), replace(other, is_needed=needed[1]))
 
 
 def _compare(one: str, other: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -72,8 +73,8 @@ class Lowering:
     duck: Duck
     relations: Relations
     refuse: Refusal
-    names: set[str] | None
-    """Every name in the definition that could be a column's; None: any."""
+    names: Counter[str] | None
+    """Every name in the definition that could be a column's, and how often it is there; None: any."""
     used: dict[Base, set[str]] = field(default_factory=dict)
     event_time: EventTime | None = None
     _aliases: int = 0
@@ -104,7 +105,7 @@ class Lowering:
     def admit(self, names: Iterable[str]) -> None:
         """Names that the definition does not have are columns, too."""
         if self.names is not None:
-            self.names |= set(names)
+            self.names.update(list(names))
 
     def alias(self) -> str:
         """A name for a FROM item that the definition does not have."""

@@ -178,11 +178,15 @@ class Aggregate(_Derived):
 
 @dataclass(frozen=True)
 class Input:
-    """A tree that a Recompute reads as ``name``. ``keys``: its columns with the Recompute's keys, in their order."""
+    """A tree that a Recompute reads as ``name``. ``keys``: its columns with the Recompute's keys, in their order.
+
+    ``is_needed``: a key of which it has no rows has none in the result.
+    """
 
     name: str
     node: Tree
     keys: tuple[str, ...] = ()
+    is_needed: bool = field(default=False, repr=False, compare=False)
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -12,7 +12,7 @@ Each gives the columns of t, window_start and window_end. A window is [window_st
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -94,7 +94,7 @@ class _Rewriting:
     """``names``: those that the definition uses outside of the calls, which may be columns; None: any."""
 
     lowering: Lowering
-    names: set[str] | None
+    names: Collection[str] | None
 
     def change(self, node: Any, entries: list[Tree]) -> Any:
         """Inside out, because a call may read another; ``entries`` are the CTEs around."""

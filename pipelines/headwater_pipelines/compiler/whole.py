@@ -6,6 +6,7 @@ names, scopes, correlation, recursion. Only the names of stored relations, earli
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -118,16 +119,16 @@ def _read(lowering: Lowering, path: list[str], ctes: Mapping[str, Cte], query: S
     return Select((Item("t", Leaf(relation.base)),), (), tuple((name, f"t.{quote(name)}") for name in kept))
 
 
-def named(query: Syntax) -> set[str] | None:
-    """Every name that could be a column's in a query; None when a star, or a natural join, means all."""
-    found: set[str] = set()
+def named(query: Syntax) -> Counter[str] | None:
+    """Every name that could be a column's in a query, and how often; None when a star, or a natural join, means all."""
+    found = Counter[str]()
     for part in walk(query):
         if part.get("class") == "STAR" or part.get("ref_type") == "NATURAL":
             return None
-        found |= {str(name).lower() for name in part.get("column_names") or ()}
-        found |= {str(name).lower() for name in part.get("using_columns") or ()}
+        for kind in ("column_names", "using_columns"):
+            found.update(str(name).lower() for name in part.get(kind) or ())
         if "aliases" in part or "column_name_alias" in part:
-            found |= {str(name).lower() for name in part.get("column_name_alias") or ()}
+            found.update(str(name).lower() for name in part.get("column_name_alias") or ())
             if part.get("column_name_alias") and part.get("type") == "BASE_TABLE":
                 return None  # names stand for columns by their place
     return found
