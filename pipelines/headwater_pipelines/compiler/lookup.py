@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from headwater.types import quote
-from headwater_pipelines.compiler.plan import Leaf, Node, Select, Source, Union, leaves
+from headwater_pipelines.compiler.plan import Leaf, Node, Recompute, Select, Source, Union, leaves
 
 KEYS = -1
 """The place of the touched keys, which are no leaf of the tree."""
@@ -56,6 +56,18 @@ def keyed(tree: Node, columns: Mapping[str, str], kinds: Mapping[str, str], type
 def cast_key(key: str, kind: str) -> str:
     """A key as one of the column that is searched; what does not fit its type is not there."""
     return f"TRY_CAST({quote(key)} AS {kind})"
+
+
+def is_filtered(node: Node) -> bool:
+    """Whether a tree has a condition that is no equality of columns, or rows that were chosen by others below it."""
+    match node:
+        case Select(items=items, where=where):
+            plain = all(_EQUALITY.fullmatch(part) for condition in where for part in _conjuncts(condition))
+            return not plain or any(is_filtered(item.node) for item in items)
+        case Union(inputs):
+            return all(is_filtered(part) for part in inputs)
+        case Leaf(source):
+            return isinstance(source, Recompute)
 
 
 class _Plan:

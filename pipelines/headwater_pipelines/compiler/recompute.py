@@ -12,7 +12,8 @@ from collections.abc import Mapping
 
 from headwater.types import quote
 from headwater_pipelines.compiler import render
-from headwater_pipelines.compiler.plan import WEIGHT, Aggregate, Input, Recompute, column_names
+from headwater_pipelines.compiler.lookup import is_filtered
+from headwater_pipelines.compiler.plan import WEIGHT, Aggregate, Input, Recompute, column_names, leaves
 
 
 def fill_sql(node: Recompute) -> str:
@@ -35,11 +36,50 @@ def touched_table(node: Recompute | Aggregate) -> str:
     return f"k_{node.table}"
 
 
-def delta_sql(node: Recompute, stored: str, reads: Mapping[Input, render.Reads], *, whole: bool = False) -> str:
+def selective(node: Recompute) -> Input | None:
+    """Of the inputs that every result needs, the one to read first: of keys that it lacks nothing else is looked up.
+
+    It has to filter its rows; of several it is the one that joins least. None where there is none.
+    """
+    found = [each for each in node.inputs if each.is_needed and is_filtered(each.node)]
+    return (
+        min(found, key=lambda each: sum(1 for _ in leaves(each.node)), default=None) if len(node.inputs) > 1 else None
+    )
+
+
+def first_table(node: Recompute) -> str:
+    """The rows of the input that is read first, and (``found_table``) the touched keys that these have."""
+    return f"i_{node.table}"
+
+
+def found_table(node: Recompute) -> str:
+    return f"j_{node.table}"
+
+
+def first_sql(node: Recompute, first: Input, reads: render.Reads) -> str:
+    """A SELECT of the touched keys' rows of an input."""
+    return _rows(node, first, quote(touched_table(node)), reads)
+
+
+def found_sql(node: Recompute, first: Input) -> str:
+    """A SELECT of the keys in ``first_table``."""
+    listed = (f"{quote(own)} AS {quote(key)}" for own, key in zip(first.keys, node.keys, strict=True))
+    return f"SELECT DISTINCT {', '.join(listed)} FROM {quote(first_table(node))}"
+
+
+def delta_sql(
+    node: Recompute,
+    stored: str,
+    reads: Mapping[Input, render.Reads],
+    first: Input | None = None,
+    *,
+    whole: bool = False,
+) -> str:
     """The change of the stored rows, columns and weight; of the keys in ``touched_table``, or of all (``whole``).
 
     ``stored`` (a FROM item), ``reads``: what stands for the stored rows, and for leaves of the inputs when they were
-    looked up, or (without keys) brought to positive weights.
+    looked up, or (without keys) brought to positive weights. ``first``: the input whose rows are in ``first_table``;
+    of the others those of ``found_table`` are read.
     """
     touched = quote(touched_table(node)) if node.keys and not whole else ""
     names = _names(node)
@@ -48,15 +88,19 @@ def delta_sql(node: Recompute, stored: str, reads: Mapping[Input, render.Reads],
         old += f" SEMI JOIN {touched} AS k ON {_same(node.keys, 's', node.keys)}"
     new = f"SELECT {names}, 1::BIGINT AS {WEIGHT} FROM ({node.query})"
     return (
-        f"{_with(node, touched, reads)}SELECT {names}, CAST(sum({WEIGHT}) AS BIGINT) AS {WEIGHT}"
+        f"{_with(node, quote(found_table(node)) if first else touched, reads, first)}"
+        f"SELECT {names}, CAST(sum({WEIGHT}) AS BIGINT) AS {WEIGHT}"
         f" FROM ({new} UNION ALL {old}) GROUP BY ALL HAVING sum({WEIGHT}) <> 0"
     )
 
 
-def _with(node: Recompute, touched: str, reads: Mapping[Input, render.Reads]) -> str:
+def _with(node: Recompute, touched: str, reads: Mapping[Input, render.Reads], first: Input | None = None) -> str:
     """The inputs' rows under their names; with ``touched``, only those of its keys."""
     parts = (
-        f"{quote(each.name)} AS ({_rows(node, each, touched, reads.get(each, render.NOTHING))})" for each in node.inputs
+        f"{quote(each.name)} AS (FROM {quote(first_table(node))})"
+        if each is first
+        else f"{quote(each.name)} AS ({_rows(node, each, touched, reads.get(each, render.NOTHING))})"
+        for each in node.inputs
     )
     return f"WITH {', '.join(parts)} " if node.inputs else ""
 

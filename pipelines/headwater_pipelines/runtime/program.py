@@ -49,6 +49,9 @@ from headwater_pipelines.runtime.relation import Found
 from headwater_pipelines.runtime.runs import Index
 from headwater_pipelines.runtime.state import State
 
+SELECTIVE_KEYS = 500
+"""With fewer touched keys, to read one input before the others costs more than it saves."""
+
 _Delta = tuple[str | None, Found | None]
 """A SELECT of a relation's delta, if it has any, and what was looked up for it."""
 
@@ -429,9 +432,15 @@ class _Run:
             return recompute.delta_sql(source, quote(source.table), {}), None
         if self.program.adaptive.is_whole(self.state, source, touched):
             return recompute.delta_sql(source, quote(source.table), {}, whole=True), None
-        reads = {each: self._look_up(each.node, source, {KEYS: name}) for each in source.inputs}
+        first = recompute.selective(source) if touched >= SELECTIVE_KEYS else None
+        if first is not None:
+            reads = self._look_up(first.node, source, {KEYS: name})
+            self._temporary(recompute.first_table(source), recompute.first_sql(source, first, reads))
+            self._temporary(recompute.found_table(source), recompute.found_sql(source, first))
+        keys = recompute.found_table(source) if first else name
+        rest = {each: self._look_up(each.node, source, {KEYS: keys}) for each in source.inputs if each is not first}
         stored, found = self._stored(source, name)
-        return recompute.delta_sql(source, stored, reads), found
+        return recompute.delta_sql(source, stored, rest, first), found
 
     def _stored(self, source: Aggregate | Recompute, touched: str) -> tuple[str, Found | None]:
         """A FROM item with the touched keys' stored rows."""
