@@ -9,7 +9,8 @@ is all of it: reading the log, the tables that the view reads, the view's delta,
 is one pipeline with all 22 views, which share their tables. At the end each view is compared with its query.
 
 A recomputation is DuckDB running the query over the same tables, which lie in a DuckDB file and are never read from the
-log nor kept; with as many threads as the pipeline has. Best of three, and medians of the steps of a size.
+log nor kept; with as many threads as the pipeline has. Best of three, and medians of the steps of a size. Both in CPU
+time as well, which other work on the machine disturbs less. Memory is what no file stands behind, at its highest.
 """
 
 from __future__ import annotations
@@ -27,7 +28,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 from rich.console import Console
@@ -46,6 +46,7 @@ from headwater_pipelines.runtime.publish import PRODUCER
 from headwater_pipelines.runtime.worker import Worker
 
 SCALE, QUICK_SCALE = 1.0, 0.01
+QUICK = ("q01", "q05", "q18")
 STEPS = {0.001: 5, 0.01: 3, 0.1: 2}
 """Commits of each share of the rows, timed; one of each size comes before them."""
 ALL = "all"
@@ -55,26 +56,44 @@ THREADS = max(1, (os.cpu_count() or 1) // 2)
 
 
 @dataclass(frozen=True)
+class Time:
+    wall_ms: float
+    cpu_ms: float
+
+
+class Watch:
+    """``time`` since it was made."""
+
+    def __init__(self) -> None:
+        self._wall, self._cpu = time.perf_counter(), time.process_time()
+
+    @property
+    def time(self) -> Time:
+        return Time((time.perf_counter() - self._wall) * 1e3, (time.process_time() - self._cpu) * 1e3)
+
+
+@dataclass(frozen=True)
 class Run:
-    """What one pipeline took. ``steps_ms``: by share; ``rows``: the views' contents by name."""
+    """What one pipeline took. ``steps``: by share; ``rows``: the views' contents by name."""
 
     classes: str
     fill_s: float
-    steps_ms: Mapping[float, Sequence[float]]
-    cpu_ms: Mapping[float, Sequence[float]]
+    fill_cpu_s: float
+    steps: Mapping[float, Sequence[Time]]
     peak_mb: float
     stored_mb: float
     rows: Mapping[str, pa.Table]
 
-    def step_ms(self, share: float) -> float:
-        return statistics.median(self.steps_ms[share])
+    def step(self, share: float) -> Time:
+        times = self.steps[share]
+        return Time(*(statistics.median(getattr(each, kind) for each in times) for kind in ("wall_ms", "cpu_ms")))
 
 
 def main() -> int:
     options = parse("tpch", (__doc__ or "").split("\n", maxsplit=1)[0], _more)
     scale = options.scale or (QUICK_SCALE if options.quick else SCALE)
-    names = options.only or [*QUERIES, ALL]
-    report, runs, again = Report("tpch", quick=options.quick), dict[str, Run](), dict[str, float]()
+    names = options.only or (QUICK if options.quick else [*QUERIES, ALL])
+    report, runs, again = Report("tpch", quick=options.quick), dict[str, Run](), dict[str, Time]()
     with tempfile.TemporaryDirectory(prefix="headwater-tpch-", dir=options.folder) as made:
         folder = Path(made)
         say(f"scale factor {scale:g}: making the tables")
@@ -82,8 +101,8 @@ def main() -> int:
         trade = Trade(folder, database=folder / "tables.duckdb")
         trade.connection.execute(f"SET threads = {THREADS}")
         for name, query in QUERIES.items():
-            again[name] = recompute_ms(trade, query)
-        again[ALL] = sum(again.values())
+            again[name] = recompute(trade, query)
+        again[ALL] = Time(*(sum(getattr(each, kind) for each in again.values()) for kind in ("wall_ms", "cpu_ms")))
         shares = write(trade, folder)
         for name in names:
             runs[name] = apart(folder, name, shares)
@@ -101,14 +120,14 @@ def _more(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--folder", type=Path, help="where the lakes are written (default: the temporary folder)")
 
 
-def recompute_ms(trade: Trade, query: str) -> float:
+def recompute(trade: Trade, query: str) -> Time:
     """The quickest of three runs of a query over the tables as they stand."""
     found = []
     for _ in range(3):
-        began = time.perf_counter()
+        watch = Watch()
         trade.connection.sql(query).to_arrow_table()
-        found.append((time.perf_counter() - began) * 1e3)
-    return min(found)
+        found.append(watch.time)
+    return min(found, key=lambda each: each.cpu_ms)
 
 
 # ---- the log
@@ -176,27 +195,27 @@ def measure(folder: Path, name: str, shares: Sequence[float]) -> Run:
 
 
 def _measured(worker: Worker, producer: Producer, folder: Path, shares: Sequence[float]) -> Run:
-    log, began = worker.log, time.perf_counter()
-    worker.run(threading.Event(), log.newest_commit())
-    fill_s = time.perf_counter() - began
-    _require_live(log)
-    wall: dict[float, list[float]] = {share: [] for share in STEPS}
-    cpu: dict[float, list[float]] = {share: [] for share in STEPS}
-    for number, share in enumerate(shares):
-        append(producer, _changes(folder, number))
-        began, spent = time.perf_counter(), time.process_time()
-        if worker.advance() is None:
-            raise RuntimeError("a step took nothing in")
-        wall[share].append((time.perf_counter() - began) * 1e3)
-        cpu[share].append((time.process_time() - spent) * 1e3)
+    log = worker.log
+    steps: dict[float, list[Time]] = {share: [] for share in STEPS}
+    with Memory() as memory:
+        watch = Watch()
+        worker.run(threading.Event(), log.newest_commit())
+        fill = watch.time
+        _require_live(log)
+        for number, share in enumerate(shares):
+            append(producer, _changes(folder, number))
+            watch = Watch()
+            if worker.advance() is None:
+                raise RuntimeError("a step took nothing in")
+            steps[share].append(watch.time)
     _require_live(log)
     relations = worker.engine.state.relations.values()
     return Run(
         _classes(worker),
-        fill_s,
-        {share: times[1:] for share, times in wall.items()},
-        {share: times[1:] for share, times in cpu.items()},
-        _peak_mb(),
+        fill.wall_ms / 1e3,
+        fill.cpu_ms / 1e3,
+        {share: times[1:] for share, times in steps.items()},
+        memory.peak_mb,
         sum(run.bytes for each in relations for run in each.runs) / 1e6,
         dict(_contents(worker)),
     )
@@ -222,41 +241,61 @@ def _contents(worker: Worker) -> Iterable[tuple[str, pa.Table]]:
         yield view.name, state.query(f"SELECT v.* EXCLUDE (_weight) FROM {copies}")
 
 
-def _peak_mb() -> float:
-    """The most that this process has held; where the system does not say, nothing."""
-    lines = Path("/proc/self/status").read_text().splitlines() if Path("/proc/self/status").exists() else []
-    return next((int(line.split()[1]) / 1e3 for line in lines if line.startswith("VmHWM:")), float("nan"))
+class Memory:
+    """The most that this process holds while the block runs; where the system does not say, nothing."""
+
+    def __init__(self) -> None:
+        self.peak_mb = float("nan")
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True, name="memory")
+
+    def __enter__(self) -> Memory:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._done.wait(0.05) and Path("/proc/self/status").exists():
+            lines = Path("/proc/self/status").read_text().splitlines()
+            now = next(int(line.split()[1]) / 1e3 for line in lines if line.startswith("RssAnon:"))
+            self.peak_mb = max(now, self.peak_mb if self.peak_mb == self.peak_mb else 0.0)
 
 
 # ---- the figures
 
 
-def record(report: Report, name: str, run: Run, again_ms: float, differences: int) -> None:
+def record(report: Report, name: str, run: Run, again: Time, differences: int) -> None:
     report.figure(f"{name}_nodes", run.classes)
     report.figure(f"{name}_fill_s", run.fill_s)
+    report.figure(f"{name}_fill_cpu_s", run.fill_cpu_s)
     for share in STEPS:
         word = f"{share * 100:g}".replace(".", "_")
-        report.figure(f"{name}_step_{word}_percent_ms", run.step_ms(share))
-        report.figure(f"{name}_step_{word}_percent_cpu_ms", statistics.median(run.cpu_ms[share]))
-    report.figure(f"{name}_recompute_ms", again_ms)
-    report.figure(f"{name}_recompute_by_step_0_1_percent", again_ms / run.step_ms(0.001))
+        report.figure(f"{name}_step_{word}_percent_ms", run.step(share).wall_ms)
+        report.figure(f"{name}_step_{word}_percent_cpu_ms", run.step(share).cpu_ms)
+    report.figure(f"{name}_recompute_ms", again.wall_ms)
+    report.figure(f"{name}_recompute_cpu_ms", again.cpu_ms)
+    report.figure(f"{name}_recompute_by_step_0_1_percent", again.cpu_ms / run.step(0.001).cpu_ms)
     report.figure(f"{name}_peak_mb", run.peak_mb)
     report.figure(f"{name}_stored_mb", run.stored_mb)
     report.goal(f"{name}_differing_rows", differences, at_most=0)
-    times = ", ".join(f"{run.step_ms(share):,.0f} ms for {share:.1%}" for share in STEPS)
-    say(
-        f"{name}: {times}; again {again_ms:,.0f} ms; filled in {run.fill_s:.1f} s, {run.peak_mb:,.0f} MB; {run.classes}"
-    )
+    say(f"{name}: " + ", ".join(_shown(run, again)))
 
 
-def show(runs: Mapping[str, Run], again: Mapping[str, float]) -> None:
-    table = Table(title="milliseconds", title_justify="left")
+def _shown(run: Run, again: Time) -> list[str]:
+    """Nodes, fill, steps of each size, recomputation, memory."""
+    steps = [f"{run.step(share).cpu_ms:,.0f}" for share in STEPS]
+    return [run.classes, f"{run.fill_cpu_s:.1f}", *steps, f"{again.cpu_ms:,.0f}", f"{run.peak_mb:,.0f}"]
+
+
+def show(runs: Mapping[str, Run], again: Mapping[str, Time]) -> None:
+    table = Table(title="milliseconds of CPU", title_justify="left")
     for word in ("query", "nodes", "fill s", *(f"{share:.1%}" for share in STEPS), "again", "peak MB"):
         table.add_column(word, justify="left" if word in ("query", "nodes") else "right")
     for name, run in runs.items():
-        steps = (f"{run.step_ms(share):,.0f}" for share in STEPS)
-        more: Any = (f"{again[name]:,.0f}", f"{run.peak_mb:,.0f}")
-        table.add_row(name, run.classes, f"{run.fill_s:.1f}", *steps, *more)
+        table.add_row(name, *_shown(run, again[name]))
     Console().print(table)
 
 
