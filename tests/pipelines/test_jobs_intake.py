@@ -21,7 +21,9 @@ from headwater.log.system import transaction
 from headwater.ownership import own
 from headwater.schema import Schema
 from headwater_pipelines.jobs import replay
+from headwater_pipelines.jobs.room import Room
 from headwater_pipelines.jobs.runner import Done, Runner
+from headwater_pipelines.jobs.state import KeyedState
 
 ALL = """
 SELECT 7::BIGINT AS id, true AS a, 1::TINYINT AS b, 2::SMALLINT AS c, 3::INTEGER AS d, 5::UTINYINT AS e,
@@ -296,3 +298,25 @@ def test_retention_keeps_what_a_job_has_not_taken_in(log: Log) -> None:
     assert retention.readable(log, settings).floor == place
     assert jobs.reached(log, place)
     assert not jobs.reached(log, log.newest_commit())
+
+
+def test_state_beyond_the_memory_limit_is_spilled(tmp_path: Path) -> None:
+    schema = Schema.of(id="BIGINT", text="VARCHAR", key=["id"])
+    room = Room(folder=tmp_path / "not" / "there", memory_limit="20MiB")
+    state = KeyedState(schema, "state of a test", "UTC", room)
+    ids = pl.select(id=pl.int_range(200_000))
+    rows = ids.with_columns(text=pl.concat_str(pl.lit("the text of number " * 6), "id"))
+    sent: list[int] = []
+    for part in rows.iter_slices(20_000):
+        state.begin(lambda table: sent.append(table.num_rows))
+        state.put(part)
+        state.commit()
+    assert any((tmp_path / "not").rglob("*.tmp")), "it fits"
+    assert (len(state), sum(sent)) == (200_000, 200_000)
+    some = ids.sample(500, seed=1)
+    assert state.get(some).sort("id").equals(rows.join(some, on="id", how="semi").sort("id"))
+    state.begin(lambda table: sent.append(table.num_rows))
+    state.delete(some["id"])
+    state.rollback()
+    assert len(state) == 200_000
+    state.close()

@@ -24,14 +24,14 @@ def calling(job: Job) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # the function is the user's, and may raise anything
-        raise JobFailed(*_told(job, error)) from error
+        raise JobFailed(_told(job, error)) from error
 
 
-def _told(job: Job, error: Exception) -> tuple[str]:
+def _told(job: Job, error: Exception) -> str:
     words = str(error) if isinstance(error, HeadwaterError) else f"{type(error).__name__}: {error}"
     short = " ".join(words.split())
     short = short if len(short) <= TEXT_MAX else short[:TEXT_MAX] + " ..."
-    return (f"{short.rstrip('.')} ({_place(job, error)})",)
+    return f"{short.rstrip('.')} ({_place(job, error)})"
 
 
 def _place(job: Job, error: BaseException) -> str:

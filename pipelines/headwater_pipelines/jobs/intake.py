@@ -13,11 +13,12 @@ import duckdb
 import polars as pl
 import pyarrow as pa
 
-from headwater import duck, record, types
+from headwater import record, types
 from headwater.catalog.records import Topic
 from headwater.log import Log, expired, offsets, scan
 from headwater.log.rows import CurrentRows
 from headwater_pipelines.jobs.records import as_frame, frame_schema
+from headwater_pipelines.jobs.room import Room
 from headwater_pipelines.jobs.tape import Tape
 from headwater_pipelines.jobs.unsent import Unsent
 
@@ -28,12 +29,12 @@ CURRENT = ("table", "multiset", "changelog")
 class Intake:
     """A job's inputs, read in order: each range of commits begins where the one before ended. ``rows``: of a batch."""
 
-    def __init__(self, log: Log, rows: int, memory_limit: str) -> None:
+    def __init__(self, log: Log, rows: int, room: Room) -> None:
         self.log = log
         self.rows = rows
-        self.memory_limit = memory_limit
+        self.room = room
         self._tapes: dict[tuple[int, int], Tape] = {}
-        self._unsent = Unsent(log, memory_limit)
+        self._unsent = Unsent(log, room)
 
     def changes(self, inputs: Sequence[Topic], after: int, upto: int) -> Iterator[list[pl.DataFrame]]:
         """The frames of each call for commits in (after, upto]; no call where there is nothing.
@@ -44,7 +45,7 @@ class Intake:
 
     def current(self, inputs: Sequence[Topic], commit: int) -> Iterator[list[pl.DataFrame]]:
         """The frames of each call of a job that begins with the rows at a commit; of events, with their records."""
-        with duck.connect(timezone=self.log.timezone, memory_limit=self.memory_limit, for_files=True) as own:
+        with self.room.connect("rows", self.log.timezone) as own:
             parts = [
                 self._rows(own, topic, commit) if topic.kind in CURRENT else self._records(topic, 0, commit)
                 for topic in inputs

@@ -6,20 +6,22 @@ clock, chance, the network.
 
 from __future__ import annotations
 
-import os
+import tempfile
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import pyarrow as pa
 
 from headwater import duck, record, types
-from headwater.config import MIB, Settings
+from headwater.config import Settings
 from headwater.errors import UsageError
 from headwater.jobs import Job
 from headwater.log import Log, jobs
 from headwater_pipelines.jobs.calls import Calls
 from headwater_pipelines.jobs.intake import Intake
+from headwater_pipelines.jobs.room import Room
 from headwater_pipelines.jobs.runner import inputs_of, open_state
 
 
@@ -81,18 +83,19 @@ def replay(log: Log, job: Job, settings: Settings, after: int, upto: int) -> Rep
     if not chosen:
         todo = "Choose a range that holds input commits of its steps: see `headwater job list`."
         raise UsageError(f"job {job.name} has no step between commits {after} and {upto}", todo=todo)
-    limit = f"{settings.job_memory_bytes_max // MIB}MiB"
-    state = open_state(log, job, limit, chosen[0].before, aside=f"-replay-{os.getpid()}")
-    intake = Intake(log, job.batch_rows, limit)
-    rows, differences = 0, []
-    try:
-        for step in chosen:
-            taken, made = _again(log, Calls(log, job, state), intake, step)
-            rows += taken
-            differences += _compare(log, job, step, made)
-    finally:
-        if state is not None:
-            state.close()
+    with tempfile.TemporaryDirectory(prefix="headwater-") as folder:
+        room = Room.of(Path(folder), settings)
+        state = open_state(log, job, room, chosen[0].before)
+        intake, calls = Intake(log, job.batch_rows, room), Calls(log, job, state)
+        rows, differences = 0, []
+        try:
+            for step in chosen:
+                taken, made = _again(log, calls, intake, step)
+                rows += taken
+                differences += _compare(log, job, step, made)
+        finally:
+            if state is not None:
+                state.close()
     return Replayed(steps=len(chosen), rows=rows, differences=tuple(differences))
 
 

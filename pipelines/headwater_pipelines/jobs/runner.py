@@ -10,6 +10,7 @@ taken in exactly once.
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,13 +19,14 @@ import duckdb
 import polars as pl
 
 from headwater.catalog.records import Topic
-from headwater.config import MIB, Settings
+from headwater.config import Settings
 from headwater.errors import NameNotFound, PipelineError
 from headwater.failpoint import hit
 from headwater.jobs import Job
 from headwater.log import Log, backlog, jobs
 from headwater_pipelines.jobs.calls import Calls, require_same, state_schema
 from headwater_pipelines.jobs.intake import Intake
+from headwater_pipelines.jobs.room import Room
 from headwater_pipelines.jobs.state import KeyedState
 
 CONFIRM_S = 10.0
@@ -57,12 +59,14 @@ class Runner:
         self.log = log
         self.job = job
         self.epoch = epoch
-        limit = f"{settings.job_memory_bytes_max // MIB}MiB"
+        folder = log.folder / "state" / f"job-{job.name}"
+        shutil.rmtree(folder, ignore_errors=True)  # of a process that was killed
+        room = Room.of(folder, settings)
         self.producer = jobs.PREFIX + job.name
         self.after = jobs.position(log, job.name)
         self._confirmed = time.monotonic()
-        self.state = open_state(log, job, limit, log.newest_commit())
-        self._intake = Intake(log, job.batch_rows, limit)
+        self.state = open_state(log, job, room, log.newest_commit())
+        self._intake = Intake(log, job.batch_rows, room)
         self._calls = Calls(log, job, self.state)
 
     def close(self) -> None:
@@ -144,7 +148,7 @@ def inputs_of(log: Log, job: Job) -> list[Topic]:
     return found
 
 
-def open_state(log: Log, job: Job, memory_limit: str, commit: int, aside: str = "") -> KeyedState | None:
+def open_state(log: Log, job: Job, room: Room, commit: int) -> KeyedState | None:
     """A job's state at a commit; None for a job that declares none. SchemaError when it has another shape."""
     if not job.state:
         return None
@@ -152,13 +156,7 @@ def open_state(log: Log, job: Job, memory_limit: str, commit: int, aside: str = 
     topic = next((each for each in log.topics(hidden=True) if each.name == job.state_topic), None)
     if topic is not None:
         require_same(topic, schema, job)
-    made = KeyedState(
-        schema,
-        f"state of job {job.name}",
-        timezone=log.timezone,
-        memory_limit=memory_limit,
-        folder=log.folder / "state" / f"job-{job.name}{aside}.tmp",
-    )
+    made = KeyedState(schema, f"state of job {job.name}", log.timezone, room)
     if topic is not None and topic.created <= commit:
         try:
             made.load(log, topic, commit)

@@ -6,35 +6,35 @@ read from it when the job starts, and again whenever it is not certain that both
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
+import duckdb
 import polars as pl
 import pyarrow as pa
 
-from headwater import duck, record, types
+from headwater import record, types
 from headwater.catalog.records import Topic
 from headwater.errors import PipelineError
 from headwater.log import Log
 from headwater.log.rows import CurrentRows
 from headwater.schema import Schema
 from headwater_pipelines.jobs.records import as_frame, to_keys, to_rows
+from headwater_pipelines.jobs.room import Room
 
 Sink = Callable[[pa.Table], None]
 """Takes the records of a change of the state."""
 
 
 class KeyedState:
-    """See ``headwater.JobState``. ``folder`` takes what does not fit into ``memory_limit``."""
+    """See ``headwater.JobState``."""
 
-    def __init__(self, schema: Schema, where: str, *, timezone: str, memory_limit: str, folder: Path) -> None:
+    def __init__(self, schema: Schema, where: str, timezone: str, room: Room) -> None:
         self.schema = schema
         self._where = where
         self._zone = timezone
         self._sink: Sink | None = None
-        shutil.rmtree(folder, ignore_errors=True)  # of a process that was killed
-        self._own = duck.connect(timezone=timezone, memory_limit=memory_limit, temp_directory=folder, for_files=True)
+        self._own = room.connect("state", timezone)
         columns = ", ".join(f"{types.quote(field.name)} {types.file_sql(field.type)}" for field in schema.fields)
         self._own.execute(f"CREATE TABLE kept ({columns})")
 
@@ -98,22 +98,26 @@ class KeyedState:
         if not given.num_rows:
             return
         same = " AND ".join(f"s.{each} = k.{each}" for each in map(types.quote, self.schema.key))
-        self._own.register("given", given)
-        try:
+        with self._given(given):
             self._own.execute(f"DELETE FROM kept s USING given k WHERE {same}")
             if insert:
                 self._own.execute(insert)
-        finally:
-            self._own.unregister("given")
         self._sink(given.append_column(record.OP, pa.repeat(pa.scalar(op), given.num_rows)))
 
     def _ask(self, sql: str, given: pa.Table) -> pa.Table:
-        self._own.register("given", given)
-        try:
+        with self._given(given):
             found = self._own.sql(sql).to_arrow_table()
-        finally:
-            self._own.unregister("given")
         return found.cast(self.schema.arrow())
+
+    @contextmanager
+    def _given(self, table: pa.Table) -> Iterator[None]:
+        """The table as ``given`` in SQL."""
+        self._own.register("given", table)
+        try:
+            yield
+        finally:  # after an error there may be nothing to take it back from, and that error is the one to be told
+            with suppress(duckdb.FatalException, duckdb.TransactionException):
+                self._own.unregister("given")
 
 
 class NoState:

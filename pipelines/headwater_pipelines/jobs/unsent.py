@@ -11,12 +11,13 @@ from functools import cached_property
 import duckdb
 import pyarrow as pa
 
-from headwater import duck, record, types
+from headwater import record, types
 from headwater.catalog.records import Topic
 from headwater.lake.history import filled
 from headwater.log import Log, moves, read
 from headwater.log.rows import CurrentRows
 from headwater.types import quote
+from headwater_pipelines.jobs.room import Room
 
 _PLACE = (record.PARTITION, record.OFFSET)
 _AT = ", ".join(_PLACE)
@@ -24,11 +25,11 @@ _READ = (record.OP, record.LSN, record.SEQ, record.UNCHANGED, *_PLACE)
 
 
 class Unsent:
-    """Fills in what was not sent. It keeps the rows of the tables that needed it, within ``memory_limit``."""
+    """Fills in what was not sent. It keeps the rows of the tables that needed it."""
 
-    def __init__(self, log: Log, memory_limit: str) -> None:
+    def __init__(self, log: Log, room: Room) -> None:
         self.log = log
-        self.memory_limit = memory_limit
+        self.room = room
         self._rows: dict[int, CurrentRows] = {}
         self._resolved: tuple[int, int, int] | None = None
 
@@ -53,7 +54,7 @@ class Unsent:
 
     @cached_property
     def _own(self) -> duckdb.DuckDBPyConnection:
-        return duck.connect(timezone=self.log.timezone, memory_limit=self.memory_limit, for_files=True)
+        return self.room.connect("unsent", self.log.timezone)
 
     def _resolve(self, topic: Topic, after: int, upto: int) -> None:
         """Make the table ``resolved``: of every record that lacks values its place, and all values, in file types."""
