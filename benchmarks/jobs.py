@@ -38,7 +38,7 @@ SMALL_STEPS, QUICK_SMALL_STEPS = 200, 30
 SMALL_ROWS = 10
 TOPIC = "shop.events.orders"
 COLUMNS = {"id": "BIGINT", "customer": "BIGINT", "amount": "DOUBLE", "note": "VARCHAR"}
-GOAL_OF_POLARS = 0.2
+GOAL_OF_POLARS = 0.1
 """Share of the plain loop's rows a CPU second: a job checks types, writes its state, and records where it stands."""
 
 
