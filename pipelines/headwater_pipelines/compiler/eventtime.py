@@ -113,7 +113,10 @@ def closing(tree: Tree, timed: EventTime, duck: Duck, refuse: Refusal) -> Tree:
             return None
         inner = {key: rewrite(value, change) for key, value in node.items()}
         names = ", ".join(quote(each["alias"] or each["column_names"][-1]) for each in _shown(inner))
-        closed = duck.parse(f"SELECT {names} FROM (SELECT 1) AS w WHERE window_end <= watermark(){grace}", _nowhere)
+        kind, last = node[MARK]["ends"]
+        # The last end of a window moves less often than the watermark.
+        mark = last.format(at=f"watermark(){grace}") if last and kind == timed.type else f"watermark(){grace}"
+        closed = duck.parse(f"SELECT {names} FROM (SELECT 1) AS w WHERE window_end <= {mark}", _nowhere)
         closed["from_table"] = {**inner, "alias": WINDOW, "column_name_alias": []}
         outer = {key: value for key, value in node.items() if key != MARK}
         return {**outer, "subquery": {**node["subquery"], "node": closed}}

@@ -3,6 +3,9 @@
 A row of a topic matters until its windows are closed, and what is computed of closed windows until it is published,
 provided that nobody comes back to it: every tree that reads it joins nothing, and is a view itself, or feeds groups
 that are kept by addition or that belong to one window. Anything else keeps its rows.
+
+The windows that were closed last are looked at once more, with those that close next (``render`` asks for what lies
+between the two, both included): they go one window's length later.
 """
 
 from __future__ import annotations
@@ -54,13 +57,13 @@ def _condition(source: Source) -> tuple[EventTime, str] | None:
     match source:
         case Base(event_time=EventTime(window_us=int(size)) as timed, kind=kind) if kind != "table" and size:
             column = quote(timed.column(source.id))
-            return timed, f"epoch_us(CAST({column} AS {timed.type})) <= {{closed}} - {size}"
+            return timed, f"epoch_us(CAST({column} AS {timed.type})) < {{closed}} - {2 * size}"
         case Aggregate() | Recompute():
             for name, (which, timed) in _window_keys(source):
                 longest = timed.window_us or 0
                 if timed.window_us is not None and (which == "window_end" or longest):
-                    size = 0 if which == "window_end" else longest
-                    return timed, f"epoch_us({quote(name)}) <= {{closed}} - {size}"
+                    size = longest if which == "window_end" else 2 * longest
+                    return timed, f"epoch_us({quote(name)}) < {{closed}} - {size}"
     return None
 
 

@@ -136,6 +136,7 @@ class _Rewriting:
                 "of": call.topic,
                 "time": call.time,
                 "size_us": call.size_us,
+                "ends": call.ends(columns[-1][1]),
             },
         }
 
@@ -220,10 +221,22 @@ class _Call:
 
     @property
     def size_us(self) -> int:
-        """No window is longer than so many microseconds; 0 where it has no end."""
-        months, days, micros = self.lengths.get("size", (0, 0, 0))
-        slack = 1 if months or days else 0  # where clocks are changed some days are longer
-        return ((months * 31) + days + slack) * 86_400_000_000 + micros
+        """No window is longer, and none ends so many microseconds after the one before; 0 where there is no limit."""
+        longest = 0
+        for name in ("size", "slide") if "size" in self.lengths else ():
+            months, days, micros = self.lengths.get(name, (0, 0, 0))
+            slack = 1 if months or days else 0  # where clocks are changed some days are longer
+            longest = max(longest, ((months * 31) + days + slack) * 86_400_000_000 + micros)
+        return longest
+
+    def ends(self, kind: str) -> tuple[str, str]:
+        """The type of window ends, and SQL of the last one at or before ``{at}``; '' where they are on no grid."""
+        zone = "TIMESTAMP WITH TIME ZONE" if kind.endswith("ZONE") else "TIMESTAMP"
+        if self.name == "session" or any(months or days for months, days, _ in self.lengths.values()):
+            return zone, ""
+        slide = self._interval("slide") or self._interval("size")
+        steps = " + ".join(filter(None, (self._interval("size"), self._interval("offset"))))
+        return zone, f"time_bucket({slide}, {{at}}, CAST('1970-01-01' AS {zone}) + {steps})"
 
     @property
     def key_names(self) -> list[str]:

@@ -234,8 +234,7 @@ class Program:
 
     def _forget(self, run: _Run) -> None:
         """Say of what is stored what nobody will look at again: it goes when it is consolidated."""
-        for timed in run.marks:
-            mark = watermark.value(run.state, timed)
+        for timed, mark in run.marks.items():
             if mark is None:
                 continue
             for store in self.event_times[timed]:
@@ -263,6 +262,11 @@ class Program:
         """The stored relations that a view reads."""
         found = {source.table for source in self.order if view in self._users[source]}
         return found | {table for base, store in self.stores.items() if base.table in found for table in store.tables}
+
+    def forgets_of(self, source: Source) -> bool:
+        """Whether a relation, or what it is computed from, lacks rows of closed windows."""
+        read = {leaf for node in inputs_of(source) for leaf in leaves(node)}
+        return not self.forgets.keys().isdisjoint({source, *read})
 
     def users(self, source: Source) -> frozenset[int]:
         """The views that read a stored relation, through whatever lies between."""
@@ -326,15 +330,15 @@ class _Run:
             self.may[source] = self._may(source, now)
         self.joined = [tree for tree in program.trees if self._positions(tree) > 1]
 
-    def _advance_watermarks(self) -> dict[EventTime, str]:
-        """Watermarks that may have moved, as SQL."""
+    def _advance_watermarks(self) -> dict[EventTime, int | None]:
+        """Watermarks that may have moved."""
         found = {}
         for timed, stores in self.program.event_times.items():
             arrived = {store: self.arrived[store.base] for store in stores if store.base in self.arrived}
             if arrived:
                 with self.program.blame(self.program.users(next(iter(arrived)).base)):
                     watermark.advance(self.state, timed, arrived)
-                found[timed] = watermark.sql(timed, watermark.value(self.state, timed))
+                found[timed] = watermark.value(self.state, timed)
         return found
 
     def _may(self, source: Source, now: datetime | None) -> bool:
@@ -346,7 +350,7 @@ class _Run:
                 if timed is None:
                     value = None if now is None else instant.at(to_micros(now))
                 else:
-                    value = self.marks.get(timed)
+                    value = watermark.sql(timed, self.marks[timed]) if timed in self.marks else None
                 if value is None:
                     return False
                 with self.program.blame(self.program.users(source)):
@@ -430,7 +434,7 @@ class _Run:
         nodes = [Leaf(source), *inputs_of(source)]
         if not self.program.is_large(self.state, nodes):
             return recompute.delta_sql(source, quote(source.table), {}), None
-        if self.program.adaptive.is_whole(self.state, source, touched):
+        if not self.program.forgets_of(source) and self.program.adaptive.is_whole(self.state, source, touched):
             return recompute.delta_sql(source, quote(source.table), {}, whole=True), None
         first = recompute.selective(source) if touched >= SELECTIVE_KEYS else None
         if first is not None:
