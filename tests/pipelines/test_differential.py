@@ -297,3 +297,27 @@ def test_integers_of_two_widths_meet(seed: int, tmp_path: Path, monkeypatch: pyt
     for _ in range(6):
         world.step()
     world.state.close()
+
+
+class OneAtATime(Widths):
+    CHOSEN = 0.0
+
+
+def test_a_join_looks_up_what_meets_the_change_of_one_input(
+    seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other inputs, which may be of any size, are not scanned."""
+    monkeypatch.setattr(relation, "OPEN_ROWS_MAX", 4)
+    monkeypatch.setattr(relation, "LOOKUP_SHARE", 0)
+    print("seed", seed)
+    shapes = {"join": "SELECT i.id, b.k FROM items i JOIN bag b ON i.a = b.x"}
+    world = OneAtATime(random.Random(seed), tmp_path, shapes)
+    found = "SELECT count(*) FROM duckdb_tables() WHERE temporary AND table_name ~ 'm_[0-9]+'"
+    looked_up = []
+    for _ in range(8):
+        world.state.drop_temporary()
+        world.step()
+        looked_up.append((world.state.row(found) or (0,))[0])
+    assert all(relation.runs for relation in world.state.relations.values())
+    assert any(looked_up[4:]), looked_up
+    world.state.close()

@@ -395,7 +395,7 @@ class Engine:
 
     def _next(self, commit: int, views: frozenset[int], instant: datetime) -> Progress:
         return Progress(
-            incarnation=self.log.incarnation,
+            incarnation=self.progress.incarnation,
             epoch=self.epoch,
             number=self.progress.number + 1,
             input_commit=commit,
