@@ -6,8 +6,9 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.waiting import until
@@ -17,9 +18,11 @@ from headwater.lake import Lake
 from headwater.log import Log, open_log
 from headwater.ownership import own
 from headwater_pipelines import api
-from headwater_pipelines.runtime import fill, worker
+from headwater_pipelines.runtime import fill, intake, worker
+from headwater_pipelines.runtime.bases import Store
+from headwater_pipelines.runtime.program import Program
 from headwater_pipelines.runtime.publish import PRODUCER
-from headwater_pipelines.runtime.state import FILE, State
+from headwater_pipelines.runtime.state import FILE, State, unfinished
 
 from .conftest import VIEWS, Shop
 from .test_lifecycle import OTHER_REVENUE, check_as_of_every_step
@@ -199,10 +202,63 @@ def test_views_that_wait_are_filled_together_and_those_that_fail_are_paused(shop
         shop.check_every_step(log, ["totals", "revenue"])
 
 
+def test_a_fill_that_is_cut_short_is_taken_up_again(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was loaded stays, also after another fill that came to nothing, and the tables may change meanwhile."""
+    settings = Settings(fill_beside_rows_min=1, open_rows_max=8)
+    loaded, cut = list[str](), threading.Event()
+    load, create = intake.load, Program.create
+
+    def noted(log: Log, state: State, stores: Sequence[Store], *rest: Any) -> None:
+        loaded.extend(store.base.name for store in stores)
+        load(log, state, stores, *rest)
+
+    def fails(self: Program, state: State, *rest: Any) -> None:
+        if isinstance(state, fill.Beside):
+            cut.set()
+            raise fill.Stopped("cut short")
+        create(self, state, *rest)
+
+    def cut_short(log: Log) -> None:
+        cut.clear()
+        with monkeypatch.context() as broken, own(log, PRODUCER) as owner:
+            broken.setattr(Program, "create", fails)
+            cutting = worker.Worker(log, owner.epoch, settings)
+            while not cut.is_set():
+                cutting.advance()
+            cutting.close()
+
+    monkeypatch.setattr(intake, "load", noted)
+    with open_log(shop.lake) as log:
+        api.create_view(log, VIEWS["totals"], name="totals")
+        worker.run(log, settings, threading.Event(), until_caught_up=True)
+        api.create_view(log, "SELECT note, count(*) AS n FROM orders GROUP BY note", name="revenue")
+        cut_short(log)
+        api.drop_view(log, "revenue")
+        api.create_view(log, VIEWS["revenue"], name="revenue")
+        loaded.clear()
+        cut_short(log)
+        assert sorted(loaded) == ["shop.public.customers", "shop.public.orders"]
+        shop.commit(log)
+        loaded.clear()
+        worker.run(log, settings, threading.Event(), until_caught_up=True)
+        assert not loaded
+        assert live(log, "totals", "revenue")
+        shop.commit(log)
+        worker.run(log, settings, threading.Event(), until_caught_up=True)
+        shop.check_every_step(log, ["totals", "revenue"])
+        state = State(log.folder / "state" / FILE, timezone="UTC")
+        runs = {run.number for each in state.relations.values() for run in each.runs}
+        assert not unfinished(state)
+        assert {
+            int(file.name.split(".")[0].split("-")[0]) for file in (log.folder / "state" / "runs").iterdir()
+        } == runs
+        state.close()
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("seam", ["write", "commit"])
 def test_killed_while_filling(shop: Shop, command: Path, seam: str) -> None:
-    """A fill that is cut short begins anew, and leaves nothing behind."""
+    """A fill that is cut short goes on at the next start, and leaves nothing behind."""
 
     def run(failpoints: str = "") -> int:
         argv = [str(command), "views", "--until-caught-up", "--project", str(shop.folder)]

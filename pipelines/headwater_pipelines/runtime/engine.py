@@ -29,7 +29,7 @@ from headwater_pipelines.runtime import difference, intake, letters, outbox, wat
 from headwater_pipelines.runtime.arrived import Arrived
 from headwater_pipelines.runtime.bases import Store, prune
 from headwater_pipelines.runtime.budget import Budget
-from headwater_pipelines.runtime.fill import Fill, drop_unfinished
+from headwater_pipelines.runtime.fill import Fill, adopted, drop_unfinished
 from headwater_pipelines.runtime.intake import Range, RawValue
 from headwater_pipelines.runtime.journal import Built, Journal, Progress, Stored
 from headwater_pipelines.runtime.outbox import Outbox
@@ -88,7 +88,6 @@ class Engine:
                 todo="It is rebuilt from the log.",
             )
         self.progress = progress
-        drop_unfinished(self.state)
         self.built = self.journal.built()
         if progress.number == number + 1:
             self._require_replacements()
@@ -209,12 +208,12 @@ class Engine:
         """
         used = used_columns(added)
         stores = self._stores({**self.program.views, **added})
-        query = "SELECT coalesce(max(schema_name[2:]::INTEGER), 0) FROM duckdb_schemas() WHERE schema_name ~ 'b[0-9]+'"
-        number = 1 + (self.state.row(query) or (0,))[0]
         mine = {base: store for base, store in stores.items() if base in used}
-        return Fill(
-            self.log, self.state, number, added, mine, lambda: self.progress.input_commit, expires_s, self.budget
-        )
+        return Fill(self.log, self.state, added, mine, lambda: self.progress.input_commit, expires_s, self.budget)
+
+    def forget_fills(self) -> None:
+        """Remove what is left of fills that nobody asks for any more; while none runs."""
+        drop_unfinished(self.state)
 
     def build(self, added: Mapping[int, CompiledView], catalog: Mapping[int, View], filled: Fill | None = None) -> None:
         """Fill views at the present input commit, or take them as ``filled``, and publish their contents as one step.
@@ -309,6 +308,7 @@ class Engine:
             self.state.drop(table)
         for table, relation in filled.state.relations.items():
             self.state.take(relation, keep=table in kept)
+        adopted(self.state, filled.state.home)
         return frozenset(taken)
 
     def _remove_unused(self, program: Program) -> None:

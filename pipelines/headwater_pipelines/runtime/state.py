@@ -250,6 +250,8 @@ class State:
     def _remove_orphans(self) -> None:
         """Delete files of runs that no transaction made live."""
         live = {run.number for each in self.relations.values() for run in each.runs}
+        for schema in unfinished(self):
+            live |= {number for (number,) in self.connection.execute(f"SELECT number FROM {schema}.runs").fetchall()}
         for file in self._runs.iterdir():
             if _number(file) not in live:
                 file.unlink()
@@ -288,6 +290,13 @@ class Exported:
 
 _KINDS = {"IO Error": duckdb.IOException, "FATAL Error": duckdb.FatalException}
 """What is told apart from errors of the statement, by the beginning of its text."""
+
+
+def unfinished(state: State) -> list[str]:
+    """Schemas in which views were being filled that did not become the live program's."""
+    kept = {"main", *(each.home for each in state.relations.values())}
+    schemas = state.connection.execute("SELECT schema_name FROM duckdb_schemas() WHERE NOT internal").fetchall()
+    return sorted(name for (name,) in schemas if name not in kept)
 
 
 def _number(file: Path) -> int:

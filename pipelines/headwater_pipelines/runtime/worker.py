@@ -113,7 +113,7 @@ class Worker:
 
     def close(self) -> None:
         if self.fill is not None:
-            self.fill.close()
+            self.fill.close(keep=True)  # the next start takes it up
         self.merging.close()
         self.engine.state.close()
         self.pulse.close()
@@ -187,6 +187,8 @@ class Worker:
             self.fill.close()
             self.fill = None
             ended = True
+        if self.fill is None:
+            self.engine.forget_fills()
         # Marks made above, and what others did meanwhile, made another generation: the next round looks at it. So it
         # does when a fill has ended: another view may have waited for it.
         self.generation = "" if ended else generation
