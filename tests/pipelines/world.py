@@ -246,7 +246,9 @@ class World:
         if self.rng.random() >= self.LARGE:
             return Arrived.of(records)
         size = self.rng.choice([1, 3, 50])
-        pieces = (records.slice(first, size) for first in range(0, len(records), size))
+        places = range(len(records))
+        # Copies, as the log gives them: DuckDB does not read a slice of a struct.
+        pieces = (records.take(pa.array(places[first : first + size])) for first in places[::size])
         return spool(self.state, f"arrived_{topic.name}", pieces)
 
     def compare_all(self) -> None:
