@@ -326,6 +326,12 @@ def test_a_view_that_comes_later_is_what_it_would_have_been(stream: Stream) -> N
     stream.commit()
     stream.run()
     stream.check(name, "orders_open")
+    api.rename_view(stream.log, name, "renamed")
+    stream.run()
+    stream.check("renamed")
+    topics = {topic.name for topic in stream.log.topics()}
+    assert "views.renamed.late" in topics
+    assert f"views.{name}.late" not in topics
 
 
 def test_a_lost_state_is_rebuilt_to_the_same(stream: Stream) -> None:

@@ -53,7 +53,8 @@ def publish(
             tx.inside(partial(_take_place, new))
             old = existing[new.replaces or 0]
             if old.name != new.name and old.topic is not None:
-                tx.drop_topic(old.topic)
+                for name in {old.topic, f"{old.topic}.late"} & topics:
+                    tx.drop_topic(name)
         for view, name in names.items():
             if name not in topics:
                 tx.create_topic(name, "changelog", built[view].schema)

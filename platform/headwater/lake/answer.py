@@ -249,7 +249,8 @@ def _unpublished(view: str, commit: int) -> NotYet:
 
 def _commit(topic: Topic, published: int, inputs: int) -> int:
     """Where a topic is read: views as they were published, tables as those views took them in."""
-    return published if topic.kind == "changelog" else inputs
+    # A view's late rows are published with its steps, too.
+    return published if topic.kind == "changelog" or topic.name.startswith("views.") else inputs
 
 
 def _notices(resolved: Resolved) -> list[str]:
