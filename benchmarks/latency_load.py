@@ -48,21 +48,21 @@ TABLES = ("public.customers", "public.products", "public.orders", "public.items"
 # One statement, one transaction. %(old)s: the oldest order there is; %(next)s: the first to be placed.
 _TRANSACTION = f"""
 WITH placed AS (
-    INSERT INTO orders SELECT * FROM bench.placed(%(next)s, %(next)s + %(k)s - 1) RETURNING 1
+    INSERT INTO orders SELECT * FROM bench.placed(%(next)s::bigint, %(next)s::bigint + %(k)s - 1) RETURNING 1
 ), lines AS (
-    INSERT INTO items SELECT * FROM bench.lines(%(next)s, %(next)s + %(k)s - 1) RETURNING 1
+    INSERT INTO items SELECT * FROM bench.lines(%(next)s::bigint, %(next)s::bigint + %(k)s - 1) RETURNING 1
 ), paid AS (
-    UPDATE orders SET status = 'paid' WHERE id BETWEEN %(next)s - 1000 AND %(next)s - 1000 + %(k)s - 1 RETURNING 1
+    UPDATE orders SET status = 'paid' WHERE id BETWEEN %(next)s::bigint - 1000 AND %(next)s::bigint - 1000 + %(k)s - 1 RETURNING 1
 ), shipped AS (
     UPDATE orders SET status = 'shipped' WHERE id = ANY (%(ship)s) RETURNING 1
 ), counted AS (
     UPDATE customers SET orders = orders + 1 WHERE id = ANY (%(count)s) RETURNING 1
 ), left_lines AS (
-    DELETE FROM items WHERE order_id BETWEEN %(old)s AND %(old)s + %(k)s - 1 RETURNING 1
+    DELETE FROM items WHERE order_id BETWEEN %(old)s::bigint AND %(old)s::bigint + %(k)s - 1 RETURNING 1
 ), left_orders AS (
-    DELETE FROM orders WHERE id BETWEEN %(old)s AND %(old)s + %(k)s - 1 RETURNING 1
+    DELETE FROM orders WHERE id BETWEEN %(old)s::bigint AND %(old)s::bigint + %(k)s - 1 RETURNING 1
 ), done AS (
-    INSERT INTO bench.done VALUES (%(n)s, %(next)s + %(k)s - 1)
+    INSERT INTO bench.done VALUES (%(n)s, %(next)s::bigint + %(k)s - 1)
 )
 SELECT {
     " + ".join(
