@@ -12,6 +12,7 @@ import time
 from dataclasses import dataclass
 
 import psycopg
+from psycopg.types.numeric import Int8
 
 ORDERS, CUSTOMERS, PRODUCTS = 100_000, 10_000, 1_000
 _ORDERS_PER_TRANSACTION = (7, 13)
@@ -48,21 +49,21 @@ TABLES = ("public.customers", "public.products", "public.orders", "public.items"
 # One statement, one transaction. %(old)s: the oldest order there is; %(next)s: the first to be placed.
 _TRANSACTION = f"""
 WITH placed AS (
-    INSERT INTO orders SELECT * FROM bench.placed(%(next)s::bigint, %(next)s::bigint + %(k)s - 1) RETURNING 1
+    INSERT INTO orders SELECT * FROM bench.placed(%(next)s, %(next)s + %(k)s - 1) RETURNING 1
 ), lines AS (
-    INSERT INTO items SELECT * FROM bench.lines(%(next)s::bigint, %(next)s::bigint + %(k)s - 1) RETURNING 1
+    INSERT INTO items SELECT * FROM bench.lines(%(next)s, %(next)s + %(k)s - 1) RETURNING 1
 ), paid AS (
-    UPDATE orders SET status = 'paid' WHERE id BETWEEN %(next)s::bigint - 1000 AND %(next)s::bigint - 1000 + %(k)s - 1 RETURNING 1
+    UPDATE orders SET status = 'paid' WHERE id BETWEEN %(next)s - 1000 AND %(next)s - 1000 + %(k)s - 1 RETURNING 1
 ), shipped AS (
     UPDATE orders SET status = 'shipped' WHERE id = ANY (%(ship)s) RETURNING 1
 ), counted AS (
     UPDATE customers SET orders = orders + 1 WHERE id = ANY (%(count)s) RETURNING 1
 ), left_lines AS (
-    DELETE FROM items WHERE order_id BETWEEN %(old)s::bigint AND %(old)s::bigint + %(k)s - 1 RETURNING 1
+    DELETE FROM items WHERE order_id BETWEEN %(old)s AND %(old)s + %(k)s - 1 RETURNING 1
 ), left_orders AS (
-    DELETE FROM orders WHERE id BETWEEN %(old)s::bigint AND %(old)s::bigint + %(k)s - 1 RETURNING 1
+    DELETE FROM orders WHERE id BETWEEN %(old)s AND %(old)s + %(k)s - 1 RETURNING 1
 ), done AS (
-    INSERT INTO bench.done VALUES (%(n)s, %(next)s::bigint + %(k)s - 1)
+    INSERT INTO bench.done VALUES (%(n)s, %(next)s + %(k)s - 1)
 )
 SELECT {
     " + ".join(
@@ -133,7 +134,7 @@ def write(dsn: str, seconds: float, rows_per_s: float, seed: int = 5) -> Written
                 time.sleep(left)
             behind.append(max(0.0, -left) * 1e3)
             n, k = n + 1, chance.randint(*_ORDERS_PER_TRANSACTION)
-            values = {"n": n, "k": k, "old": old, "next": new, **_picked(chance, old + 100, new - 1100, k)}
+            values = {"n": n, "k": k, "old": Int8(old), "next": Int8(new), **_picked(chance, old + 100, new - 1100, k)}
             done = connection.execute(_TRANSACTION, values).fetchone()
             assert done is not None
             rows += done[0]
