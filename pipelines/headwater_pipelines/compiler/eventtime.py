@@ -27,8 +27,9 @@ from headwater_pipelines.compiler.plan import Base, EventTime, TimeColumn
 from headwater_pipelines.compiler.refusals import Refusal
 from headwater_pipelines.compiler.relations import Relation, Relations, Table
 from headwater_pipelines.compiler.syntax import Duck, Tree, is_column, rewrite, scoped, walk
-from headwater_pipelines.compiler.timewindows import MARK, words
+from headwater_pipelines.compiler.timewindows import MARK
 from headwater_pipelines.compiler.whole import named
+from headwater_pipelines.compiler.windowtimes import words
 
 OPTIONS = ("watermark", "grace", "idle", "ttl", "watermark_by")
 FORM = "'column - INTERVAL 10 minutes', or 'table: column - INTERVAL 10 minutes; ...' for several tables"

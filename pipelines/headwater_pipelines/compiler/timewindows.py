@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import duckdb
 
 from headwater.types import quote
+from headwater_pipelines.compiler import windowtimes
 from headwater_pipelines.compiler.definition import Definition, tokenize
 from headwater_pipelines.compiler.plan import Select, Union
 from headwater_pipelines.compiler.shape import shape_of
@@ -133,10 +134,10 @@ class _Rewriting:
                 "detail": call.detail,
                 "keys": call.key_names,
                 "query": sql,
-                "of": call.topic,
+                "of": windowtimes.topic(call.table, call.time),
                 "time": call.time,
-                "size_us": call.size_us,
-                "ends": call.ends(columns[-1][1]),
+                "size_us": windowtimes.longest_us(call.lengths),
+                "ends": windowtimes.ends(call.lengths, columns[-1][1]),
             },
         }
 
@@ -208,43 +209,15 @@ class _Call:
         return {**shell, "from_table": self.table}
 
     @property
-    def topic(self) -> list[str] | None:
-        """The name of the table whose time this is, as it stands there or in a plain query over it."""
-        inner = self.table
-        if inner.get("type") == "SUBQUERY":
-            query = inner["subquery"]["node"]
-            plain = query["type"] == "SELECT_NODE" and not query.get("group_expressions")
-            shown = [each for each in query.get("select_list") or () if _shows(each, self.time)]
-            inner = query["from_table"] if plain and shown else {}
-        path: list[str] | None = (inner.get("qualified_name") or {}).get("path")
-        return path if inner.get("type") == "BASE_TABLE" else None
-
-    @property
-    def size_us(self) -> int:
-        """No window is longer, and none ends so many microseconds after the one before; 0 where there is no limit."""
-        longest = 0
-        for name in ("size", "slide") if "size" in self.lengths else ():
-            months, days, micros = self.lengths.get(name, (0, 0, 0))
-            slack = 1 if months or days else 0  # where clocks are changed some days are longer
-            longest = max(longest, ((months * 31) + days + slack) * 86_400_000_000 + micros)
-        return longest
-
-    def ends(self, kind: str) -> tuple[str, str]:
-        """The type of window ends, and SQL of the last one at or before ``{at}``; '' where they are on no grid."""
-        zone = "TIMESTAMP WITH TIME ZONE" if kind.endswith("ZONE") else "TIMESTAMP"
-        if self.name == "session" or any(months or days for months, days, _ in self.lengths.values()):
-            return zone, ""
-        slide = self._interval("slide") or self._interval("size")
-        steps = " + ".join(filter(None, (self._interval("size"), self._interval("offset"))))
-        return zone, f"time_bucket({slide}, {{at}}, CAST('1970-01-01' AS {zone}) + {steps})"
-
-    @property
     def key_names(self) -> list[str]:
         return [f"hw_k{place}" for place in range(len(self.keys))]
 
     @property
     def detail(self) -> str:
-        return ", ".join(f"{word} {words(length)}" for word, length in self.lengths.items()) + f" of {self.time}"
+        return (
+            ", ".join(f"{word} {windowtimes.words(length)}" for word, length in self.lengths.items())
+            + f" of {self.time}"
+        )
 
     def rows(self, kind: str, shown: list[str]) -> Tree:
         """What the call reads: keys, columns and the time, of a type that windows have."""
@@ -296,7 +269,7 @@ class _Call:
         return {**shell["from_table"], "subquery": argument["subquery"]}
 
     def _interval(self, name: str) -> str:
-        return f"INTERVAL '{words(self.lengths[name])}'" if name in self.lengths else ""
+        return f"INTERVAL '{windowtimes.words(self.lengths[name])}'" if name in self.lengths else ""
 
     def _length(self, name: str, argument: Tree, others: dict[str, tuple[int, int, int]]) -> tuple[int, int, int]:
         """Months, days and microseconds of a constant."""
@@ -317,16 +290,6 @@ class _Call:
         if bool(months) != bool(others.get("slide", found)[0]):
             self.refuse("one of its intervals has months, the other none", "Months have different lengths.")
         return found
-
-
-def _shows(expression: Tree, column: str) -> bool:
-    """Whether an entry of a select list is a column under its own name."""
-    name = column.rpartition(".")[2].strip('"').lower()
-    if expression.get("class") == "STAR":
-        replaced = {entry["key"].lower() for entry in expression.get("replace_list") or ()}
-        return not expression.get("columns") and not expression.get("rename_list") and name not in replaced
-    own = is_column(expression) and str(expression["column_names"][-1]).lower() == name
-    return own and str(expression.get("alias") or name).lower() == name
 
 
 def _over(lowering: Lowering, query: str, rows: Tree) -> Tree:
@@ -389,10 +352,3 @@ def _row(key: Tree) -> Iterable[Tree]:
 def _micros(length: tuple[int, int, int]) -> int:
     months, days, micros = length
     return ((months * 30) + days) * 86_400_000_000 + micros
-
-
-def words(length: tuple[int, int, int]) -> str:
-    """Months, days and microseconds as an interval is written."""
-    months, days, micros = length
-    parts = [(months, "months"), (days, "days"), (micros // 1_000_000, "seconds"), (micros % 1_000_000, "microseconds")]
-    return " ".join(f"{count} {word}" for count, word in parts if count) or "0 seconds"
