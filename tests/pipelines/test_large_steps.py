@@ -69,6 +69,7 @@ def test_readers_see_a_large_transaction_whole_or_not_at_all(tmp_path: Path, mon
 
 
 @pytest.mark.long
+@pytest.mark.timeout(3600)
 def test_five_million_rows_within_the_memory_limit() -> None:
     """Its goals: one step, the memory limit, no partial state, each view equal to its SQL."""
     subprocess.run([sys.executable, "-m", "benchmarks.large_step"], check=True)
