@@ -384,13 +384,16 @@ def test_what_is_behind_the_watermark_is_forgotten_but_not_by_views_to_come(
     stream.settings = Settings()
     stream.create("clicks_closed", "alive_max", "closed_max")
     stream.run()
-    for _ in range(3):
+    stored, clicks = {"": 1}, 0
+    for _ in range(12):  # it goes when an open part has doubled, which may be a while after the last time
         for _ in range(20):
             stream.commit()
         stream.run()
-    stored, clicks = stream.log.live.stored("pipeline:main"), len(stream.rows["clicks"])
-    for table, each in stored.items():
-        assert each["rows"] < clicks / 2, (table, clicks)
+        clicks = len(stream.rows["clicks"])
+        stored = {table: each["rows"] for table, each in stream.log.live.stored("pipeline:main").items()}
+        if clicks > 100 and max(stored.values()) < clicks / 2:
+            break
+    assert max(stored.values()) < clicks / 2, (stored, clicks)
     if beside:
         stream.end()
         stream.settings = Settings(fill_beside_rows_min=1)

@@ -158,8 +158,12 @@ class Program:
         return self._lookups[tree, start]
 
     def is_large(self, state: State, nodes: Iterable[Node]) -> bool:
-        """Whether anything that trees read has parts that need not be scanned."""
+        """Whether anything that trees read is too much for memory."""
         return any(state.relations[source.table].runs for node in nodes for source in leaves(node))
+
+    def is_searched(self, state: State, nodes: Iterable[Node]) -> bool:
+        """Whether anything that trees read need not be scanned."""
+        return any(state.relations[source.table].is_searched for node in nodes for source in leaves(node))
 
     def types(self, source: Source) -> Mapping[str, str]:
         """The types of a stored relation's columns."""
@@ -413,7 +417,7 @@ class _Run:
         if delta is None:
             return None, None
         touched = maintain.touched_sql(source, delta)
-        if not source.keys or not self.program.is_large(self.state, [Leaf(source), source.input]):
+        if not source.keys or not self.program.is_searched(self.state, [Leaf(source), source.input]):
             return maintain.delta_sql(source, f"({touched})", quote(source.table), render.NOTHING), None
         name = recompute.touched_table(source)
         self._temporary(name, touched)
@@ -432,7 +436,7 @@ class _Run:
         name = recompute.touched_table(source)
         touched = self._temporary(name, recompute.touched_sql(source, deltas))
         nodes = [Leaf(source), *inputs_of(source)]
-        if not self.program.is_large(self.state, nodes):
+        if not self.program.is_searched(self.state, nodes):
             return recompute.delta_sql(source, quote(source.table), {}), None
         if not self.program.forgets_of(source) and self.program.adaptive.is_whole(self.state, source, touched):
             return recompute.delta_sql(source, quote(source.table), {}, whole=True), None
@@ -502,7 +506,7 @@ class _Run:
     def _term(self, tree: Node, place: int, source: Source) -> str:
         """A SELECT of what the staged delta of one leaf adds to a tree's; what it meets is looked up."""
         reads = {place: delta_table(source)}
-        if self.program.is_large(self.state, [tree]):
+        if self.program.is_searched(self.state, [tree]):
             reads = self._look_up(tree, place, reads)
         return render.term(tree, place, reads)
 

@@ -37,6 +37,9 @@ SETTLED_SHARE = 0.75
 """Where consolidating leaves more than this share of an open part it is not tried again before that is full."""
 LIKE_SIZED = 4
 """So many runs, none more than so many times as large as the next, are merged."""
+SEARCHED_SHARE = 10
+"""An open part of more than this share of its greatest size is searched once for what a step needs of it. Statements
+read a smaller one whole, each for itself, which takes less than the search."""
 LOOKUP_SHARE = 16
 """With more than one key for so many rows a scan is cheaper than looking each up."""
 FOUND_SHARE = 8
@@ -70,7 +73,9 @@ class Relation:
     runs: list[Run] = field(default_factory=list)
     open_rows: int = 0
     settled_rows: int = 0
-    """When twice as many are open they are consolidated: those left the last time, or all if that took out few."""
+    """Open rows after they were last consolidated. When there are twice as many they are so again."""
+    cancels_little: bool = False
+    """Whether that took out few: then it waits until they are as many as there may be."""
     dead: str = "false"
     """What holds of rows that nobody looks at any more: they are left out when parts are consolidated."""
 
@@ -118,12 +123,15 @@ class Relation:
 
     def settle(self) -> None:
         """Consolidate an open part that has doubled: what cancels out is not read for ever. Freeze a full one."""
-        if self.open_rows <= min(max(2 * self.settled_rows, SPARSE_ROWS), self.state.open_rows_max):
+        most = max(2 * self.settled_rows, SPARSE_ROWS)
+        if self.cancels_little and self.dead == "false":  # of one that forgets, more is dead the next time
+            most = self.state.open_rows_max
+        if self.open_rows <= min(most, self.state.open_rows_max):
             return
         rows = self._living(self._open)
         count = self.state.temporary(f"CREATE OR REPLACE TEMP TABLE settled AS {rows}")
         self.state.write(f"DELETE FROM {self._open}")
-        is_worth_it = count < self.open_rows * SETTLED_SHARE
+        self.cancels_little = count >= self.open_rows * SETTLED_SHARE
         self.open_rows = 0
         if count > self.state.open_rows_max // 2:
             select = f"SELECT *, {hash_sql(self.primary)} AS {HASH} FROM settled ORDER BY {HASH}"
@@ -131,7 +139,7 @@ class Relation:
             self._publish(self._write_run(reader.schema, reader))
         else:
             self.append("SELECT * FROM settled")
-        self.settled_rows = self.open_rows if is_worth_it else self.state.open_rows_max
+        self.settled_rows = self.open_rows
         self.state.temporary("DROP TABLE settled")
 
     def drop(self) -> None:
@@ -298,6 +306,11 @@ class Relation:
 
     def _living(self, source: str) -> str:
         return f"SELECT * FROM ({self.current_sql(source)}) WHERE ({self.dead}) IS NOT TRUE"
+
+    @property
+    def is_searched(self) -> bool:
+        """Whether a step looks its rows up."""
+        return bool(self.runs) or self.open_rows > self.state.open_rows_max // SEARCHED_SHARE
 
     @property
     def rows(self) -> int:
