@@ -205,7 +205,7 @@ def test_views_that_wait_are_filled_together_and_those_that_fail_are_paused(shop
 def test_a_fill_that_is_cut_short_is_taken_up_again(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was loaded stays, also after another fill that came to nothing, and the tables may change meanwhile."""
     settings = Settings(fill_beside_rows_min=1, open_rows_max=8)
-    loaded, cut = list[str](), threading.Event()
+    loaded, cut, closing = list[str](), threading.Event(), threading.Event()
     load, create = intake.load, Program.create
 
     def noted(log: Log, state: State, stores: Sequence[Store], *rest: Any) -> None:
@@ -215,16 +215,19 @@ def test_a_fill_that_is_cut_short_is_taken_up_again(shop: Shop, monkeypatch: pyt
     def fails(self: Program, state: State, *rest: Any) -> None:
         if isinstance(state, fill.Beside):
             cut.set()
+            assert closing.wait(60)  # before that the worker might look at it and give it up
             raise fill.Stopped("cut short")
         create(self, state, *rest)
 
     def cut_short(log: Log) -> None:
         cut.clear()
+        closing.clear()
         with monkeypatch.context() as broken, own(log, PRODUCER) as owner:
             broken.setattr(Program, "create", fails)
             cutting = worker.Worker(log, owner.epoch, settings)
             while not cut.is_set():
                 cutting.advance()
+            closing.set()
             cutting.close()
 
     monkeypatch.setattr(intake, "load", noted)
