@@ -1,4 +1,4 @@
-"""What ``headwater up`` runs for views: the one pipeline worker. Light imports only."""
+"""What ``headwater up`` runs: the one pipeline worker, and the project's jobs if any. Light imports only."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ views took 95.6 ms of CPU instead of 108.7 (means of three). At most 128 MiB sta
 with a thread. Other allocators do not look at it."""
 
 
-def components(project: Project) -> list[Component]:  # noqa: ARG001 -- every project has one pipeline
-    return [Component(name="pipeline:main", argv=["headwater", "views"], stage=1, env=environment(os.environ))]
+def components(project: Project) -> list[Component]:
+    views = Component(name="pipeline:main", argv=["headwater", "views"], stage=1, env=environment(os.environ))
+    jobs = [Component(name="jobs:main", argv=["headwater", "job", "run"], stage=1)] if project.job_files() else []
+    return [views, *jobs]
 
 
 def environment(given: Mapping[str, str]) -> dict[str, str]:

@@ -272,6 +272,10 @@ class Project:
     def jobs_dir(self) -> Path:
         return self.root / "jobs"
 
+    def job_files(self) -> list[Path]:
+        """The files that may declare jobs; what begins with _ is there for the others to import."""
+        return sorted(path for path in self.jobs_dir.glob("*.py") if not path.name.startswith("_"))
+
     def source(self, name: str) -> SourceConfig:
         """The source of that name. Raises ConfigError with the nearest declared name."""
         if name in self.sources:

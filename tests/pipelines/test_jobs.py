@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import logging
 import os
 import signal
 import subprocess
@@ -16,10 +18,12 @@ import pytest
 from tests.waiting import until
 
 import headwater as hw
+from headwater import logs
 from headwater.config import load
 from headwater.errors import PipelineError, UsageError
 from headwater.lake import Lake
 from headwater.log import Log, jobs, open_log
+from headwater.ownership import own
 from headwater.service.caught_up import CaughtUp
 from headwater_pipelines.api import create_view
 from headwater_pipelines.jobs import api, worker
@@ -389,7 +393,73 @@ def test_up_waits_for_jobs(shop: Shop) -> None:
         again = CaughtUp(log, {}, ["pipeline:main", "jobs:main"])
         assert not again.poll()
         api.pause_job(log, "copied")
-        assert again.left_behind() == {"job copied": "paused by hand"}
+        assert again.left_behind() == {"job copied stopped": "paused by hand"}
+        jobs.set_state(log, "audit", "waiting", "there is no table or view orders")
+        assert "job audit waits" in again.left_behind()
+
+
+@pytest.mark.usefixtures("jobs_file")
+def test_up_does_not_wait_for_jobs_that_nobody_runs(shop: Shop) -> None:
+    run(shop)
+    with open_log(shop.lake) as log:
+        commit_orders(shop, log)
+        assert CaughtUp(log, {}).poll(), "there is no process for jobs"
+
+
+def test_an_input_counts_from_the_moment_it_is_there(shop: Shop) -> None:
+    """By a short name too, of which a job was told before its table was there: nobody takes it for caught up."""
+    with open_log(shop.lake) as log:
+        jobs.register(log, jobs.JobRecord(name="early", inputs=("payments",), output="jobs.early", state="waiting"))
+        assert jobs.reached(log, log.newest_commit())
+        Lake(log).create_topic("web.payments", {"id": "BIGINT"})
+        assert not jobs.reached(log, log.newest_commit())
+
+
+def test_what_a_job_waits_for_is_said(shop: Shop, jobs_file: Path) -> None:
+    late = ONE.replace("copied", "late").replace('inputs="orders"', 'inputs="payments"')
+    jobs_file.with_name("late.py").write_text(late)
+    with pytest.raises(PipelineError) as told:
+        run(shop)
+    assert str(told.value) == "job late waits: there is no table or view payments."
+    with open_log(shop.lake) as log:
+        assert states(log) == {"audit": "live", "copied": "live", "counted": "live", "late": "waiting"}
+
+
+@pytest.mark.usefixtures("jobs_file")
+def test_a_job_of_another_process_is_waited_for(shop: Shop) -> None:
+    said = io.StringIO()
+    handler = logging.StreamHandler(said)
+    logs.logger().addHandler(handler)
+    logs.logger().setLevel(logging.INFO)
+    with open_log(shop.lake) as log:
+        try:
+            with own(log, "job:copied"):
+                thread = threading.Thread(target=run, args=(shop,))
+                thread.start()
+                who = f"job:copied is already running as process {os.getpid()}"
+                until(lambda: f"{who}: waiting until it has taken in what is there\n" in said.getvalue())
+            thread.join()
+        finally:
+            logs.logger().removeHandler(handler)
+    assert said.getvalue().count("already running") == 1
+    check(shop)
+
+
+def test_what_no_file_declares_any_more_is_said(shop: Shop, jobs_file: Path) -> None:
+    run(shop)
+    jobs_file.unlink()
+    stop = threading.Event()
+    with open_log(shop.lake) as log:
+        thread = threading.Thread(target=worker.run, args=(log, load(shop.folder), stop))
+        thread.start()
+        try:
+            until(lambda: set(states(log).values()) == {"failed"})
+            assert "headwater job drop copied" in jobs.find(log, "copied").reason
+            jobs_file.write_text(FILE)
+            until(lambda: set(states(log).values()) == {"live"})
+        finally:
+            stop.set()
+            thread.join()
 
 
 @pytest.mark.parametrize(

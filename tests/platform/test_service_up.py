@@ -24,7 +24,8 @@ import pytest
 from tests.waiting import until
 
 from headwater.errors import ConfigError
-from headwater.log import open_log
+from headwater.lake import Lake
+from headwater.log import jobs, open_log
 from headwater.metrics import HELP
 from headwater.ownership import own
 from headwater.service.component import EXIT_NOT_RETRYABLE
@@ -69,6 +70,13 @@ def prepare(project, log):
     with open(project.root / "prepared", "a") as file:
         file.write("x")
 """.replace("NOT_RETRYABLE", str(EXIT_NOT_RETRYABLE))
+JOB = """
+import headwater as hw
+
+@hw.job(inputs="payments", output="seen", columns={"id": "BIGINT"})
+def first(payments):
+    return payments
+"""
 SETTINGS = """
 http_port = 0
 restart_backoff_ms = 10
@@ -248,6 +256,28 @@ def test_a_life_of_up(command: Path, project: Path, up: Callable[..., Running]) 
     third = up()
     assert third.ended() == 1
     assert "this lake was made with 'Asia/Tokyo'" in third.text()
+
+
+def test_jobs_run_from_the_first_one_to_the_last(project: Path, up: Callable[..., Running]) -> None:
+    with open_log(project / "lake", create=True) as log:
+        Lake(log).create_topic("web.payments", {"id": "BIGINT"}, partitions=1)
+    running = up()
+    running.wait_for(running.healthy)
+    file = project / "jobs" / "first.py"
+    file.parent.mkdir()
+    (file.parent / "_shared.py").write_text("LIMIT = 10\n")
+    file.write_text("")  # a person makes the file, then writes it
+    running.says("declares no job to run: waiting for one")
+    file.write_text(JOB)
+    with open_log(project / "lake") as log:
+        running.wait_for(lambda: jobs.position(log, "first") is not None)
+        assert log.topic("jobs.seen").kind == "event"
+    file.unlink()
+    running.wait_for(lambda: any("stopped (exit code 0)" in each and "jobs:main" in each for each in running.lines))
+    running.wait_for(running.healthy)
+    assert "jobs:main" not in running.ask("/healthz")[1]
+    assert running.end() == 0
+    assert "Traceback" not in running.text()
 
 
 def test_a_component_that_keeps_crashing_is_given_up_and_said_so(project: Path, up: Callable[..., Running]) -> None:

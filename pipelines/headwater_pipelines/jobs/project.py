@@ -29,11 +29,6 @@ class Declared:
     place: str
 
 
-def files(project: Project) -> list[Path]:
-    """The files that may declare jobs."""
-    return sorted(path for path in project.jobs_dir.glob("*.py") if not path.name.startswith("_"))
-
-
 def stamp(project: Project) -> Stamp:
     """Changes when any file of the folder does."""
     found = []
@@ -54,7 +49,7 @@ def load(project: Project) -> tuple[list[Declared], dict[str, ConfigError]]:
     folder = str(project.jobs_dir)
     if folder not in sys.path:  # so that jobs share what stands beside them
         sys.path.insert(0, folder)
-    for path in files(project):
+    for path in project.job_files():
         try:
             mine = _declared(project, path)
             _require_new(mine, [*found.values(), *mine])

@@ -6,10 +6,11 @@ a file of the project's jobs changes, all are loaded anew and go on where they s
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from headwater import logs
 from headwater.config import Project
@@ -34,7 +35,6 @@ from headwater_pipelines.jobs import project as declared_in
 from headwater_pipelines.jobs.project import Declared
 from headwater_pipelines.jobs.runner import Done, Runner, Waiting
 
-COMPONENT = "jobs:main"
 WAIT_S = 0.25
 """How long an idle job sleeps at most: then it looks whether it was paused."""
 BEAT_S = 0.25
@@ -58,29 +58,35 @@ def run(
     if until_caught_up:
         _catch_up(log, project, stop, _chosen(project, names), wait=not names)
         return
-    _chosen(project, names, strict=bool(names))
+    if names:
+        _chosen(project, names)
     while True:
         seen = declared_in.stamp(project)  # before they are loaded, or a change meanwhile would go unseen
         declared, errors = declared_in.load(project)
-        _report(log, errors)
+        _report(log, errors, {each.job.name for each in declared})
         mine = [each for each in declared if not names or each.job.name in names]
+        if not mine:
+            logs.logger("jobs").warning("jobs/ declares no job to run: waiting for one")
         if _run_all(log, project, stop, [JobWorker(log, project, each, wait=not names) for each in mine], seen):
             return
         logs.logger("jobs").info("jobs/ changed: applying")
 
 
-def _chosen(project: Project, names: Sequence[str], *, strict: bool = True) -> list[Declared]:
-    """The jobs of these names. ConfigError where there is none at all and, if ``strict``, for a file with a mistake."""
+def _chosen(project: Project, names: Sequence[str]) -> list[Declared]:
+    """The jobs of these names. ConfigError where there is none at all, and for a file with a mistake."""
     declared, errors = declared_in.load(project)
     if not declared and not errors:
         raise ConfigError("the project declares no job", where=str(project.jobs_dir), todo="Write one with @hw.job.")
-    if errors and strict:
+    if errors:
         raise next(iter(errors.values()))
     return declared_in.choose(declared, names)
 
 
 def _catch_up(log: Log, project: Project, stop: threading.Event, declared: Sequence[Declared], *, wait: bool) -> None:
-    """Once for every job: one may read what another one has written meanwhile. PipelineError when one was paused."""
+    """Once for every job: one may read what another one has written meanwhile.
+
+    PipelineError when one was paused, or waits for something that nobody here can give it.
+    """
     before = {record.name for record in jobs.read(log) if record.state == "paused"}
     for _ in declared:
         until = log.newest_commit()
@@ -89,20 +95,26 @@ def _catch_up(log: Log, project: Project, stop: threading.Event, declared: Seque
             break
     mine = {each.job.name for each in declared}
     paused = [r for r in jobs.read(log) if r.state == "paused" and r.name in mine - before]
-    if paused:
-        raise PipelineError(
-            "; ".join(f"job {record.name} is paused: {record.reason}" for record in paused),
-            todo=f"Mend it, then `headwater job resume {paused[0].name}`.",
-        )
+    waiting = [r for r in jobs.read(log) if r.state == "waiting" and r.name in mine]
+    if (paused or waiting) and not stop.is_set():
+        resume = f"Mend it, then `headwater job resume {paused[0].name}`." if paused else ""
+        raise PipelineError("; ".join(map(_behind, [*paused, *waiting])), todo=resume)
 
 
-def _report(log: Log, errors: Mapping[str, HeadwaterError]) -> None:
-    """Jobs of a file with a mistake have failed, until it is mended."""
-    for name, error in errors.items():
+def _behind(record: JobRecord) -> str:
+    """Why a job has not taken in what is there."""
+    return f"job {record.name} {'is paused' if record.state == 'paused' else 'waits'}: {record.reason}"
+
+
+def _report(log: Log, errors: Mapping[str, HeadwaterError], declared: Collection[str]) -> None:
+    """Jobs of a file with a mistake have failed, until it is mended; so have those that no file declares any more."""
+    for error in errors.values():
         logs.logger("jobs").error(str(error))
-        for record in jobs.read(log):
-            if record.state != "paused" and record.file.startswith(f"jobs/{name}:"):
-                jobs.set_state(log, record.name, "failed", str(error))
+    for record in jobs.read(log):
+        if record.state != "paused" and record.name not in declared:
+            mistake = errors.get(record.file.partition(":")[0].removeprefix("jobs/"))
+            gone = f"jobs/ does not declare it any more. `headwater job drop {record.name}` forgets it."
+            jobs.set_state(log, record.name, "failed", gone if mistake is None else str(mistake))
 
 
 def _run_all(
@@ -121,7 +133,7 @@ def _run_all(
         while not stop.is_set() and (seen is not None or any(worker.is_alive() for worker in workers)):
             if time.monotonic() >= next_look:
                 next_look = time.monotonic() + LOOK_S
-                log.live.beat(COMPONENT, state="running", error=None, jobs=len(workers))
+                log.live.beat(jobs.COMPONENT, state="running", error=None, jobs=len(workers))
                 if seen is not None and declared_in.stamp(project) != seen:
                     return False
             for worker in workers:
@@ -136,9 +148,9 @@ def _run_all(
             worker.join()
     for worker in workers:
         if worker.error is not None:
-            log.live.beat(COMPONENT, state="error", error=str(worker.error))
+            log.live.beat(jobs.COMPONENT, state="error", error=str(worker.error))
             raise worker.error
-    log.live.beat(COMPONENT, state="stopped", error=None)
+    log.live.beat(jobs.COMPONENT, state="stopped", error=None)
     return True
 
 
@@ -173,6 +185,8 @@ class JobWorker(threading.Thread):
         self._until = until
         self._wait = wait
         self._waits = False
+        self._told = ""
+        """Who runs the job instead, once that was said."""
         self._owns = False
         self._last_beat = 0.0
         self._rate = 0.0
@@ -198,10 +212,19 @@ class JobWorker(threading.Thread):
                 if self.stop.is_set() or self._is_done():
                     self._beat("stopped", None)
                 self._owns = False
-        except OwnedElsewhere:
+        except OwnedElsewhere as error:
             if not self._wait:
                 raise
-            self.stop.wait(LOOK_S)
+            self._await(error.what)
+
+    def _await(self, told: str) -> None:
+        """Another process runs the job: say so once, and look again in a while."""
+        if told != self._told:
+            self._told = told
+            until = "until it ends" if self._until is None else "until it has taken in what is there"
+            logs.logger("jobs").info(f"{told}: waiting {until}")
+        self.stop.wait(LOOK_S)
+        self._waits = self._record().state == "waiting"
 
     def _run_as(self, epoch: int) -> None:
         self._beat("starting", None)
@@ -277,8 +300,9 @@ class JobWorker(threading.Thread):
         if (record.state, record.reason) == (state, reason) or record.state == "paused":
             return
         jobs.set_state(self.log, self._name, state, reason)
-        if state == "paused":
-            logs.logger("jobs").error(f"job {self._name} is paused: {reason}")
+        if state in ("paused", "waiting"):
+            level = logging.ERROR if state == "paused" else logging.INFO
+            logs.logger("jobs").log(level, _behind(self._record()))
 
     def _rest(self, state: str) -> None:
         self._beat(state, None)

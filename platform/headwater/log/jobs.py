@@ -16,16 +16,18 @@ from sqlalchemy import Connection, select, update
 from headwater.catalog import tables
 from headwater.catalog.catalog import put_setting
 from headwater.catalog.records import CommitInfo
-from headwater.errors import NameNotFound
+from headwater.errors import AmbiguousName, NameNotFound
 from headwater.log import backlog, names
 
 if TYPE_CHECKING:
     from headwater.log.log import Log
 
 PREFIX = "job:"
+COMPONENT = "jobs:main"
+"""The process that runs a project's jobs."""
 State = Literal["live", "waiting", "failed", "paused"]
-"""``waiting``: an input is not there yet, or is being copied again. ``failed``: its file cannot be imported. Both go on
-by themselves; ``paused`` does not."""
+"""``waiting``: an input is not there yet, or is being copied again. ``failed``: its file cannot be imported, or no
+longer declares it. Both go on by themselves; ``paused`` does not."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,10 +119,11 @@ def forget_confirmed(producer: str, connection: Connection, _: CommitInfo) -> No
 
 def unseen(log: Log, record: JobRecord, upto: int) -> backlog.Backlog | None:
     """What a job has not taken in of the commits up to ``upto``; None while an input is not there."""
-    present = {topic.name: topic.id for topic in log.topics()}
-    if not all(name in present for name in record.inputs):
+    try:
+        inputs = [log.topic(name).id for name in record.inputs]
+    except (NameNotFound, AmbiguousName):
         return None
-    return backlog.after(log, [present[name] for name in record.inputs], position(log, record.name) or 0, upto)
+    return backlog.after(log, inputs, position(log, record.name) or 0, upto)
 
 
 def reached(log: Log, commit: int) -> bool:

@@ -113,7 +113,7 @@ class CaughtUp:
             if not all(reached(self._log, name, end) for name, end in self._targets.items()):
                 return False
             self._commit = self._log.newest_commit()
-        while self._have_begun() and views_reached(self._log, self._commit) and jobs.reached(self._log, self._commit):
+        while self._have_begun() and views_reached(self._log, self._commit) and self._jobs_reached(self._commit):
             newest = self._log.newest_commit()
             self._rounds += 1
             self.reached = newest == self._commit or self._rounds > len(jobs.read(self._log))
@@ -125,17 +125,30 @@ class CaughtUp:
             raise PipelineError("the pipeline is paused, so the views stay behind", todo="Run `headwater resume`.")
         return False
 
+    def _jobs_reached(self, commit: int) -> bool:
+        """Where a project declares no job any more, nobody runs those that it had."""
+        return jobs.COMPONENT not in self._consumers or jobs.reached(self._log, commit)
+
     def _have_begun(self) -> bool:
         live = self._log.live.read()
         return all(name in live and fresh(live[name]) for name in self._consumers)
 
     def left_behind(self) -> dict[str, str]:
-        """Views and jobs that stopped since the start, with the reason. Those paused before were meant to be."""
-        return {name: reason for name, reason in self._stopped().items() if name not in self._stopped_before}
+        """Views and jobs that stopped since the start, with the reason, and jobs that wait for an input.
+
+        Those paused before were meant to be.
+        """
+        waiting = {f"job {each.name} waits": each.reason for each in jobs.read(self._log) if each.state == "waiting"}
+        stopped = {name: reason for name, reason in self._stopped().items() if name not in self._stopped_before}
+        return stopped | (waiting if jobs.COMPONENT in self._consumers else {})
 
     def _stopped(self) -> dict[str, str]:
-        views = {f"view {each.name}": each.reason for each in self._log.views() if each.state in ("paused", "failed")}
-        return views | {f"job {each.name}": each.reason for each in jobs.read(self._log) if each.state == "paused"}
+        views = {
+            f"view {each.name} stopped": each.reason for each in self._log.views() if each.state in ("paused", "failed")
+        }
+        return views | {
+            f"job {each.name} stopped": each.reason for each in jobs.read(self._log) if each.state == "paused"
+        }
 
 
 def require_dsn(source: SourceConfig) -> str:

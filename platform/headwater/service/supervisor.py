@@ -48,6 +48,15 @@ class Supervisor:
                 self._say(child)
                 self._remember()
 
+    def adopt(self, components: Sequence[Component], while_waiting: Callable[[], None]) -> None:
+        """Run these from now on: those that are new are started, those that are not among them are stopped."""
+        known, wanted = {each.name for each in self.children}, {each.name for each in components}
+        leaving = [each for each in self.children if each.name not in wanted]
+        self.children = [each for each in self.children if each.name in wanted]
+        self.children += [self._child(each) for each in components if each.name not in known]
+        self._stop_group(leaving, while_waiting)
+        self._remember()
+
     @property
     def failed(self) -> list[Child]:
         """Components that were given up."""

@@ -85,9 +85,9 @@ class Up:
         self._display = display
         self._stop = stop
         self._watcher = ProjectWatcher(project)
-        components = declared(project)
-        self._consumers = [each.name for each in components if each.stage]
-        self._supervisor = Supervisor(project, [*components, MAINTAIN], display.line)
+        components = self._components()
+        self._consumers = [each.name for each in components if each.stage and each != MAINTAIN]
+        self._supervisor = Supervisor(project, components, display.line)
         self._health: dict[str, Any] = {"status": "starting", "components": []}
         self._next_beat = 0.0
         self._refreshed = 0.0
@@ -112,8 +112,7 @@ class Up:
 
     def _loop(self, caught_up: CaughtUp | None) -> str:
         while not self._stop.wait(POLL_S):
-            self._supervisor.poll()
-            self._refresh()
+            self._look_after()
             if caught_up is not None and caught_up.poll():
                 return "caught up with the source"
             if self._supervisor.pointless:
@@ -126,6 +125,13 @@ class Up:
                 self._look_at_files()
         return "asked to"
 
+    def _look_after(self) -> None:
+        self._supervisor.poll()
+        self._refresh()
+
+    def _components(self) -> list[Component]:
+        return [*declared(self._project), MAINTAIN]
+
     def _prepare(self) -> None:
         """Let the installed packages bring the lake in line with the project's files."""
         for prepare in plugged_in(PREPARE_GROUP):
@@ -135,6 +141,8 @@ class Up:
     def _look_at_files(self) -> None:
         if self._watcher.project_changed():
             self._supervisor.note("headwater.toml changed: restart `headwater up` to apply it", "warn")
+        if self._watcher.jobs_changed():
+            self._supervisor.adopt(self._components(), self._look_after)
         if self._watcher.views_changed():
             self._supervisor.note("views/ changed: applying")
             try:
@@ -234,7 +242,7 @@ class Up:
             because = child.last_error or child.describe_exit()
             self._supervisor.note(f"{child.name} was given up: {because}", "error", component=child.name)
         for what, reason in left_behind.items():
-            self._supervisor.note(f"{what} stopped: {reason}", "error")
+            self._supervisor.note(f"{what}: {reason}", "error")
         if cut_short and not self._supervisor.failed:
             self._supervisor.note(f"{CUT_SHORT}; the next run goes on from here", "error")
         return 1 if self._supervisor.failed or left_behind or cut_short else 0

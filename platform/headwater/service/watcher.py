@@ -1,4 +1,4 @@
-"""Notices that a project's views/*.sql or headwater.toml changed, by looking at names, sizes and times."""
+"""Notices that a project's views/*.sql, jobs/*.py or headwater.toml changed, by looking at names, sizes and times."""
 
 from __future__ import annotations
 
@@ -21,12 +21,18 @@ class ProjectWatcher:
         self._now = now
         self._next = 0.0
         self._views = self._view_files()
+        self._jobs = project.job_files()
         self._file = _stamp([project.file])
 
     def views_changed(self) -> bool:
         """Whether a view file was added, changed or removed."""
         seen, self._views = self._views, self._view_files()
         return seen != self._views
+
+    def jobs_changed(self) -> bool:
+        """Whether a file of jobs was added or removed; what runs them sees by itself what changed in one."""
+        seen, self._jobs = self._jobs, self._project.job_files()
+        return seen != self._jobs
 
     def project_changed(self) -> bool:
         """Whether headwater.toml is another one than at the last look."""
