@@ -7,6 +7,7 @@ import sys
 import threading
 from pathlib import Path
 
+import duckdb
 import numpy as np
 import pytest
 from benchmarks.large_step import Reader, differences
@@ -19,7 +20,9 @@ from headwater.lake import Lake
 from headwater.log import Log, open_log, staging
 from headwater.ownership import own
 from headwater_pipelines import api
+from headwater_pipelines.compiler.plan import Base
 from headwater_pipelines.runtime import arrived, engine, intake, outbox, pulse, worker
+from headwater_pipelines.runtime.relation import Relation
 from headwater_pipelines.runtime.state import State
 
 from .conftest import VIEWS, Shop
@@ -141,6 +144,36 @@ def test_a_view_that_outgrows_its_budget_is_paused_and_the_others_go_on(shop: Sh
         assert step is not None
         assert step.input_commit == last
         shop.check_every_step(log, ["totals"])
+
+
+def test_what_cannot_be_settled_pauses_the_views_that_read_it(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    settle = Relation.settle
+
+    def starve(relation: Relation) -> None:
+        if relation.table == orders.table:
+            raise duckdb.OutOfMemoryException("Out of Memory Error: as planned")
+        settle(relation)
+
+    with open_log(shop.lake) as log:
+        for name in ("totals", "big_orders"):
+            api.create_view(log, VIEWS[name], name=name)
+        api.create_view(log, "SELECT country, count(*) AS n FROM customers GROUP BY country", name="people")
+        run(log)
+        topic = log.topic("orders")
+        orders = Base(topic.name, topic.id, topic.kind)
+        monkeypatch.setattr(Relation, "settle", starve)
+        for _ in range(4):
+            shop.commit(log)
+        run(log)
+        states = {name: log.view(name).state for name in ("totals", "big_orders", "people")}
+        assert states == {"totals": "paused", "big_orders": "paused", "people": "live"}
+        assert "pipeline_memory_bytes_max" in log.view("totals").reason
+        monkeypatch.undo()
+        for name in ("totals", "big_orders"):
+            api.resume_view(log, name)
+        shop.commit(log)
+        run(log)
+        shop.check_every_step(log, ["totals", "big_orders"])
 
 
 def test_a_view_that_needs_more_memory_than_there_is_is_paused_and_the_others_go_on(tmp_path: Path) -> None:

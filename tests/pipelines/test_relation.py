@@ -71,7 +71,7 @@ def filled(state: State, rng: random.Random, rounds: int) -> Relation:
             state.connection.execute(f"CREATE OR REPLACE TEMP TABLE added AS {select}")
             relation.append("FROM added")
             state.connection.execute("INSERT INTO plain FROM added")
-        state.settle()
+        relation.settle()
         state.commit()
     return relation
 
@@ -220,7 +220,8 @@ def test_an_open_part_in_which_nothing_cancels_is_left_alone_until_it_is_full(tm
         first = number * SPARSE_ROWS
         growing.append(f"SELECT i, 1 FROM range({first}, {first + SPARSE_ROWS}) r(i)")
         churning.append(f"SELECT i, w FROM range({SPARSE_ROWS}) r(i), (VALUES (1), (-1)) v(w)")
-        state.settle()
+        for each in (growing, churning):
+            each.settle()
         assert growing.settled_rows == (2 * SPARSE_ROWS if 1 <= number < 8 else 0), number
         assert churning.open_rows == 0
     assert [run.rows for run in growing.runs] == [9 * SPARSE_ROWS]

@@ -234,7 +234,7 @@ class World:
         self.state.begin()
         for view_id, output in self.program.step(self.state, arrived, self.now):
             self.publish(view_id, output)
-        self.state.settle()
+        self.program.settle(self.state)
         self.merge()
         self.state.commit()
         for view_id in self.reading(arrived):

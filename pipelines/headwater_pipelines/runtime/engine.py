@@ -175,7 +175,7 @@ class Engine:
                 self.journal.forget()
                 for view, part in self.program.step(self.state, arrived, instant if moves else None):
                     out.add(view, part)
-                self.state.settle()
+                self.program.settle(self.state)
                 progress = replace(progress, watermarks=self.program.watermarks(self.state))
                 progress = out.keep(self.journal, progress)
                 if commit == self.progress.input_commit and not self.program.has_changed:

@@ -210,7 +210,7 @@ class Fill:
             timed = self.views[-view].event_time if view < 0 else None
             if timed is not None:
                 self.state.relations[watermark.held(timed)].append("SELECT *, 1 FROM arrived", late)
-        self.state.settle()
+        self.program.settle(self.state)
         self.state.write("UPDATE filling SET position = ?, instant = ?", [upto, to_micros(self.instant)])
         self.state.commit()
 

@@ -262,6 +262,15 @@ class Program:
                 if store.base in run.arrived and isinstance(store, Admitted) and store.has_late(run.state):
                     yield -view_id, run.state.query(store.late_sql())
 
+    def settle(self, state: State) -> None:
+        """Freeze what has grown too large to stay open; at the end of a transaction. ViewFailed as of ``step``."""
+        for table, relation in state.relations.items():
+            try:
+                relation.settle()
+            except duckdb.Error:
+                with self._blame(frozenset(view for view in self.views if table in self.tables_of(view))):
+                    raise
+
     def tables_of(self, view: int) -> set[str]:
         """The stored relations that a view reads."""
         found = {source.table for source in self.order if view in self._users[source]}

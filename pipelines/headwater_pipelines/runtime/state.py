@@ -208,11 +208,6 @@ class State:
         else:
             mine.discard()
 
-    def settle(self) -> None:
-        """Freeze what has grown too large to stay open; at the end of a transaction."""
-        for each in self.relations.values():
-            each.settle()
-
     def new_run(self) -> Path:
         """The place of a run that does not exist yet."""
         return self.run_path(next(self._numbers))
