@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 Start = Literal["rows", "beginning", "latest"]
+OnError = Literal["fail", "dead_letter"]
 BATCH_ROWS = 100_000
 """Rows of a call by default: Polars is at full speed, and a frame of a wide table is some ten megabytes."""
 PARTS_MAX = 3
@@ -87,6 +88,7 @@ class Job:
     state_key: tuple[str, ...] = ()
     start: Start = "rows"
     batch_rows: int = BATCH_ROWS
+    on_error: OnError = "fail"
 
     @property
     def description(self) -> str:
@@ -131,6 +133,7 @@ def job(
     state_key: str | Sequence[str] = (),
     start: Start = "rows",
     batch_rows: int = BATCH_ROWS,
+    on_error: OnError = "fail",
     name: str = "",
 ) -> Callable[[JobFunction], Job]:
     """Declare a stream job: a function from frames of changes to a frame of output.
@@ -150,6 +153,9 @@ def job(
         start: where a new job begins. rows: with the rows that its tables and views have (``_op`` = 'r'), then their
             changes; beginning: with the oldest records kept; latest: with the next change.
         batch_rows: about how many rows a call gets. Fewer when there are not more; a larger commit comes in parts.
+        on_error: what becomes of a call that raises, or returns what cannot be stored. fail: it changes nothing and
+            the job is paused; dead_letter: the function is called with each half of the rows, and so on, and a row
+            for which it fails alone is left out and kept with the reason in ``<output>.dlq``.
         name: the job's name; the function's when left out.
 
     Raises UsageError for what makes no sense.
@@ -167,6 +173,7 @@ def job(
             state_key=_names(state_key),
             start=start,
             batch_rows=batch_rows,
+            on_error=on_error,
         )
         _check(made)
         return made
@@ -180,7 +187,7 @@ def _names(given: str | Sequence[str]) -> tuple[str, ...]:
 
 def _check(made: Job) -> None:
     """UsageError that says which argument makes no sense."""
-    wrong = _wrong(made)
+    wrong = _wrong(made) or _wrong_letters(made)
     if wrong:
         what, todo = wrong
         raise UsageError(f"job {made.name}: {what}", where=f"{made.file.name}, line {made.line}", todo=todo)
@@ -213,4 +220,12 @@ def _wrong(made: Job) -> tuple[str, str] | None:  # noqa: PLR0911 -- a list
     if len(takes) != len(parameters) or len(takes) not in (len(made.inputs), len(made.inputs) + 1):
         frames = "one frame" if len(made.inputs) == 1 else f"{len(made.inputs)} frames"
         return f"its function must take {frames} and, if it wants one, a context", "Change its parameters or inputs."
+    return None
+
+
+def _wrong_letters(made: Job) -> tuple[str, str] | None:
+    if made.on_error not in get_args(OnError):
+        return f"on_error = {made.on_error!r}", f"Use {' or '.join(get_args(OnError))}."
+    if made.on_error == "dead_letter" and made.columns is None:
+        return "its dead letters belong to an output that is there from the start", "Declare the output's columns."
     return None

@@ -71,10 +71,8 @@ def same(log: Log, one: str, other: str) -> None:
         assert lake.sql(f"SELECT * FROM {left} EXCEPT ALL SELECT * FROM {right}").arrow().num_rows == 0
 
 
-@pytest.mark.parametrize("start", ["rows", "beginning"])
-@pytest.mark.parametrize("sealed", [False, True])
-@pytest.mark.parametrize("kind", ["table", "event"])
-def test_every_type_passes(log: Log, start: Any, sealed: bool, kind: str) -> None:
+def write_every_type(log: Log, kind: str) -> Schema:
+    """Two rows of the topic x.public.all."""
     with duck.connect(for_files=True) as own_:
         found = own_.sql(f"DESCRIBE {ALL}").fetchall()
         schema = Schema.of({name: types.canonical(text) for name, text, *_ in found}, key=["id"])
@@ -85,6 +83,14 @@ def test_every_type_passes(log: Log, start: Any, sealed: bool, kind: str) -> Non
         rows = rows.append_column("_op", pa.array(["c"] * rows.num_rows))
     target = pa.schema([*schema.arrow(), *list(rows.schema)[len(schema.names) :]])
     write(log, "x.public.all", kind, schema, rows.cast(target))
+    return schema
+
+
+@pytest.mark.parametrize("start", ["rows", "beginning"])
+@pytest.mark.parametrize("sealed", [False, True])
+@pytest.mark.parametrize("kind", ["table", "event"])
+def test_every_type_passes(log: Log, start: Any, sealed: bool, kind: str) -> None:
+    schema = write_every_type(log, kind)
     if sealed:
         seal(log, Settings())
     columns = {f.name: f.type for f in schema.fields}

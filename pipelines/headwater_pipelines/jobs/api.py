@@ -11,6 +11,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from headwater.catalog.records import CommitInfo, Topic
     from headwater.config import Project
     from headwater.log import Log, Transaction
     from headwater.log.jobs import JobRecord
@@ -97,8 +100,10 @@ def _clear(log: Log, record: JobRecord, *, keep_output: bool) -> None:
         with log.transaction(record.producer, owner.epoch, stored) as tx:
             if tx.topic(record.state_topic) is not None:
                 tx.drop_topic(record.state_topic)
-            if not keep_output:
-                _empty(tx, record.output)
+            output = tx.topic(record.output)
+            if output is not None and not keep_output:
+                _empty(tx, output)
+                tx.inside(partial(_give_up_letters, record.name, output.id))
             tx.position = None
             tx.inside(partial(jobs.forget_confirmed, record.producer))
             tx.commit()
@@ -127,21 +132,26 @@ def _owning(log: Log, record: JobRecord) -> Iterator[Owner]:
         yield owner
 
 
-def _empty(tx: Transaction, name: str) -> None:
+def _give_up_letters(job: str, output: int, connection: Connection, _: CommitInfo) -> None:
+    """Rows that still fail when the job begins anew are letters again."""
+    from headwater.log import dead_letters
+
+    dead_letters.give_up(connection, output, f"job {job} was reset")
+
+
+def _empty(tx: Transaction, topic: Topic) -> None:
     """A table is truncated, so that what reads it follows; events cannot be taken back: their topic begins anew."""
     import pyarrow as pa
 
     from headwater import record
 
-    topic = tx.topic(name)
-    if topic is None:
-        return
     if topic.kind != "table":
-        tx.drop_topic(name)
+        tx.drop_topic(topic.name)
         return
     columns = topic.schema.arrow()
     tx.append(
-        name, pa.table([*(pa.nulls(1, field.type) for field in columns), ["t"]], names=[*columns.names, record.OP])
+        topic.name,
+        pa.table([*(pa.nulls(1, field.type) for field in columns), ["t"]], names=[*columns.names, record.OP]),
     )
 
 

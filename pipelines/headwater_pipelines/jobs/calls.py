@@ -6,20 +6,33 @@ caller commits, or, in a replay, throws away.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
 
 import polars as pl
 import pyarrow as pa
 
 from headwater.catalog.records import Topic
-from headwater.errors import SchemaError
+from headwater.errors import PipelineError, SchemaError
 from headwater.failpoint import hit
 from headwater.jobs import NAMESPACE, Job, JobContext
 from headwater.log import Log, Transaction
 from headwater.schema import Schema
-from headwater_pipelines.jobs.failure import calling
+from headwater_pipelines.jobs.failure import JobFailed, calling
+from headwater_pipelines.jobs.letters import Letters
 from headwater_pipelines.jobs.records import infer, to_output
 from headwater_pipelines.jobs.state import KeyedState, NoState
+
+
+@dataclass(frozen=True, kw_only=True)
+class Made:
+    """What the calls of a step came to, beside its records: rows taken in and given out, and dead letters."""
+
+    rows: int
+    rows_out: int
+    letters: pa.Table | None
+
 
 Append = Callable[[str, pa.Table], None]
 """Takes records of the topic of this full name."""
@@ -33,10 +46,8 @@ class Calls:
         self.job = job
         self.state = state
 
-    def make(
-        self, tx: Transaction, append: Append, after: int, upto: int, calls: Iterator[list[pl.DataFrame]]
-    ) -> tuple[int, int]:
-        """Call the function with the frames of commits in (after, upto]; rows taken in and given out."""
+    def make(self, tx: Transaction, append: Append, after: int, upto: int, calls: Iterator[list[pl.DataFrame]]) -> Made:
+        """Call the function with the frames of commits in (after, upto]."""
         if self.state is not None:
             name, about = self.job.state_topic, f"state of job {self.job.name}"
             tx.create_topic(name, "table", self.state.schema, description=about, hidden=True, if_absent=True)
@@ -44,14 +55,14 @@ class Calls:
         instant = self.log.commit_info(upto).time
         state = NoState(self.job.name) if self.state is None else self.state
         rows = rows_out = 0
+        letters = Letters(self.log, self.job)
         for part, frames in enumerate(calls):
             rows += sum(frame.height for frame in frames)
             context = JobContext(job=self.job.name, after=after, commit=upto, instant=instant, state=state, part=part)
-            given = self._call(tx, frames, context)
-            if given is not None:
+            for given in self._attempt(tx, frames, context, letters):
                 rows_out += given.num_rows
                 append(self.job.topic, given)
-        return rows, rows_out
+        return Made(rows=rows, rows_out=rows_out, letters=letters.table())
 
     def declare_output(self, tx: Transaction) -> None:
         """A declared output is there from the first step on, so that views and other jobs can name it."""
@@ -59,11 +70,35 @@ class Calls:
         if schema is not None:
             self._create(tx, schema)
 
+    def _attempt(
+        self, tx: Transaction, frames: list[pl.DataFrame], context: JobContext, letters: Letters
+    ) -> Iterator[pa.Table]:
+        """What the function returns; where it fails and the job goes on all the same, for each half of the rows."""
+        if self.job.on_error == "fail":
+            given = self._call(tx, frames, context)
+        else:
+            try:
+                with nullcontext() if self.state is None else self.state.whole():
+                    given = self._call(tx, frames, context)
+            except JobFailed as error:
+                if self.state is not None and self.state.is_broken:
+                    raise  # that is no row's fault
+                if sum(frame.height for frame in frames) > 1:
+                    for half in _halves(frames):
+                        yield from self._attempt(tx, half, context, letters)
+                else:
+                    letters.add(frames, error)
+                return
+        if given is not None:
+            yield given
+
     def _call(self, tx: Transaction, frames: list[pl.DataFrame], context: JobContext) -> pa.Table | None:
         """What the function returns, as records of the output."""
         hit("job.call:before")
         with calling(self.job):
             returned = self.job(*frames, *([context] if self.job.takes_context else []))
+            if self.state is not None and self.state.is_broken:
+                raise PipelineError("a statement of the state has failed, and the function went on all the same")
             if returned is None:
                 return None
             topic = self._output(tx, returned)
@@ -93,6 +128,17 @@ class Calls:
             require_same(known, schema, self.job)
             return
         tx.create_topic(self.job.topic, "table" if self.job.key else "event", schema, description=self.job.description)
+
+
+def _halves(frames: Sequence[pl.DataFrame]) -> tuple[list[pl.DataFrame], list[pl.DataFrame]]:
+    """The first half of the rows, input by input, and the rest."""
+    left = sum(frame.height for frame in frames) // 2
+    first, rest = [], []
+    for frame in frames:
+        first.append(frame.head(left))
+        rest.append(frame.slice(min(left, frame.height)))
+        left -= first[-1].height
+    return first, rest
 
 
 def state_schema(job: Job) -> Schema:

@@ -141,13 +141,13 @@ def _open(project: Path | None) -> Iterator[Log]:
 def _table(rows: list[dict[str, Any]]) -> None:
     from rich.table import Table
 
-    from headwater.service.display import console, number
+    from headwater.service.display import console, job_note, number
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("job", "state", "reads", "writes", "position", "lag rows", "reason"):
+    for heading in ("job", "state", "reads", "writes", "position", "lag rows", "note"):
         table.add_column(heading, overflow="fold")
     for row in rows:
         place, lag = number(row["input_commit"]), number(row["lag_rows"])
         reads = ", ".join(row["inputs"])
-        table.add_row(row["name"], row["state"], reads, row["output"], place, lag, row["reason"] or "")
+        table.add_row(row["name"], row["state"], reads, row["output"], place, lag, job_note(row))
     console().print(table)

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from polars.exceptions import PanicException
+
 from headwater.errors import HeadwaterError, PipelineError
 from headwater.jobs import Job
 
@@ -23,11 +25,11 @@ def calling(job: Job) -> Iterator[None]:
     """Whatever the block raises as JobFailed; only a wish to end the process passes."""
     try:
         yield
-    except Exception as error:  # the function is the user's, and may raise anything
+    except (Exception, PanicException) as error:  # the function is the user's, and may raise anything
         raise JobFailed(_told(job, error)) from error
 
 
-def _told(job: Job, error: Exception) -> str:
+def _told(job: Job, error: BaseException) -> str:
     words = str(error) if isinstance(error, HeadwaterError) else f"{type(error).__name__}: {error}"
     short = " ".join(words.split())
     short = short if len(short) <= TEXT_MAX else short[:TEXT_MAX] + " ..."

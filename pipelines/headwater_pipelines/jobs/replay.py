@@ -18,7 +18,7 @@ from headwater import duck, record, types
 from headwater.config import Settings
 from headwater.errors import UsageError
 from headwater.jobs import Job
-from headwater.log import Log, jobs
+from headwater.log import Log, dead_letters, jobs
 from headwater_pipelines.jobs.calls import Calls
 from headwater_pipelines.jobs.intake import Intake
 from headwater_pipelines.jobs.room import Room
@@ -106,17 +106,20 @@ def _again(log: Log, calls: Calls, intake: Intake, step: Step) -> tuple[int, dic
     begins = step.first and calls.job.start == "rows"
     frames = intake.current(inputs, step.upto) if begins else intake.changes(inputs, step.after, step.upto)
     with log.transaction(f"replay:{calls.job.name}", 0, "replay") as tx:  # for its topics; it is never committed
-        taken, _ = calls.make(tx, lambda name, table: made[name].append(table), step.after, step.upto, frames)
+        done = calls.make(tx, lambda name, table: made[name].append(table), step.after, step.upto, frames)
+    if done.letters is not None:
+        made[dead_letters.name_of(calls.job.topic)].append(done.letters)
     if calls.state is not None:
         calls.state.commit()
-    return taken, made
+    return done.rows, made
 
 
 def _compare(log: Log, job: Job, step: Step, made: dict[str, list[pa.Table]]) -> list[Difference]:
-    """Of output and state, the records that are not the same."""
+    """Of output, state and dead letters, the records that are not the same."""
     found = []
     known = {topic.name for topic in log.topics(hidden=True)}
-    for name in [job.topic, *([job.state_topic] if job.state else [])]:
+    letters = [dead_letters.name_of(job.topic)] if job.on_error == "dead_letter" else []
+    for name in [job.topic, *([job.state_topic] if job.state else []), *letters]:
         stored = log.read_changes(name, step.commit - 1, step.commit) if name in known else None
         missing, extra = _differing(stored, made.get(name, []))
         if missing or extra:

@@ -23,7 +23,7 @@ from headwater.config import Settings
 from headwater.errors import NameNotFound, PipelineError
 from headwater.failpoint import hit
 from headwater.jobs import Job
-from headwater.log import Log, backlog, jobs
+from headwater.log import Log, backlog, dead_letters, jobs
 from headwater_pipelines.jobs.calls import Calls, require_same, state_schema
 from headwater_pipelines.jobs.intake import Intake
 from headwater_pipelines.jobs.room import Room
@@ -39,12 +39,13 @@ class Waiting(PipelineError):
 
 @dataclass(frozen=True, kw_only=True)
 class Done:
-    """A published step: commits in (after, upto], rows taken in and given out."""
+    """A published step: commits in (after, upto], rows taken in and given out, and those that became dead letters."""
 
     after: int
     upto: int
     rows: int
     rows_out: int
+    letters: int
     commit: int
 
 
@@ -113,11 +114,13 @@ class Runner:
         stored = self.log.producer(self.producer).position
         with self.log.transaction(self.producer, self.epoch, stored) as tx:
             try:
-                rows, rows_out = self._calls.make(tx, tx.append, after, upto, calls)
-                if not rows and stored is not None:
+                made = self._calls.make(tx, tx.append, after, upto, calls)
+                if not made.rows and stored is not None:
                     self._rollback()
                     return None
                 self._calls.declare_output(tx)
+                if made.letters is not None:
+                    dead_letters.append(tx, self.job.topic, made.letters)
                 tx.position = str(upto)
                 hit("job.commit:before")
                 info = tx.commit()
@@ -129,7 +132,14 @@ class Runner:
             self.state.commit()
         self.after = upto
         self._confirmed = time.monotonic()
-        return Done(after=after, upto=upto, rows=rows, rows_out=rows_out, commit=info.number)
+        return Done(
+            after=after,
+            upto=upto,
+            rows=made.rows,
+            rows_out=made.rows_out,
+            letters=0 if made.letters is None else made.letters.num_rows,
+            commit=info.number,
+        )
 
     def _rollback(self) -> None:
         if self.state is not None:

@@ -34,6 +34,10 @@ class KeyedState:
         self._where = where
         self._zone = timezone
         self._sink: Sink | None = None
+        self._undo: list[tuple[pa.Table, pa.Table]] | None = None
+        """What brings back the rows that a call has changed: their keys, and what was there."""
+        self.is_broken = False
+        """Whether a statement has failed: what the step has changed cannot be kept any more."""
         self._own = room.connect("state", timezone)
         columns = ", ".join(f"{types.quote(field.name)} {types.file_sql(field.type)}" for field in schema.fields)
         self._own.execute(f"CREATE TABLE kept ({columns})")
@@ -52,6 +56,7 @@ class KeyedState:
         """What is put and deleted from now on goes to ``sink`` as well, until ``commit`` or ``rollback``."""
         self._own.execute("BEGIN")
         self._sink = sink
+        self.is_broken = False
 
     def commit(self) -> None:
         """The step is published."""
@@ -64,6 +69,23 @@ class KeyedState:
             self._sink = None
             self._own.execute("ROLLBACK")
 
+    @contextmanager
+    def whole(self) -> Iterator[None]:
+        """What the block puts and deletes goes to the step as a whole, or, when it raises, not at all."""
+        sink, records = self._sink, list[pa.Table]()
+        assert sink is not None, "a step has begun"
+        self._sink, self._undo = records.append, []
+        try:
+            yield
+        except BaseException:
+            for keys, before in reversed([] if self.is_broken else self._undo):
+                self._replace(keys, before)
+            raise
+        finally:
+            self._sink, self._undo = sink, None
+        for each in records:
+            sink(each)
+
     # ---- what a job sees
 
     def get(self, keys: pl.DataFrame | pl.Series) -> pl.DataFrame:
@@ -74,11 +96,11 @@ class KeyedState:
     def put(self, rows: pl.DataFrame) -> None:
         newest = rows.unique(subset=list(self.schema.key), keep="last", maintain_order=True)
         given = to_rows(newest, self.schema, self._zone, self._where)
-        columns = ", ".join(types.quote(name) for name in self.schema.names)
-        self._change(given, "u", f"INSERT INTO kept SELECT {columns} FROM given")
+        self._change(given, given, "u")
 
     def delete(self, keys: pl.DataFrame | pl.Series) -> None:
-        self._change(self._there(to_keys(keys, self.schema, self._zone, self._where)), "d", "")
+        there = self._there(to_keys(keys, self.schema, self._zone, self._where))
+        self._change(there, there.slice(0, 0), "d")
 
     def __len__(self) -> int:
         ((rows,),) = self._own.execute("SELECT count(*) FROM kept").fetchall()
@@ -92,17 +114,25 @@ class KeyedState:
         same = " AND ".join(f"s.{each} = k.{each}" for each in map(types.quote, self.schema.key))
         return self._ask(f"SELECT s.* FROM kept s SEMI JOIN given k ON {same}", keys)
 
-    def _change(self, given: pa.Table, op: str, insert: str) -> None:
+    def _change(self, keys: pa.Table, rows: pa.Table, op: str) -> None:
+        """Put ``rows`` in the place of what the keys have, and tell of it; ``keys`` are whole rows, too."""
         if self._sink is None:
             raise PipelineError("a job's state changes only while the job is called", where=self._where)
-        if not given.num_rows:
+        if not keys.num_rows:
             return
+        if self._undo is not None:
+            self._undo.append((keys, self._there(keys)))
+        self._replace(keys, rows)
+        self._sink(keys.append_column(record.OP, pa.repeat(pa.scalar(op), keys.num_rows)))
+
+    def _replace(self, keys: pa.Table, rows: pa.Table) -> None:
         same = " AND ".join(f"s.{each} = k.{each}" for each in map(types.quote, self.schema.key))
-        with self._given(given):
+        with self._given(keys):
             self._own.execute(f"DELETE FROM kept s USING given k WHERE {same}")
-            if insert:
-                self._own.execute(insert)
-        self._sink(given.append_column(record.OP, pa.repeat(pa.scalar(op), given.num_rows)))
+        if rows.num_rows:
+            columns = ", ".join(types.quote(name) for name in self.schema.names)
+            with self._given(rows):
+                self._own.execute(f"INSERT INTO kept SELECT {columns} FROM given")
 
     def _ask(self, sql: str, given: pa.Table) -> pa.Table:
         with self._given(given):
@@ -115,6 +145,9 @@ class KeyedState:
         self._own.register("given", table)
         try:
             yield
+        except duckdb.Error:  # it ends the transaction, and a job may catch it
+            self.is_broken = True
+            raise
         finally:  # after an error there may be nothing to take it back from, and that error is the one to be told
             with suppress(duckdb.FatalException, duckdb.TransactionException):
                 self._own.unregister("given")

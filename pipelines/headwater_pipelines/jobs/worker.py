@@ -311,6 +311,10 @@ class JobWorker(threading.Thread):
     def _count(self, done: Done, seconds: float) -> None:
         self.times.append(seconds)
         self.rows += done.rows
+        if done.letters:
+            rows = "1 row that fails" if done.letters == 1 else f"{done.letters:,} rows that fail"
+            where = f"`headwater dlq show {self.declared.job.topic}`"
+            logs.logger("jobs").warning(f"job {self._name} went on without {rows}: {where}")
         self._rate = done.rows / seconds if seconds else 0.0
 
     def _show(self, runner: Runner, state: str) -> None:

@@ -29,7 +29,7 @@ from headwater.client import door, files, frames
 from headwater.client.columns import Rows
 from headwater.client.frames import Frame
 from headwater.errors import InvalidRecords, NameNotFound, TopicChanged, UsageError
-from headwater.log import dead_letters, scan
+from headwater.log import dead_letters, jobs, scan
 from headwater.log.system import transaction
 
 if TYPE_CHECKING:
@@ -137,6 +137,10 @@ class DeadLetters:
         """
         found = self.log.topic(topic)
         door.require_producible(found)
+        writers = [job.name for job in jobs.read(self.log) if job.output == found.name]
+        if writers:
+            what = f"the dead letters of {found.name} are rows that job {writers[0]} cannot take in, not records of it"
+            raise UsageError(what, todo=f"Mend the job, then `headwater job reset {writers[0]}`; or discard them.")
         written = failed = last = 0
         while chosen := self._index(found.id, "open", after=last, limit=REDRIVE_ROWS, ids=ids):
             last = chosen[-1].id
@@ -150,13 +154,9 @@ class DeadLetters:
         """Give open letters up (all, or those of ``ids``), and say why; returns how many. Their bytes stay."""
         if not reason.strip():
             raise UsageError("a discard needs a reason", todo="Say why the records are not needed.")
-        letter = tables.dead_letter
-        mine = (letter.c.topic == self.log.topic(topic).id) & (letter.c.state == "open")
-        if ids is not None:
-            mine &= letter.c.id.in_(ids)
+        found = self.log.topic(topic)
         with self.log.catalog.write() as connection:
-            done = connection.execute(update(letter).where(mine).values(state="discarded", reason=reason.strip()))
-        return int(done.rowcount)
+            return dead_letters.give_up(connection, found.id, reason.strip(), ids)
 
     # ---- reading
 

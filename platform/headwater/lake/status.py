@@ -205,13 +205,19 @@ def jobs_of(log: Log) -> list[dict[str, Any]]:
     """Every job: what it reads and writes, where it stands, and what its worker said last."""
     live, newest = log.live.read(), log.newest_commit()
     counts, ids = _rows_by_topic(log), {topic.name: topic.id for topic in log.topics()}
-    return [
-        _job(log, record, live.get(record.producer), newest, counts.get(ids.get(record.output, -1), 0))
-        for record in jobs.read(log)
-    ]
+    with log.catalog.read() as connection:
+        letters = dead_letters.counts(connection)
+    found = []
+    for record in jobs.read(log):
+        output = ids.get(record.output, -1)
+        written = {"rows_out": counts.get(output, 0), "dead_letters": letters.get(output, {"open": 0, "total": 0})}
+        found.append(_job(log, record, live.get(record.producer), newest, written))
+    return found
 
 
-def _job(log: Log, record: jobs.JobRecord, row: LiveRow | None, newest: int, written: int) -> dict[str, Any]:
+def _job(
+    log: Log, record: jobs.JobRecord, row: LiveRow | None, newest: int, written: Mapping[str, Any]
+) -> dict[str, Any]:
     stats = dict(row.stats) if row else {}
     fresh = row is not None and time.time() - row.beat_at <= FRESH_S and stats.get("state") != "stopped"
     place = jobs.position(log, record.name)
@@ -230,7 +236,7 @@ def _job(log: Log, record: jobs.JobRecord, row: LiveRow | None, newest: int, wri
         "lag_rows": lag_rows,
         "lag_ms": round(max(0.0, time.time() - oldest) * 1e3, 1),
         "rows": stats.get("rows") if fresh else None,
-        "rows_out": written,
+        **written,
         "rows_per_s": stats.get("rows_per_s") if fresh else None,
         "step_ms_last": stats.get("step_ms_last"),
         "step_ms_p95": stats.get("step_ms_p95"),

@@ -109,6 +109,15 @@ def expire(connection: Connection, dlq: Topic, now_us: int) -> None:
     connection.execute(delete(letter).where(gone))
 
 
+def give_up(connection: Connection, topic: int, reason: str, ids: Sequence[int] | None = None) -> int:
+    """Mark the open letters of a topic (or those of them) as discarded; returns how many."""
+    letter = tables.dead_letter
+    mine = (letter.c.topic == topic) & (letter.c.state == "open")
+    if ids is not None:
+        mine &= letter.c.id.in_(ids)
+    return int(connection.execute(update(letter).where(mine).values(state="discarded", reason=reason)).rowcount)
+
+
 def counts(connection: Connection) -> dict[int, dict[str, int]]:
     """``open`` and ``total`` dead letters by topic id, of topics that have any."""
     letter = tables.dead_letter

@@ -117,10 +117,14 @@ def _jobs(found: list[dict[str, Any]]) -> Table:
     table = _table("job", "state", "position", "rows/s", "lag rows", "lag ms", "step ms", "state rows", "note")
     for each in found:
         figures = ("input_commit", "rows_per_s", "lag_rows", "lag_ms", "step_ms_last", "state_rows")
-        table.add_row(
-            each["name"], _state(each["state"]), *(number(each[key]) for key in figures), each["reason"] or ""
-        )
+        table.add_row(each["name"], _state(each["state"]), *(number(each[key]) for key in figures), job_note(each))
     return table
+
+
+def job_note(each: Mapping[str, Any]) -> str:
+    """What a person should know of a job: why it is not live, or what it went on without."""
+    failing = each["dead_letters"]["open"]
+    return str(each["reason"] or (f"{failing:,} open dead letters" if failing else ""))
 
 
 def _components(found: list[dict[str, Any]]) -> Table:
