@@ -64,9 +64,9 @@ def generated(sql: str) -> str:
                 for each in source.inputs
             }
             if source.keys:
-                touched = recompute.touched_sql(source, deltas)
-                parts.append(f"-- {recompute.touched_table(source)}, the touched keys\n{touched}")
-            parts.append(f"-- delta of {source.table}\n{recompute.delta_sql(source, source.table, {})}")
+                parts.append(f"-- touched keys\n{recompute.touched_sql(source, deltas)}")
+            delta = recompute.delta_sql(source, source.table, "touched" if source.keys else "", {})
+            parts.append(f"-- delta of {source.table}\n{delta}")
     for place, source in enumerate(leaves(view.root)):
         parts.append(f"-- output term of {source.table}\n{render.term(view.root, place)}")
     parts.append(f"-- contents\n{render.state(view.root)}")

@@ -17,7 +17,8 @@ KEYS = -1
 """The place of the touched keys, which are no leaf of the tree."""
 
 _NAME = r'(?:"(?:[^"]|"")*"|\w+)'
-_COLUMN = re.compile(rf"({_NAME})\.({_NAME})")
+COLUMN = re.compile(rf"({_NAME})\.({_NAME})")
+"""A column as plans have it: the alias that it is of, and its name."""
 _CAST = re.compile(rf"CAST\(({_NAME})\.({_NAME}) AS ([^()]+(?:\([^()]*\))?)\)")
 _EQUALITY = re.compile(rf"({_NAME}\.{_NAME}) (?:=|IS NOT DISTINCT FROM) ({_NAME}\.{_NAME})")
 _INTEGERS = {f"{sign}{size}INT" for sign in ("", "U") for size in ("TINY", "SMALL", "BIG")} | {"INTEGER", "UINTEGER"}
@@ -159,7 +160,7 @@ class _Plan:
 
     def _plain(self, node: Select, sql: str, start: int) -> list[Column]:
         cast = _CAST.fullmatch(sql)
-        match = cast or _COLUMN.fullmatch(sql)
+        match = cast or COLUMN.fullmatch(sql)
         if match is None:
             return []
         alias, name = (_unquoted(each) for each in match.groups()[:2])

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 
 from headwater.types import quote
 from headwater_pipelines.compiler import render
-from headwater_pipelines.compiler.lookup import is_filtered
-from headwater_pipelines.compiler.plan import WEIGHT, Aggregate, Input, Recompute, column_names, leaves
+from headwater_pipelines.compiler.lookup import COLUMN, is_filtered
+from headwater_pipelines.compiler.plan import WEIGHT, Input, Item, Leaf, Recompute, Select, column_names, leaves
 
 
 def fill_sql(node: Recompute) -> str:
@@ -25,15 +25,20 @@ def fill_sql(node: Recompute) -> str:
 
 def touched_sql(node: Recompute, deltas: Mapping[Input, str]) -> str:
     """A SELECT of the keys in the inputs' deltas."""
-    return " UNION ".join(
-        f"SELECT {', '.join(f'{quote(own)} AS {quote(key)}' for own, key in zip(each.keys, node.keys, strict=True))}"
-        f" FROM ({delta})"
-        for each, delta in deltas.items()
-    )
+    return " UNION ".join(_keys_sql(node, each, delta) for each, delta in deltas.items())
 
 
-def touched_table(node: Recompute | Aggregate) -> str:
-    return f"k_{node.table}"
+def _keys_sql(node: Recompute, each: Input, delta: str) -> str:
+    """The keys in one delta; nodes over the same table and key get the same text, whatever else they read of it."""
+    columns: list[str] = [quote(own) for own in each.keys]
+    match each.node:
+        case Select(items=(Item(node=Leaf(source)),), where=(), columns=found):
+            plain = [COLUMN.fullmatch(dict(found)[own]) for own in each.keys]
+            if all(plain):
+                columns = [match[2] for match in plain if match]
+                delta = f"FROM {quote(render.delta_table(source))}"
+    listed = (f"{own} AS {quote(key)}" for own, key in zip(columns, node.keys, strict=True))
+    return f"SELECT {', '.join(listed)} FROM ({delta})"
 
 
 def selective(node: Recompute) -> Input | None:
@@ -56,9 +61,9 @@ def found_table(node: Recompute) -> str:
     return f"j_{node.table}"
 
 
-def first_sql(node: Recompute, first: Input, reads: render.Reads) -> str:
+def first_sql(node: Recompute, first: Input, touched: str, reads: render.Reads) -> str:
     """A SELECT of the touched keys' rows of an input."""
-    return _rows(node, first, quote(touched_table(node)), reads)
+    return _rows(node, first, quote(touched), reads)
 
 
 def found_sql(node: Recompute, first: Input) -> str:
@@ -70,18 +75,17 @@ def found_sql(node: Recompute, first: Input) -> str:
 def delta_sql(
     node: Recompute,
     stored: str,
+    touched: str,
     reads: Mapping[Input, render.Reads],
     first: Input | None = None,
-    *,
-    whole: bool = False,
 ) -> str:
-    """The change of the stored rows, columns and weight; of the keys in ``touched_table``, or of all (``whole``).
+    """The change of the stored rows, columns and weight; of the keys in the table ``touched``, or (empty) of all.
 
     ``stored`` (a FROM item), ``reads``: what stands for the stored rows, and for leaves of the inputs when they were
     looked up, or (without keys) brought to positive weights. ``first``: the input whose rows are in ``first_table``;
     of the others those of ``found_table`` are read.
     """
-    touched = quote(touched_table(node)) if node.keys and not whole else ""
+    touched = quote(touched) if touched else ""
     names = _names(node)
     old = f"SELECT {names}, -{WEIGHT} AS {WEIGHT} FROM {stored} AS s"
     if touched:

@@ -147,12 +147,14 @@ class Store:
         if partial:
             values = ", ".join(self._value(name) for name in self.schema.names)
             prior = f" LEFT JOIN old USING ({keys})"
-        return (
+        rows = (
             f"WITH folded AS MATERIALIZED ({fold}),"
             f" old AS MATERIALIZED (SELECT {self.columns} FROM {old}{touched})"
             f" SELECT {self.columns}, -1::BIGINT AS {WEIGHT} FROM old"
             f" UNION ALL SELECT {values}, 1::BIGINT AS {WEIGHT} FROM folded{prior} WHERE NOT {GONE}"
         )
+        # Of a small batch, updates of columns that no view reads end here.
+        return rows if changes.table is None else state.relations[self.base.table].current_sql(f"({rows})")
 
     def _prior(self, state: State, source: str, within: str) -> str:
         """A FROM item of the rows that stand, those at least that have a key of ``source``, or all ``within``."""

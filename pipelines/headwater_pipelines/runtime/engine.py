@@ -40,7 +40,7 @@ from headwater_pipelines.runtime.registry import used_columns
 from headwater_pipelines.runtime.state import State
 from headwater_pipelines.runtime.versions import stored_copy
 
-LARGE_ROWS = 50_000
+LARGE_ROWS = 250_000
 """Temporary tables are dropped after a step that made larger ones; smaller ones are replaced by the next step's."""
 
 CLOCK_S = 1.0

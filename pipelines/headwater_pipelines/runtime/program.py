@@ -333,8 +333,8 @@ class _Run:
         self.growing = {base for base, records in self.arrived.items() if program.stores[base].grows(records)}
         self.filled: set[Node] = set()
         self.deltas: dict[Node, str | None] = {}
-        self.found = 0
-        """Tables of looked up rows; their names are used again by the next step."""
+        self.touched: dict[str, int] = {}
+        """The tables of touched keys that this step has made, and their rows: nodes with the same keys share one."""
         self.looked: dict[tuple[str, Index, str], str] = {}
         """The table that each look-up of this step has found: of views over the same tables many ask for the same."""
         self.marks = self._advance_watermarks()
@@ -428,8 +428,7 @@ class _Run:
         touched = maintain.touched_sql(source, delta)
         if not source.keys or not self.program.is_searched(self.state, [Leaf(source), source.input]):
             return maintain.delta_sql(source, f"({touched})", quote(source.table), render.NOTHING), None
-        name = recompute.touched_table(source)
-        self._temporary(name, touched)
+        name, _ = self._touch(touched)
         reads = self._look_up(source.input, source, {KEYS: name}) if source.touched else {}
         stored, found = self._stored(source, name)
         return maintain.delta_sql(source, quote(name), stored, reads), found
@@ -441,26 +440,34 @@ class _Run:
             return None, None
         if not source.keys:
             whole = {each: net(self.state, each.node) for each in source.inputs}
-            return recompute.delta_sql(source, quote(source.table), whole), None
-        name = recompute.touched_table(source)
-        touched = self._temporary(name, recompute.touched_sql(source, deltas))
+            return recompute.delta_sql(source, quote(source.table), "", whole), None
+        name, touched = self._touch(recompute.touched_sql(source, deltas))
         nodes = [Leaf(source), *inputs_of(source)]
         if not self.program.is_searched(self.state, nodes):
-            return recompute.delta_sql(source, quote(source.table), {}), None
+            return recompute.delta_sql(source, quote(source.table), name, {}), None
         if not self.program.forgets_of(source) and self.program.adaptive.is_whole(self.state, source, touched):
-            return recompute.delta_sql(source, quote(source.table), {}, whole=True), None
+            return recompute.delta_sql(source, quote(source.table), "", {}), None
         first = recompute.selective(source) if touched >= SELECTIVE_KEYS else None
         if first is not None:
             reads = self._look_up(first.node, source, {KEYS: name})
-            self._temporary(recompute.first_table(source), recompute.first_sql(source, first, reads))
+            self._temporary(recompute.first_table(source), recompute.first_sql(source, first, name, reads))
             self._temporary(recompute.found_table(source), recompute.found_sql(source, first))
         keys = recompute.found_table(source) if first else name
         rest = {each: self._look_up(each.node, source, {KEYS: keys}) for each in source.inputs if each is not first}
         stored, found = self._stored(source, name)
-        return recompute.delta_sql(source, stored, rest, first), found
+        return recompute.delta_sql(source, stored, name, rest, first), found
+
+    def _touch(self, select: str) -> tuple[str, int]:
+        """The table of the touched keys that a SELECT gives, and how many rows it has."""
+        name = f"k_{digest(select)}"
+        if name not in self.touched:
+            self.touched[name] = self._temporary(name, select)
+        return name, self.touched[name]
 
     def _stored(self, source: Aggregate | Recompute, touched: str) -> tuple[str, Found | None]:
         """A FROM item with the touched keys' stored rows."""
+        if not self.state.relations[source.table].runs:
+            return quote(source.table), None  # the statement reads it once, and looks for the keys itself
         for each in self.program.lookups(Leaf(source), source):
             keys = f"SELECT {', '.join(each.keys)} FROM {quote(touched)}"
             if found := self.state.relations[each.table].seek(each.index, keys):
@@ -490,8 +497,7 @@ class _Run:
         keys = f"SELECT {', '.join(each.keys)} FROM {source}"
         known = each.table, each.index, keys
         if known not in self.looked:
-            self.found += 1
-            name = f"m_{self.found}"
+            name = f"m_{digest(known)}"
             self.looked[known] = name if self.state.relations[each.table].find(each.index, keys, name) else ""
         return self.looked[known]
 

@@ -56,8 +56,8 @@ class Found:
     """Rows that were looked up: ``sql``, which reads what the two tables are called here, for ``State.temporary``."""
 
     sql: str
-    hashes: pa.Table
-    taken: pa.Table | None
+    hashes: pa.Table | None = None
+    taken: pa.Table | None = None
 
 
 @dataclass
@@ -240,6 +240,10 @@ class Relation:
         ``keys``: a SELECT of the index's values, of the same types, which may read ``arrived``. Rows of other keys may
         be among those found.
         """
+        names = ", ".join([*(quote(column) for column, _ in self.columns), WEIGHT])
+        opened = f"SELECT {names} FROM {self._open} WHERE {hash_sql(index)} IN"
+        if not self.runs:
+            return Found(f"{opened} (SELECT hash(*COLUMNS(*)) FROM ({keys}))")
         hashes = self.hashes(keys, arrived)
         if len(hashes) * LOOKUP_SHARE > self.rows:
             return None
@@ -248,19 +252,18 @@ class Relation:
         if rows > max(FOUND_ROWS, self.rows // FOUND_SHARE):
             return None
         parts = (part for run, each in spans for part in run.find(index, each, self.state.connection, FOUND_ROWS))
-        names = ", ".join([*(quote(column) for column, _ in self.columns), WEIGHT])
-        sql = f"SELECT {names} FROM {self._open} WHERE {hash_sql(index)} IN (SELECT h FROM hashes)"
+        sql = f"{opened} (SELECT h FROM hashes)"
         known = pa.table({"h": pa.array(hashes)})
         if not rows:
-            return Found(sql, known, None)
+            return Found(sql, known)
         if rows <= FOUND_ROWS:
             return Found(f"{sql} UNION ALL SELECT {self._typed()} FROM taken", known, pa.concat_tables(parts))
         table = quote(f"l_{digest((self.table, index, keys))}")
-        self.state.temporary(f"CREATE OR REPLACE TEMP TABLE {table} AS {sql}", None, Found(sql, known, None))
+        self.state.temporary(f"CREATE OR REPLACE TEMP TABLE {table} AS {sql}", None, Found(sql, known))
         for part in parts:  # in a table that can be moved to disk, unlike these
             insert = f"INSERT INTO {table} SELECT {self._typed()} FROM taken"
             self.state.temporary(insert, None, Found(insert, known, part))
-        return Found(f"SELECT {names} FROM {table}", known, None)
+        return Found(f"SELECT {names} FROM {table}")
 
     def hashes(self, keys: str, arrived: pa.Table | None = None) -> Hashes:
         """Sorted hashes of the rows of a SELECT of keys."""
