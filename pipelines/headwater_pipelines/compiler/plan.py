@@ -12,7 +12,6 @@ content: two views that contain the same aggregate share its state.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 
@@ -256,12 +255,20 @@ class Select:
     label: tuple[str, str] = field(default=("", ""), repr=False, compare=False)
     """Operator and detail that ``explain`` shows in place of the projection; no part of what it computes."""
 
+    @cached_property
+    def leaves(self) -> tuple[Source, ...]:
+        return tuple(source for item in self.items for source in leaves(item.node))
+
 
 @dataclass(frozen=True)
 class Union:
     """UNION ALL of selects whose columns agree in number, name and type."""
 
     inputs: tuple[Select, ...]
+
+    @cached_property
+    def leaves(self) -> tuple[Source, ...]:
+        return tuple(source for part in self.inputs for source in part.leaves)
 
 
 Tree = Select | Union
@@ -273,17 +280,9 @@ def digest(value: object) -> str:
     return hashlib.sha256(repr(value).encode()).hexdigest()[:12]
 
 
-def leaves(node: Node) -> Iterator[Source]:
+def leaves(node: Node) -> tuple[Source, ...]:
     """The stored relations of a tree in the order in which their terms are numbered."""
-    match node:
-        case Leaf(source):
-            yield source
-        case Select(items=items):
-            for item in items:
-                yield from leaves(item.node)
-        case Union(inputs):
-            for part in inputs:
-                yield from leaves(part)
+    return (node.source,) if isinstance(node, Leaf) else node.leaves
 
 
 def inputs_of(source: Source) -> tuple[Node, ...]:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 
 import pyarrow as pa
 
@@ -35,7 +36,7 @@ from headwater_pipelines.runtime.journal import Built, Journal, Progress, Stored
 from headwater_pipelines.runtime.outbox import Outbox
 from headwater_pipelines.runtime.pace import Pace
 from headwater_pipelines.runtime.program import Program, ViewFailed
-from headwater_pipelines.runtime.publish import publish
+from headwater_pipelines.runtime.publish import Publisher, publish
 from headwater_pipelines.runtime.registry import used_columns
 from headwater_pipelines.runtime.state import State
 from headwater_pipelines.runtime.versions import stored_copy
@@ -62,6 +63,7 @@ class Engine:
         self.pace = Pace(rows_target)
         self.budget = budget
         self.journal = Journal(state)
+        self.publisher = Publisher()
         self.built: dict[int, Built] = {}
         self.program = Program({}, {})
         self.progress = self._fresh_progress()
@@ -156,17 +158,30 @@ class Engine:
         """Whether these are one commit larger than a step is meant to be."""
         return found.rows > self.rows_target
 
-    def step(self, found: Range) -> None:
-        """Consume source commits and publish; without any, only time may pass."""
+    def step(self, found: Range, *, beside: bool = False) -> None:
+        """Consume source commits and publish; without any, only time may pass.
+
+        ``beside``: it may be published while the next step is worked on; ``published`` waits for it.
+        """
         if not found.commits:
             self._tick()
             return
         arrived = intake.read(self.log, self.state, self.program.stores.values(), found, self.rows_target)
-        self._advance(found.upto, arrived, self._instant())
+        self._advance(found.upto, arrived, self._instant(), beside=beside)
         if self.state.temporary_rows > LARGE_ROWS:
             self.state.drop_temporary()
 
-    def _advance(self, commit: int, arrived: Mapping[Base, Arrived], instant: datetime) -> None:
+    def published(self) -> None:
+        """Wait until every step is published; raises what ``publish`` does."""
+        self.publisher.wait()
+
+    def close(self) -> None:
+        self.publisher.close()
+        self.state.close()
+
+    def _advance(
+        self, commit: int, arrived: Mapping[Base, Arrived], instant: datetime, *, beside: bool = False
+    ) -> None:
         """One step to an input commit and an instant, published; none where only time passed, and that to no effect."""
         progress = self._next(commit, frozenset(self.program.views), instant)
         moves, started = instant != self.progress.instant, time.monotonic()
@@ -180,13 +195,16 @@ class Engine:
                 progress = out.keep(self.journal, progress)
                 if commit == self.progress.input_commit and not self.program.has_changed:
                     transaction.give_up()
+                self.published()
             if moves:
                 self.moved_s = time.monotonic()
                 self.pace_s = min(max(CLOCK_S, (self.moved_s - started) / CLOCK_SHARE), CLOCK_S_MAX)
         if transaction.given_up:
             return
         self.progress = progress
-        publish(self.log, self.epoch, progress, self.built, out.parts(), out.piece)
+        self.publisher.start(partial(publish, self.log, self.epoch, progress, self.built, list(out.parts()), out.piece))
+        if not beside or out.piece is not None:  # kept pieces are let go of by name: only one may be on its way
+            self.published()
 
     def _tick(self) -> None:
         """Let time pass for the views that read the clock, when it is due."""
@@ -224,6 +242,7 @@ class Engine:
         it: nothing of it is kept, and it is built anew when its time comes.
         """
         still = {view for view, compiled in added.items() if not is_continuous(compiled.definition.options)}
+        self.published()
         ended = {catalog[view].replaces for view in added}
         views = {v: compiled for v, compiled in {**self.program.views, **added}.items() if v not in ended}
         if not self.program.views:
@@ -277,6 +296,7 @@ class Engine:
 
     def drop(self, views: frozenset[int]) -> None:
         """Stop maintaining views and remove the state that only they used."""
+        self.published()
         self.built = {view: built for view, built in self.built.items() if view not in views}
         program = self._without(self.program, views)
         with _Transaction(self.state):

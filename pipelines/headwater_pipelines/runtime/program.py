@@ -90,6 +90,7 @@ class Program:
         self.forgets = forgettable((view.root for view in self.views.values()), self.order)
         """Relations with rows that can go once their windows are closed, and which."""
         self._users = {source: self._users_of(source) for source in self.order}
+        self._tree_users = {tree: self._users_of_tree(tree) for tree in self.trees}
         self._lookups = self._plan_lookups()
 
     @property
@@ -291,7 +292,7 @@ class Program:
     def _users_of(self, source: Source) -> frozenset[int]:
         return frozenset(view_id for view_id, view in self.views.items() if source in sources(view.root))
 
-    def _tree_users(self, tree: Node) -> frozenset[int]:
+    def _users_of_tree(self, tree: Node) -> frozenset[int]:
         def holds(view: CompiledView) -> bool:
             return view.root == tree or any(tree in inputs_of(source) for source in sources(view.root))
 
@@ -397,7 +398,7 @@ class _Run:
         changed = [(place, source) for place, source in enumerate(leaves(tree)) if source in self.changed]
         if is_linear(tree):
             return " UNION ALL ".join(render.term(tree, place) for place, _ in changed) or None
-        with self.program.blame(self.program._tree_users(tree)):
+        with self.program.blame(self.program._tree_users[tree]):
             return " UNION ALL ".join(self._term(tree, place, source) for place, source in changed) or None
 
     def only_adds(self, tree: Node) -> bool:
@@ -426,7 +427,8 @@ class _Run:
         if delta is None:
             return None, None
         touched = maintain.touched_sql(source, delta)
-        if not source.keys or not self.program.is_searched(self.state, [Leaf(source), source.input]):
+        read = [Leaf(source), source.input] if source.touched else [Leaf(source)]
+        if not source.keys or not self.program.is_searched(self.state, read):
             return maintain.delta_sql(source, f"({touched})", quote(source.table), render.NOTHING), None
         name, _ = self._touch(touched)
         reads = self._look_up(source.input, source, {KEYS: name}) if source.touched else {}
@@ -476,10 +478,12 @@ class _Run:
 
     def _look_up(self, tree: Node, start: int | Source, known: dict[int, str]) -> dict[int, str]:
         """Tables that hold, for leaves of a tree, the rows that can meet those of the known one."""
-        sources = list(leaves(tree))
+        sources, plan = list(leaves(tree)), self.program.lookups(tree, start)
         origins = {place: quote(table) for place, table in known.items()}
-        for each in self.program.lookups(tree, start):
-            if each.source not in origins:
+        leading = {each.source for each in plan}
+        for each in plan:
+            is_small = not self.state.relations[each.table].is_searched
+            if each.source not in origins or (is_small and each.place not in leading):
                 continue
             name = self._find(each, origins[each.source])
             if not name:
@@ -513,7 +517,7 @@ class _Run:
                 continue
             table = quote(_table(tree))
             verb = f"INSERT INTO {table}" if tree in self.filled else f"CREATE OR REPLACE TEMP TABLE {table} AS"
-            with self.program.blame(self.program._tree_users(tree)):
+            with self.program.blame(self.program._tree_users[tree]):
                 rows = self.state.temporary(f"{verb} {self._term(tree, place, source)}")
             if rows or tree in self.filled:
                 self.filled.add(tree)

@@ -8,7 +8,8 @@ published in between (epoch) or this one has moved on (position).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 
@@ -24,6 +25,32 @@ from headwater_pipelines.runtime.outbox import is_letters
 from headwater_pipelines.runtime.watermark import late_schema
 
 PRODUCER = "pipeline:main"
+
+
+class Publisher:
+    """Publishes steps one after the other, each beside the work on the next.
+
+    A step's transaction must not be committed before ``wait`` has returned: until then the state holds the output of
+    the step before, which would be lost with it if this process ended.
+    """
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(1, "publish")
+        self._begun: Future[CommitInfo] | None = None
+
+    def start(self, call: Callable[[], CommitInfo]) -> None:
+        self.wait()
+        self._begun = self._pool.submit(call)
+
+    def wait(self) -> None:
+        """Until what was started is published; raises what that raised."""
+        begun, self._begun = self._begun, None
+        if begun is not None:
+            begun.result()
+
+    def close(self) -> None:
+        """End the thread, after what it does."""
+        self._pool.shutdown()
 
 
 def publish(

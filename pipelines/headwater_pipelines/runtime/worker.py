@@ -94,7 +94,7 @@ class Worker:
                 self.beat("paused", None)
                 stop.wait(WAIT_S)
                 continue
-            found = self.advance()
+            found = self.advance(beside=True)
             if found is not None:
                 continue
             if until is not None and self._has_reached(until):
@@ -103,11 +103,17 @@ class Worker:
                 self.fill.wait(FILL_WAIT_S)
             else:
                 self.log.wait(self.looked, WAIT_S)
+        self.engine.published()
 
-    def advance(self) -> Range | None:
-        """One step and what is done between two; None when there was nothing to take in."""
+    def advance(self, *, beside: bool = False) -> Range | None:
+        """One step and what is done between two; None when there was nothing to take in.
+
+        ``beside``: if there was something, it may still be on its way into the log.
+        """
         self._reconcile()
-        found = self._step()
+        found = self._step(beside=beside)
+        if found is None:
+            self.engine.published()
         self._housekeeping(idle=found is None)
         return found
 
@@ -115,7 +121,7 @@ class Worker:
         if self.fill is not None:
             self.fill.close(keep=True)  # the next start takes it up
         self.merging.close()
-        self.engine.state.close()
+        self.engine.close()
         self.pulse.close()
 
     # ---- start
@@ -134,7 +140,7 @@ class Worker:
         try:
             engine.open(lambda: registry.compile_all(self.log, self.log.views(), self.duck)[0])
         except BaseException:
-            engine.state.close()
+            engine.close()
             raise
         return engine
 
@@ -337,14 +343,14 @@ class Worker:
 
     # ---- steps
 
-    def _step(self) -> Range | None:
+    def _step(self, *, beside: bool = False) -> Range | None:
         """One step; a view that fails in it is paused, and the step is done without it."""
         self.looked = self.log.newest_commit()
         while self.engine.program.views:
             started = time.monotonic()
             try:
                 found = self.engine.next(self.looked)
-                self._take(found)
+                self._take(found, beside=beside)
             except ViewFailed as error:
                 self._pause(error.views, error.what)
                 continue
@@ -364,10 +370,10 @@ class Worker:
             return found
         return None
 
-    def _take(self, found: Range) -> None:
+    def _take(self, found: Range, *, beside: bool) -> None:
         if not self.engine.is_large(found):
             with self.pulse.doing("live"):
-                self.engine.step(found)
+                self.engine.step(found, beside=beside)
             return
         facts = {"commit": found.upto, "rows": found.rows}
         logs.logger("pipeline").info("large step begins", extra=facts)
