@@ -9,13 +9,20 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from headwater import failpoint
+from headwater.config import Settings
 from headwater.log import open_log
+from headwater.ownership import own
 from headwater_pipelines import api
+from headwater_pipelines.runtime import worker
+from headwater_pipelines.runtime.publish import PRODUCER, Publisher
 
 from .conftest import VIEWS, Shop
 
@@ -26,12 +33,14 @@ Worker = Callable[..., int]
 def run_worker(command: Path, shop: Shop) -> Worker:
     """`headwater views --until-caught-up` as a process of its own, with failpoints; its exit status.
 
-    Few rows are stored as many are: in runs, which are merged.
+    Few rows are stored as many are: in runs, which are merged. Few commits are a step: each is published while the
+    next is worked on.
     """
 
     def run(failpoints: str = "") -> int:
         argv = [str(command), "views", "--until-caught-up", "--project", str(shop.folder)]
-        environment = {**os.environ, "HEADWATER_FAILPOINTS": failpoints, "HEADWATER_OPEN_ROWS_MAX": "2"}
+        few = {"HEADWATER_OPEN_ROWS_MAX": "2", "HEADWATER_STEP_ROWS_TARGET": "8"}
+        environment = {**os.environ, **few, "HEADWATER_FAILPOINTS": failpoints}
         done = subprocess.run(argv, check=False, env=environment, capture_output=True, text=True, timeout=60)
         assert done.returncode in (0, -signal.SIGKILL), done.stderr
         return done.returncode
@@ -97,6 +106,40 @@ def test_kill_at_points_of_every_seam(shop: Shop, run_worker: Worker, tmp_path: 
     killed = kill_at_each(shop, run_worker, points)
     print(f"{killed} of {len(points)} runs were killed")
     assert killed
+    compare(shop)
+
+
+def test_no_step_is_committed_before_the_last_one_is_published(
+    shop: Shop, run_worker: Worker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a step that is not published the state alone has the output, and only the last one's."""
+    prepare(shop)
+    assert run_worker() == 0
+    file, waits, wait = tmp_path / "points", threading.Event(), Publisher.wait
+
+    def watched(publisher: Publisher) -> None:
+        if publisher._begun is not None:
+            waits.set()
+        wait(publisher)
+
+    monkeypatch.setattr(Publisher, "wait", watched)
+    with open_log(shop.lake) as log, own(log, PRODUCER) as owner, ThreadPoolExecutor(1) as beside:
+        mine = worker.Worker(log, owner.epoch, Settings())
+        mine.advance()
+        commits = [shop.commit(log) for _ in range(2)]
+
+        def step(to: int) -> None:
+            mine.engine.step(mine.engine.next(to), beside=True)
+
+        failpoint.follow(f"record:{file}")
+        with log.catalog.write():  # so nothing is published
+            steps = [beside.submit(step, to) for to in commits]
+            assert waits.wait(60)
+            assert file.read_text().split().count("state.commit:after") == 1
+        steps[-1].result()
+        mine.engine.published()
+        failpoint.follow("")
+        mine.close()
     compare(shop)
 
 
