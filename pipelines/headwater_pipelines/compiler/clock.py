@@ -197,6 +197,12 @@ def clock_of(query: Tree, relations: Relations) -> Clock | None:
     return source.source if isinstance(source, Leaf) and isinstance(source.source, Clock) else None
 
 
+def has_only_clocks(expression: Any, relations: Relations) -> bool:
+    """Whether nothing but the instant is asked for by subqueries."""
+    found = (node["subquery"]["node"] for node in walk(expression) if node.get("class") == "SUBQUERY")
+    return all(clock_of(query, relations) is not None for query in found)
+
+
 def is_simple(expression: Tree) -> bool:
     """Whether a value fails for no row: a column, or one moved by an interval."""
     for part in walk(expression):

@@ -118,6 +118,25 @@ def equal(one: Tree, other: Tree) -> Tree:
     return {"class": "COMPARISON", "type": "COMPARE_EQUAL", **place, "left": one, "right": other}
 
 
+def tested(tree: Any, duck: Duck) -> Any:
+    """The tree with EXISTS (SELECT 1 ...) for EXISTS (SELECT * ...), which reads no column of the rows it asks for."""
+
+    def change(node: Tree) -> Any:
+        if node.get("subquery_type") != "EXISTS":
+            return None
+        inner = node["subquery"]["node"]
+        others = ("modifiers", "group_expressions", "group_sets", "having", "qualify")
+        if inner["type"] != "SELECT_NODE" or any(inner.get(part) for part in others):
+            return None
+        if any(each.get("class") != "STAR" for each in inner["select_list"]):
+            return None
+        inner = {**inner, "select_list": [duck.expression("1")]}
+        bare = {**node, "subquery": {**node["subquery"], "node": inner}}
+        return {key: rewrite(value, change) for key, value in bare.items()}
+
+    return rewrite(tree, change)
+
+
 def has_subquery(expression: Any) -> bool:
     return any(node.get("class") == "SUBQUERY" for node in walk(expression))
 

@@ -24,7 +24,7 @@ from headwater_pipelines.compiler import (
     unnesting,
 )
 from headwater_pipelines.compiler import windows as windowing
-from headwater_pipelines.compiler.clock import VALUE, clock_of
+from headwater_pipelines.compiler.clock import VALUE, clock_of, has_only_clocks
 from headwater_pipelines.compiler.plan import (
     WEIGHT,
     Base,
@@ -236,7 +236,7 @@ class Lowering:
         """A SELECT of nothing but subqueries has one row, which they stand beside."""
         if node["from_table"]["type"] != "EMPTY" or not forms.has_subquery(node["select_list"]):
             return node
-        if subqueries.has_only_clocks(node["select_list"], self.relations):
+        if has_only_clocks(node["select_list"], self.relations):
             return node
         shell: Tree = self.duck.parse("SELECT 1 FROM (SELECT 1 AS hw_one) AS hw_row", lambda _: (0, 0))
         return {**node, "from_table": shell["from_table"]}

@@ -19,9 +19,8 @@ from headwater.types import quote
 from headwater_pipelines.compiler import forms, grouping, joins, modifiers, sets, unnesting
 from headwater_pipelines.compiler.clock import VALUE, clock_of
 from headwater_pipelines.compiler.plan import Clock, Item, Leaf, Select, column_names
-from headwater_pipelines.compiler.relations import Relations
 from headwater_pipelines.compiler.scope import Scope, Visible
-from headwater_pipelines.compiler.syntax import Duck, Tree, column, is_column, rewrite, walk
+from headwater_pipelines.compiler.syntax import Tree, column, is_column, rewrite, walk
 from headwater_pipelines.compiler.whole import NoRule
 
 if TYPE_CHECKING:
@@ -365,36 +364,11 @@ def constant(lowering: Lowering, inner: Tree, ctes: Mapping[str, Cte]) -> Item |
     return Item(lowering.alias(), value)
 
 
-def tested(tree: Any, duck: Duck) -> Any:
-    """The tree with EXISTS (SELECT 1 ...) for EXISTS (SELECT * ...), which reads no column of the rows it asks for."""
-
-    def change(node: Tree) -> Any:
-        if node.get("subquery_type") != "EXISTS":
-            return None
-        inner = node["subquery"]["node"]
-        others = ("modifiers", "group_expressions", "group_sets", "having", "qualify")
-        if inner["type"] != "SELECT_NODE" or any(inner.get(part) for part in others):
-            return None
-        if any(each.get("class") != "STAR" for each in inner["select_list"]):
-            return None
-        inner = {**inner, "select_list": [duck.expression("1")]}
-        bare = {**node, "subquery": {**node["subquery"], "node": inner}}
-        return {key: rewrite(value, change) for key, value in bare.items()}
-
-    return rewrite(tree, change)
-
-
 def is_lateral(node: Tree) -> bool:
     """Whether a join may be with a subquery that reads its left side."""
     if node["right"]["type"] != "SUBQUERY" or node["join_type"] not in ("INNER", "LEFT") or node.get("using_columns"):
         return False
     return node.get("condition") is None or unnesting.is_true(node["condition"])
-
-
-def has_only_clocks(expression: Any, relations: Relations) -> bool:
-    """Whether nothing but the instant is asked for by subqueries."""
-    found = (node["subquery"]["node"] for node in walk(expression) if node.get("class") == "SUBQUERY")
-    return all(clock_of(query, relations) is not None for query in found)
 
 
 def _resolved(modifier: Tree, scope: Scope) -> Tree:

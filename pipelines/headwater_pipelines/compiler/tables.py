@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from headwater.errors import SqlError, UnknownColumn
 from headwater_pipelines.compiler import forms, joins, pivots, subqueries, timewindows, unnesting
+from headwater_pipelines.compiler.clock import has_only_clocks
 from headwater_pipelines.compiler.plan import Leaf, Node, column_names
 from headwater_pipelines.compiler.relations import Table
 from headwater_pipelines.compiler.scope import Scope, Visible
@@ -79,7 +80,7 @@ def _timed(lowering: Lowering, node: Tree, sides: list[joins.Rows]) -> tuple[Tre
     place = {"LEFT": 1, "SEMI": 1, "ANTI": 1, "RIGHT": 0}.get(node["join_type"], -1)
     rest = []
     for part in joins.conjuncts(node["condition"]) if node.get("condition") else []:
-        timed = forms.has_subquery(part) and subqueries.has_only_clocks(part, lowering.relations)
+        timed = forms.has_subquery(part) and has_only_clocks(part, lowering.relations)
         if not timed or place < 0 or node["ref_type"] == "ASOF":
             rest.append(part)
             continue

@@ -15,12 +15,12 @@ from headwater_pipelines.compiler.clock import clocked
 from headwater_pipelines.compiler.comparison import compared
 from headwater_pipelines.compiler.definition import Definition
 from headwater_pipelines.compiler.eventtime import event_time
+from headwater_pipelines.compiler.forms import tested
 from headwater_pipelines.compiler.lower import Lowering
 from headwater_pipelines.compiler.plan import Base, Clock, EventTime, Leaf, Select, Union, is_linear
 from headwater_pipelines.compiler.refusals import Refusal, check
 from headwater_pipelines.compiler.relations import Relations, Table, ViewPlan
 from headwater_pipelines.compiler.shape import shape_of
-from headwater_pipelines.compiler.subqueries import tested
 from headwater_pipelines.compiler.syntax import Duck, Tree, column, scoped
 from headwater_pipelines.compiler.whole import named
 

@@ -46,6 +46,14 @@ def compile_all(
     return compiled, errors
 
 
+def waiting(log: Log, compiled: Mapping[int, CompiledView]) -> dict[int, str]:
+    """Views that read a table whose rows are not the source's until it is copied, and why."""
+    reshaping = {t.id: f"{t.name} is reshaping: {t.reason}" for t in log.topics() if t.state == "reshaping"}
+    return {
+        view: reshaping[base.topic] for view, each in compiled.items() for base in each.used if base.topic in reshaping
+    }
+
+
 def definition(view: View) -> Definition:
     """The definition as the catalog holds it."""
     return replace(parse(view.sql, name=view.name), options=dict(view.options))

@@ -11,12 +11,11 @@ import os
 import threading
 import time
 from collections.abc import Mapping
-from datetime import datetime
 
 import duckdb
 
 from headwater import logs
-from headwater.catalog.records import View, to_micros
+from headwater.catalog.records import View
 from headwater.config import Settings
 from headwater.errors import CorruptFile, HeadwaterError, NameNotFound, StateMismatch
 from headwater.log import Log
@@ -24,7 +23,7 @@ from headwater.log.topics import GENERATION
 from headwater.ownership import own
 from headwater_pipelines import api
 from headwater_pipelines.compiler import CompiledView
-from headwater_pipelines.compiler.refresh import every_s, is_continuous
+from headwater_pipelines.compiler.refresh import is_continuous
 from headwater_pipelines.compiler.syntax import Duck
 from headwater_pipelines.runtime import registry
 from headwater_pipelines.runtime.budget import Budget
@@ -35,13 +34,13 @@ from headwater_pipelines.runtime.merging import Merging
 from headwater_pipelines.runtime.program import ViewFailed
 from headwater_pipelines.runtime.publish import PRODUCER
 from headwater_pipelines.runtime.pulse import Pulse
+from headwater_pipelines.runtime.schedule import Schedule
 from headwater_pipelines.runtime.state import FILE, WAL_BYTES_MAX, State, remove
 
 FILL_WAIT_S = 0.02
 """While a fill runs the worker looks so often for new commits, and for its end."""
 LARGE_STEP = "large step"
 """What the worker shows during a step of one commit that is larger than a step is meant to be."""
-NEVER_US = 2**63 - 1
 WAIT_S = 0.25
 """How long the worker sleeps at most when nothing is committed: it looks for new views and stop requests."""
 IDLE_CHECKPOINT_BYTES = 1 << 20
@@ -81,8 +80,7 @@ class Worker:
         self.merging = Merging()
         self.asked: list[Mapping[int, CompiledView]] = []
         """What the present look at the catalog wants to be filled."""
-        self.due: dict[int, int] = {}
-        """Of views that are refreshed from time to time: when, in microseconds since 1970."""
+        self.schedule = Schedule(log)
         self.looked = 0
         """The newest commit that a step has looked at."""
         self.engine = self._open()
@@ -162,18 +160,18 @@ class Worker:
         """Bring the program in line with the catalog; cheap unless the catalog's topics or views changed."""
         generation = self.log.setting(GENERATION) or ""
         ended = self.fill is not None and not self.fill.is_running
-        if generation == self.generation and not ended and not self._is_due():
+        if generation == self.generation and not ended and not self.schedule.is_due:
             return
         self.asked = []
         catalog = {view.id: view for view in self.log.views()}
         compiled, errors = registry.compile_all(self.log, list(catalog.values()), self.duck)
-        waiting = self._waiting(compiled)
+        waiting = registry.waiting(self.log, compiled)
         ready = compiled.keys() - waiting.keys()
         wanted = {v: compiled[v] for v, view in catalog.items() if view.state != "paused" and v in ready}
-        asleep = {v for v, each in wanted.items() if not self._is_wanted_now(catalog[v], each)}
+        asleep = {v for v, each in wanted.items() if not self.schedule.is_wanted(catalog[v], each)}
         wanted = {v: each for v, each in wanted.items() if v not in asleep}
         self._forget({v: each for v, each in wanted.items() if is_continuous(each.definition.options)})
-        self.due = {v: due for v, due in self.due.items() if v in asleep}
+        self.schedule.keep(asleep)
         for view in waiting.keys() & catalog.keys():
             if catalog[view].state != "paused":
                 self._mark(catalog[view], "waiting", waiting[view])
@@ -198,16 +196,6 @@ class Worker:
         # Marks made above, and what others did meanwhile, made another generation: the next round looks at it. So it
         # does when a fill has ended: another view may have waited for it.
         self.generation = "" if ended else generation
-
-    def _waiting(self, compiled: Mapping[int, CompiledView]) -> dict[int, str]:
-        """Views that read a table whose rows are not the source's until it is copied, and why."""
-        reshaping = {t.id: f"{t.name} is reshaping: {t.reason}" for t in self.log.topics() if t.state == "reshaping"}
-        return {
-            view: reshaping[base.topic]
-            for view, each in compiled.items()
-            for base in each.used
-            if base.topic in reshaping
-        }
 
     def _forget(self, wanted: Mapping[int, CompiledView]) -> None:
         """Remove the state of views that are dropped, paused, or defined over tables of another shape."""
@@ -260,7 +248,7 @@ class Worker:
                 self.engine.build(added, catalog, filled)
             done = True
             for view in still:
-                self._sleep(view, added[view], self.engine.progress.instant)
+                self.schedule.sleep(view, added[view], self.engine.progress.instant)
                 if catalog[view].replaces is None:
                     self._mark(catalog[view], "live", "")
         except (ViewFailed, RawValue, CorruptFile) as error:
@@ -284,7 +272,7 @@ class Worker:
         catalog = {view.id: view for view in self.log.views()} | {new.id: new}
         swapped = [view for view in catalog.values() if view.id != new.replaces]
         compiled, errors = registry.compile_all(self.log, swapped, self.duck)
-        waiting = self._waiting(compiled)
+        waiting = registry.waiting(self.log, compiled)
         if new.id in errors:
             self._mark(new, "failed", str(errors[new.id]))
         elif new.id in waiting:
@@ -294,26 +282,6 @@ class Worker:
             running = self.engine.program.views
             readers = {v: each for v, each in compiled.items() if v in running and each != running[v]}
             self._fill({new.id: compiled[new.id], **readers}, catalog, frozenset({new.id}))
-
-    def _is_wanted_now(self, view: View, compiled: CompiledView) -> bool:
-        """Whether a view is to be built or maintained; one that is not refreshed continuously, when it is due."""
-        if view.refresh == "continuous" or view.state != "live":
-            return True
-        last = self.log.newest_common_step(frozenset({view.id}), self.log.newest_commit())
-        if last is not None:
-            self._sleep(view.id, compiled, last.instant)
-        return last is None or self.log.clock.now_us() >= self.due.get(view.id, NEVER_US)
-
-    def _sleep(self, view: int, compiled: CompiledView, since: datetime) -> None:
-        """Note when a view that was refreshed at an instant is to be refreshed again, if by itself."""
-        seconds = every_s(compiled.definition.options)
-        if seconds is not None:
-            self.due[view] = to_micros(since) + seconds * 1_000_000
-
-    def _is_due(self) -> bool:
-        """Whether the time of a view that sleeps has come."""
-        now = self.log.clock.now_us()
-        return any(now >= due for due in self.due.values())
 
     def _is_long(self, added: Mapping[int, CompiledView]) -> bool:
         """Whether to fill these views between two steps would keep others waiting."""
