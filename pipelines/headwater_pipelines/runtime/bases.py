@@ -174,7 +174,7 @@ class Store:
         """The stored rows of the keys of ``source``; None: all have to be read."""
         relation = state.relations[self.base.table]
         keys = f"SELECT {', '.join(self.keys)} FROM ({source})"
-        return relation.seek(self.keys, keys, arrived) if relation.is_searched else None
+        return relation.seek(self.keys, keys, arrived)
 
     def _compared(self, state: State, changes: Arrived, found: Found | None) -> str:
         """Of records that hold each key once: its row before, as ``found``, and its new one, where they differ.
