@@ -249,6 +249,22 @@ def _resident_peak(process: psutil.Process) -> int:
     return int(process.memory_info().rss)
 
 
+def own_mb(pid: int) -> float:
+    """The memory that is a process's own (10^6 bytes). NoSuchProcess when it has ended.
+
+    Not the pages of files that it has mapped: those are the system's to take back at any time, and what is stored
+    grows with its data. A system without /proc does not tell them apart: then they count.
+    """
+    status = Path(f"/proc/{pid}/status")
+    if not status.exists():
+        return float(psutil.Process(pid).memory_info().rss / 1e6)
+    try:
+        lines = status.read_text().splitlines()
+    except OSError as error:
+        raise psutil.NoSuchProcess(pid) from error
+    return sum(int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith(("RssAnon:", "RssShmem:")))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Cost:
     """What one run of a command took. ``stdout`` is empty unless it was asked for."""

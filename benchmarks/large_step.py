@@ -18,13 +18,14 @@ import tempfile
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import psutil
 
 import headwater as hw
-from benchmarks.harness import Report, parse, run, say
+from benchmarks.harness import Report, own_mb, parse, run, say
 from benchmarks.views import VIEWS, Source
 from headwater.config import Settings
 from headwater.log import Log, open_log
@@ -183,15 +184,8 @@ class Sampler:
     def _run(self) -> None:
         while not self._done.wait(SAMPLE_S):
             for child in psutil.Process().children():
-                self.anonymous_mb = max(self.anonymous_mb, _anonymous_mb(child.pid))
-
-
-def _anonymous_mb(pid: int) -> float:
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    except OSError:  # gone meanwhile
-        return 0.0
-    return sum(int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith("RssAnon:"))
+                with suppress(psutil.NoSuchProcess):
+                    self.anonymous_mb = max(self.anonymous_mb, own_mb(child.pid))
 
 
 if __name__ == "__main__":

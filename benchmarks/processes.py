@@ -1,4 +1,4 @@
-"""What each of several processes costs while they run side by side: CPU seconds, resident memory over time."""
+"""What each of several processes costs while they run side by side: CPU seconds, memory over time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Self
 
 import psutil
 
-from benchmarks.harness import family
+from benchmarks.harness import family, own_mb
 
 SAMPLE_S = 2.0
 
@@ -25,7 +25,7 @@ class Costs:
         self._pids, self._whole = dict(pids), whole
         self._cpu: dict[tuple[str, int, float], tuple[float, float]] = {}
         self.memory: dict[str, list[tuple[float, float]]] = {role: [] for role in pids}
-        """Of each role: (monotonic seconds, resident MB of 10^6 bytes)."""
+        """Of each role: (monotonic seconds, its own MB of 10^6 bytes, see ``own_mb``)."""
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True, name="costs")
 
@@ -51,20 +51,20 @@ class Costs:
 
     def _sample(self, *, first: bool = False) -> None:
         for role, pid in self._pids.items():
-            now, resident = time.monotonic(), 0.0
+            now, held = time.monotonic(), 0.0
             for process in family([pid]):
                 if process.pid != pid and role not in self._whole:
                     continue
                 try:
                     with process.oneshot():
                         times, key = process.cpu_times(), (role, process.pid, process.create_time())
-                        resident += process.memory_info().rss / 1e6
+                    held += own_mb(process.pid)
                 except psutil.Error:  # ended meanwhile
                     continue
                 spent = times.user + times.system
                 self._cpu[key] = (self._cpu.get(key, (spent if first else 0.0, spent))[0], spent)
-            if resident:
-                self.memory[role].append((now, resident))
+            if held:
+                self.memory[role].append((now, held))
 
 
 def slope(points: Sequence[tuple[float, float]]) -> float:

@@ -13,6 +13,7 @@ process's; of it, what maps files can be taken back by the system at any time: `
 from __future__ import annotations
 
 import argparse
+import os
 import resource
 import sys
 import tempfile
@@ -24,11 +25,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from benchmarks.harness import Report, parse, say
+from benchmarks.harness import Report, own_mb, parse, say
 from headwater.config import Settings
 from headwater.log import Log, open_log
 from headwater.ownership import own
@@ -190,7 +190,7 @@ def _view(report: Report, log: Log, source: Source, name: str, steps: int, churn
             relations = worker.engine.state.relations.values()
             report.figure(f"{label}_stored_rows", sum(each.rows for each in relations))
             report.figure(f"{label}_stored_mb", sum(run.bytes for each in relations for run in each.runs) / 1e6)
-            report.figure(f"{label}_memory_mb", psutil.Process().memory_full_info().uss / 1e6)
+            report.figure(f"{label}_memory_mb", own_mb(os.getpid()))
         finally:
             worker.close()
     report.figure("peak_mapped_included_mb", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import random
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
-from benchmarks.harness import Report, percentile, run
+from benchmarks.harness import Report, own_mb, percentile, run
 from benchmarks.latency import Answer, Transaction, check, latencies
 from benchmarks.latency_load import MARKED
 from benchmarks.processes import Costs, slope
@@ -62,6 +65,18 @@ def test_latency_is_to_the_first_answer_that_holds_the_transaction() -> None:
         check(transactions, answers)
     with pytest.raises(RuntimeError, match="older than the one before"):
         check(transactions, answers[::-1])
+
+
+def test_mapped_files_are_no_memory_of_a_process(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(b"x" * 40_000_000)
+    before = own_mb(os.getpid())
+    mapped = np.memmap(file)
+    assert int(mapped.sum()) == 40_000_000 * ord("x")  # every page was read
+    assert own_mb(os.getpid()) < before + 20
+    held = np.ones(40_000_000, np.uint8)
+    assert own_mb(os.getpid()) > before + 30
+    assert held.all()
 
 
 def test_the_slope_is_that_of_the_line() -> None:
