@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import signal
 import socket
 import subprocess
@@ -30,6 +31,7 @@ from headwater.metrics import HELP
 from headwater.ownership import own
 from headwater.service.component import EXIT_NOT_RETRYABLE
 from headwater.service.http import StatusServer
+from headwater.service.up import ARENAS, MAINTAIN
 
 WAIT_S = 60.0
 TOY = """
@@ -383,3 +385,30 @@ def test_maintenance_gives_way_to_other_sessions_too(*, own_session: bool) -> No
         assert after.split()[-1] == "10"
     else:  # a terminal's session is not ours to slow down; what is started outside of any has no group: an empty file
         assert after == before
+
+
+_ARENAS = """
+import ctypes, threading
+libc, together = ctypes.CDLL(None), threading.Barrier(9)
+def work():
+    libc.malloc(100)
+    together.wait()
+    together.wait()
+for _ in range(8):
+    threading.Thread(target=work).start()
+together.wait()
+libc.malloc_info(0, ctypes.c_void_p.in_dll(libc, "stdout"))
+libc.fflush(None)
+together.wait()
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another allocator")
+def test_threads_of_maintenance_share_two_arenas() -> None:
+    def heaps(**env: str) -> int:
+        kept = {name: value for name, value in os.environ.items() if name not in (ARENAS, "GLIBC_TUNABLES")}
+        argv = [sys.executable, "-c", _ARENAS]
+        done = subprocess.run(argv, env={**kept, **env}, capture_output=True, text=True, check=True, timeout=WAIT_S)
+        return done.stdout.count("<heap nr=")
+
+    assert heaps(**MAINTAIN.env) <= 2 < heaps()
