@@ -7,12 +7,14 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import duckdb
+import numpy as np
 import pytest
 
 from headwater.errors import StateMismatch
 from headwater_pipelines.runtime.merging import Merging
 from headwater_pipelines.runtime.relation import SPARSE_ROWS, Relation
-from headwater_pipelines.runtime.runs import SLICES, Stopped, files_of
+from headwater_pipelines.runtime.runs import GUESSED_ROWS, SLICES, Stopped, files_of, lower
 from headwater_pipelines.runtime.state import FILE, State
 
 COLUMNS = [("k", "BIGINT"), ("s", "VARCHAR"), ("x", "DECIMAL(12,2)"), ("f", "DOUBLE")]
@@ -117,6 +119,71 @@ def test_runs_are_merged_beside_the_steps(state: State, tmp_path: Path, seed: in
     }
 
 
+def test_full_open_parts_become_runs_beside_the_steps(state: State, tmp_path: Path, seed: int) -> None:
+    state.freezes_beside = True
+    relation = filled(state, random.Random(seed), 1)
+    assert (relation.runs, relation.open_rows) == ([], 0)
+    assert relation.aside_rows > state.open_rows_max
+    wanted, merging = net(state, "plain"), Merging()
+    merging.tend(state)
+    while merging.is_running:
+        assert net(state, "t1") == wanted == net(state, f"({relation.net_sql()})")
+        state.checkpoint()
+        merging.wait(0.01)
+    assert relation.find(('"k"',), "SELECT 7::BIGINT", "found")
+    assert net(state, "found") == net(state, "(FROM plain WHERE k = 7)")
+    assert (relation.runs, relation.aside_rows > 0) == ([], True), "only the worker makes it live"
+    state.begin()
+    relation.append("SELECT i, 'a', 1, 1, 1 FROM range(1000, 1150) r(i)")
+    relation.settle()
+    state.commit()
+    assert [run.rows for run in relation.runs] == [150], "one part at a time is set aside"
+    merging.tend(state)
+    assert (relation.open_rows, relation.aside_rows, len(relation.runs)) == (0, 0, 2)
+    assert net(state, "(FROM t1 WHERE k < 1000 OR k IS NULL)") == wanted
+    assert relation.rows == (state.row("SELECT count(*) FROM t1") or ())[0]
+    assert {int(file.stem) for file in (tmp_path / "runs").iterdir()} == {run.number for run in relation.runs}
+
+
+def test_a_part_that_is_set_aside_stays_until_a_run_of_it_is_live(state: State, tmp_path: Path, seed: int) -> None:
+    state.freezes_beside = True
+    filled(state, random.Random(seed), 1)
+    wanted, merging = net(state, "plain"), Merging()
+    merging.tend(state)
+    merging.wait(10)
+    state.begin()
+    state.relations["t1"].append("SELECT i, 'x', 1, 1, 1 FROM range(500) r(i)")
+    state.relations["t1"].settle()
+    state.rollback()
+    merging.tend(state)
+    assert not list((tmp_path / "runs").iterdir()), "the relation is not the one that it was made of"
+    merging.tend(state)
+    merging.wait(10)
+    state.close()
+    again = State(tmp_path / FILE, timezone="UTC", open_rows_max=100)
+    assert not list((tmp_path / "runs").iterdir()), "nor is it that of another process"
+    assert net(again, "t1") == wanted
+    assert again.relations["t1"].aside_rows
+    again.begin()
+    again.drop("t1")
+    again.commit()
+    assert again.tables() == {"relations", "runs", "written_by"}
+    again.close()
+
+
+def test_what_cannot_be_frozen_beside_the_steps_is_said_as_it_is_settled(state: State, seed: int) -> None:
+    state.freezes_beside = True
+    relation, merging = filled(state, random.Random(seed), 1), Merging()
+    relation.dead = "error('as planned')"
+    merging.tend(state)
+    merging.wait(10)
+    merging.tend(state)
+    with pytest.raises(duckdb.InvalidInputException, match="as planned"):
+        relation.settle()
+    merging.tend(state)
+    assert not merging.is_running, "it is not tried again"
+
+
 def test_runs_whose_rows_cancel_out_are_merged_into_none(state: State) -> None:
     relation = state.create("t1", COLUMNS, ('"k"',))
     for weight in (1, -1):
@@ -157,6 +224,19 @@ def test_what_was_not_made_live_is_removed_at_the_next_start(state: State, tmp_p
     assert net(again, "t1") == wanted
     assert {file.name for file in (tmp_path / "runs").glob("*.arrow")} == live
     again.close()
+
+
+def test_guessed_places_are_those_of_a_binary_search(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    most = 2**64 - 1
+    spread = rng.integers(0, most, GUESSED_ROWS, np.uint64, endpoint=True)
+    clustered = np.concatenate([spread[: GUESSED_ROWS // 2], rng.choice(spread[:9], GUESSED_ROWS // 2)])
+    narrow = rng.integers(most - 10**6, most, GUESSED_ROWS, np.uint64, endpoint=True)
+    for held in (spread, clustered, narrow, np.zeros(GUESSED_ROWS, np.uint64)):
+        held.sort()
+        wanted = np.concatenate([rng.choice(held, 500), rng.integers(0, most, 500, np.uint64), held[:9], held[-9:]])
+        wanted = np.unique(np.append(wanted, np.array([0, 1, most - 1, most], np.uint64)))
+        assert (lower(held, wanted) == np.searchsorted(held, wanted, "left")).all()
 
 
 def test_a_state_of_another_duckdb_is_not_trusted(state: State, tmp_path: Path) -> None:

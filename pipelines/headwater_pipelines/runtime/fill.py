@@ -55,6 +55,7 @@ class Beside(State):
     def __init__(self, live: State, schema: str, timezone: str) -> None:
         self.__dict__.update(live.__dict__)
         self.home = schema
+        self.freezes_beside = False
         self.connection = live.connection.cursor()
         self.relations, self._obsolete, self._fresh, self._statements = {}, [], [], {}
         duck.pin(self.connection, timezone)

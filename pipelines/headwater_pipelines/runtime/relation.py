@@ -1,7 +1,8 @@
 """Stored relations: bags of rows with weights, in a small open part and in runs.
 
     open part   a table of the state file: a step appends to it, in the step's transaction
-    runs        immutable files (see ``runs``): a full open part becomes one, and runs of like size become one
+    set aside   an open part that was full, under another name: nothing is added to it while it becomes a run
+    runs        immutable files (see ``runs``), each once an open part; those of like size become one
 
 Nothing is ever updated: what is taken back stands there a second time with a negative weight, and the two meet when
 parts are consolidated. A relation's name is a view of all its parts. Which runs are live is written in the state file,
@@ -25,6 +26,10 @@ from headwater_pipelines.runtime import runs as files
 from headwater_pipelines.runtime.runs import BATCH_ROWS, HASH, Hashes, Index, Run, hash_sql
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    import duckdb
+
     from headwater_pipelines.runtime.state import State
 
 OPEN_ROWS_MAX = 200_000
@@ -76,15 +81,22 @@ class Relation:
     """Open rows after they were last consolidated. When there are twice as many they are so again."""
     cancels_little: bool = False
     """Whether that took out few: then it waits until they are as many as there may be."""
+    aside_rows: int = 0
+    """Rows of the part that is set aside; without any there is none."""
+    error: duckdb.Error | None = None
+    """What ended its freezing, once it was set aside."""
     dead: str = "false"
     """What holds of rows that nobody looks at any more: they are left out when parts are consolidated."""
 
     # ---- change
 
     def create(self) -> None:
+        self._create_open()
+        self.adopt()
+
+    def _create_open(self) -> None:
         body = [f"{quote(name)} {text}" for name, text in self.columns]
         self.state.write(f"CREATE TABLE {self._open} ({', '.join([*body, f'{WEIGHT} BIGINT'])})")
-        self.adopt()
 
     def adopt(self) -> None:
         """Note it as one of the state's own, with its runs."""
@@ -110,8 +122,7 @@ class Relation:
     def fill(self, select: str) -> None:
         """Add the rows of a SELECT of any size: a large one goes into a run at once."""
         names = [*(quote(name) for name, _ in self.columns), WEIGHT]
-        hashed = f"SELECT {', '.join(names)}, {hash_sql(self.primary)} AS {HASH} FROM ({select}) ORDER BY {HASH}"
-        reader = self.state.export(hashed, BATCH_ROWS)
+        reader = self.state.export(self._hashed(f"SELECT {', '.join(names)} FROM ({select})"), BATCH_ROWS)
         first: list[pa.RecordBatch] = []
         for batch in reader:
             first.append(batch)
@@ -122,11 +133,20 @@ class Relation:
             self.append(f"SELECT {', '.join(names)} FROM arrived", pa.Table.from_batches(first))
 
     def settle(self) -> None:
-        """Consolidate an open part that has doubled: what cancels out is not read for ever. Freeze a full one."""
+        """Consolidate an open part that has doubled: what cancels out is not read for ever. Freeze a full one.
+
+        Where freezing goes on beside the steps it is only set aside here, unless the one before it still is.
+        duckdb.Error is also what ended that.
+        """
+        if self.error is not None:
+            raise self.error
         most = max(2 * self.settled_rows, SPARSE_ROWS)
         if self.cancels_little and self.dead == "false":  # of one that forgets, more is dead the next time
             most = self.state.open_rows_max
         if self.open_rows <= min(most, self.state.open_rows_max):
+            return
+        if self.state.freezes_beside and not self.aside_rows and self.open_rows > self.state.open_rows_max:
+            self._set_aside()
             return
         rows = self._living(self._open)
         count = self.state.temporary(f"CREATE OR REPLACE TEMP TABLE settled AS {rows}")
@@ -134,13 +154,19 @@ class Relation:
         self.cancels_little = count >= self.open_rows * SETTLED_SHARE
         self.open_rows = 0
         if count > self.state.open_rows_max // 2:
-            select = f"SELECT *, {hash_sql(self.primary)} AS {HASH} FROM settled ORDER BY {HASH}"
-            reader = self.state.export(select, BATCH_ROWS)
+            reader = self.state.export(self._hashed("FROM settled"), BATCH_ROWS)
             self._publish(self._write_run(reader.schema, reader))
         else:
             self.append("SELECT * FROM settled")
         self.settled_rows = self.open_rows
         self.state.temporary("DROP TABLE settled")
+
+    def _set_aside(self) -> None:
+        """Begin another open part; the rows of this one become a run. Nothing is copied."""
+        self.state.write(f"ALTER TABLE {self._open} RENAME TO {quote(aside_table(self.table))}")
+        self._create_open()
+        self.aside_rows, self.open_rows, self.settled_rows = self.open_rows, 0, 0
+        self.show()
 
     def drop(self) -> None:
         self.state.temporary(f"DROP VIEW temp.{quote(self.table)}")
@@ -149,10 +175,30 @@ class Relation:
 
     def discard(self) -> None:
         """Remove its parts, of which the state knows nothing else."""
-        self.state.write(f"DROP TABLE {self._open}")
+        for part in self._tables():
+            self.state.write(f"DROP TABLE {part}")
         self._withdraw(self.runs)
 
     # ---- runs
+
+    def freeze(self, stop: threading.Event | None = None) -> Run:
+        """Write what is set aside as a run, not live yet. A thread of its own can do it: nobody else changes that part.
+
+        Stopped when ``stop`` is set meanwhile; then nothing of it is left.
+        """
+        path, stop = self.state.new_run(), stop or threading.Event()
+        indexes = {index for run in self.runs for index in run.indexes}
+        with self.state.reading() as connection:
+            reader = self.state.exported(connection.sql(self._hashed(self._living(self._aside))), BATCH_ROWS)
+            files.write(path, reader.schema, files.until(stop, reader))
+            return self._prepared(path, indexes, connection, stop)
+
+    def frozen(self, made: Run) -> None:
+        """Make the run live in the place of what was set aside; inside a transaction."""
+        self.state.write(f"DROP TABLE {self._aside}")
+        self.cancels_little = made.rows >= self.aside_rows * SETTLED_SHARE
+        self.aside_rows = 0
+        self._publish(made)
 
     def due(self) -> list[Run]:
         """Runs that are worth merging now: neighbours of like size, the newest first to grow too many."""
@@ -173,17 +219,24 @@ class Relation:
         path = self.state.new_run()
         with self.state.apart() as connection:
             names = [name for name, _ in self.columns]
-            select = f"SELECT *, {hash_sql(self.primary)} AS {HASH} FROM ({self._living('merging')}) ORDER BY {HASH}"
+            select = self._hashed(self._living("merging"))
             batches = files.merged(parts, [*names, WEIGHT], select, connection, stop)
             schema = parts[0].schema.append(pa.field(HASH, pa.uint64()))
             files.write(path, schema, (pa.RecordBatch.from_arrays(b.columns, schema=schema) for b in batches))
-            made = Run(path, self.primary)
-            try:
-                for index in {index for part in parts for index in part.indexes}:
-                    made.prepare(index, connection, stop)
-            except files.Stopped:
-                made.delete()
-                raise
+            indexes = {index for part in parts for index in part.indexes}
+            return self._prepared(path, indexes, connection, stop)
+
+    def _prepared(
+        self, path: Path, indexes: set[Index], connection: duckdb.DuckDBPyConnection, stop: threading.Event | None
+    ) -> Run:
+        """The run whose rows are written, with these indexes, so that no step has to make them."""
+        made = Run(path, self.primary)
+        try:
+            for index in indexes:
+                made.prepare(index, connection, stop)
+        except files.Stopped:
+            made.delete()
+            raise
         return made
 
     def compact(self) -> None:
@@ -223,7 +276,15 @@ class Relation:
         """A SELECT of the rows of each part."""
         names = ", ".join([*(quote(name) for name, _ in self.columns), WEIGHT])
         runs = [f"SELECT {self._typed()} FROM {run.name}" for run in self.runs if run is not without]
-        return [f"SELECT {names} FROM {self._open}", *runs]
+        return [*(f"SELECT {names} FROM {part}" for part in self._tables()), *runs]
+
+    def _tables(self) -> list[str]:
+        """What holds the rows that are in no run yet."""
+        return [self._open, self._aside] if self.aside_rows else [self._open]
+
+    def _hashed(self, rows: str) -> str:
+        """A SELECT of rows as a run takes them: with their hashes, by which they are sorted."""
+        return f"SELECT *, {hash_sql(self.primary)} AS {HASH} FROM ({rows}) ORDER BY {HASH}"
 
     # ---- reading
 
@@ -240,10 +301,8 @@ class Relation:
         ``keys``: a SELECT of the index's values, of the same types, which may read ``arrived``. Rows of other keys may
         be among those found.
         """
-        names = ", ".join([*(quote(column) for column, _ in self.columns), WEIGHT])
-        opened = f"SELECT {names} FROM {self._open} WHERE {hash_sql(index)} IN"
         if not self.runs:
-            return Found(f"{opened} (SELECT hash(*COLUMNS(*)) FROM ({keys}))")
+            return Found(self._opened(index, f"SELECT hash(*COLUMNS(*)) FROM ({keys})"))
         hashes = self.hashes(keys, arrived)
         if len(hashes) * LOOKUP_SHARE > self.rows:
             return None
@@ -252,7 +311,7 @@ class Relation:
         if rows > max(FOUND_ROWS, self.rows // FOUND_SHARE):
             return None
         parts = (part for run, each in spans for part in run.find(index, each, self.state.connection, FOUND_ROWS))
-        sql = f"{opened} (SELECT h FROM hashes)"
+        sql = self._opened(index, "SELECT h FROM hashes")
         known = pa.table({"h": pa.array(hashes)})
         if not rows:
             return Found(sql, known)
@@ -263,7 +322,13 @@ class Relation:
         for part in parts:  # in a table that can be moved to disk, unlike these
             insert = f"INSERT INTO {table} SELECT {self._typed()} FROM taken"
             self.state.temporary(insert, None, Found(insert, known, part))
-        return Found(f"SELECT {names} FROM {table}")
+        return Found(f"SELECT * FROM {table}")
+
+    def _opened(self, index: Index, hashes: str) -> str:
+        """A SELECT of the rows outside of runs whose hash is among those of another."""
+        names = ", ".join([*(quote(column) for column, _ in self.columns), WEIGHT])
+        parts = (f"SELECT {names} FROM {part} WHERE {hash_sql(index)} IN ({hashes})" for part in self._tables())
+        return " UNION ALL ".join(parts)
 
     def hashes(self, keys: str, arrived: pa.Table | None = None) -> Hashes:
         """Sorted hashes of the rows of a SELECT of keys."""
@@ -313,25 +378,34 @@ class Relation:
     @property
     def is_searched(self) -> bool:
         """Whether a step looks its rows up."""
-        return bool(self.runs) or self.open_rows > self.state.open_rows_max // SEARCHED_SHARE
+        return bool(self.runs) or self.aside_rows > 0 or self.open_rows > self.state.open_rows_max // SEARCHED_SHARE
 
     @property
     def rows(self) -> int:
         """Stored rows, those included that cancel out."""
-        return self.open_rows + sum(run.rows for run in self.runs)
+        return self.open_rows + self.aside_rows + sum(run.rows for run in self.runs)
 
     @property
     def bytes(self) -> int:
         """What it takes on disk; of open rows, about."""
-        return self.open_rows * OPEN_ROW_BYTES + sum(run.bytes for run in self.runs)
+        return (self.open_rows + self.aside_rows) * OPEN_ROW_BYTES + sum(run.bytes for run in self.runs)
 
     def count(self) -> None:
-        """Find out how many rows are open."""
-        self.open_rows = int((self.state.row(f"SELECT count(*) FROM {self._open}") or (0,))[0])
+        """Find out how many rows are open, and set aside."""
+        self.open_rows = self._count(self._open)
+        if self.state.columns(self.home, aside_table(self.table)):
+            self.aside_rows = self._count(self._aside)
+
+    def _count(self, part: str) -> int:
+        return int((self.state.row(f"SELECT count(*) FROM {part}") or (0,))[0])
 
     @property
     def _open(self) -> str:
         return f"{quote(self.home)}.{quote(open_table(self.table))}"
+
+    @property
+    def _aside(self) -> str:
+        return f"{quote(self.home)}.{quote(aside_table(self.table))}"
 
     def _typed(self) -> str:
         """A run's columns in their own types: Arrow has no name for some of them."""
@@ -349,6 +423,10 @@ TABLES = (
 
 def open_table(table: str) -> str:
     return f"{table}_open"
+
+
+def aside_table(table: str) -> str:
+    return f"{table}_aside"
 
 
 def is_ambiguous(text: str) -> bool:

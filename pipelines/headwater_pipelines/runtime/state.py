@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
@@ -61,6 +61,8 @@ class State:
             raise _cannot_open(path, error) from error
         # The worker chooses when to checkpoint; DuckDB's own trigger would stall a step.
         self.connection.execute("SET wal_autocheckpoint = '1TB'")
+        # What is in the file is small, and gone soon: to try how it compresses would take half of a checkpoint's time.
+        self.connection.execute("SET force_compression = 'uncompressed'")
         # Runs must give types back unchanged. Results that leave for the log have the types of files, which do anyway.
         self.connection.execute("SET arrow_lossless_conversion = true")
         for statement in relation.TABLES:
@@ -68,6 +70,8 @@ class State:
         self._statements: dict[str, duckdb.Statement] = {}
         self._require_version(path)
         self.home = "main"
+        self.freezes_beside = False
+        """Whether ``Merging`` makes runs of full open parts beside the steps; else these do it themselves."""
         self._setup = (timezone, memory_limit, spill)
         self._runs = path.parent / "runs" if str(path) != ":memory:" else Path(tempfile.mkdtemp())
         self._runs.mkdir(exist_ok=True)
@@ -124,7 +128,12 @@ class State:
 
     def export(self, sql: str, rows: int) -> Exported:
         """The result of a SELECT in batches of at most ``rows`` rows. Until its end no other statement can run."""
-        return Exported(self.connection.sql(self.parsed(sql)).to_arrow_reader(rows))
+        return self.exported(self.connection.sql(self.parsed(sql)), rows)
+
+    @staticmethod
+    def exported(found: duckdb.DuckDBPyRelation, rows: int) -> Exported:
+        """The same, of a SELECT on any connection."""
+        return Exported(found.to_arrow_reader(rows))
 
     def parts(self, sql: str) -> Iterator[pa.Table]:
         """The result of a SELECT in parts of ``PART_ROWS``; as ``export``."""
@@ -234,6 +243,13 @@ class State:
             yield connection
         finally:
             connection.close()
+
+    @contextmanager
+    def reading(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A connection to this file that reads what is committed, for a thread beside the steps."""
+        with closing(self.connection.cursor()) as connection:
+            duck.pin(connection, self._setup[0])
+            yield connection
 
     def columns(self, home: str, table: str) -> list[tuple[str, str]]:
         """Names and types of a stored table's columns."""

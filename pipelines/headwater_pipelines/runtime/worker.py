@@ -150,6 +150,7 @@ class Worker:
             open_rows_max=self.settings.open_rows_max,
             threads=max(1, (os.cpu_count() or 1) // 2),  # the server, the capture and readers need the rest
         )
+        state.freezes_beside = True
         return Engine(
             self.log, self.epoch, state, self.settings.step_rows_target, Budget(self.settings.view_state_bytes_max)
         )
