@@ -39,7 +39,6 @@ GUESSED_ROWS = 500_000
 """Among fewer hashes a binary search is quicker."""
 NEAR = 16
 """So many neighbours of a guessed place are looked at."""
-MOST = np.uint64(2**64 - 1)
 
 Index = tuple[str, ...]
 """Expressions over a relation's columns."""
@@ -65,16 +64,22 @@ class Spans:
 
     def places(self, rows_max: int) -> Iterator[Places]:
         """All places, at most so many at a time."""
-        if not self.rows:
+        if self.rows <= rows_max:
+            if self.rows:
+                yield _spots(self.low, self.counts)
             return
         ends = np.cumsum(self.counts)
         cuts = np.unique(np.searchsorted(ends, np.arange(0, self.rows, rows_max), "left")).tolist()
         for first, end in zip(cuts, [*cuts[1:], len(ends)], strict=True):
-            low, counts = self.low[first:end], self.counts[first:end]
-            before = np.cumsum(counts) - counts
-            spots = np.repeat(low - before, counts) + np.arange(int(counts.sum()))
+            spots = _spots(self.low[first:end], self.counts[first:end])
             for start in range(0, len(spots), rows_max):
                 yield spots[start : start + rows_max]
+
+
+def _spots(low: Places, counts: Places) -> Places:
+    """All places of some spans."""
+    before = np.cumsum(counts) - counts
+    return np.repeat(low - before, counts) + np.arange(int(counts.sum()))
 
 
 class Stopped(Exception):
@@ -123,9 +128,10 @@ class Run:
         held, _ = self.prepare(index, connection)
         low = lower(held, hashes)
         there = np.flatnonzero(held[np.minimum(low, self.rows - 1)] == hashes) if self.rows else low[:0]
-        low, found = low[there], hashes[there]
-        end = np.where(found == MOST, self.rows, lower(held, found + np.uint64(1)))
-        return Spans(low, end - low)
+        low, counts, found = low[there], np.ones(len(there), np.int64), hashes[there]
+        more = np.flatnonzero((low + 1 < self.rows) & (held[np.minimum(low + 1, self.rows - 1)] == found))
+        counts[more] = np.searchsorted(held, found[more], "right") - low[more]
+        return Spans(low, counts)
 
     def find(
         self, index: Index, spans: Spans, connection: duckdb.DuckDBPyConnection, rows_max: int
@@ -170,6 +176,8 @@ class Run:
         return np.asarray(np.memmap(path, kind, "r")) if self.rows else np.empty(0, kind)
 
     def _take(self, rows: Places) -> pa.Table:
+        if len(self.batches) == 1:
+            return pa.Table.from_batches([self.batches[0].take(pa.array(rows))])
         if not len(rows):
             return self.schema.empty_table()
         # Whole batches at a time: pyarrow's own take over many chunks is 60 times as slow.
