@@ -17,29 +17,24 @@ else.
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import math
 import os
 import platform
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from types import TracebackType
-from typing import IO, Self
+from typing import IO
 
 import psutil
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.processes import Meter
+
 Value = float | int | str | None
-_SAMPLE_S, _SAMPLES_QUICK = 0.5, 20
-"""Between two samples of a process; the first ones follow each other ten times as quickly, for commands that are soon
-over. What is read is cumulative, so more samples would only cost what is measured its cores."""
 
 
 def parse(
@@ -168,101 +163,6 @@ def percentile(values: Sequence[float], share: float) -> float:
         return float("nan")
     ordered = sorted(values)
     return ordered[max(0, math.ceil(share * len(ordered) - 1e-9) - 1)]
-
-
-class Meter:
-    """CPU seconds and peak memory of running processes and their descendants, sampled while the block runs.
-
-    ``pids`` need not be our own children. Peak memory is the sum over processes of each one's own highest
-    resident size (VmHWM), an upper bound of the highest sum; a page shared by two of them counts twice.
-    ``ru_maxrss`` is not used: a child inherits its parent's over fork and exec.
-    """
-
-    def __init__(self, *pids: int) -> None:
-        self._roots = pids
-        self._peaks: dict[tuple[int, float], int] = {}
-        self._cpu: dict[tuple[int, float], tuple[float, float]] = {}
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True, name="meter")
-
-    def __enter__(self) -> Self:
-        self._sample(first=True)
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._done.set()
-        self._thread.join()
-        self._sample()
-
-    @property
-    def cpu_s(self) -> float:
-        """User plus system time spent since the block began."""
-        return sum(last - first for first, last in self._cpu.values())
-
-    @property
-    def peak_mb(self) -> float:
-        """In units of 10^6 bytes."""
-        return sum(self._peaks.values()) / 1e6
-
-    def _run(self) -> None:
-        for number in itertools.count():
-            if self._done.wait(_SAMPLE_S / 10 if number < _SAMPLES_QUICK else _SAMPLE_S):
-                return
-            self._sample()
-
-    def _sample(self, *, first: bool = False) -> None:
-        for process in family(self._roots):
-            try:
-                key = (process.pid, process.create_time())
-                times = process.cpu_times()
-                spent = times.user + times.system
-                # A process that started within the block has spent all of its time in it.
-                began = self._cpu.get(key, (spent if first else 0.0, spent))[0]
-                self._cpu[key] = (began, spent)
-                self._peaks[key] = max(self._peaks.get(key, 0), _resident_peak(process))
-            except (psutil.NoSuchProcess, psutil.ZombieProcess):
-                continue
-
-
-def family(roots: Iterable[int]) -> list[psutil.Process]:
-    found: dict[int, psutil.Process] = {}
-    for pid in roots:
-        try:
-            root = psutil.Process(pid)
-            found[pid] = root
-            found.update((each.pid, each) for each in root.children(recursive=True))
-        except psutil.NoSuchProcess:
-            continue
-    return list(found.values())
-
-
-def _resident_peak(process: psutil.Process) -> int:
-    try:
-        for line in Path(f"/proc/{process.pid}/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    except OSError:  # gone meanwhile, or a system without /proc
-        pass
-    return int(process.memory_info().rss)
-
-
-def own_mb(pid: int) -> float:
-    """The memory that is a process's own (10^6 bytes). NoSuchProcess when it has ended.
-
-    Not the pages of files that it has mapped: those are the system's to take back at any time, and what is stored
-    grows with its data. A system without /proc does not tell them apart: then they count.
-    """
-    status = Path(f"/proc/{pid}/status")
-    if not status.exists():
-        return float(psutil.Process(pid).memory_info().rss / 1e6)
-    try:
-        lines = status.read_text().splitlines()
-    except OSError as error:
-        raise psutil.NoSuchProcess(pid) from error
-    return sum(int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith(("RssAnon:", "RssShmem:")))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,7 +25,8 @@ import numpy as np
 import psutil
 
 import headwater as hw
-from benchmarks.harness import Report, own_mb, parse, run, say
+from benchmarks.harness import Report, parse, run, say
+from benchmarks.processes import own_mb
 from benchmarks.views import VIEWS, Source
 from headwater.config import Settings
 from headwater.log import Log, open_log

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from benchmarks.harness import Meter, Report, percentile
+from benchmarks.harness import Report, percentile
 from benchmarks.log_data import BLOCK_ROWS, EVENT_COLUMNS, EVENTS, Producer, events, seal_all
+from benchmarks.processes import Meter
 from headwater.client.consumer import Consumer
 from headwater.log import Log, open_log
 from headwater.schema import Schema

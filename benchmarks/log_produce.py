@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from benchmarks.harness import Meter, Report, percentile
+from benchmarks.harness import Report, percentile
 from benchmarks.log_data import EVENT_COLUMNS, EVENTS, Producer, alternate, events, ratio
+from benchmarks.processes import Meter
 from headwater.lake import open_lake
 from headwater.log import Log, open_log
 from headwater.schema import Schema

@@ -12,7 +12,7 @@ from pathlib import Path
 import duckdb
 import numpy as np
 
-from benchmarks.harness import Meter, Report, say
+from benchmarks.harness import Report, say
 from benchmarks.log_data import (
     BLOCK_ROWS,
     SEED,
@@ -25,6 +25,7 @@ from benchmarks.log_data import (
     ratio,
     seal_all,
 )
+from benchmarks.processes import Meter
 from headwater import duck
 from headwater.lake import Lake, open_lake
 from headwater.log import Log, base, open_log, read

@@ -28,7 +28,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from benchmarks.harness import Report, own_mb, parse, say
+from benchmarks.harness import Report, parse, say
+from benchmarks.processes import own_mb
 from headwater.config import Settings
 from headwater.log import Log, open_log
 from headwater.ownership import own

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import dagster as dg
 
+from headwater.catalog.records import Topic
 from headwater.errors import AmbiguousName, NameNotFound
 from headwater.log.names import resolve
 from headwater.schema import Schema
@@ -58,30 +59,18 @@ class HeadwaterTranslator:
 
     def _view(self, data: ViewData) -> dg.AssetSpec:
         keys, unknown = _dependencies(lineage.inputs(data.view.sql), data)
-        metadata: dict[str, object] = {
-            "dagster/table_name": data.view.name,
-            "sql": dg.MetadataValue.md(f"```sql\n{data.view.sql}\n```"),
-        }
-        if data.changelog is not None:
-            metadata["dagster/column_schema"] = column_schema(data.changelog.schema)
-        if unknown:
-            metadata["unresolved_inputs"] = ", ".join(unknown)
+        sql = dg.MetadataValue.md(f"```sql\n{data.view.sql}\n```")
         return dg.AssetSpec(
             key=view_key(data.view.name),
             deps=keys,
             group_name=VIEWS_NAMESPACE,
             kinds={"sql", "duckdb"},
             code_version=lineage.code_version(data.view.sql),
-            metadata=metadata,
+            metadata={"sql": sql, **_written(data.view.name, data.changelog, unknown)},
         )
 
     def _job(self, data: JobData) -> dg.AssetSpec:
         keys, unknown = _dependencies(data.job.inputs, data)
-        metadata: dict[str, object] = {"dagster/table_name": data.job.output, "file": data.job.file}
-        if data.output is not None:
-            metadata["dagster/column_schema"] = column_schema(data.output.schema)
-        if unknown:
-            metadata["unresolved_inputs"] = ", ".join(unknown)
         return dg.AssetSpec(
             key=job_key(data.job.name),
             deps=keys,
@@ -89,7 +78,7 @@ class HeadwaterTranslator:
             kinds={"python", "polars"},
             code_version=data.job.version,
             description=data.job.description or None,
-            metadata=metadata,
+            metadata={"file": data.job.file, **_written(data.job.output, data.output, unknown)},
         )
 
 
@@ -125,6 +114,12 @@ def column_schema(schema: Schema) -> dg.TableSchema:
             for field in schema.fields
         ]
     )
+
+
+def _written(name: str, topic: Topic | None, unknown: Sequence[str]) -> dict[str, object]:
+    """What is told of the rows that a view or job writes, and of inputs that mean nothing."""
+    schema = {} if topic is None else {"dagster/column_schema": column_schema(topic.schema)}
+    return {"dagster/table_name": name, **schema, **({"unresolved_inputs": ", ".join(unknown)} if unknown else {})}
 
 
 def _dependencies(names: Sequence[str], data: ViewData | JobData) -> tuple[list[dg.AssetKey], list[str]]:

@@ -16,6 +16,9 @@ import typer
 from headwater.cli.options import JsonOption, ProjectOption
 
 if TYPE_CHECKING:
+    from threading import Event
+
+    from headwater.config import Project
     from headwater.log import Log
 
 File = Annotated[str, typer.Argument(metavar="FILE", help="A .sql file with the definition, or - for standard input.")]
@@ -34,7 +37,7 @@ def create(file: File, project: ProjectOption = None) -> None:
     from headwater_pipelines import api
 
     sql, name = _read(file)
-    with _open(project) as log, _quoting(sql):
+    with opened(project) as log, _quoting(sql):
         made = api.create_view(log, sql, name=name)
     typer.echo(f"view {made.name} created; `headwater views` or `headwater up` fills and maintains it")
 
@@ -45,7 +48,7 @@ def replace(file: File, project: ProjectOption = None) -> None:
     from headwater_pipelines import api
 
     sql, name = _read(file)
-    with _open(project) as log, _quoting(sql):
+    with opened(project) as log, _quoting(sql):
         made = api.replace_view(log, sql, name=name)
     if made.replaces is None:
         typer.echo(f"view {made.name} has this definition")
@@ -62,7 +65,7 @@ def rename(
     """Give a view another name, with the pipeline's next step. Older positions know it by the old one."""
     from headwater_pipelines import api
 
-    with _open(project) as log:
+    with opened(project) as log:
         api.rename_view(log, name, to)
     typer.echo(f"view {name} becomes {to} with the pipeline's next step")
 
@@ -72,7 +75,7 @@ def refresh(name: Name, project: ProjectOption = None) -> None:
     """Bring a view up to date that is refreshed by hand or from time to time. The running pipeline does it."""
     from headwater_pipelines import api
 
-    with _open(project) as log:
+    with opened(project) as log:
         api.refresh_view(log, name)
     typer.echo(f"view {name} is refreshed with the pipeline's next step")
 
@@ -86,7 +89,7 @@ def drop(
     """End a view. Its history stays readable at older positions. Refused while other views read it."""
     from headwater_pipelines import api
 
-    with _open(project) as log:
+    with opened(project) as log:
         for each in api.drop_view(log, name, cascade=cascade):
             typer.echo(f"view {each} dropped")
 
@@ -96,7 +99,7 @@ def list_views(project: ProjectOption = None, as_json: JsonOption = False) -> No
     """Show every view: state, columns read, reason when it is not live."""
     from headwater_pipelines import api
 
-    with _open(project) as log:
+    with opened(project) as log:
         lineage = api.lineage(log)
         new = {v.replaces: {"name": v.name, "state": v.state, "reason": v.reason} for v in log.replacements()}
         rows = [
@@ -119,7 +122,7 @@ def explain(file: File, project: ProjectOption = None, as_json: JsonOption = Fal
     """Show how a definition would be maintained, node by node. FILE may be an existing view's name."""
     from headwater_pipelines import api
 
-    with _open(project) as log:
+    with opened(project) as log:
         existing = any(each.name == file for each in log.views())
         sql, name = (file, "") if existing else _read(file)
         with _quoting(sql):
@@ -139,23 +142,17 @@ def views(
     ] = False,
 ) -> None:
     """Maintain all views. `headwater up` runs this."""
-    from headwater.config import load
-    from headwater.log import open_log
-    from headwater.service.signals import check_not_cut_short, stop_signals
     from headwater_pipelines.runtime import worker
 
-    loaded = load(project)
-    with stop_signals() as stop, open_log(loaded.lake_dir, create=True) as log:
+    with at_work(project, ends=until_caught_up) as (loaded, log, stop):
         worker.run(log, loaded.settings, stop, until_caught_up=until_caught_up)
-        if until_caught_up:
-            check_not_cut_short(stop)
 
 
 def pause(name: OptionalName = None, project: ProjectOption = None) -> None:
     """Stop maintaining a view, or all of them; what is published stays readable."""
     from headwater_pipelines import api
 
-    with _open(project) as log:
+    with opened(project) as log:
         if name is None:
             api.pause_pipeline(log)
         else:
@@ -167,7 +164,7 @@ def resume(name: OptionalName = None, project: ProjectOption = None) -> None:
     """Maintain a paused or failed view again: it is rebuilt. Without a name, end the pause of all views."""
     from headwater_pipelines import api
 
-    with _open(project) as log:
+    with opened(project) as log:
         if name is None:
             api.resume_pipeline(log)
         else:
@@ -176,12 +173,27 @@ def resume(name: OptionalName = None, project: ProjectOption = None) -> None:
 
 
 @contextmanager
-def _open(project: Path | None) -> Iterator[Log]:
+def opened(project: Path | None) -> Iterator[Log]:
+    """The log of a project's lake, for one command."""
     from headwater.config import load
     from headwater.log import open_log
 
     with open_log(load(project).lake_dir, create=True) as log:
         yield log
+
+
+@contextmanager
+def at_work(project: Path | None, *, ends: bool) -> Iterator[tuple[Project, Log, Event]]:
+    """A project, its log and the wish to stop, for a worker; one that ``ends`` by itself tells when it was ended."""
+    from headwater.config import load
+    from headwater.log import open_log
+    from headwater.service.signals import check_not_cut_short, stop_signals
+
+    loaded = load(project)
+    with stop_signals() as stop, open_log(loaded.lake_dir, create=True) as log:
+        yield loaded, log, stop
+        if ends:
+            check_not_cut_short(stop)
 
 
 def _read(file: str) -> tuple[str, str]:

@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from benchmarks.harness import Report, own_mb, percentile, run
+from benchmarks.harness import Report, percentile, run
 from benchmarks.latency import Answer, Transaction, check, latencies
 from benchmarks.latency_load import MARKED
-from benchmarks.processes import Costs, slope
+from benchmarks.processes import Costs, own_mb, slope
 from tests.waiting import until
 
 

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from headwater.cli.options import JsonOption, ProjectOption
-
-if TYPE_CHECKING:
-    from headwater.log import Log
+from headwater_pipelines.cli import at_work, opened
 
 Name = Annotated[str, typer.Argument(metavar="JOB", help="The job's name.")]
 Names = Annotated[list[str] | None, typer.Argument(metavar="[JOB]...", help="Names of jobs. Default: all.")]
@@ -29,16 +24,10 @@ def run(
     ] = False,
 ) -> None:
     """Run the jobs of jobs/*.py. `headwater up` runs this."""
-    from headwater.config import load
-    from headwater.log import open_log
-    from headwater.service.signals import check_not_cut_short, stop_signals
     from headwater_pipelines.jobs import worker
 
-    loaded = load(project)
-    with stop_signals() as stop, open_log(loaded.lake_dir, create=True) as log:
+    with at_work(project, ends=until_caught_up) as (loaded, log, stop):
         worker.run(log, loaded, stop, names or (), until_caught_up=until_caught_up)
-        if until_caught_up:
-            check_not_cut_short(stop)
 
 
 @job.command("list")
@@ -46,7 +35,7 @@ def list_jobs(project: ProjectOption = None, as_json: JsonOption = False) -> Non
     """Show every job that was ever run: state, what it reads and writes, how far it is."""
     from headwater.lake.status import jobs_of
 
-    with _open(project) as log:
+    with opened(project) as log:
         rows = jobs_of(log)
     if as_json:
         import json
@@ -63,7 +52,7 @@ def pause(name: Name, project: ProjectOption = None) -> None:
     """Stop a job after the step it is in; its output stays readable."""
     from headwater_pipelines.jobs import api
 
-    with _open(project) as log:
+    with opened(project) as log:
         api.pause_job(log, name)
     typer.echo(f"job {name} paused; `headwater job resume {name}` lets it go on")
 
@@ -73,7 +62,7 @@ def resume(name: Name, project: ProjectOption = None) -> None:
     """Let a paused job go on from where it stands."""
     from headwater_pipelines.jobs import api
 
-    with _open(project) as log:
+    with opened(project) as log:
         api.resume_job(log, name)
     typer.echo(f"job {name} resumed")
 
@@ -83,7 +72,7 @@ def reset(name: Name, project: ProjectOption = None) -> None:
     """Have a job begin anew: output and state are emptied in one commit. It must not run: pause it first."""
     from headwater_pipelines.jobs import api
 
-    with _open(project) as log:
+    with opened(project) as log:
         api.reset_job(log, name)
     typer.echo(f"job {name} begins anew when it is run next")
 
@@ -93,7 +82,7 @@ def drop(name: Name, project: ProjectOption = None) -> None:
     """Forget a job and its state; its output stays as a topic of its own. It must not run: pause it first."""
     from headwater_pipelines.jobs import api
 
-    with _open(project) as log:
+    with opened(project) as log:
         api.drop_job(log, name)
     typer.echo(f"job {name} dropped; its output stays")
 
@@ -111,7 +100,7 @@ def replay(
     from headwater_pipelines.jobs import api
 
     loaded = load(project)
-    with _open(project) as log:
+    with opened(project) as log:
         found = api.replay_job(log, loaded, name, start, stop)
     if as_json:
         import json
@@ -127,15 +116,6 @@ def replay(
         typer.echo(f"{found.steps} steps over {found.rows} rows again: {same}")
     if found.differences:
         raise typer.Exit(1)
-
-
-@contextmanager
-def _open(project: Path | None) -> Iterator[Log]:
-    from headwater.config import load
-    from headwater.log import open_log
-
-    with open_log(load(project).lake_dir, create=True) as log:
-        yield log
 
 
 def _table(rows: list[dict[str, Any]]) -> None:
