@@ -200,6 +200,10 @@ SHAPES = {
     "scalar_query": "SELECT id, a FROM items WHERE a > (SELECT avg(a) FROM items)",
     "scalar_correlated": "SELECT id, (SELECT max(b.x) FROM bag b WHERE b.k = i.k) AS m FROM items i",
     "correlated_average": "SELECT id FROM items i WHERE a > (SELECT avg(j.a) FROM items j WHERE j.k = i.k)",
+    "group_by_query": "SELECT (SELECT max(b.x) FROM bag b WHERE b.k = i.k) AS m, count(*) AS n, sum(a) AS sa"
+    " FROM items i GROUP BY m",
+    "group_by_test": "SELECT k, EXISTS (SELECT 1 FROM bag b WHERE b.k = i.k AND b.x > i.a) AS e,"
+    " grp IN (SELECT k2 FROM refs) AS r, count(*) AS n FROM items i GROUP BY ALL",
     "grouping_sets": "SELECT k, grp, sum(b) AS s, grouping(k) AS g FROM items"
     " GROUP BY GROUPING SETS ((k, grp), (k), ())",
     "rollup": "SELECT k, grp, count(*) AS n FROM items GROUP BY ROLLUP (k, grp)",

@@ -88,6 +88,7 @@ CLASSES = [
     ("SELECT day, sum(DISTINCT weight) AS s FROM orders GROUP BY day", "touched-key", "GROUP"),
     ("SELECT id, sum(total) AS s FROM orders GROUP BY ROLLUP (id)", "additive", "ADDITIVE_STATE"),
     ("WITH RECURSIVE r AS (SELECT id FROM orders UNION SELECT id + 1 FROM r WHERE id < 3) FROM r", "full", "RECURSION"),
+    ("SELECT id IN (SELECT id FROM orders) AS i, count(*) AS n FROM orders GROUP BY i", "touched-key", "JOIN_KEY"),
     ("SELECT 1 AS one", "linear", "CONSTANT"),
     ("SELECT unnest([id, 2]) AS v FROM orders", "linear", "LINEAR"),
 ]

@@ -140,7 +140,9 @@ class Lowering:
         rows.filter(self._conjoined(node.get("where_clause"), rows.scope))
         having, qualify, constants = node.get("having"), node.get("qualify"), dict[str, Item]()
         if any(map(forms.has_subquery, (*expressions, *grouped, having, qualify))):
-            beside = self._beside(rows, constants) if self._groups(node, expressions) else rows.scalars
+            beside: Callable[[Any], Any] = rows.scalars
+            if self._groups(node, expressions):
+                beside = self._keyed(node, expressions, rows, self._beside(rows, constants))
             expressions = [{**beside(each), "alias": each.get("alias", "")} for each in expressions]
             having, qualify = beside(having), beside(qualify)
             node = {**node, "group_expressions": [beside(each) for each in node.get("group_expressions") or ()]}
@@ -178,6 +180,38 @@ class Lowering:
             return column(item.alias, "v")
 
         return lambda expression: rewrite(expression, change)
+
+    def _keyed(
+        self, node: Tree, expressions: list[Tree], rows: subqueries.Rows, beside: Callable[[Any], Any]
+    ) -> Callable[[Any], Any]:
+        """The same, but for what the rows are grouped by: its subqueries stand beside the rows."""
+        known: dict[str, Any] = {}
+        for key in self._key_list(node, expressions):
+            text = self.duck.print({**key, "alias": ""})
+            if forms.has_subquery(key) and text not in known:
+                try:
+                    known[text] = beside(key)
+                except NoRule:
+                    known[text] = rows.scalars(key)
+
+        def change(expression: Any) -> Any:
+            if not known or not expression or not forms.has_subquery(expression):
+                return beside(expression)
+            return known.get(self.duck.print({**expression, "alias": ""})) or beside(expression)
+
+        return change
+
+    def _key_list(self, node: Tree, expressions: list[Tree]) -> list[Tree]:
+        """The grouping expressions as they are written, or where the select list has them."""
+        if node.get("aggregate_handling") == "FORCE_AGGREGATES":
+            return [each for each in expressions if not self._is_made(each)]
+        named = {each["alias"].lower(): each for each in reversed(expressions) if each.get("alias")}
+        found = []
+        for each in node.get("group_expressions") or ():
+            position = _position(each, len(expressions))
+            name = each["column_names"][-1].lower() if is_column(each) else ""
+            found.append(expressions[position - 1] if position else named.get(name, each))
+        return found
 
     def _rows(
         self,
