@@ -116,7 +116,7 @@ class Trade:
         self.connection.execute(f"CREATE OR REPLACE TEMP TABLE old AS FROM {table} JOIN picked USING ({keys})")
         found = self._records(f"""
             SELECT {self._columns(table, "one.{0}", "other.{0}")}, 'u' AS _op
-            FROM old AS one JOIN old AS other ON other.i = (one.i + 1) % (SELECT count(*) FROM old)""")
+            FROM old AS one JOIN old AS other ON other.i = (one.i + 1) % {self.count("old")}""")
         self.connection.execute(f"DELETE FROM {table} WHERE ({keys}) IN (SELECT ({keys}) FROM picked)")
         self._insert(table, found)
         return {table: found}
