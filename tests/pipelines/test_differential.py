@@ -307,14 +307,15 @@ class OneAtATime(Widths):
     CHOSEN = 0.0
 
 
+@pytest.mark.parametrize("more", ["", " AND i.grp BETWEEN b.x - 2 AND b.x + 2"])
 def test_a_join_looks_up_what_meets_the_change_of_one_input(
-    seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    more: str, seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The other inputs, which may be of any size, are not scanned."""
     monkeypatch.setattr(relation, "OPEN_ROWS_MAX", 4)
     monkeypatch.setattr(relation, "LOOKUP_SHARE", 0)
     print("seed", seed)
-    shapes = {"join": "SELECT i.id, b.k FROM items i JOIN bag b ON i.a = b.x"}
+    shapes = {"join": f"SELECT i.id, b.k FROM items i JOIN bag b ON i.a = b.x{more}"}
     world = OneAtATime(random.Random(seed), tmp_path, shapes)
     found = "SELECT count(*) FROM duckdb_tables() WHERE temporary AND table_name ~ 'm_[0-9]+'"
     looked_up = []

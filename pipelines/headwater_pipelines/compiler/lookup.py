@@ -195,8 +195,8 @@ def _conjuncts(condition: str) -> Iterator[str]:
     text = condition.strip()
     while text.startswith("(") and _closing(text) == len(text) - 1:
         text = text[1:-1].strip()
-    parts = _split(text)
-    if len(parts) == 1 or " BETWEEN " in text:
+    parts = _split(text, " AND ")
+    if len(parts) == 1 or len(_split(text, " BETWEEN ")) > 1:
         yield text
         return
     for part in parts:
@@ -222,9 +222,10 @@ def _closing(text: str) -> int:
     return next((place for place, depth, plain in _depths(text) if plain and depth == 0), -1)
 
 
-def _split(text: str) -> list[str]:
-    cuts = [place for place, depth, plain in _depths(text) if plain and depth == 0 and text.startswith(" AND ", place)]
-    starts = [0, *(cut + len(" AND ") for cut in cuts)]
+def _split(text: str, word: str) -> list[str]:
+    """What lies between the places where a word stands outside of parentheses and quotes."""
+    cuts = [place for place, depth, plain in _depths(text) if plain and depth == 0 and text.startswith(word, place)]
+    starts = [0, *(cut + len(word) for cut in cuts)]
     return [text[start:end] for start, end in zip(starts, [*cuts, len(text)], strict=True)]
 
 
