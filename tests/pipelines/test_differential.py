@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from tests.pipelines.world import Topic, World
 
+from headwater_pipelines.compiler.plan import leaves
 from headwater_pipelines.runtime import relation
 
 SHAPES = {
@@ -30,6 +31,8 @@ SHAPES = {
     "join_using": "SELECT * FROM bag JOIN (SELECT k, id, s FROM items) USING (k)",
     "join_implicit": "SELECT i.id, b.x FROM items i, bag b WHERE i.k = b.k AND b.x > i.a",
     "join_non_equi": "SELECT i.id, r.k2, r.name FROM items i JOIN refs r ON i.grp < r.k2",
+    "join_interval": "SELECT i.id, b.x FROM items i JOIN bag b ON i.k = b.k AND b.x BETWEEN i.grp - 2 AND i.grp + 2",
+    "join_either": "SELECT i.id, b.x FROM items i JOIN bag b ON i.k = b.k AND i.a > 1 OR b.x IN (1, 2) AND i.k = b.k",
     "join_cross": "SELECT i.id, e.n FROM items i CROSS JOIN events e WHERE i.grp = 1",
     "join_null_safe": "SELECT i.id, b.x FROM items i JOIN bag b ON i.k IS NOT DISTINCT FROM b.k",
     "self_join": "SELECT x.id AS x, y.id AS y, x.s FROM items x JOIN items y ON x.k = y.k AND x.id < y.id",
@@ -307,15 +310,14 @@ class OneAtATime(Widths):
     CHOSEN = 0.0
 
 
-@pytest.mark.parametrize("more", ["", " AND i.grp BETWEEN b.x - 2 AND b.x + 2"])
 def test_a_join_looks_up_what_meets_the_change_of_one_input(
-    more: str, seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The other inputs, which may be of any size, are not scanned."""
     monkeypatch.setattr(relation, "OPEN_ROWS_MAX", 4)
     monkeypatch.setattr(relation, "LOOKUP_SHARE", 0)
     print("seed", seed)
-    shapes = {"join": f"SELECT i.id, b.k FROM items i JOIN bag b ON i.a = b.x{more}"}
+    shapes = {"join": "SELECT i.id, b.k FROM items i JOIN bag b ON i.a = b.x"}
     world = OneAtATime(random.Random(seed), tmp_path, shapes)
     found = "SELECT count(*) FROM duckdb_tables() WHERE temporary AND table_name ~ 'm_[0-9]+'"
     looked_up = []
@@ -325,4 +327,18 @@ def test_a_join_looks_up_what_meets_the_change_of_one_input(
         looked_up.append((world.state.row(found) or (0,))[0])
     assert all(relation.runs for relation in world.state.relations.values())
     assert any(looked_up[4:]), looked_up
+    world.state.close()
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        "i.k = b.k AND b.x BETWEEN i.grp - 2 AND i.grp + 2",
+        "i.k = b.k AND i.a > 1 OR b.x IN (1, 2) AND i.k = b.k",
+    ],
+)
+def test_what_stands_beside_an_equality_does_not_hide_it(condition: str) -> None:
+    world = World(random.Random(1), None, {"join": f"SELECT i.id, b.x FROM items i JOIN bag b ON {condition}"})
+    [tree] = [tree for tree in world.program.trees if len(list(leaves(tree))) == 2]
+    assert [len(world.program.lookups(tree, place)) for place in (0, 1)] == [1, 1]
     world.state.close()

@@ -191,10 +191,16 @@ class _Plan:
 
 
 def _conjuncts(condition: str) -> Iterator[str]:
-    """The parts of a condition, as DuckDB prints it, that AND connects."""
+    """The parts of a condition, as DuckDB prints it, that AND connects, and those that all branches of an OR have."""
     text = condition.strip()
     while text.startswith("(") and _closing(text) == len(text) - 1:
         text = text[1:-1].strip()
+    first, *others = _split(text, " OR ")
+    if others:
+        yield text
+        rest = [set(_conjuncts(branch)) for branch in others]
+        yield from (part for part in _conjuncts(first) if all(part in branch for branch in rest))
+        return
     parts = _split(text, " AND ")
     if len(parts) == 1 or len(_split(text, " BETWEEN ")) > 1:
         yield text
