@@ -116,6 +116,7 @@ def test_refused_with_code_and_place(sql: str, code: str, place: tuple[int, int]
     ("sql", "kind", "text"),
     [
         ("SELECT totl FROM orders", UnknownColumn, 'Did you mean "total"?'),
+        ("SELECT list_transform([id], x -> x + 1) AS l FROM orders", UnknownColumn, "written lambda x: "),
         ("SELECT o.idd FROM orders o", UnknownColumn, "line 1, column 8"),
         ("SELECT id FROM ordrs", NameNotFound, "shop.public.orders"),
         ("SELECT id FROM customers", AmbiguousName, "erp.public.customers"),

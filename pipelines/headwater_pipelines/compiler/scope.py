@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from dataclasses import dataclass, field
 from functools import reduce
 from typing import Any
@@ -12,6 +13,9 @@ from headwater_pipelines.compiler.clock import is_clock
 from headwater_pipelines.compiler.plan import Item, Node
 from headwater_pipelines.compiler.refusals import Refusal, value_keyword
 from headwater_pipelines.compiler.syntax import Tree, column, field_of, is_column, rewrite_free
+
+_ARROW = re.compile(r"\s*(,\s*\w+\s*)*\)?\s*->")
+"""What follows the first parameter of a lambda function in the old notation, which DuckDB no longer takes."""
 
 
 @dataclass(frozen=True)
@@ -88,9 +92,12 @@ class Scope:
         known = [name for item in items or self.items for name in item.columns]
         near = difflib.get_close_matches(names[-1].lower(), known, 1, 0.5)
         line, place = self.refuse.definition.place(int(node["query_location"]))
+        todo = "" if near else f"Columns: {', '.join(known[:12])}."
+        if _ARROW.match(self.refuse.definition.text[int(node["query_location"]) + len(names[0]) :]):
+            near, todo = [], f"A lambda function is written lambda {names[0]}: ..., the arrow is for JSON."
         return UnknownColumn(
             f'there is no column "{".".join(names)}"',
             suggestion=near[0] if near else "",
             where=f"line {line}, column {place}",
-            todo="" if near else f"Columns: {', '.join(known[:12])}.",
+            todo=todo,
         )
