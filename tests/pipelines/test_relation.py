@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -111,8 +112,10 @@ def test_runs_are_merged_beside_the_steps(state: State, tmp_path: Path, seed: in
         merging.wait(0.1)
         assert net(state, "t1") == wanted
     assert len(relation.runs) == before, "only the worker makes it live"
+    parts = [weakref.ref(run) for run in relation.runs]
     merging.tend(state)
     assert len(relation.runs) < before
+    assert sum(part() is not None for part in parts) < before, "what was merged is mapped no more: the disk is free"
     assert net(state, "t1") == wanted
     assert {int(file.name.split(".")[0].split("-")[0]) for file in (tmp_path / "runs").iterdir()} == {
         run.number for run in relation.runs

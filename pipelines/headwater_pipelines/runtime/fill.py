@@ -157,6 +157,7 @@ class Fill:
         if not keep:
             self.state.remove()
         self.state.close()
+        self.state.relations = {}  # they know it: their files would be mapped until Python looks for such circles
 
     def _run(self) -> None:
         give_way()

@@ -124,17 +124,20 @@ class _Thread:
         self._stop = threading.Event()
         self._error: Exception | None = None
         self._made: Run | None = None
-        self._work: Work
+        self._work: Work | None = None
 
     def tend(self, state: State, due: Callable[[State], Work | None]) -> None:
         """Begin what is due, or end what has been made."""
         if self._thread is None:
             self._begin(due(state))
         elif not self.is_running:
-            self._thread = None
-            if self._error is not None:
-                raise self._error
-            self._finish(state)
+            work, made, error = self._work, self._made, self._error
+            # Files that were read stay on the disk for as long as they are mapped here.
+            self._thread = self._work = self._made = self._error = None
+            if error is not None:
+                raise error
+            if work is not None and made is not None:
+                _finish(state, work, made)
 
     @property
     def is_running(self) -> bool:
@@ -164,12 +167,11 @@ class _Thread:
         except (OSError, duckdb.Error, pa.ArrowException) as error:
             self._error = error
 
-    def _finish(self, state: State) -> None:
-        if self._made is None:
-            return
-        if not self._work.is_wanted(state):
-            self._made.delete()
-            return
-        state.begin()
-        self._work.finish(state, self._made)
-        state.commit()
+
+def _finish(state: State, work: Work, made: Run) -> None:
+    if not work.is_wanted(state):
+        made.delete()
+        return
+    state.begin()
+    work.finish(state, made)
+    state.commit()
