@@ -249,20 +249,28 @@ def test_a_state_of_another_duckdb_is_not_trusted(state: State, tmp_path: Path) 
         State(tmp_path / FILE, timezone="UTC")
 
 
-def test_every_type_comes_back_from_a_run(state: State) -> None:
+@pytest.mark.parametrize("beside", [False, True])
+def test_every_type_comes_back_from_a_run(state: State, *, beside: bool) -> None:
     columns = [(f"c{place}", text) for place, text in enumerate(TYPES)]
     relation = state.create("t2", columns, ('"c1"',))
     values = ", ".join(f"CAST({value} AS {text}) AS c{place}" for place, (text, value) in enumerate(TYPES.items()))
     nulls = ", ".join("NULL" for _ in TYPES)
-    relation.fill(f"SELECT {values}, 1::BIGINT AS _w FROM range(200) UNION ALL SELECT {nulls}, 1 FROM range(9)")
-    assert relation.runs
+    select = f"SELECT {values}, 1::BIGINT AS _w FROM range(200) UNION ALL SELECT {nulls}, 1 FROM range(9)"
+    if beside:
+        state.freezes_beside = True
+        relation.append(select)
+        relation.settle()
+        relation.frozen(relation.freeze())
+    else:
+        relation.fill(select)
+    assert (len(relation.runs), relation.open_rows) == (1, 0)
     names = ", ".join(name for name, _ in columns)
     assert [row[1] for row in state.connection.execute(f"DESCRIBE SELECT {names} FROM t2").fetchall()] == [
         row[1] for row in state.connection.execute(f"DESCRIBE SELECT {values}").fetchall()
     ]
     texts = ", ".join(f"CAST({name} AS VARCHAR)" for name, _ in columns)
     wanted = ", ".join(f"CAST(CAST({value} AS {text}) AS VARCHAR)" for text, value in TYPES.items())
-    rows = state.connection.execute(f"SELECT {texts}, count(*) FROM t2 GROUP BY ALL ORDER BY ALL").fetchall()
+    rows = state.connection.execute(f"SELECT {texts}, sum(_w) FROM t2 GROUP BY ALL ORDER BY ALL").fetchall()
     assert rows[0] == (*(state.row(f"SELECT {wanted}") or ()), 200)
     assert rows[1] == (*(None for _ in TYPES), 9)
 

@@ -33,8 +33,8 @@ def touched_sql(aggregate: Aggregate, input_delta: str) -> str:
 def delta_sql(aggregate: Aggregate, touched: str, stored: str, reads: render.Reads) -> str:
     """The aggregate's delta, state columns and weight, out of its touched groups (a FROM item).
 
-    ``stored`` (a FROM item), ``reads``: what stands for the groups as stored, and for leaves of the input when they
-    were looked up.
+    ``stored`` (a FROM item, in parentheses where it was looked up) and ``reads``: what stands for the groups as stored,
+    and for leaves of the input when they were looked up.
     """
     if aggregate.touched:
         return _recomputed(aggregate, touched, stored, reads)
@@ -78,12 +78,17 @@ def _added(aggregate: Aggregate, touched: str, stored: str) -> str:
     for name, text in aggregate.columns()[len(keys) :]:
         n = quote(name)
         values.append(f"CAST(CASE WHEN side.w < 0 THEN s.{n} ELSE coalesce(s.{n}, 0) + raw.{n} END AS {text}) AS {n}")
+    if stored.startswith("("):  # what was looked up: it is few, and what else is among it joins nothing
+        raw, parts = f"{touched} AS raw", f"s AS ({_standing(aggregate, stored)})"
+    else:
+        raw = "raw"
+        parts = f"raw AS MATERIALIZED (SELECT * FROM {touched}), s AS ({_current(aggregate, raw, stored)})"
     rows = quote(COUNT)
     # An ungrouped aggregate has its one row even over nothing; a group lives while it has rows.
     alive = f" AND (side.w < 0 OR coalesce(s.{rows}, 0) + raw.{rows} <> 0)" if keys else ""
     return (
-        f"WITH raw AS MATERIALIZED (SELECT * FROM {touched}), s AS ({_current(aggregate, 'raw', stored)})"
-        f" SELECT {', '.join(values)}, side.w AS {WEIGHT} FROM raw LEFT JOIN s ON {_same(aggregate, 's', 'raw')}"
+        f"WITH {parts} SELECT {', '.join(values)}, side.w AS {WEIGHT}"
+        f" FROM {raw} LEFT JOIN s ON {_same(aggregate, 's', 'raw')}"
         f" CROSS JOIN (VALUES (-1::BIGINT), (1::BIGINT)) AS side(w)"
         f" WHERE (side.w > 0 OR s.{rows} IS NOT NULL){alive}"
     )
@@ -102,7 +107,12 @@ def _recomputed(aggregate: Aggregate, touched: str, stored: str, reads: render.R
 def _current(aggregate: Aggregate, touched: str, stored: str) -> str:
     """The touched groups as stored: of their rows, taken back or not, the one that stands."""
     rows = f"SELECT s.* FROM {stored} AS s SEMI JOIN {touched} ON {_same(aggregate, 's', touched)}"
-    return f"SELECT {_names(aggregate)} FROM ({rows}) GROUP BY ALL HAVING sum({WEIGHT}) > 0"
+    return _standing(aggregate, f"({rows})")
+
+
+def _standing(aggregate: Aggregate, rows: str) -> str:
+    """Of the rows of groups (a FROM item), taken back or not, those that stand."""
+    return f"SELECT {_names(aggregate)} FROM {rows} GROUP BY ALL HAVING sum({WEIGHT}) > 0"
 
 
 def _recompute(aggregate: Aggregate, touched: str, reads: render.Reads) -> str:
