@@ -50,7 +50,7 @@ QUICK = ("q01", "q05", "q18")
 STEPS = {0.001: 5, 0.01: 3, 0.1: 2}
 """Commits of each share of the rows, timed; one of each size comes before them."""
 ALL = "all"
-CLASSES = ("linear", "bilinear", "additive", "touched-key", "full")
+CLASSES = ("linear", "bilinear", "additive", "touched-key", "first-rows", "full")
 THREADS = max(1, (os.cpu_count() or 1) // 2)
 """Of the pipeline's DuckDB, and of the recomputation."""
 

@@ -1,11 +1,20 @@
 -- view
 SELECT id FROM a ORDER BY x DESC, id LIMIT 3;
 
--- delta of r_b1b89e62bd10
-WITH "hw_a887f0751163" AS (SELECT "id", "hw_o0", "hw_o1" FROM (SELECT "id", "hw_o0", "hw_o1", unnest(range(CAST(_w AS BIGINT))) FROM (SELECT "id", "hw_o0", "hw_o1", sum(_w) AS _w FROM (SELECT a.id AS "id", a.x AS "hw_o0", a.id AS "hw_o1", "a"._w AS _w FROM "t1" AS "a") GROUP BY ALL HAVING sum(_w) > 0))) SELECT "c0", CAST(sum(_w) AS BIGINT) AS _w FROM (SELECT "c0", 1::BIGINT AS _w FROM (SELECT * FROM (SELECT i."id" FROM hw_a887f0751163 AS i ORDER BY hw_o0 DESC, hw_o1 LIMIT 3) AS q("c0")) UNION ALL SELECT "c0", -_w AS _w FROM r_b1b89e62bd10 AS s) GROUP BY ALL HAVING sum(_w) <> 0;
+-- k_t_224b2d7351c3, the changes that are not behind
+SELECT "id", hw_key, sum(_w) AS _w FROM (SELECT i."id" AS "id", create_sort_key(i."hw_o0", 'DESC NULLS LAST', i."hw_o1", 'ASC NULLS LAST') AS "hw_key", "i"._w AS _w FROM (SELECT a.id AS "id", a.x AS "hw_o0", a.id AS "hw_o1", "a"._w AS _w FROM "d_t1" AS "a") AS "i") WHERE coalesce(hw_key <= (SELECT hw_key FROM "t_224b2d7351c3" WHERE hw_shown IS NULL GROUP BY hw_key HAVING sum(_w) > 0), true) GROUP BY ALL HAVING sum(_w) <> 0;
 
--- output term of r_b1b89e62bd10
-SELECT r."c0" AS "id", "r"._w AS _w FROM "d_r_b1b89e62bd10" AS "r";
+-- whether these leave enough
+SELECT coalesce(sum(_w) FILTER (hw_shown IS NULL), 0) = 0 OR coalesce(sum(_w) FILTER (hw_shown IS NOT NULL), 0) + coalesce((SELECT sum(_w) FROM "k_t_224b2d7351c3"), 0) >= 3 FROM "t_224b2d7351c3";
+
+-- delta of t_224b2d7351c3
+WITH old AS MATERIALIZED (SELECT "id", "hw_key", "hw_shown", sum(_w) AS _w FROM "t_224b2d7351c3" GROUP BY ALL HAVING sum(_w) <> 0), bound AS (SELECT hw_key FROM "t_224b2d7351c3" WHERE hw_shown IS NULL GROUP BY hw_key HAVING sum(_w) > 0), merged AS (SELECT "id", hw_key, sum(_w) AS _w FROM (SELECT "id", hw_key, _w FROM old WHERE hw_shown IS NOT NULL UNION ALL SELECT "id", hw_key, _w FROM "k_t_224b2d7351c3") GROUP BY ALL HAVING sum(_w) > 0), ranked AS MATERIALIZED (SELECT *, sum(_w) OVER (ORDER BY hw_key, "id" ROWS UNBOUNDED PRECEDING) AS upto FROM merged), last AS MATERIALIZED (SELECT min(hw_key) AS hw_key FROM ranked WHERE upto >= 1003), kept AS MATERIALIZED (SELECT *, greatest(0, least(upto, 3) - greatest(upto - _w, 0)) AS shown FROM ranked WHERE coalesce(hw_key <= (SELECT hw_key FROM last), true)), new AS (SELECT "id", hw_key, true AS hw_shown, CAST(shown AS BIGINT) AS _w FROM kept WHERE shown > 0 UNION ALL SELECT "id", hw_key, false, CAST(_w - shown AS BIGINT) FROM kept WHERE _w > shown UNION ALL SELECT CAST(NULL AS BIGINT), hw_key, NULL, 1 FROM (SELECT CASE WHEN (SELECT max(hw_key) FROM ranked) > (SELECT hw_key FROM last) THEN (SELECT hw_key FROM last) ELSE (SELECT hw_key FROM bound) END AS hw_key) WHERE hw_key IS NOT NULL) SELECT "id", "hw_key", "hw_shown", CAST(sum(_w) AS BIGINT) AS _w FROM (SELECT * FROM new UNION ALL SELECT "id", "hw_key", "hw_shown", -_w FROM old) GROUP BY ALL HAVING sum(_w) <> 0;
+
+-- the same where they do not
+WITH old AS MATERIALIZED (SELECT "id", "hw_key", "hw_shown", sum(_w) AS _w FROM "t_224b2d7351c3" GROUP BY ALL HAVING sum(_w) <> 0), below AS NOT MATERIALIZED (SELECT "id", hw_key, _w FROM (SELECT i."id" AS "id", create_sort_key(i."hw_o0", 'DESC NULLS LAST', i."hw_o1", 'ASC NULLS LAST') AS "hw_key", "i"._w AS _w FROM (SELECT a.id AS "id", a.x AS "hw_o0", a.id AS "hw_o1", "a"._w AS _w FROM "t1" AS "a") AS "i")), firsts AS (SELECT hw_key FROM below ORDER BY hw_key LIMIT 1003), bound AS MATERIALIZED (SELECT max(hw_key) AS hw_key FROM firsts HAVING count(*) = 1003), merged AS (SELECT "id", hw_key, sum(_w) AS _w FROM below WHERE coalesce(hw_key <= (SELECT hw_key FROM bound), true) GROUP BY ALL), ranked AS MATERIALIZED (SELECT *, sum(_w) OVER (ORDER BY hw_key, "id" ROWS UNBOUNDED PRECEDING) AS upto FROM merged), last AS MATERIALIZED (SELECT min(hw_key) AS hw_key FROM ranked WHERE upto >= 1003), kept AS MATERIALIZED (SELECT *, greatest(0, least(upto, 3) - greatest(upto - _w, 0)) AS shown FROM ranked WHERE coalesce(hw_key <= (SELECT hw_key FROM last), true)), new AS (SELECT "id", hw_key, true AS hw_shown, CAST(shown AS BIGINT) AS _w FROM kept WHERE shown > 0 UNION ALL SELECT "id", hw_key, false, CAST(_w - shown AS BIGINT) FROM kept WHERE _w > shown UNION ALL SELECT CAST(NULL AS BIGINT), hw_key, NULL, 1 FROM (SELECT CASE WHEN (SELECT max(hw_key) FROM ranked) > (SELECT hw_key FROM last) THEN (SELECT hw_key FROM last) ELSE (SELECT hw_key FROM bound) END AS hw_key) WHERE hw_key IS NOT NULL) SELECT "id", "hw_key", "hw_shown", CAST(sum(_w) AS BIGINT) AS _w FROM (SELECT * FROM new UNION ALL SELECT "id", "hw_key", "hw_shown", -_w FROM old) GROUP BY ALL HAVING sum(_w) <> 0;
+
+-- output term of t_224b2d7351c3
+SELECT t."id" AS "id", "t"._w AS _w FROM "d_t_224b2d7351c3" AS "t" WHERE t.hw_shown;
 
 -- contents
-SELECT r."c0" AS "id", "r"._w AS _w FROM "r_b1b89e62bd10" AS "r";
+SELECT t."id" AS "id", "t"._w AS _w FROM "t_224b2d7351c3" AS "t" WHERE t.hw_shown;

@@ -20,6 +20,7 @@ from headwater import types
 from headwater.log import Log, open_log
 from headwater.ownership import own
 from headwater.schema import Schema
+from headwater_pipelines.compiler import top
 from headwater_pipelines.runtime import arrived, program, relation, runs
 
 TABLES = {
@@ -154,6 +155,12 @@ def shop(tmp_path: Path, seed: int) -> Iterator[Shop]:
     made = Shop(tmp_path, seed)
     yield made
     made.oracle.close()
+
+
+@pytest.fixture
+def few_spare_rows(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So few rows are kept behind the first ones that these are often taken from all rows again."""
+    monkeypatch.setattr(top, "SPARE_ROWS", seed % 5)
 
 
 @pytest.fixture

@@ -181,6 +181,19 @@ class Expressions(ABC):
             sql += f" FILTER (WHERE {self.test(scope, 0)})"
         return sql, made
 
+    def extreme(self, scope: Scope) -> Aggregate:
+        """A value of one row, or one that is kept beside it by addition."""
+        rng = self.rng
+        kind = rng.choice(["int", "dec", "dbl", "str", "date", "bool"])
+        x, y = self.value(kind, scope, 0), self.value(rng.choice(["int", "dec", "str", "date"]), scope, 0)
+        order = f"ORDER BY {y}{self.direction()}, {x}{self.direction()}"
+        sql, made = rng.choice([
+            (f"min({x})", kind), (f"max({x})", kind), (f"arg_max({x}, {y})", kind), (f"min_by({x}, {y})", kind),
+            (f"first({x} {order})", kind), (f"last({x} {order})", kind), (f"any_value({x} {order})", kind),
+            ("count(*)", "int"), (f"count(DISTINCT {x})", "int"),
+        ])  # fmt: skip
+        return (f"{sql} FILTER (WHERE {self.test(scope, 0)})" if rng.random() < 0.25 else sql), made
+
     def aggregate_of(self, kind: str, scope: Scope, keys: Sequence[tuple[str, str]]) -> Aggregate:
         """A value of a kind over groups."""
         own = [key for key in keys if key[1] == kind]

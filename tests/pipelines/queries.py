@@ -67,7 +67,7 @@ class Generator(Expressions):
         if kinds is None:
             forms += [(1, lambda: self.sets_of_groups(depth)), (1, lambda: self.unnested(depth))]
         made = self.rng.choices([form for _, form in forms], [weight for weight, _ in forms])[0]()
-        return self.top(made) if self.rng.random() < 0.08 else made
+        return self.top(made) if self.rng.random() < 0.12 else made
 
     def top(self, made: Relation) -> Relation:
         """The first rows in a total order."""
@@ -106,7 +106,8 @@ class Generator(Expressions):
         source, scope = self.from_clause(depth)
         keys = [self.key(scope) for _ in range(self.rng.choice([0, 1, 1, 1, 2, 2]))]
         if kinds is None:
-            values = [*keys, *(self.aggregate(scope) for _ in range(self.rng.randint(1, 3)))]
+            made = self.aggregate if keys or self.rng.random() < 0.4 else self.extreme
+            values = [*keys, *(made(scope) for _ in range(self.rng.randint(1, 3)))]
             if self.rng.random() < 0.2:
                 values.append(self.over_aggregates(scope))
         else:

@@ -175,6 +175,7 @@ def test_what_share_is_accepted_and_incremental(file: Path) -> None:
 
 @pytest.mark.long
 @pytest.mark.timeout(900)
+@pytest.mark.usefixtures("few_spare_rows")
 @pytest.mark.parametrize("part", range(PARTS))
 def test_every_statement_equals_duckdb_at_every_step(part: int, seed: int, tmp_path: Path) -> None:
     accepted = dict(list(classified(*FILES)[0].items())[part::PARTS])

@@ -251,6 +251,7 @@ def world(
     tmp_path: Path,
     request: pytest.FixtureRequest,
     sometimes_in_runs: None,  # noqa: ARG001
+    few_spare_rows: None,  # noqa: ARG001
 ) -> Iterator[World]:
     print("seed", seed)
     rng = random.Random(seed)

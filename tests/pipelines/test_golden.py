@@ -11,8 +11,18 @@ from pathlib import Path
 import pytest
 
 from headwater.schema import Schema
-from headwater_pipelines.compiler import Relations, Table, compile_view, instant, maintain, parse, recompute, render
-from headwater_pipelines.compiler.plan import Aggregate, Base, Clock, Recompute, leaves, sources
+from headwater_pipelines.compiler import (
+    Relations,
+    Table,
+    compile_view,
+    instant,
+    maintain,
+    parse,
+    recompute,
+    render,
+    top,
+)
+from headwater_pipelines.compiler.plan import Aggregate, Base, Clock, Recompute, Top, leaves, sources
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 RELATIONS = Relations(
@@ -39,6 +49,7 @@ OPERATORS = {
     "left_join": "SELECT a.id, b.y FROM a LEFT JOIN b ON a.k = b.k AND b.y > a.x",
     "semi_join": "SELECT id FROM a WHERE EXISTS (SELECT 1 FROM b WHERE b.k = a.k)",
     "top": "SELECT id FROM a ORDER BY x DESC, id LIMIT 3",
+    "extremes": "SELECT max(x) AS m, count(*) AS n FROM a",
     "window": "SELECT id, rank() OVER (PARTITION BY k ORDER BY x) AS r FROM a",
     "time_filter": "SELECT id FROM a WHERE a.at > now() - INTERVAL 1 DAY AND a.at + INTERVAL 1 HOUR < now()",
     "whole": "SELECT id FROM a WHERE k > ANY (SELECT k FROM b) OR x > 1",
@@ -67,6 +78,15 @@ def generated(sql: str) -> str:
                 parts.append(f"-- touched keys\n{recompute.touched_sql(source, deltas)}")
             delta = recompute.delta_sql(source, source.table, "touched" if source.keys else "", {})
             parts.append(f"-- delta of {source.table}\n{delta}")
+        if isinstance(source, Top):
+            terms = [render.term(source.input, place) for place, _ in enumerate(leaves(source.input))]
+            table = top.touched_table(source)
+            parts.append(
+                f"-- {table}, the changes that are not behind\n{top.touched_sql(source, ' UNION ALL '.join(terms))}"
+            )
+            parts.append(f"-- whether these leave enough\n{top.has_enough_sql(source, table)}")
+            parts.append(f"-- delta of {source.table}\n{top.delta_sql(source, table)}")
+            parts.append(f"-- the same where they do not\n{top.refilled_sql(source, {})}")
     for place, source in enumerate(leaves(view.root)):
         parts.append(f"-- output term of {source.table}\n{render.term(view.root, place)}")
     parts.append(f"-- contents\n{render.state(view.root)}")

@@ -22,6 +22,8 @@ from tests.pipelines.world import Batch, Topic, World
 from headwater.errors import HeadwaterError, UnsupportedSql
 from headwater_pipelines.compiler import CompiledView
 
+pytestmark = pytest.mark.usefixtures("few_spare_rows")
+
 KINDS = {"VARCHAR": "str", "DOUBLE": "dbl", "DATE": "date", "TIMESTAMP": "ts", "BOOLEAN": "bool", "INTEGER[]": "list"}
 """Of columns by type; DECIMAL is ``dec``, other numbers are ``int``."""
 ACCEPTED_MIN = 0.95

@@ -111,15 +111,12 @@ def test_all_queries_equal_duckdb_at_every_step(trade: TradeWorld) -> None:
 
 @pytest.mark.long
 def test_what_is_recomputed_in_full(trade: TradeWorld) -> None:
-    """Limits over what is sorted as a whole, and the maximum of a whole relation (q15)."""
+    """Nothing."""
     full = {
         view.name.removeprefix("view_"): {node.reason for node in explain(view).nodes if node.maintenance == "full"}
         for view in trade.views.values()
     }
-    assert {name: reasons for name, reasons in full.items() if reasons} == {
-        **{name: {"TOP_N"} for name in ("q02", "q03", "q10", "q18", "q21")},
-        "q15": {"GROUP_WHOLE"},
-    }
+    assert {name: reasons for name, reasons in full.items() if reasons} == {}
 
 
 def test_no_more_is_stored_than_is_read() -> None:

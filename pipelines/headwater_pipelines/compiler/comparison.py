@@ -24,6 +24,7 @@ from headwater_pipelines.compiler.plan import (
     Recompute,
     Select,
     Source,
+    Top,
     Tree,
     Union,
 )
@@ -48,6 +49,8 @@ def _source(source: Source, duck: Duck) -> Source:
     match source:
         case Aggregate():
             return replace(source, input=_node(source.input, duck))
+        case Top():
+            return replace(source, input=compared(source.input, duck))
         case Recompute(inputs=inputs):
             return replace(source, inputs=tuple(replace(each, node=compared(each.node, duck)) for each in inputs))
     return source

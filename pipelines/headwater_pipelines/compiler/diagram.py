@@ -24,6 +24,7 @@ _COLOURS: Final = {
     "bilinear": "#1f8a9e",
     "additive": "#3b7dd8",
     "touched-key": "#b7791f",
+    "first-rows": "#8a63d2",
     "full": "#d64545",
 }
 """Each has a contrast of at least 3 to white and to black."""

@@ -2,7 +2,8 @@
 
 Classes: ``linear`` (the delta of the input is enough), ``bilinear`` (joined with the other inputs' rows),
 ``additive`` (state per group changes by the delta), ``touched-key`` (groups that change are recomputed from
-stored rows), ``full`` (everything is recomputed).
+stored rows), ``first-rows`` (kept rows change by the delta, and are now and then read anew from all), ``full``
+(everything is recomputed).
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from headwater_pipelines.compiler.plan import (
     Recompute,
     Select,
     Source,
+    Top,
     sources,
 )
 from headwater_pipelines.compiler.view import CompiledView
@@ -51,6 +53,7 @@ _REASONS = {
     "ROW_COUNTS": "rows that change are counted anew on both sides",
     "FIRST_OF_KEY": "the first row is chosen anew for the keys that change",
     "TOP_N": "the rows within the limit are chosen anew with every change",
+    "FIRST_ROWS": "the first rows are kept with others behind them; all rows are read again when these are used up",
     "SUBQUERY": "a query with subqueries in expressions is recomputed with every change",
     "GROUPING_SETS": "grouping sets are recomputed with every change",
     "UNNEST": "unnesting beside grouping or windows is recomputed with every change",
@@ -255,7 +258,11 @@ def _select(node: Select, depth: int, columns: Mapping[Base, list[str]]) -> Iter
     yield ExplainNode(depth, operator, detail, "linear", "LINEAR", "")
     clocks = [item for item in node.items if isinstance(item.node, Leaf) and isinstance(item.node.source, Clock)]
     joined = len(node.items) - len(clocks) > 1
-    if node.where and not joined:
+    if (
+        node.where
+        and not joined
+        and not any(isinstance(each.node, Leaf) and isinstance(each.node.source, Top) for each in node.items)
+    ):
         depth += 1
         yield ExplainNode(depth, "filter", " AND ".join(node.where), "linear", "LINEAR", "")
     if joined:
@@ -298,6 +305,11 @@ def _source(source: Source, depth: int, alias: str, columns: Mapping[Base, list[
         return
     if isinstance(source, Recompute):
         yield from _recompute(source, depth, columns)
+        return
+    if isinstance(source, Top):
+        detail = f"{source.low + 1:,} to {source.high:,}"
+        yield ExplainNode(depth, "first rows", detail, "first-rows", "FIRST_ROWS", source.table)
+        yield from _node(source.input, depth + 1, "", columns)
         return
     inputs = dict(source.input.columns) if isinstance(source.input, Select) else {}
     keys = ", ".join(inputs.get(name, name) for name, _ in source.keys)

@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from headwater.errors import SqlError
@@ -23,6 +23,7 @@ from headwater.types import quote
 from headwater_pipelines.compiler import render
 from headwater_pipelines.compiler.clock import is_clock, is_simple
 from headwater_pipelines.compiler.distinct import FUNCTIONS, Values
+from headwater_pipelines.compiler.extremes import extremes
 from headwater_pipelines.compiler.plan import COUNT, Aggregate, Item, Leaf, Measure, Select, Union
 from headwater_pipelines.compiler.syntax import (
     Duck,
@@ -111,11 +112,7 @@ class Grouping:
         others: dict[str, Tree] = {}
         try:
             above = [self._above(each, lambda node: self._called(node, others)) for each in (*expressions, having)]
-            if others and not self.values:  # what has to be read for these gives the rest as well
-                raise _NotAdditive
-            finished = self._finished(self._aggregate())
-            if others:
-                finished = self._joined(finished, self._recomputed(list(others.values())))
+            finished = self._together(list(others.values()))
         except _NotAdditive:
             calls: dict[str, Tree] = {}
             above = [self._above(each, lambda node: _numbered(calls, node)) for each in (*expressions, having)]
@@ -124,6 +121,17 @@ class Grouping:
         read = {part["column_names"][0] for each in above for part in walk(each) if is_column(part)}
         beside = (item for alias, item in self.constants.items() if alias in read)
         return (Item("g", finished), *beside), where, above[:-1]
+
+    def _together(self, others: list[Tree]) -> Select:
+        """The values of all calls, those of ``others`` beside the additive ones. Raises _NotAdditive."""
+        if not others:
+            return self._finished(self._aggregate())
+        rows = None if self.group else extremes(self.lowering, self.items, self.where, others)
+        if rows is not None and not self.calls:
+            return replace(rows, columns=tuple((f"other_{name}", sql) for name, sql in rows.columns))
+        if rows is None and not self.values:  # what has to be read for these gives the rest as well
+            raise _NotAdditive
+        return self._joined(self._finished(self._aggregate()), rows or self._recomputed(others))
 
     def _above(self, expression: Any, call: Callable[[Tree], str]) -> Any:
         """An expression over groups: keys, and aggregate calls as ``call`` names them, become columns."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from headwater.types import quote
-from headwater_pipelines.compiler.plan import Leaf, Node, Recompute, Select, Source, Union, leaves
+from headwater_pipelines.compiler.plan import Leaf, Node, Recompute, Select, Source, Top, Union, leaves
 
 KEYS = -1
 """The place of the touched keys, which are no leaf of the tree."""
@@ -68,7 +68,7 @@ def is_filtered(node: Node) -> bool:
         case Union(inputs):
             return all(is_filtered(part) for part in inputs)
         case Leaf(source):
-            return isinstance(source, Recompute)
+            return isinstance(source, Recompute | Top)
 
 
 class _Plan:

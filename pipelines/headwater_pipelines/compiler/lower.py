@@ -117,7 +117,7 @@ class Lowering:
     def _query(self, node: Tree, ctes: Ctes) -> Select | Union:
         ctes = self._with(node, ctes)
         if node["type"] == "SET_OPERATION_NODE":
-            return modifiers.of_rows(node, sets.combined(self, node, ctes))
+            return modifiers.of_rows(self, node, sets.combined(self, node, ctes))
         return self._select(node, ctes)
 
     def _with(self, node: Tree, ctes: Ctes) -> Ctes:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from headwater.types import quote
-from headwater_pipelines.compiler import sets, stars
-from headwater_pipelines.compiler.plan import Select, Union
+from headwater_pipelines.compiler import sets, stars, top
+from headwater_pipelines.compiler.plan import Select, Union, column_names
 from headwater_pipelines.compiler.scope import Scope
 from headwater_pipelines.compiler.syntax import Tree, is_column, walk
 from headwater_pipelines.compiler.whole import NoRule, input_of, recomputed
@@ -15,8 +16,7 @@ from headwater_pipelines.compiler.whole import NoRule, input_of, recomputed
 if TYPE_CHECKING:
     from headwater_pipelines.compiler.lower import Lowering
 
-_WORDS = {"DESCENDING": " DESC", "ASCENDING": " ASC", "NULLS FIRST": " NULLS FIRST", "NULLS LAST": " NULLS LAST"}
-"""Anything else is the default."""
+_NONE: Tree = {"literal": {"kind": "INTEGER", "text": "0"}}
 
 
 @dataclass
@@ -25,8 +25,11 @@ class Chosen:
 
     distinct: bool = False
     on: list[str] = field(default_factory=list)
-    orders: list[str] = field(default_factory=list)
+    orders: list[tuple[str, str]] = field(default_factory=list)
+    """Columns with their words, both written out."""
     limit: str = ""
+    span: tuple[int, int] | None = None
+    """Of a limit that is a plain number: the places of the first row and of the one behind the last."""
     names: list[str] = field(default_factory=list)
     expressions: list[Any] = field(default_factory=list)
 
@@ -46,21 +49,51 @@ def of_select(lowering: Lowering, node: Tree, scope: Scope, shown: list[Tree], n
         found.on = [found.add(_target(each, scope, shown, names)) for each in targets]
     limit = parts.get("LIMIT_MODIFIER") or parts.get("LIMIT_PERCENT_MODIFIER")
     if limit is not None:
-        found.limit = _limit(lowering, limit)
+        found.limit, found.span = _limit(lowering, limit), _span(limit)
     if found.on or found.limit:
         for order in (parts.get("ORDER_MODIFIER") or {}).get("orders", ()):
             own = order["expression"]
             targets = shown if stars.is_all(own) else [_target(own, scope, shown, names)]
-            words = _WORDS.get(order["type"], "") + _WORDS.get(order["null_order"], "")
-            found.orders += [found.add(target) + words for target in targets]
+            found.orders += [(found.add(target), top.words(order)) for target in targets]
     return found
 
 
-def of_rows(node: Tree, tree: Select | Union) -> Select | Union:
-    """The modifiers of a set operation: an order alone says nothing, the rest has no rule."""
-    if any(part["type"] != "ORDER_MODIFIER" for part in node.get("modifiers") or ()):
+def of_rows(lowering: Lowering, node: Tree, tree: Select | Union) -> Select | Union:
+    """The modifiers of a set operation, which order by its columns; an order alone says nothing."""
+    parts, names = {part["type"]: part for part in node.get("modifiers") or ()}, list(column_names(tree))
+    if not parts.keys() - {"ORDER_MODIFIER"}:
+        return tree
+    span = _span(parts["LIMIT_MODIFIER"]) if parts.keys() <= {"ORDER_MODIFIER", "LIMIT_MODIFIER"} else None
+    orders = [
+        (name, top.words(order))
+        for order in (parts.get("ORDER_MODIFIER") or {}).get("orders", ())
+        for name in _columns(order["expression"], names)
+    ]
+    found = top.first(lowering, tree, names, orders, span, _label(orders)) if span else None
+    if found is None:
         raise NoRule("limit", "TOP_N")
-    return tree
+    return found
+
+
+def _columns(expression: Tree, names: list[str]) -> list[str]:
+    """The columns of a set operation that an expression in its ORDER BY means."""
+    if stars.is_all(expression):
+        return names
+    literal = expression.get("literal") or {}
+    if expression.get("class") == "CONSTANT" and literal.get("kind") == "INTEGER":
+        return [names[int(literal["text"]) - 1]]
+    name = expression["column_names"][-1].lower() if is_column(expression) else ""
+    found = [each for each in names if each.lower() == name]
+    if not found:
+        raise NoRule("limit", "TOP_N")
+    return found[:1]
+
+
+def _label(orders: Iterable[tuple[str, str]]) -> tuple[str, str]:
+    """Orders as they are read, without what is the default."""
+    return "order", "by " + ", ".join(
+        sql + "".join(f" {part}" for part in ("DESC", "NULLS FIRST") if part in words) for sql, words in orders
+    )
 
 
 def modified(lowering: Lowering, made: Select, count: int, chosen: Chosen) -> Select:
@@ -69,15 +102,20 @@ def modified(lowering: Lowering, made: Select, count: int, chosen: Chosen) -> Se
         made = sets.distinct(lowering, made)
     if not (chosen.on or chosen.limit):
         return made
+    names = [name for name, _ in made.columns[:count]]
+    if chosen.span and not chosen.on:
+        written = dict(zip(chosen.names, map(lowering.duck.print, chosen.expressions), strict=True))
+        label = _label((written[name], words) for name, words in chosen.orders)
+        if found := top.first(lowering, made, names, chosen.orders, chosen.span, label):
+            return found
     by = tuple(chosen.on) if not chosen.limit else ()
     each = input_of(lowering, made, by)
-    listed = [f"i.{quote(name)}" for name in by] + [f"i.{quote(name)}" for name, _ in made.columns[:count]]
+    listed = [f"i.{quote(name)}" for name in by] + [f"i.{quote(name)}" for name in names]
     first = f"DISTINCT ON ({', '.join(chosen.on)}) " if chosen.on else ""
-    order = f" ORDER BY {', '.join(chosen.orders)}" if chosen.orders else ""
+    order = f" ORDER BY {', '.join(f'{name} {words}' for name, words in chosen.orders)}" if chosen.orders else ""
     query = f"SELECT {first}{', '.join(listed)} FROM {each.name} AS i{order}{chosen.limit}"
     why = NoRule("distinct on", "FIRST_OF_KEY") if by else NoRule("limit", "TOP_N")
     rows = recomputed(lowering, (each,), query, by, why)
-    names = [name for name, _ in made.columns[:count]]
     return Select(rows.items, (), tuple(zip(names, (sql for _, sql in rows.columns), strict=True)))
 
 
@@ -93,6 +131,17 @@ def _target(expression: Tree, scope: Scope, shown: list[Tree], names: list[str])
         if name in scope.aliases:
             return shown[[each.lower() for each in names].index(name)]
     return scope.resolve(expression)
+
+
+def _span(part: Tree) -> tuple[int, int] | None:
+    """The first and last place that a LIMIT and its OFFSET leave, where these are plain numbers."""
+    if part["type"] != "LIMIT_MODIFIER" or part.get("limit_type") == "PERCENTAGE" or not part.get("limit"):
+        return None
+    literals = [each.get("literal") or {} for each in (part["limit"], part.get("offset") or _NONE)]
+    if any(each.get("kind") != "INTEGER" for each in literals):
+        return None
+    limit, offset = (int(each["text"]) for each in literals)
+    return offset, offset + limit
 
 
 def _limit(lowering: Lowering, part: Tree) -> str:

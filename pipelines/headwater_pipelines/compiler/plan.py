@@ -2,7 +2,8 @@
 
     view  =  tree over leaves            tree  =  Select (filter, project, inner join) | Union (all)
     leaf  =  Base (a topic's rows), Clock (a value that follows from the time), Aggregate (the state of a GROUP BY)
-             or Recompute (the rows of any other query), the last two fed by trees of their own
+             Recompute (the rows of any other query) or Top (the first rows of all), the last three fed by trees
+             of their own
 
 Between two stored relations there are only operators that are linear in each of their inputs, so a tree's
 delta is a sum with one term per leaf and nothing inside a tree is stored. Nodes are frozen and compare by
@@ -207,7 +208,27 @@ class Recompute(_Derived):
         return self.outputs
 
 
-Source = Base | Clock | Aggregate | Recompute
+@dataclass(frozen=True, eq=False, repr=False)
+class Top(_Derived):
+    """The rows of ``input`` that come first, as ``outputs`` (name, type); they are ordered by its column ``hw_key``.
+
+    Those from ``low`` to ``high`` have ``hw_shown``; others are kept behind them. ``or_nothing``: behind all rows there
+    is one more, of NULLs.
+    """
+
+    input: Tree
+    outputs: tuple[tuple[str, str], ...]
+    key_type: str
+    low: int
+    high: int
+    or_nothing: bool = False
+
+    def columns(self) -> tuple[tuple[str, str], ...]:
+        return (*self.outputs, ("hw_key", self.key_type), ("hw_shown", "BOOLEAN"))
+
+
+Derived = Clock | Aggregate | Recompute | Top
+Source = Base | Derived
 
 
 @dataclass(frozen=True)
@@ -288,7 +309,7 @@ def leaves(node: Node) -> tuple[Source, ...]:
 def inputs_of(source: Source) -> tuple[Node, ...]:
     """The trees that feed a stored relation; a topic has none."""
     match source:
-        case Aggregate():
+        case Aggregate() | Top():
             return (source.input,)
         case Recompute():
             return tuple(each.node for each in source.inputs)
@@ -327,6 +348,6 @@ def column_names(node: Node) -> tuple[str, ...]:
             return tuple(name for name, _ in columns)
         case Union(inputs):
             return column_names(inputs[0])
-        case Leaf(Clock() | Aggregate() | Recompute() as source):
+        case Leaf(Clock() | Aggregate() | Recompute() | Top() as source):
             return tuple(name for name, _ in source.columns())
     raise TypeError(f"{type(node).__name__} has no column names")

@@ -23,6 +23,7 @@ from headwater_pipelines.compiler.plan import (
     Recompute,
     Select,
     Source,
+    Top,
     Union,
     leaves,
 )
@@ -76,7 +77,7 @@ class _Renderer:
                 return self._select(node, start)
             case Union(inputs):
                 return self._union(inputs, start)
-            case Leaf(Aggregate() | Clock() | Recompute() as source):
+            case Leaf(Aggregate() | Clock() | Recompute() | Top() as source):
                 names = ", ".join(quote(name) for name, _ in source.columns())
                 return f"SELECT {names}, {WEIGHT} FROM {self._leaf(source, start)}"
         raise TypeError("a bare base leaf is not a query")

@@ -17,7 +17,7 @@ from headwater_pipelines.compiler.definition import Definition
 from headwater_pipelines.compiler.eventtime import event_time
 from headwater_pipelines.compiler.forms import tested
 from headwater_pipelines.compiler.lower import Lowering
-from headwater_pipelines.compiler.plan import Base, Clock, EventTime, Leaf, Select, Union, is_linear
+from headwater_pipelines.compiler.plan import Base, Clock, EventTime, Leaf, Select, Top, Union, is_linear
 from headwater_pipelines.compiler.refusals import Refusal, check
 from headwater_pipelines.compiler.relations import Relations, Table, ViewPlan
 from headwater_pipelines.compiler.shape import shape_of
@@ -210,7 +210,9 @@ def _key(root: Select | Union, relations: Relations, duck: Duck) -> tuple[str, .
         parts = relations.table(item.node.source).schema.key if item.node.source.kind == "table" else ()
     elif isinstance(item.node, Select) and isinstance(item.node.items[0].node, Leaf) and item.alias == "g":
         source = item.node.items[0].node.source
-        parts = () if isinstance(source, Base | Clock) else tuple(f"k{place}" for place in range(len(source.keys)))
+        parts = (
+            () if isinstance(source, Base | Clock | Top) else tuple(f"k{place}" for place in range(len(source.keys)))
+        )
     else:
         return ()
     by_sql = {sql: name for name, sql in reversed(root.columns)}

@@ -18,19 +18,21 @@ import pyarrow as pa
 from headwater.catalog.records import to_micros
 from headwater.errors import PipelineError
 from headwater.types import quote
-from headwater_pipelines.compiler import CompiledView, instant, maintain, recompute, render
+from headwater_pipelines.compiler import CompiledView, instant, maintain, recompute, render, top
 from headwater_pipelines.compiler.forgetting import forgettable
 from headwater_pipelines.compiler.lookup import KEYS, Lookup, cast_key, keyed, lookups
 from headwater_pipelines.compiler.plan import (
     Aggregate,
     Base,
     Clock,
+    Derived,
     EventTime,
     Leaf,
     Node,
     Recompute,
     Select,
     Source,
+    Top,
     column_names,
     digest,
     inputs_of,
@@ -94,7 +96,7 @@ class Program:
         self._lookups = self._plan_lookups()
 
     @property
-    def derived(self) -> list[Clock | Aggregate | Recompute]:
+    def derived(self) -> list[Derived]:
         return [source for source in self.order if not isinstance(source, Base)]
 
     @property
@@ -133,7 +135,7 @@ class Program:
         found = {view_id: watermark.value(state, timed) for view_id, timed in mine.items()}
         return {view_id: micros for view_id, micros in found.items() if micros is not None}
 
-    def create(self, state: State, derived: Sequence[Clock | Aggregate | Recompute], now: datetime) -> None:
+    def create(self, state: State, derived: Sequence[Derived], now: datetime) -> None:
         """Create and fill new states (in ``order``) from the stored relations below them, at an instant."""
         for source in derived:
             names = tuple(quote(name) for name in key_names(source) or column_names(Leaf(source)))
@@ -147,6 +149,8 @@ class Program:
                         made.fill(maintain.fill_sql(source))
                     case Recompute():
                         made.fill(recompute.fill_sql(source))
+                    case Top():
+                        made.fill(top.fill_sql(source, net(state, source.input)))
 
     def prepare(self, state: State) -> None:
         """Make the indexes that steps look rows up with, where a relation is large enough to have any."""
@@ -419,7 +423,13 @@ class _Run:
                 return self.program.stores[source].stage(self.state, self.arrived[source])
             if isinstance(source, Clock):
                 return 2  # its value before, and now
-            delta, found = self._aggregate(source) if isinstance(source, Aggregate) else self._recompute(source)
+            match source:
+                case Aggregate():
+                    delta, found = self._aggregate(source)
+                case Recompute():
+                    delta, found = self._recompute(source)
+                case Top():
+                    delta, found = self._top(source), None
             return 0 if delta is None else self._temporary(delta_table(source), delta, found)
 
     def _aggregate(self, source: Aggregate) -> _Delta:
@@ -465,6 +475,13 @@ class _Run:
         if name not in self.touched:
             self.touched[name] = self._temporary(name, select)
         return name, self.touched[name]
+
+    def _top(self, source: Top) -> str | None:
+        delta, touched = self.delta(source.input), top.touched_table(source)
+        if delta is None or not self._temporary(touched, top.touched_sql(source, delta)):
+            return None
+        (has_enough,) = self.state.row(top.has_enough_sql(source, touched)) or (False,)
+        return top.delta_sql(source, touched) if has_enough else top.refilled_sql(source, net(self.state, source.input))
 
     def _stored(self, source: Aggregate | Recompute, touched: str) -> tuple[str, Found | None]:
         """A FROM item with the touched keys' stored rows."""
@@ -535,7 +552,7 @@ def net(state: State, tree: Node) -> render.Reads:
     return {place: state.relations[source.table].net() for place, source in enumerate(leaves(tree))}
 
 
-def key_names(source: Clock | Aggregate | Recompute) -> tuple[str, ...]:
+def key_names(source: Derived) -> tuple[str, ...]:
     """The columns that a derived relation's rows are touched by; none when they are one whole."""
     match source:
         case Aggregate(keys=keys):

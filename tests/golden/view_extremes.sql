@@ -1,0 +1,26 @@
+-- view
+SELECT max(x) AS m, count(*) AS n FROM a;
+
+-- delta of a_bf6fb413754b
+WITH raw AS MATERIALIZED (SELECT * FROM (SELECT * FROM (SELECT CAST(coalesce(sum(_w), 0) AS BIGINT) AS "n" FROM (SELECT 1 AS "one", "a"._w AS _w FROM "d_t1" AS "a")) WHERE "n" <> 0)), s AS (SELECT "n" FROM (SELECT s.* FROM a_bf6fb413754b AS s SEMI JOIN raw ON true) GROUP BY ALL HAVING sum(_w) > 0) SELECT CAST(CASE WHEN side.w < 0 THEN s."n" ELSE coalesce(s."n", 0) + raw."n" END AS BIGINT) AS "n", side.w AS _w FROM raw LEFT JOIN s ON true CROSS JOIN (VALUES (-1::BIGINT), (1::BIGINT)) AS side(w) WHERE (side.w > 0 OR s."n" IS NOT NULL);
+
+-- k_t_e7904dae54e4, the changes that are not behind
+SELECT "v", hw_key, sum(_w) AS _w FROM (SELECT i."v" AS "v", create_sort_key(i."hw_o0", 'DESC NULLS LAST') AS "hw_key", "i"._w AS _w FROM (SELECT a.x AS "v", a.x AS "hw_o0", "a"._w AS _w FROM "d_t1" AS "a") AS "i") WHERE coalesce(hw_key <= (SELECT hw_key FROM "t_e7904dae54e4" WHERE hw_shown IS NULL GROUP BY hw_key HAVING sum(_w) > 0), true) GROUP BY ALL HAVING sum(_w) <> 0;
+
+-- whether these leave enough
+SELECT coalesce(sum(_w) FILTER (hw_shown IS NULL), 0) = 0 OR coalesce(sum(_w) FILTER (hw_shown IS NOT NULL), 0) + coalesce((SELECT sum(_w) FROM "k_t_e7904dae54e4"), 0) >= 1 FROM "t_e7904dae54e4";
+
+-- delta of t_e7904dae54e4
+WITH old AS MATERIALIZED (SELECT "v", "hw_key", "hw_shown", sum(_w) AS _w FROM "t_e7904dae54e4" GROUP BY ALL HAVING sum(_w) <> 0), bound AS (SELECT hw_key FROM "t_e7904dae54e4" WHERE hw_shown IS NULL GROUP BY hw_key HAVING sum(_w) > 0), merged AS (SELECT "v", hw_key, sum(_w) AS _w FROM (SELECT "v", hw_key, _w FROM old WHERE hw_shown IS NOT NULL UNION ALL SELECT "v", hw_key, _w FROM "k_t_e7904dae54e4") GROUP BY ALL HAVING sum(_w) > 0), ranked AS MATERIALIZED (SELECT *, sum(_w) OVER (ORDER BY hw_key, "v" ROWS UNBOUNDED PRECEDING) AS upto FROM merged), last AS MATERIALIZED (SELECT min(hw_key) AS hw_key FROM ranked WHERE upto >= 1001), kept AS MATERIALIZED (SELECT *, greatest(0, least(upto, 1) - greatest(upto - _w, 0)) AS shown FROM ranked WHERE coalesce(hw_key <= (SELECT hw_key FROM last), true)), new AS (SELECT "v", hw_key, true AS hw_shown, CAST(shown AS BIGINT) AS _w FROM kept WHERE shown > 0 UNION ALL SELECT "v", hw_key, false, CAST(_w - shown AS BIGINT) FROM kept WHERE _w > shown UNION ALL SELECT CAST(NULL AS DECIMAL(12,2)), hw_key, NULL, 1 FROM (SELECT CASE WHEN (SELECT max(hw_key) FROM ranked) > (SELECT hw_key FROM last) THEN (SELECT hw_key FROM last) ELSE (SELECT hw_key FROM bound) END AS hw_key) WHERE hw_key IS NOT NULL) SELECT "v", "hw_key", "hw_shown", CAST(sum(_w) AS BIGINT) AS _w FROM (SELECT * FROM new UNION ALL SELECT "v", "hw_key", "hw_shown", -_w FROM old) GROUP BY ALL HAVING sum(_w) <> 0;
+
+-- the same where they do not
+WITH old AS MATERIALIZED (SELECT "v", "hw_key", "hw_shown", sum(_w) AS _w FROM "t_e7904dae54e4" GROUP BY ALL HAVING sum(_w) <> 0), below AS NOT MATERIALIZED (SELECT "v", hw_key, _w FROM (SELECT i."v" AS "v", create_sort_key(i."hw_o0", 'DESC NULLS LAST') AS "hw_key", "i"._w AS _w FROM (SELECT a.x AS "v", a.x AS "hw_o0", "a"._w AS _w FROM "t1" AS "a") AS "i") UNION ALL SELECT CAST(NULL AS DECIMAL(12,2)), '\xFF'::BLOB, 1), firsts AS (SELECT hw_key FROM below ORDER BY hw_key LIMIT 1001), bound AS MATERIALIZED (SELECT max(hw_key) AS hw_key FROM firsts HAVING count(*) = 1001), merged AS (SELECT "v", hw_key, sum(_w) AS _w FROM below WHERE coalesce(hw_key <= (SELECT hw_key FROM bound), true) GROUP BY ALL), ranked AS MATERIALIZED (SELECT *, sum(_w) OVER (ORDER BY hw_key, "v" ROWS UNBOUNDED PRECEDING) AS upto FROM merged), last AS MATERIALIZED (SELECT min(hw_key) AS hw_key FROM ranked WHERE upto >= 1001), kept AS MATERIALIZED (SELECT *, greatest(0, least(upto, 1) - greatest(upto - _w, 0)) AS shown FROM ranked WHERE coalesce(hw_key <= (SELECT hw_key FROM last), true)), new AS (SELECT "v", hw_key, true AS hw_shown, CAST(shown AS BIGINT) AS _w FROM kept WHERE shown > 0 UNION ALL SELECT "v", hw_key, false, CAST(_w - shown AS BIGINT) FROM kept WHERE _w > shown UNION ALL SELECT CAST(NULL AS DECIMAL(12,2)), hw_key, NULL, 1 FROM (SELECT CASE WHEN (SELECT max(hw_key) FROM ranked) > (SELECT hw_key FROM last) THEN (SELECT hw_key FROM last) ELSE (SELECT hw_key FROM bound) END AS hw_key) WHERE hw_key IS NOT NULL) SELECT "v", "hw_key", "hw_shown", CAST(sum(_w) AS BIGINT) AS _w FROM (SELECT * FROM new UNION ALL SELECT "v", "hw_key", "hw_shown", -_w FROM old) GROUP BY ALL HAVING sum(_w) <> 0;
+
+-- output term of a_bf6fb413754b
+SELECT g.other_v0 AS "m", g.v0 AS "n", "g"._w AS _w FROM (SELECT s."n" AS "v0", m0.v AS "other_v0", "s"._w * "m0"._w AS _w FROM "d_a_bf6fb413754b" AS "s", (SELECT t."v" AS "v", "t"._w AS _w FROM "t_e7904dae54e4" AS "t" WHERE t.hw_shown) AS "m0") AS "g";
+
+-- output term of t_e7904dae54e4
+SELECT g.other_v0 AS "m", g.v0 AS "n", "g"._w AS _w FROM (SELECT s."n" AS "v0", m0.v AS "other_v0", "s"._w * "m0"._w AS _w FROM "a_bf6fb413754b" AS "s", (SELECT t."v" AS "v", "t"._w AS _w FROM "d_t_e7904dae54e4" AS "t" WHERE t.hw_shown) AS "m0") AS "g";
+
+-- contents
+SELECT g.other_v0 AS "m", g.v0 AS "n", "g"._w AS _w FROM (SELECT s."n" AS "v0", m0.v AS "other_v0", "s"._w * "m0"._w AS _w FROM "a_bf6fb413754b" AS "s", (SELECT t."v" AS "v", "t"._w AS _w FROM "t_e7904dae54e4" AS "t" WHERE t.hw_shown) AS "m0") AS "g";
