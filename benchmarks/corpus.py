@@ -1,35 +1,39 @@
 """Rows that a step reads for each statement of the corpus, when 100 rows change in every table that it reads.
 
-    python -m benchmarks.corpus [--quick] [--json] [--rows N] [--only TEXT] [--every N] [-o FILE]
+    python -m benchmarks.corpus [--quick] [--json] [--rows N] [--only TEXT] [--every N] [-o FILE] [--write PAGE]
 
 The tables of ``tests/pipelines/test_corpus.py`` with ``rows`` rows in the largest of them (orders, items, payments,
 visits, events; others a tenth to a thousandth), loaded once. Each statement is a view of its own over them, filled and
 stepped in a transaction that is rolled back. Read are the rows that DuckDB scans, of whatever: stored rows, rows that
-were found by their keys, the change itself. Of a statement that takes more than ``LIMIT_S`` nothing is known.
+were found by their keys, the change itself. A statement that takes more than ``LIMIT_S`` of CPU or more than
+``MEMORY`` is listed with that. All of them take a quarter of an hour of CPU at a million rows.
+
+``-o`` writes a line for each statement; ``--write docs/views.md`` puts the summary into the page, and the lines into
+``tests/pipelines/corpus.tsv``.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import pyarrow as pa
-from tests.pipelines.test_corpus import FILES, TABLES, statements
+from tests.pipelines.test_corpus import AS_THEY_CAME, FILES, TABLES, statements
 
-from benchmarks.harness import Report, parse, say
-from headwater import record
+from benchmarks.corpus_data import records
+from benchmarks.harness import Report, markdown, parse, percentile, require_block, say, write_block
 from headwater.errors import HeadwaterError, UnsupportedSql
-from headwater.types import quote
 from headwater_pipelines.compiler import CompiledView, Relations, Table, compile_view
 from headwater_pipelines.compiler import parse as parse_view
 from headwater_pipelines.compiler.explain import explain
@@ -41,9 +45,17 @@ from headwater_pipelines.runtime.state import FILE, Exported, State
 
 CHANGED = 100
 LIMIT_S = 60.0
+"""CPU that filling a view and a step of it may take."""
+MEMORY = "4GB"
 OPEN_SHARE = 0.01
 """Rows of an open part, as a share of the largest table's: what is larger is found by its keys."""
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
+CLASSES = ("linear", "bilinear", "additive", "touched-key", "full")
+REFUSED, INCREMENTAL = "refused", "without"
+WORST = 12
+COLUMNS = ("file", "name", "class", "nodes", "rows", "read")
+BLOCK = "benchmarks.corpus"
+LINES = FILES[0].with_suffix(".tsv")
 SMALLER = {"customers": 10, "products": 50, "prices": 10, "stock": 20, "employees": 500, "regions": 5_000, "rates": 200}
 """So many times fewer rows than the largest table has."""
 
@@ -87,47 +99,62 @@ def _scans(operator: dict[str, Any]) -> int:
     return own + sum(map(_scans, operator.get("children", ())))
 
 
-@dataclass
+@dataclass(frozen=True)
 class Result:
+    file: str
     name: str
     kind: str
-    """``incremental``, ``full``, or why nothing was measured."""
+    """The costliest class of its nodes, or ``refused``."""
+    nodes: str
+    """Those that are more than linear, output first; the code of a refusal."""
     stored: int = 0
-    read: int = 0
+    """Rows of the tables that it names."""
+    read: int | None = None
+    missing: str = ""
+    """Why it is not known how many are read."""
+
+    @property
+    def share(self) -> float:
+        return (self.read or 0) / max(self.stored, 1)
+
+    @property
+    def line(self) -> list[str]:
+        read = self.missing if self.read is None else str(self.read)
+        return [self.file, self.name, self.kind, self.nodes, str(self.stored), read]
 
 
 def main() -> int:
     options = parse("corpus", (__doc__ or "").split("\n", maxsplit=1)[0], _more)
     rows = options.rows or (20_000 if options.quick else 1_000_000)
-    report = Report("corpus", quick=options.quick)
-    with tempfile.TemporaryDirectory() as folder:
-        found = list(_measured(Path(folder), rows, options.only, options.every))
-    if options.output:
-        lines = (f"{each.name}\t{each.kind}\t{each.stored}\t{each.read}" for each in found)
-        Path(options.output).write_text("\n".join(lines) + "\n")
-    for kind in ("incremental", "full"):
-        own = [each.read / max(each.stored, 1) for each in found if each.kind == kind]
-        report.figure(f"{kind} statements", len(own))
-        if own:
-            report.figure(f"{kind} median share of rows read", round(statistics.median(own), 5))
-            report.figure(f"{kind} reading less than 1 % of the rows", sum(share < 0.01 for share in own))
-            report.figure(f"{kind} reading less than 10 % of the rows", sum(share < 0.1 for share in own))
-    report.figure("not measured", sum(each.kind not in ("incremental", "full") for each in found))
+    report, found = Report("corpus", quick=options.quick), list[Result]()
+    if options.write:
+        require_block(options.write, BLOCK)
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as files:
+        paths = [*filter(None, [options.output, LINES if options.write else None])]
+        opened = [files.enter_context(Path(path).open("w")) for path in paths]
+        for file in opened:
+            print(*COLUMNS, sep="\t", file=file)
+        for result in _measured(Path(folder), rows, options.only, options.every):
+            found.append(result)
+            for file in opened:
+                print(*result.line, sep="\t", file=file, flush=True)
+    summarize(report, found)
+    if options.write:
+        write_block(options.write, BLOCK, page(found, rows))
     return report.finish(as_json=options.json)
 
 
 def _more(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rows", type=int, help="rows of the largest tables (default 1 million)")
     parser.add_argument("--only", default="", help="statements whose name has this in it")
-    parser.add_argument(
-        "--every", type=int, default=1, help="every Nth statement only: all take hours at 1 million rows"
-    )
-    parser.add_argument("-o", "--output", default="", help="a file for a line per statement: name, kind, stored, read")
+    parser.add_argument("--every", type=int, default=1, help="every Nth statement only")
+    parser.add_argument("-o", "--output", default="", help=f"a file for a line per statement: {', '.join(COLUMNS)}")
+    parser.add_argument("--write", type=Path, help=f"the page for the summary; the lines go to {LINES.name}")
 
 
 def _measured(folder: Path, rows: int, only: str, every: int) -> Iterator[Result]:
     tables = [(Base(f"shop.public.{n}", i, kind), s) for i, (n, (kind, s)) in enumerate(TABLES.items(), start=1)]
-    state = Counting(folder / FILE, timezone="UTC", open_rows_max=int(rows * OPEN_SHARE))
+    state = Counting(folder / FILE, timezone="UTC", memory_limit=MEMORY, open_rows_max=int(rows * OPEN_SHARE))
     state.connection.execute("PRAGMA disable_progress_bar")
     stores = {base: Store(base, schema) for base, schema in tables}
     changes = {}
@@ -136,42 +163,75 @@ def _measured(folder: Path, rows: int, only: str, every: int) -> Iterator[Result
         name = base.name.rpartition(".")[2]
         count = max(rows // SMALLER.get(name, 1), 5)
         store.create(state)
-        store.load(state, Arrived.of(_data(store, name, count, rows, 0)))
+        store.load(state, Arrived.of(records(store, name, count, rows, 0)))
         state.relations[base.table].settle()
-        changes[base] = Arrived.of(_data(store, name, min(CHANGED, count), rows, 1))
+        changes[base] = Arrived.of(records(store, name, min(CHANGED, count), rows, 1))
     state.commit()
     state.checkpoint()
     state.count()
     relations = Relations([Table(base, schema) for base, schema in tables])
-    chosen = [(name, sql) for name, sql in statements(*FILES).items() if only in name]
-    for name, sql in chosen[::every]:
-        result = _one(state, stores, changes, relations, name, sql)
-        say(f"{name}: {result.kind}, read {result.read:,} of {result.stored:,}")
+    chosen = [(file.name, name, sql) for file in FILES for name, sql in statements(file).items() if only in name]
+    for file, name, sql in chosen[::every]:
+        result = _one(state, stores, changes, relations, (file, name), sql)
+        say("  ".join(result.line))
         yield result
     state.close()
 
 
 def _one(
-    state: Counting, stores: dict[Base, Store], changes: dict[Base, Arrived], relations: Relations, name: str, sql: str
+    state: Counting,
+    stores: dict[Base, Store],
+    changes: dict[Base, Arrived],
+    relations: Relations,
+    named: tuple[str, str],
+    sql: str,
 ) -> Result:
     try:
         view = compile_view(parse_view(sql, name="v"), relations)
     except UnsupportedSql as error:
-        return Result(name, error.code)
-    kind = "incremental" if explain(view).is_incremental else "full"
-    used = [base for base in stores if base in view.used]
-    stored = sum(state.relations[base.table].rows for base in used)
+        return Result(*named, REFUSED, error.code)
+    nodes = explain(view).nodes
+    kind = max((node.maintenance for node in nodes), key=CLASSES.index)
+    kept = ", ".join(f"{node.operator} {node.maintenance}" for node in nodes if node.maintenance != "linear")
+    used = {base: store for base, store in stores.items() if base in view.used}
+    result = Result(*named, kind, kept, sum(state.relations[base.table].rows for base in used))
     state.begin()
-    timer = threading.Timer(LIMIT_S, state.connection.interrupt)
-    timer.start()
     try:
-        read = _step(state, view, {base: stores[base] for base in used}, changes)
+        with Limit(LIMIT_S, state.connection):
+            return replace(result, read=_step(state, view, used, changes))
     except (HeadwaterError, duckdb.Error) as error:
-        return Result(name, f"not measured: {str(error)[:60]}", stored)
+        return replace(result, missing=_reason(error))
     finally:
-        timer.cancel()
         state.rollback()
-    return Result(name, kind, stored, read)
+
+
+def _reason(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    if "Interrupted" in text:
+        return f"more than {LIMIT_S:g} s of CPU"
+    return f"more than {MEMORY} of memory" if "more memory" in text or "Out of Memory" in text else text
+
+
+class Limit:
+    """Interrupts the connection when the process has spent so much CPU in the block."""
+
+    def __init__(self, seconds: float, connection: duckdb.DuckDBPyConnection) -> None:
+        self._end = time.process_time() + seconds
+        self._connection = connection
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True, name="limit")
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._done.wait(0.5):
+            if time.process_time() > self._end:
+                self._connection.interrupt()  # again and again: it ends one statement, of which there are many
 
 
 def _step(state: Counting, view: CompiledView, stores: dict[Base, Store], changes: dict[Base, Arrived]) -> int:
@@ -184,83 +244,66 @@ def _step(state: Counting, view: CompiledView, stores: dict[Base, Store], change
     return state.scanned
 
 
-def _data(store: Store, name: str, count: int, rows: int, salt: int) -> pa.Table:
-    """Change records with values from the row's number: keys that meet, words that repeat, a NULL now and then."""
-    with duckdb.connect() as connection:
-        connection.execute("SET TimeZone = 'UTC'")
-        listed = [f"{_value(name, f.name, f.type, rows, salt)} AS {quote(f.name)}" for f in store.schema.fields]
-        key = "i * 7" if salt else "i"  # what changes is spread over the table
-        table = connection.sql(
-            f"SELECT {', '.join(listed)} FROM (SELECT {key} AS i FROM range({count}) r(i))"
-        ).to_arrow_table()
-    op = "u" if salt and store.base.kind == "table" else "c"
-    meta = {
-        record.OP: pa.array([op] * count),
-        record.WEIGHT: pa.array([1] * count, pa.int64()),
-        record.OFFSET: pa.array(range(count), pa.int64()),
-        record.PARTITION: pa.array([0] * count, pa.int32()),
-        record.UNCHANGED: pa.nulls(count, pa.list_(pa.string())),
-        record.LSN: pa.nulls(count, pa.int64()),
-        record.SEQ: pa.nulls(count, pa.int64()),
-        record.COMMIT: pa.array([1] * count, pa.int64()),
-    }
-    return pa.table({**dict(zip(table.column_names, table.columns, strict=True)), **meta}).select(store.reads)
+# ---- the summary
 
 
-WORDS: dict[str, Sequence[str]] = {
-    "status": ("new", "paid", "shipped", "cancelled"), "channel": ("web", "store", "app"),
-    "method": ("card", "paypal", "invoice"), "kind": ("view", "click", "purchase", "signup"),
-    "page": ("/", "/cart", "/shoes", "/checkout"), "segment": ("vip", "new", "regular"),
-    "category": ("shoes", "hats", "books"), "warehouse": ("A", "B"), "department": ("it", "sales", "hr"),
-    "currency": ("EUR", "USD", "PLN"), "region": ("EU", "NA", "APAC"),
-}  # fmt: skip
+def summarize(report: Report, found: Sequence[Result]) -> None:
+    for kind in (*CLASSES, INCREMENTAL):
+        shares = _shares(found, kind)
+        report.figure(f"{kind}_statements", len(shares))
+        report.figure(f"{kind}_median_share", percentile(shares, 0.5))
+        report.figure(f"{kind}_p90_share", percentile(shares, 0.9))
+        report.figure(f"{kind}_below_10_percent", sum(share < 0.1 for share in shares))
+    report.figure("refused", sum(each.kind == REFUSED for each in found))
+    report.figure("not_measured", sum(bool(each.missing) for each in found))
 
 
-def _value(table: str, name: str, text: str, rows: int, salt: int) -> str:  # noqa: PLR0911 -- one per kind of column
-    """SQL over the row's number ``i`` for a column."""
-    mixed = f"(hash(i, '{name}', {salt}) % {{}})::BIGINT"
-    references = {"customer_id": rows // 10, "product_id": rows // 50, "order_id": rows, "manager_id": rows // 1000}
-    if (table, name) in (("items", "order_id"), ("stock", "product_id"), ("prices", "product_id")):
-        return f"(i // 2)::{text}"
-    if name == "line":
-        return "(i % 2)::INTEGER"
-    if name == "warehouse":
-        return "CASE i % 2 WHEN 0 THEN 'A' ELSE 'B' END"
-    if name == "valid_from":
-        return "TIMESTAMP '2026-01-01' + INTERVAL 30 DAY * (i % 2)"
-    if name == "id":
-        return f"i::{text}"
-    if table == "employees" and name == "manager_id":
-        return "CASE WHEN i > 0 THEN (i // 8)::INTEGER END"
-    if name in references:
-        return f"({mixed.format(max(references[name], 1))})::{text}"
-    if name in WORDS:
-        return f"{list(WORDS[name])!r}[1 + {mixed.format(len(WORDS[name]))}]"
-    if name == "country":
-        return f"'C' || {'i' if table == 'regions' else mixed.format(max(rows // 5000, 5))}"
-    if name == "visitor":
-        return f"'v' || {mixed.format(max(rows // 20, 1))}"
-    return _typed(name, text, mixed)
+def _shares(found: Sequence[Result], kind: str, rows: int = 0) -> list[float]:
+    """Of the SELECTs of a kind over so many rows."""
+    kinds = CLASSES[:-1] if kind == INCREMENTAL else [kind]
+    return [each.share for each in found if each.kind in kinds and each.read is not None and each.stored >= rows]
 
 
-def _typed(name: str, text: str, mixed: str) -> str:
-    if text.startswith("STRUCT"):
-        geo = f"{{'lat': {mixed.format(90)}::DOUBLE, 'lon': {mixed.format(180)}::DOUBLE}}"
-        return f"{{'street': 'street ' || {mixed.format(500)}, 'zip': '1' || {mixed.format(9000)}, 'geo': {geo}}}"
-    amount = f"'amount', {mixed.format(50)}, 'tags', ['a', 'b']"
-    later = f"INTERVAL 1 SECOND * {mixed.format(10_000_000)}"
-    makers = {
-        "VARCHAR[]": f"['a', 'b', 'c', 'sale'][1:{mixed.format(4)}]",
-        "JSON": f"json_object('color', 'red', 'size', {mixed.format(9)}, {amount})",
-        "BOOLEAN": f"{mixed.format(3)} > 0",
-        "DATE": f"DATE '2026-01-01' + {mixed.format(120)}::INTEGER",
-        "TIMESTAMP": f"TIMESTAMP '2026-01-01' + {later}",
-        "TIMESTAMP WITH TIME ZONE": f"TIMESTAMPTZ '2026-01-01 00:00:00+00' + {later}",
-        "DOUBLE": f"{mixed.format(400)} / 4.0",
-        "DECIMAL(4,3)": f"({mixed.format(400)} / 1000.0)::DECIMAL(4,3)",
-        "VARCHAR": f"'{name} ' || {mixed.format(1000)}",
-    }
-    return makers.get(text, f"{mixed.format(500)}::{text}")
+def page(found: Sequence[Result], rows: int) -> str:
+    """The summary as the page has it."""
+    parts = [markdown(("", "SELECTs", "accepted", f"{INCREMENTAL} `full`", "as they came"), _accepted(found))]
+    small = sum(0 < each.stored < rows for each in found)
+    parts.append(
+        f"Rows that a step reads, of the rows of the tables that the SELECT names, where these have {rows:,} and more"
+        f" (the other {small} are about tables of 200 to {rows // 10:,}, of which 100 changed rows are many):"
+    )
+    heads = ("costliest node", "SELECTs", "median", "p90", "below 1 %", "below 10 %")
+    parts.append(markdown(heads, _classes(found, rows)))
+    read = [each for each in found if each.kind in CLASSES[:-1] and each.read is not None and each.stored >= rows]
+    read = sorted(read, key=lambda each: each.share, reverse=True)[:WORST]
+    parts.append(f"Of those {INCREMENTAL} `full` these read the largest share:")
+    worst = ([f"`{each.name}`", each.nodes, f"{each.read:,}", f"{each.stored:,}"] for each in read)
+    parts.append(markdown(("SELECT", "nodes that are more than linear", "read", "of"), worst))
+    missing: dict[str, list[str]] = {}
+    for each in found:
+        if each.missing:
+            missing.setdefault(each.missing, []).append(f"`{each.name}`")
+    parts += [f"Not measured, for it takes {why}: {', '.join(names)}." for why, names in missing.items()]
+    return "\n\n".join(parts)
+
+
+def _accepted(found: Sequence[Result]) -> Iterator[list[str]]:
+    for file, (accepted, incremental) in AS_THEY_CAME.items():
+        mine = [each.kind for each in found if each.file == file]
+        kept = [kind for kind in mine if kind != REFUSED]
+        without = sum(kind != "full" for kind in kept)
+        came = f"{accepted} accepted, {incremental} {INCREMENTAL}"
+        yield [f"`{file}`", str(len(mine)), str(len(kept)), str(without), came]
+
+
+def _classes(found: Sequence[Result], rows: int) -> Iterator[list[str]]:
+    for kind in (*CLASSES[:-1], INCREMENTAL, CLASSES[-1]):
+        shares = _shares(found, kind, rows)
+        if shares:
+            middle, high = (f"{percentile(shares, part):.1%}".replace("%", " %") for part in (0.5, 0.9))
+            below = [f"{100 * sum(share < limit for share in shares) / len(shares):.0f} %" for limit in (0.01, 0.1)]
+            shown = f"all {INCREMENTAL} `full`" if kind == INCREMENTAL else f"`{kind}`"
+            yield [shown, str(len(shares)), middle, high, *below]
 
 
 if __name__ == "__main__":

@@ -24,8 +24,9 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import IO
 
 import psutil
@@ -131,6 +132,28 @@ class Report:
         for note in self.notes:
             console.print(f"- {note}", markup=False, highlight=False)
         console.print(", ".join(f"{key} {value}" for key, value in machine().items()), highlight=False)
+
+
+def markdown(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table as pages have it."""
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def write_block(page: Path, name: str, text: str) -> None:
+    """Put what a benchmark measured into a page, between the comments that bear its name: nobody types figures."""
+    before, after = require_block(page, name)
+    page.write_text(f"{before}\n{text}\n\n{after}")
+
+
+def require_block(page: Path, name: str) -> tuple[str, str]:
+    """What is before and after a page's place of that name, both with its comments; ValueError where there is none."""
+    begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->\n"
+    before, found, rest = page.read_text().partition(begin)
+    _, closed, after = rest.partition(end)
+    if not found or not closed:
+        raise ValueError(f"{page} has no place for it: write {begin.strip()} and {end.strip()} where it belongs")
+    return before + begin, end + after
 
 
 def _finite(value: Value) -> Value:

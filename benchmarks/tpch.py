@@ -1,6 +1,6 @@
 """TPC-H: what a step of each of the 22 queries, as a view, costs beside running the query again.
 
-    python -m benchmarks.tpch [--quick] [--json] [--scale F] [--only q01 q05 ...] [--folder DIR]
+    python -m benchmarks.tpch [--quick] [--json] [--scale F] [--only q01 q05 ...] [--folder DIR] [--write PAGE]
 
 The tables of ``tpchgen-cli`` are written to a log once, and so are the changes: commits of 0.1 %, 1 % and 10 % of the
 orders, of their line items (a third each new, deleted and updated: RF1, RF2 and updates) and of partsupp. For each
@@ -11,6 +11,8 @@ is one pipeline with all 22 views, which share their tables. At the end each vie
 A recomputation is DuckDB running the query over the same tables, which lie in a DuckDB file and are never read from the
 log nor kept; with as many threads as the pipeline has. Best of three, and medians of the steps of a size. Both in CPU
 time as well, which other work on the machine disturbs less. Memory is what no file stands behind, at its highest.
+
+``--write docs/views.md`` puts the table into the page, in the place of the one before of the same scale factor.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -33,7 +36,7 @@ import pyarrow as pa
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.harness import Report, parse, say
+from benchmarks.harness import Report, markdown, parse, require_block, say, write_block
 from benchmarks.log_data import Producer
 from benchmarks.tpch_data import Changes, Trade, generate
 from benchmarks.tpch_queries import QUERIES, TABLES
@@ -76,7 +79,8 @@ class Watch:
 class Run:
     """What one pipeline took. ``steps``: by share; ``rows``: the views' contents by name."""
 
-    classes: str
+    nodes: str
+    """Each with its class."""
     fill_s: float
     fill_cpu_s: float
     steps: Mapping[float, Sequence[Time]]
@@ -94,12 +98,16 @@ def main() -> int:
     scale = options.scale or (QUICK_SCALE if options.quick else SCALE)
     names = options.only or (QUICK if options.quick else [*QUERIES, ALL])
     report, runs, again = Report("tpch", quick=options.quick), dict[str, Run](), dict[str, Time]()
+    block = f"benchmarks.tpch --scale {scale:g}"
+    if options.write:
+        require_block(options.write, block)
     with tempfile.TemporaryDirectory(prefix="headwater-tpch-", dir=options.folder) as made:
         folder = Path(made)
         say(f"scale factor {scale:g}: making the tables")
         generate(folder, scale)
         trade = Trade(folder, database=folder / "tables.duckdb")
         trade.connection.execute(f"SET threads = {THREADS}")
+        rows = sum(map(trade.count, TABLES))
         for name, query in QUERIES.items():
             again[name] = recompute(trade, query)
         again[ALL] = Time(*(sum(getattr(each, kind) for each in again.values()) for kind in ("wall_ms", "cpu_ms")))
@@ -111,12 +119,15 @@ def main() -> int:
         trade.connection.close()
     if not options.json:
         show(runs, again)
+    if options.write:
+        write_block(options.write, block, _page(scale, rows, runs, again))
     return report.finish(as_json=options.json)
 
 
 def _more(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--scale", type=float, help=f"scale factor ({SCALE:g}; quick {QUICK_SCALE:g})")
     parser.add_argument("--only", nargs="+", choices=[*QUERIES, ALL], help="measure only these")
+    parser.add_argument("--write", type=Path, help="the page whose table of this scale factor is to be replaced")
     parser.add_argument("--folder", type=Path, help="where the lakes are written (default: the temporary folder)")
 
 
@@ -211,7 +222,7 @@ def _measured(worker: Worker, producer: Producer, folder: Path, shares: Sequence
     _require_live(log)
     relations = worker.engine.state.relations.values()
     return Run(
-        _classes(worker),
+        _nodes(worker),
         fill.wall_ms / 1e3,
         fill.cpu_ms / 1e3,
         {share: times[1:] for share, times in steps.items()},
@@ -227,11 +238,21 @@ def _require_live(log: Log) -> None:
             raise RuntimeError(f"{view.name} is {view.state}: {view.reason}")
 
 
-def _classes(worker: Worker) -> str:
-    """How many nodes there are of each class, of the views together; those that filter and project are not listed."""
-    nodes = [node for view in worker.engine.program.views.values() for node in explain(view).nodes]
-    kept = {kind: [node for node in nodes if node.maintenance == kind] for kind in CLASSES[1:]}
-    return ", ".join(f"{len(found)} {kind}" for kind, found in kept.items() if found) or "linear"
+def _nodes(worker: Worker) -> str:
+    """The nodes of a view with their classes as ``view explain`` names them, output first, and how many are linear.
+
+    Of several views, how many there are of each class.
+    """
+    views = [explain(view).nodes for view in worker.engine.program.views.values()]
+    nodes = [node for each in views for node in each]
+    linear = Counter(node.operator for node in nodes if node.maintenance == "linear")
+    rest = f"linear: {', '.join(f'{count} {operator}' for operator, count in linear.most_common())}"
+    if len(views) == 1:
+        kept = ", ".join(f"{node.operator} {node.maintenance}" for node in nodes if node.maintenance != "linear")
+    else:
+        counts = Counter(node.maintenance for node in nodes)
+        kept, rest = ", ".join(f"{counts[kind]} {kind}" for kind in CLASSES[1:]), f"{counts['linear']} linear"
+    return "; ".join(part for part in (kept, rest) if part)
 
 
 def _contents(worker: Worker) -> Iterable[tuple[str, pa.Table]]:
@@ -268,7 +289,7 @@ class Memory:
 
 
 def record(report: Report, name: str, run: Run, again: Time, differences: int) -> None:
-    report.figure(f"{name}_nodes", run.classes)
+    report.figure(f"{name}_nodes", run.nodes)
     report.figure(f"{name}_fill_s", run.fill_s)
     report.figure(f"{name}_fill_cpu_s", run.fill_cpu_s)
     for share in STEPS:
@@ -287,16 +308,24 @@ def record(report: Report, name: str, run: Run, again: Time, differences: int) -
 def _shown(run: Run, again: Time) -> list[str]:
     """Nodes, fill, steps of each size, recomputation, memory."""
     steps = [f"{run.step(share).cpu_ms:,.0f}" for share in STEPS]
-    return [run.classes, f"{run.fill_cpu_s:.1f}", *steps, f"{again.cpu_ms:,.0f}", f"{run.peak_mb:,.0f}"]
+    return [run.nodes, *steps, f"{again.cpu_ms:,.0f}", f"{run.fill_cpu_s:.1f}", f"{run.peak_mb:,.0f}"]
+
+
+HEADS = ("query", "nodes", *(f"{share * 100:g} %" for share in STEPS), "again", "fill, s", "memory, MB")
 
 
 def show(runs: Mapping[str, Run], again: Mapping[str, Time]) -> None:
     table = Table(title="milliseconds of CPU", title_justify="left")
-    for word in ("query", "nodes", "fill s", *(f"{share:.1%}" for share in STEPS), "again", "peak MB"):
+    for word in HEADS:
         table.add_column(word, justify="left" if word in ("query", "nodes") else "right")
     for name, run in runs.items():
         table.add_row(name, *_shown(run, again[name]))
     Console().print(table)
+
+
+def _page(scale: float, rows: int, runs: Mapping[str, Run], again: Mapping[str, Time]) -> str:
+    lines = [[name, *_shown(run, again[name])] for name, run in runs.items()]
+    return f"Scale factor {scale:g}, {rows:,} rows:\n\n{markdown(HEADS, lines)}"
 
 
 if __name__ == "__main__":

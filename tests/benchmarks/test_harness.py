@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from benchmarks.harness import Report, percentile, run
+from benchmarks.harness import Report, markdown, percentile, require_block, run, write_block
 from benchmarks.latency import Answer, Transaction, check, latencies
 from benchmarks.latency_load import MARKED
 from benchmarks.processes import Costs, own_mb, slope
@@ -98,3 +98,14 @@ def test_costs_are_told_apart_by_role() -> None:
         process.kill()
     assert costs.cpu_s("all") > costs.cpu_s("parent") + 0.05
     assert costs.memory["all"][-1][1] > costs.memory["parent"][-1][1] + 50
+
+
+def test_a_block_of_a_page_is_replaced_and_nothing_else(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- some -->\nold\n<!-- end of some -->\nafter\n")
+    for _ in range(2):
+        write_block(page, "some", markdown(("a", "b"), [["1", "2"]]))
+    table = "| a | b |\n| --- | --- |\n| 1 | 2 |"
+    assert page.read_text() == f"before\n<!-- some -->\n\n{table}\n\n<!-- end of some -->\nafter\n"
+    with pytest.raises(ValueError, match="end of other"):
+        require_block(page, "other")

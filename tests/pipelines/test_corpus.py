@@ -1,8 +1,8 @@
 """SELECTs as analysts write them, kept as they came: each is maintained correctly, or refused with a reason code.
 
-``corpus.sql`` was written before anything of the compiler was fitted to it, ``corpus_shop.sql`` when it had been. As
-they came, 684 of 698 and 154 of 162 were accepted, 554 and 107 of them without a full recompute. What the shares are
-now is printed, and may not become less.
+``corpus.sql`` was written before anything of the compiler was fitted to it, ``corpus_shop.sql`` and ``corpus_desk.sql``
+when it had been. What the shares are now is printed, and may not become less. What a step of each reads is in
+``corpus.tsv`` (``python -m benchmarks.corpus``).
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ from headwater_pipelines.compiler.explain import explain
 from headwater_pipelines.compiler.plan import Base
 from headwater_pipelines.compiler.syntax import Duck
 
-FILES = [Path(__file__).with_name(name) for name in ("corpus.sql", "corpus_shop.sql")]
+FILES = [Path(__file__).with_name(name) for name in ("corpus.sql", "corpus_shop.sql", "corpus_desk.sql")]
+AS_THEY_CAME = {"corpus.sql": (684, 554), "corpus_shop.sql": (154, 107), "corpus_desk.sql": (62, 54)}
+"""How many were accepted when they were first tried, and how many of these without a full recompute."""
 PARTS = 22
 ACCEPTED_MIN, WITHOUT_FULL_MIN = 0.95, 0.85
 GEO = "STRUCT(lat DOUBLE, lon DOUBLE)"
@@ -168,7 +170,7 @@ def test_what_share_is_accepted_and_incremental(file: Path) -> None:
     count = len(statements(file))
     print(f"{len(accepted)} of {count} accepted, refused: {dict(refused)}")
     print(f"{len(accepted) - full['full']} of them without a full recompute; in full: {dict(full)}")
-    assert count >= 150
+    assert count >= 60
     assert len(accepted) >= ACCEPTED_MIN * count
     assert len(accepted) - full["full"] >= WITHOUT_FULL_MIN * count
 
