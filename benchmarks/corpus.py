@@ -283,7 +283,7 @@ def page(found: Sequence[Result], rows: int) -> str:
     for each in found:
         if each.missing:
             missing.setdefault(each.missing, []).append(f"`{each.name}`")
-    parts += [f"Not measured, for it takes {why}: {', '.join(names)}." for why, names in missing.items()]
+    parts += [f"Not measured ({why}): {', '.join(names)}." for why, names in missing.items()]
     return "\n\n".join(parts)
 
 
