@@ -320,7 +320,7 @@ def test_a_join_looks_up_what_meets_the_change_of_one_input(
     print("seed", seed)
     shapes = {"join": "SELECT i.id, b.k FROM items i JOIN bag b ON i.a = b.x"}
     world = OneAtATime(random.Random(seed), tmp_path, shapes)
-    found = "SELECT count(*) FROM duckdb_tables() WHERE temporary AND table_name ~ 'm_[0-9]+'"
+    found = "SELECT count(*) FROM duckdb_tables() WHERE temporary AND table_name ~ '^m_[0-9a-f]+$'"
     looked_up = []
     for _ in range(8):
         world.state.drop_temporary()
