@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 from tests.connectors.conftest import Captured
+from tests.waiting import until
 
 from headwater.errors import HeadwaterError, SourceNotReady
 from headwater_connectors.postgres import session, slot
@@ -88,6 +89,8 @@ def shop(secured: tuple[EmbeddedPostgres, Path], tmp_path: Path) -> Iterator[Cap
     server.create_database("shop")
     captured = Captured(dsn(secured, "shop"), tmp_path / "lake")
     yield captured
+    active = "SELECT 1 FROM pg_replication_slots WHERE active"
+    until(lambda: not captured.source_rows(active), "the server to notice that nobody reads a slot any more")
     captured.connection.execute("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots")
     captured.close()
     with psycopg.connect(server.dsn(), autocommit=True) as connection:
