@@ -52,7 +52,7 @@ class Settings:
     """The lake's one zone: naive timestamps are in it, and every DuckDB connection is set to it."""
 
     # -- commits: the unit of visibility --
-    linger_ms: int = 20
+    linger_ms: int = 10
     """How long a quiet source waits for more before it commits: the order of an fsync, unseen by an eye."""
     commit_rows_max: int = 100_000
     """A busy source commits after this many rows: larger commits gain nothing more and delay readers."""

@@ -41,7 +41,7 @@ def run_worker(command: Path, shop: Shop) -> Worker:
         argv = [str(command), "views", "--until-caught-up", "--project", str(shop.folder)]
         few = {"HEADWATER_OPEN_ROWS_MAX": "2", "HEADWATER_STEP_ROWS_TARGET": "8"}
         environment = {**os.environ, **few, "HEADWATER_FAILPOINTS": failpoints}
-        done = subprocess.run(argv, check=False, env=environment, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(argv, check=False, env=environment, capture_output=True, text=True, timeout=900)
         assert done.returncode in (0, -signal.SIGKILL), done.stderr
         return done.returncode
 
