@@ -100,6 +100,8 @@ class World:
     """The share of the tables that a batch changes."""
     LARGE = 0.2
     """The share of a batch's tables whose records come as those of a commit that does not fit into memory."""
+    BRIEFLY = 0.8
+    """The share of the steps whose statements are planned for few rows."""
     ZONE = "UTC"
     now = datetime(2026, 1, 20, tzinfo=UTC)
     """The instant of the next step."""
@@ -231,6 +233,7 @@ class World:
         }
         for name in records:
             self.write_oracle(topics[name])
+        self.state.plan(briefly=self.rng.random() < self.BRIEFLY)
         self.state.begin()
         for view_id, output in self.program.step(self.state, arrived, self.now):
             self.publish(view_id, output)

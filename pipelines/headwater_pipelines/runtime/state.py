@@ -38,6 +38,22 @@ STATEMENTS_MAX = 2_000
 """So many statements are kept parsed. Those of a step are the same as the last one's, and parsing takes a quarter of
 the time of a small one."""
 
+NOT_TRIED = (
+    "common_subplan",
+    "compressed_materialization",
+    "projection_pullup",
+    "projection_placement",
+    "column_lifetime",
+    "duplicate_groups",
+    "join_filter_pushdown",
+    "common_subexpressions",
+    "aggregate_reuse",
+    "redundant_order_keys",
+    "partial_aggregate_pushdown",
+)
+"""Of DuckDB's optimizers those that cost a statement over few rows more than they save it: to plan the statements of a
+small step takes longer than to run them. Not ``statistics_propagation``: BITSTRING_AGG needs it."""
+
 ARRIVED = "arrived"
 """The name under which statements read change records."""
 
@@ -68,6 +84,7 @@ class State:
         for statement in relation.TABLES:
             self.connection.execute(statement)
         self._statements: dict[str, duckdb.Statement] = {}
+        self._briefly = False
         self._require_version(path)
         self.home = "main"
         self.freezes_beside = False
@@ -152,6 +169,12 @@ class State:
                 self._statements.clear()
             (self._statements[sql],) = self.connection.extract_statements(sql)
         return self._statements[sql]
+
+    def plan(self, *, briefly: bool) -> None:
+        """Plan the statements from now on for few rows, or (as at first) for many, those of every thread."""
+        if briefly != self._briefly:
+            self.connection.execute(f"SET disabled_optimizers = '{','.join(NOT_TRIED) if briefly else ''}'")
+            self._briefly = briefly
 
     def begin(self) -> None:
         self._point("begin", lambda: self.connection.execute("BEGIN"))

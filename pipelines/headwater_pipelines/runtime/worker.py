@@ -37,6 +37,8 @@ from headwater_pipelines.runtime.pulse import Pulse
 from headwater_pipelines.runtime.schedule import Schedule
 from headwater_pipelines.runtime.state import FILE, WAL_BYTES_MAX, State, remove
 
+FEW_ROWS = 10_000
+"""A step of no more change records is planned as one of few rows."""
 FILL_WAIT_S = 0.02
 """While a fill runs the worker looks so often for new commits, and for its end."""
 LARGE_STEP = "large step"
@@ -242,6 +244,7 @@ class Worker:
         self.beat("filling", None)
         done = False
         still = [view for view, each in added.items() if not is_continuous(each.definition.options)]
+        self.engine.state.plan(briefly=False)
         try:
             if filled is not None and filled.error is not None:
                 raise filled.error
@@ -340,6 +343,7 @@ class Worker:
         return None
 
     def _take(self, found: Range, *, beside: bool) -> None:
+        self.engine.state.plan(briefly=found.rows <= FEW_ROWS and self.fill is None)
         if not self.engine.is_large(found):
             with self.pulse.doing("live"):
                 self.engine.step(found, beside=beside)
