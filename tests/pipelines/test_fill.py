@@ -22,6 +22,8 @@ from headwater_pipelines.runtime import fill, intake, worker
 from headwater_pipelines.runtime.bases import Store
 from headwater_pipelines.runtime.program import Program
 from headwater_pipelines.runtime.publish import PRODUCER
+from headwater_pipelines.runtime.relation import Relation
+from headwater_pipelines.runtime.runs import Run
 from headwater_pipelines.runtime.state import FILE, State, unfinished
 
 from .conftest import VIEWS, Shop
@@ -300,3 +302,40 @@ def test_killed_while_filling(shop: Shop, command: Path, seam: str) -> None:
         assert sorted(schemas) == adopted
         assert adopted
         shop.check_every_step(log, ["totals", "revenue"])
+
+
+def test_a_checkpoint_is_made_later_while_rows_are_frozen(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """DuckDB refuses one while another transaction on the file has written anything, a name for a table included."""
+    freeze, reached, gate = Relation.freeze, threading.Event(), threading.Event()
+
+    def held(relation: Relation, stop: threading.Event) -> Run:
+        with relation.state.reading() as connection:
+            connection.execute("BEGIN")
+            connection.execute("CREATE TABLE written (i INTEGER)")
+            reached.set()
+            assert gate.wait(60)
+            connection.execute("ROLLBACK")
+        return freeze(relation, stop)
+
+    monkeypatch.setattr(Relation, "freeze", held)
+    with open_log(shop.lake) as log, own(log, PRODUCER) as owner:
+        api.create_view(log, VIEWS["totals"], name="totals")
+        mine = worker.Worker(log, owner.epoch, Settings(open_rows_max=4))
+        try:
+            advance(mine, lambda: live(log, "totals"))
+
+            def freezes() -> bool:
+                return reached.is_set() or shop.commit(log) < 0
+
+            advance(mine, freezes)
+            before = mine.engine.state.wal_bytes
+            mine._checkpoint()
+            assert mine.engine.state.wal_bytes == before > 0
+            gate.set()
+            until(lambda: not mine.merging.is_running)
+            mine._checkpoint()
+            assert mine.engine.state.wal_bytes == 0
+        finally:
+            gate.set()
+            mine.close()
+        shop.check_every_step(log, ["totals"])

@@ -389,12 +389,13 @@ class Worker:
             self.beat("idle" if idle else "live", None)
 
     def _checkpoint(self) -> None:
+        is_shared = self.fill is not None or self.merging.is_running
         try:
             self.engine.state.checkpoint()
         except duckdb.TransactionException:
-            if self.fill is None:
+            if not is_shared:
                 raise
-            # DuckDB refuses it while the fill writes; what is written goes into the file by itself when it is much.
+            # DuckDB refuses it while the fill writes, or what freezes rows has given them a name: it is made later.
 
     def beat(self, state: str, error: str | None) -> None:
         """Show what this worker does; display only."""
