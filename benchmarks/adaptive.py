@@ -18,8 +18,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from benchmarks.changes import as_changes
 from benchmarks.harness import Report, parse, say
-from headwater import record
 from headwater.schema import Schema
 from headwater_pipelines.compiler import Relations, Table, compile_view
 from headwater_pipelines.compiler import parse as parse_view
@@ -91,32 +91,18 @@ def _seconds(sql: str, rows: int, share: float, limit: float) -> float:
 
 
 def _fact(ids: range, groups: int, added: int) -> pa.Table:
-    return _records(
-        id=pa.array(ids, pa.int64()),
-        k=pa.array([i % groups for i in ids], pa.int64()),
-        x=pa.array([i * 7919 % 1_000_003 + added for i in ids], pa.int64()),
-        s=pa.array([f"row {i % 1000}" for i in ids]),
-        op="u" if added else "c",
-    )
+    rows = {
+        "id": pa.array(ids, pa.int64()),
+        "k": pa.array([i % groups for i in ids], pa.int64()),
+        "x": pa.array([i * 7919 % 1_000_003 + added for i in ids], pa.int64()),
+        "s": pa.array([f"row {i % 1000}" for i in ids]),
+    }
+    return as_changes(pa.table(rows), "u" if added else "c")
 
 
 def _dim(groups: int) -> pa.Table:
-    return _records(k=pa.array(range(groups), pa.int64()), name=pa.array([f"group {i}" for i in range(groups)]), op="c")
-
-
-def _records(op: str, **columns: pa.Array) -> pa.Table:
-    """Change records as they come from the log."""
-    count = len(next(iter(columns.values())))
-    meta = {
-        record.OP: pa.array([op] * count),
-        record.OFFSET: pa.array(range(count), pa.int64()),
-        record.PARTITION: pa.array([0] * count, pa.int32()),
-        record.UNCHANGED: pa.nulls(count, pa.list_(pa.string())),
-        record.LSN: pa.nulls(count, pa.int64()),
-        record.SEQ: pa.nulls(count, pa.int64()),
-        record.COMMIT: pa.array([1] * count, pa.int64()),
-    }
-    return pa.table({**columns, **meta})
+    names = pa.array([f"group {i}" for i in range(groups)])
+    return as_changes(pa.table({"k": pa.array(range(groups), pa.int64()), "name": names}), "c")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import duckdb
 import pyarrow as pa
 
-from headwater import record
+from benchmarks.changes import as_changes
 from headwater.types import quote
 from headwater_pipelines.runtime.bases import Store
 
@@ -22,17 +22,7 @@ def records(store: Store, name: str, count: int, rows: int, salt: int) -> pa.Tab
             f"SELECT {', '.join(listed)} FROM (SELECT {key} AS i FROM range({count}) r(i))"
         ).to_arrow_table()
     op = "u" if salt and store.base.kind == "table" else "c"
-    meta = {
-        record.OP: pa.array([op] * count),
-        record.WEIGHT: pa.array([1] * count, pa.int64()),
-        record.OFFSET: pa.array(range(count), pa.int64()),
-        record.PARTITION: pa.array([0] * count, pa.int32()),
-        record.UNCHANGED: pa.nulls(count, pa.list_(pa.string())),
-        record.LSN: pa.nulls(count, pa.int64()),
-        record.SEQ: pa.nulls(count, pa.int64()),
-        record.COMMIT: pa.array([1] * count, pa.int64()),
-    }
-    return pa.table({**dict(zip(table.column_names, table.columns, strict=True)), **meta}).select(store.reads)
+    return as_changes(table, op).select(store.reads)
 
 
 WORDS: dict[str, Sequence[str]] = {
