@@ -50,7 +50,7 @@ MEMORY = "4GB"
 OPEN_SHARE = 0.01
 """Rows of an open part, as a share of the largest table's: what is larger is found by its keys."""
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
-CLASSES = ("linear", "bilinear", "additive", "touched-key", "full")
+CLASSES = ("linear", "bilinear", "additive", "touched-key", "first-rows", "full")
 REFUSED, INCREMENTAL = "refused", "without"
 WORST = 12
 COLUMNS = ("file", "name", "class", "nodes", "rows", "read")
