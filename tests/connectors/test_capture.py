@@ -14,6 +14,7 @@ from headwater.config import Settings, SourceConfig, TableConfig
 from headwater.errors import SourceNotReady
 from headwater.lake.status import status
 from headwater.log import open_log
+from headwater.log.demand import Demand
 from headwater_connectors.postgres import check
 from headwater_connectors.postgres.capture import Capture
 from headwater_connectors.postgres.catalog import parse_lsn
@@ -313,6 +314,27 @@ def test_a_transaction_larger_than_memory_allows_is_one_commit(shop: Captured) -
     ]
     assert set(counts) == {1, 20001}
     assert shop.lake("SELECT max(rows) FROM shop.transactions") == [(40001,)]
+
+
+def test_rows_that_somebody_asks_for_do_not_linger(shop: Captured) -> None:
+    """Rows would wait ten minutes for more of them, and are committed as soon as somebody has room for them."""
+    shop.run(ORDERS, "INSERT INTO orders VALUES (1, 'a', 1)")
+    shop.catch_up()
+    stop, demand = threading.Event(), Demand(shop.log.folder)
+    capture = Capture(shop.source, Settings(linger_ms=600_000), shop.log, stop)
+    running = threading.Thread(target=capture.run)
+    running.start()
+    try:
+        for number in (2, 3):
+            before = shop.log.newest_commit()
+            shop.run(f"INSERT INTO orders VALUES ({number}, 'b', 2)")
+            demand.ask()
+            until(lambda: shop.log.newest_commit() > before, "a commit")  # noqa: B023
+    finally:
+        stop.set()
+        running.join()
+        demand.close()
+    shop.assert_equal("orders")
 
 
 def test_every_commit_is_a_state_the_source_really_had(shop: Captured, seed: int) -> None:

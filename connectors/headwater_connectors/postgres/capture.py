@@ -44,6 +44,7 @@ from headwater.errors import (
     TopicChanged,
 )
 from headwater.log import Log
+from headwater.log.demand import Demand
 from headwater.log.transaction import Transaction
 from headwater.ownership import own
 from headwater_connectors.postgres import announcement, catalog, requests, session
@@ -72,6 +73,12 @@ LINGER_SECONDS_MAX = 0.05
 BUSY_ROWS = 5_000
 BUSY_LINGER_SECONDS_MAX = 0.25
 """... and fewer, larger ones once a commit has so many rows: what it costs is then spread over more of them."""
+ASKED_SECONDS = 1.0
+ASKED_LINGER_SECONDS_MAX = 0.15
+"""Who asked for a commit (``log.demand``) so short a time ago will ask again when he can take the next one in: until
+then, but not longer, rows are gathered for it ..."""
+ASKED_LOOK_SECONDS = 0.002
+"""... and this often is looked whether he has."""
 IDLE_SECONDS = 10.0
 IDLE_BYTES = 16 << 20
 """An idle position is stored, and then acknowledged, at most this often, or when so much WAL waits on it ..."""
@@ -121,6 +128,8 @@ class Capture:
         self._transaction: Transaction | None = None
         self._commit_seconds = 0.0
         self._commit_rows = 0
+        self._demand = Demand(log.folder)
+        self._answered = self._demand.asked
         self._until: int | None = None
         self._waits = waits
         self._gap = ""
@@ -232,19 +241,19 @@ class Capture:
         """Take, commit at transaction boundaries, look after the rest; returns when there is nothing more to do."""
         pending, deadline = opened.pending, 0.0
         while not self._done(opened):
-            wait = max(0.0, deadline - time.monotonic()) if pending.whole else TAKE_SECONDS
+            wait = min(max(0.0, deadline - time.monotonic()), ASKED_LOOK_SECONDS) if pending.whole else TAKE_SECONDS
             if self._awaited(opened) > opened.reached and not pending.messages:
                 opened.receiver.ask()
                 wait = min(wait, ASK_SECONDS)
             was_whole = pending.whole
-            # Once a commit is due anyway, nothing wakes this loop but enough bytes for a full one.
+            # Once a commit is due anyway, nothing wakes this loop but enough bytes for a full one, or who asks for it.
             enough = max(1, self.settings.commit_bytes_max - pending.size) if pending.whole else 1
             self._take(opened, wait, enough)
             now = time.monotonic()
             if pending.whole and not was_whole:
                 deadline = now + self._linger()
             last = self._until is not None and opened.idle >= self._until  # nothing more is waited for
-            due = pending.whole and (now >= deadline or last)
+            due = pending.whole and (now >= deadline or last or self._demand.asked != self._answered)
             if due or self._full(pending):
                 self._commit(opened)
             elif opened.idle > opened.confirmed and not pending.messages:
@@ -274,11 +283,13 @@ class Capture:
     def _linger(self) -> float:
         """Longer when commits are slow: a commit then costs at most about a third of the time."""
         most = BUSY_LINGER_SECONDS_MAX if self._commit_rows >= BUSY_ROWS else LINGER_SECONDS_MAX
-        return max(self.settings.linger_ms / 1000, min(2 * self._commit_seconds, most))
+        usual = max(self.settings.linger_ms / 1000, min(2 * self._commit_seconds, most))
+        was_asked = time.monotonic_ns() - self._answered < ASKED_SECONDS * 1e9
+        return max(usual, ASKED_LINGER_SECONDS_MAX) if was_asked else usual
 
     def _commit(self, opened: Session) -> None:
         """One log commit of every whole transaction pending; of a larger one piece by piece until its end."""
-        started = time.monotonic()
+        started, self._answered = time.monotonic(), self._demand.asked
         decoder, pending = opened.decoder, opened.pending
         name = owner_name(self.source.name)
         expected = self.log.producer(name).position

@@ -21,6 +21,7 @@ from headwater.catalog.records import View, to_datetime
 from headwater.errors import StateMismatch
 from headwater.lake.history import VALID_FROM, VALID_TO
 from headwater.log import Log
+from headwater.log.demand import Demand
 from headwater.schema import Schema
 from headwater_pipelines.compiler import CompiledView, render
 from headwater_pipelines.compiler.plan import Base, digest, sources
@@ -64,6 +65,7 @@ class Engine:
         self.budget = budget
         self.journal = Journal(state)
         self.publisher = Publisher()
+        self.demand = Demand(log.folder)
         self.built: dict[int, Built] = {}
         self.program = Program({}, {})
         self.progress = self._fresh_progress()
@@ -178,6 +180,7 @@ class Engine:
     def close(self) -> None:
         self.publisher.close()
         self.state.close()
+        self.demand.close()
 
     def _advance(
         self, commit: int, arrived: Mapping[Base, Arrived], instant: datetime, *, beside: bool = False
@@ -188,7 +191,10 @@ class Engine:
         with Outbox(self.log, self.built) as out:
             with _Transaction(self.state) as transaction:
                 self.journal.forget()
-                for view, part in self.program.step(self.state, arrived, instant if moves else None):
+                outputs = self.program.step(self.state, arrived, instant if moves else None)
+                for place, (view, part) in enumerate(outputs):
+                    if not place:
+                        self.demand.ask()  # there is less left to do than it takes to commit the rows of the next step
                     out.add(view, part)
                 self.program.settle(self.state)
                 progress = replace(progress, watermarks=self.program.watermarks(self.state))
