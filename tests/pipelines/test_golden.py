@@ -76,6 +76,9 @@ def generated(sql: str) -> str:
             }
             if source.keys:
                 parts.append(f"-- touched keys\n{recompute.touched_sql(source, deltas)}")
+            if source.extremes:
+                moved = recompute.moved_sql(source, source.extremes, *deltas.values())
+                parts.append(f"-- of these, those whose extremes may become others\n{moved}")
             delta = recompute.delta_sql(source, source.table, "touched" if source.keys else "", {})
             parts.append(f"-- delta of {source.table}\n{delta}")
         if isinstance(source, Top):

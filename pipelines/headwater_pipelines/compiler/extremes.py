@@ -10,13 +10,13 @@ all the value is NULL, too.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
 
 from headwater_pipelines.compiler import top
-from headwater_pipelines.compiler.plan import Item, Select
-from headwater_pipelines.compiler.syntax import Duck, Tree
+from headwater_pipelines.compiler.plan import Extreme, Item, Select
+from headwater_pipelines.compiler.syntax import Duck, Tree, rewrite_free
+from headwater_pipelines.compiler.whole import NESTED
 
 if TYPE_CHECKING:
     from headwater_pipelines.compiler.lower import Lowering
@@ -29,8 +29,6 @@ _BY_ANOTHER = {
 }
 _PLACES = ("first", "any_value", "last")
 _TURNED = {"ASC": "DESC", "DESC": "ASC", "FIRST": "LAST", "LAST": "FIRST", "NULLS": "NULLS"}
-_NESTED = re.compile(r"STRUCT|MAP|UNION|.*\]")
-"""Types whose NULLs inside min and max compare otherwise than ORDER BY does."""
 
 
 def extremes(
@@ -45,6 +43,18 @@ def extremes(
         made.append(Item(f"m{place}", found))
         columns.append((f"v{place}", f"m{place}.v"))
     return Select(tuple(made), (), tuple(columns))
+
+
+def least_or_greatest(call: Tree, duck: Duck, read: Callable[[Tree], Any]) -> Extreme | None:
+    """What a call of min or max over a group's rows is, as SQL over what ``read`` makes of columns; else None."""
+    name = str(call["function_name"])
+    arguments = [duck.print(rewrite_free(part["expression"], read)) for part in call.get("arguments") or ()]
+    if name not in _WORDS or len(arguments) != 1:
+        return None
+    (value,) = arguments
+    if call.get("filter"):
+        value = f"CASE WHEN {duck.print(rewrite_free(call['filter'], read))} THEN {value} END"
+    return Extreme("", value, is_least=_WORDS[name] == ASCENDING)
 
 
 def _value(lowering: Lowering, items: tuple[Item, ...], where: tuple[str, ...], call: Tree) -> Select | None:
@@ -67,7 +77,7 @@ def _value(lowering: Lowering, items: tuple[Item, ...], where: tuple[str, ...], 
     read = [("v", arguments[0]), *((f"hw_o{place}", sql) for place, (sql, _) in enumerate(by))]
     columns = tuple((column, f"CASE WHEN {seen} THEN {sql} END" if seen else sql) for column, sql in read)
     rows = Select(items, where, columns)
-    if name not in _PLACES and _NESTED.match(dict(lowering.describe(rows))["hw_o0"]):
+    if name not in _PLACES and NESTED.match(dict(lowering.describe(rows))["hw_o0"]):
         return None
     orders = [(f"hw_o{place}", words) for place, (_, words) in enumerate(by)]
     return top.first(lowering, rows, ["v"], orders, (0, 1), ("value", printed({**call, "alias": ""})), or_nothing=True)

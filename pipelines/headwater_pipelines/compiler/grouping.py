@@ -23,7 +23,7 @@ from headwater.types import quote
 from headwater_pipelines.compiler import render
 from headwater_pipelines.compiler.clock import is_clock, is_simple
 from headwater_pipelines.compiler.distinct import FUNCTIONS, Values
-from headwater_pipelines.compiler.extremes import extremes
+from headwater_pipelines.compiler.extremes import extremes, least_or_greatest
 from headwater_pipelines.compiler.plan import COUNT, Aggregate, Item, Leaf, Measure, Select, Union
 from headwater_pipelines.compiler.syntax import (
     Duck,
@@ -264,7 +264,11 @@ class Grouping:
         listed = ", ".join([f"i.{key}" for key in by] * 2 + values)
         grouped = f" GROUP BY {', '.join(f'i.{key}' for key in by)}" if by else ""
         why = NoRule("aggregate", "GROUP" if by else "GROUP_WHOLE")
-        return recomputed(self.lowering, (each,), f"SELECT {listed} FROM {each.name} AS i{grouped}", by, why)
+        rows = f"SELECT {listed} FROM {each.name} AS i{grouped}"
+        found = [least_or_greatest(call, duck, below) for call in calls]
+        known = tuple(extreme for extreme in found if extreme is not None)
+        all_known = bool(by) and len(known) == len(found)
+        return recomputed(self.lowering, (each,), rows, by, why, known if all_known else None)
 
     def _finished(self, aggregate: Aggregate) -> Select:
         measures = {measure.column: measure for measure in aggregate.measures}

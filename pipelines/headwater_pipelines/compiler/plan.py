@@ -189,12 +189,22 @@ class Input:
     is_needed: bool = field(default=False, repr=False, compare=False)
 
 
+@dataclass(frozen=True)
+class Extreme:
+    """The least value (the greatest, unless ``is_least``) of SQL over an input's row ``i``, in the output ``column``."""
+
+    column: str
+    value: str
+    is_least: bool
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Recompute(_Derived):
     """The rows of ``query`` over ``inputs``, a bag. When an input changes, those of the touched keys are computed anew.
 
     ``keys``: the first of ``outputs`` (name, type); rows of one key depend on the inputs' rows of that key alone.
     Without any there is one key, the whole. ``operator`` and ``reason`` say what it is to ``explain``.
+    ``extremes``: where all that a key has is one row of least and greatest values of its one input's rows, these.
     """
 
     inputs: tuple[Input, ...]
@@ -203,6 +213,7 @@ class Recompute(_Derived):
     keys: tuple[str, ...]
     operator: str
     reason: str
+    extremes: tuple[Extreme, ...] | None = None
 
     def columns(self) -> tuple[tuple[str, str], ...]:
         return self.outputs

@@ -13,7 +13,17 @@ from collections.abc import Mapping
 from headwater.types import quote
 from headwater_pipelines.compiler import render
 from headwater_pipelines.compiler.lookup import COLUMN, is_filtered
-from headwater_pipelines.compiler.plan import WEIGHT, Input, Item, Leaf, Recompute, Select, column_names, leaves
+from headwater_pipelines.compiler.plan import (
+    WEIGHT,
+    Extreme,
+    Input,
+    Item,
+    Leaf,
+    Recompute,
+    Select,
+    column_names,
+    leaves,
+)
 
 
 def fill_sql(node: Recompute) -> str:
@@ -26,6 +36,26 @@ def fill_sql(node: Recompute) -> str:
 def touched_sql(node: Recompute, deltas: Mapping[Input, str]) -> str:
     """A SELECT of the keys in the inputs' deltas."""
     return " UNION ".join(_keys_sql(node, each, delta) for each, delta in deltas.items())
+
+
+def moved_sql(node: Recompute, extremes: tuple[Extreme, ...], delta: str) -> str:
+    """A SELECT of those keys in the one input's delta whose extremes may become others.
+
+    The least value stays where a row with a greater one goes, and where one comes that is not smaller. A key that is
+    new, or has no value but NULL, is always among them.
+    """
+    (each,), names = node.inputs, _names(node)
+    listed = ", ".join(f"i.{quote(own)} AS {quote(key)}" for own, key in zip(each.keys, node.keys, strict=True))
+    moved = []
+    for extreme in extremes:
+        old, new = f"s.{quote(extreme.column)}", f"({extreme.value})"
+        sign = "<" if extreme.is_least else ">"
+        moved.append(f"{old} IS NULL OR {new} {sign} {old} OR (i.{WEIGHT} < 0 AND {new} = {old})")
+    standing = f"SELECT {names} FROM {quote(node.table)} GROUP BY ALL HAVING sum({WEIGHT}) > 0"
+    same = " AND ".join(
+        f"s.{quote(key)} IS NOT DISTINCT FROM i.{quote(own)}" for own, key in zip(each.keys, node.keys, strict=True)
+    )
+    return f"SELECT DISTINCT {listed} FROM ({delta}) AS i LEFT JOIN ({standing}) AS s ON {same} WHERE {' OR '.join(moved)}"
 
 
 def _keys_sql(node: Recompute, each: Input, delta: str) -> str:

@@ -6,14 +6,17 @@ names, scopes, correlation, recursion. Only the names of stored relations, earli
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from headwater.types import quote
 from headwater_pipelines.compiler.plan import (
     WEIGHT,
     Clock,
+    Extreme,
     Input,
     Item,
     Leaf,
@@ -30,6 +33,9 @@ from headwater_pipelines.compiler.syntax import is_column, scoped, unqualified, 
 
 if TYPE_CHECKING:
     from headwater_pipelines.compiler.lower import Cte, Lowering
+
+NESTED = re.compile(r"STRUCT|MAP|UNION|.*\]")
+"""Types whose NULLs inside min and max compare otherwise than ORDER BY, and the comparison of two values, do."""
 
 
 class NoRule(Exception):
@@ -74,14 +80,29 @@ def input_of(lowering: Lowering, tree: Tree, keys: tuple[str, ...] = ()) -> Inpu
     return Input(name, tree, keys)
 
 
-def recomputed(lowering: Lowering, inputs: tuple[Input, ...], query: str, keys: tuple[str, ...], why: NoRule) -> Select:
-    """The columns of a query over the inputs, without its first ones, the keys, under unique names of their own."""
+def recomputed(
+    lowering: Lowering,
+    inputs: tuple[Input, ...],
+    query: str,
+    keys: tuple[str, ...],
+    why: NoRule,
+    extremes: tuple[Extreme, ...] | None = None,
+) -> Select:
+    """The columns of a query over the inputs, without its first ones, the keys, under unique names of their own.
+
+    ``extremes``: as of ``Recompute``, of the last columns.
+    """
     shape = lowering.describe_query(query)
     names = unique([name for name, _ in shape[len(keys) :]])
     plain = ", ".join(quote(f"c{place}") for place in range(len(shape)))
     outputs = tuple((f"c{place}", text) for place, (_, text) in enumerate(shape))
     own = tuple(name for name, _ in outputs[: len(keys)])
-    source = Recompute(inputs, f"SELECT * FROM ({query}) AS q({plain})", outputs, own, why.operator, why.reason)
+    if extremes is not None:
+        last = outputs[len(outputs) - len(extremes) :]
+        known = tuple(replace(each, column=name) for each, (name, _) in zip(extremes, last, strict=True))
+        extremes = None if any(NESTED.match(text) for _, text in last) else known
+    rows = f"SELECT * FROM ({query}) AS q({plain})"
+    source = Recompute(inputs, rows, outputs, own, why.operator, why.reason, extremes)
     lowering.declare(source)
     shown = zip(names, outputs[len(keys) :], strict=True)
     return Select((Item("r", Leaf(source)),), (), tuple((name, f"r.{quote(column)}") for name, (column, _) in shown))

@@ -27,6 +27,7 @@ from headwater_pipelines.compiler.plan import (
     Clock,
     Derived,
     EventTime,
+    Input,
     Leaf,
     Node,
     Recompute,
@@ -453,7 +454,9 @@ class _Run:
         if not source.keys:
             whole = {each: net(self.state, each.node) for each in source.inputs}
             return recompute.delta_sql(source, quote(source.table), "", whole), None
-        name, touched = self._touch(recompute.touched_sql(source, deltas))
+        name, touched = self._touch(self._touched_sql(source, deltas))
+        if not touched:
+            return None, None
         nodes = [Leaf(source), *inputs_of(source)]
         if not self.program.is_searched(self.state, nodes):
             return recompute.delta_sql(source, quote(source.table), name, {}), None
@@ -468,6 +471,12 @@ class _Run:
         rest = {each: self._look_up(each.node, source, {KEYS: keys}) for each in source.inputs if each is not first}
         stored, found = self._stored(source, name)
         return recompute.delta_sql(source, stored, name, rest, first), found
+
+    def _touched_sql(self, source: Recompute, deltas: Mapping[Input, str]) -> str:
+        if source.extremes and not self.state.relations[source.table].runs:
+            # To compare a delta with what is stored costs little, to read groups of many rows for nothing does not.
+            return recompute.moved_sql(source, source.extremes, *deltas.values())
+        return recompute.touched_sql(source, deltas)
 
     def _touch(self, select: str) -> tuple[str, int]:
         """The table of the touched keys that a SELECT gives, and how many rows it has."""
