@@ -255,20 +255,21 @@ class Grouping:
 
     def _recomputed(self, calls: list[Tree]) -> Select:
         """The values of any calls, v0, v1, ..., and the keys, k0, k1, ..., of each group."""
-        duck, columns = self.lowering.duck, dict[str, str]()
+        duck, by = self.lowering.duck, tuple(f"k{place}" for place in range(len(self.group)))
+        keys = [*zip(by, map(duck.print, self.group), strict=True)]
+        columns = {sql: name for name, sql in keys}
         below = read_from(duck, self.items, columns)
         values = [f"{duck.print(rewrite_free(call, below))} AS v{place}" for place, call in enumerate(calls)]
-        by = tuple(f"k{place}" for place in range(len(self.group)))
-        read = [*zip(by, map(duck.print, self.group), strict=True), *((name, sql) for sql, name in columns.items())]
+        read = [*keys, *((name, sql) for sql, name in columns.items() if name not in by)]
         each = input_of(self.lowering, Select(self.items, self.where, tuple(read) or (("one", "1"),)), by)
-        listed = ", ".join([f"i.{key}" for key in by] * 2 + values)
+        listed = ", ".join([*(f"i.{key}" for key in by), *values])
         grouped = f" GROUP BY {', '.join(f'i.{key}' for key in by)}" if by else ""
         why = NoRule("aggregate", "GROUP" if by else "GROUP_WHOLE")
         rows = f"SELECT {listed} FROM {each.name} AS i{grouped}"
         found = [least_or_greatest(call, duck, below) for call in calls]
         known = tuple(extreme for extreme in found if extreme is not None)
         all_known = bool(by) and len(known) == len(found)
-        return recomputed(self.lowering, (each,), rows, by, why, known if all_known else None)
+        return recomputed(self.lowering, (each,), rows, by, why, known if all_known else None, shows_keys=True)
 
     def _finished(self, aggregate: Aggregate) -> Select:
         measures = {measure.column: measure for measure in aggregate.measures}

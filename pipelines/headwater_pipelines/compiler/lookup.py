@@ -11,7 +11,18 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from headwater.types import quote
-from headwater_pipelines.compiler.plan import Leaf, Node, Recompute, Select, Source, Top, Union, leaves
+from headwater_pipelines.compiler.plan import (
+    Aggregate,
+    Leaf,
+    Node,
+    Recompute,
+    Select,
+    Source,
+    Top,
+    Union,
+    column_names,
+    leaves,
+)
 
 KEYS = -1
 """The place of the touched keys, which are no leaf of the tree."""
@@ -57,6 +68,21 @@ def keyed(tree: Node, columns: Mapping[str, str], kinds: Mapping[str, str], type
 def cast_key(key: str, kind: str) -> str:
     """A key as one of the column that is searched; what does not fit its type is not there."""
     return f"TRY_CAST({quote(key)} AS {kind})"
+
+
+def shows_whole_rows(tree: Node) -> bool:
+    """Whether a tree's rows are those of one stored relation with every column of it.
+
+    Its delta then has each row once, and none that cancels out, as the relation's has.
+    """
+    if len(leaves(tree)) != 1:
+        return False
+    (source,) = leaves(tree)
+    if not isinstance(source, Recompute | Aggregate) or (isinstance(source, Aggregate) and source.touched):
+        return False
+    plan = _Plan(tree, lambda _: dict(source.columns()))
+    shown = {name.lower() for column in column_names(tree) for _, name in plan.origin(tree, column, 0)}
+    return shown >= {name.lower() for name, _ in source.columns()}
 
 
 def is_filtered(node: Node) -> bool:

@@ -87,13 +87,16 @@ def recomputed(
     keys: tuple[str, ...],
     why: NoRule,
     extremes: tuple[Extreme, ...] | None = None,
+    *,
+    shows_keys: bool = False,
 ) -> Select:
     """The columns of a query over the inputs, without its first ones, the keys, under unique names of their own.
 
-    ``extremes``: as of ``Recompute``, of the last columns.
+    ``extremes``: as of ``Recompute``, of the last columns. ``shows_keys``: the keys are among the columns.
     """
     shape = lowering.describe_query(query)
-    names = unique([name for name, _ in shape[len(keys) :]])
+    hidden = 0 if shows_keys else len(keys)
+    names = unique([name for name, _ in shape[hidden:]])
     plain = ", ".join(quote(f"c{place}") for place in range(len(shape)))
     outputs = tuple((f"c{place}", text) for place, (_, text) in enumerate(shape))
     own = tuple(name for name, _ in outputs[: len(keys)])
@@ -104,7 +107,7 @@ def recomputed(
     rows = f"SELECT * FROM ({query}) AS q({plain})"
     source = Recompute(inputs, rows, outputs, own, why.operator, why.reason, extremes)
     lowering.declare(source)
-    shown = zip(names, outputs[len(keys) :], strict=True)
+    shown = zip(names, outputs[hidden:], strict=True)
     return Select((Item("r", Leaf(source)),), (), tuple((name, f"r.{quote(column)}") for name, (column, _) in shown))
 
 

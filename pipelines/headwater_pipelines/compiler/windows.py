@@ -34,18 +34,21 @@ def windowed(
     """
     duck = lowering.duck
     found = expressions if qualify is None else [*expressions, qualify]
-    keys = common_partitions(found)
-    columns: dict[str, str] = {}
+    keys = [duck.print(key) for key in common_partitions(found)]
+    by = tuple(f"k{place}" for place in range(len(keys)))
+    columns = dict(zip(keys, by, strict=True))
     below = grouping.read_from(duck, items, columns)
     shown = [duck.print(rewrite_free(expression, below)) for expression in expressions]
     kept = "" if qualify is None else f" QUALIFY {duck.print(rewrite_free(qualify, below))}"
-    by = tuple(f"k{place}" for place in range(len(keys)))
-    read = [*zip(by, map(duck.print, keys), strict=True), *((name, sql) for sql, name in columns.items())]
-    each = input_of(lowering, Select(items, where, tuple(read) or (("one", "1"),)), by)
-    listed = [f"i.{key}" for key in by] + [f'{sql} AS "e{place}"' for place, sql in enumerate(shown)]
-    query = f"SELECT {', '.join(listed)} FROM {each.name} AS i{kept}"
-    made = recomputed(lowering, (each,), query, by, PARTITIONS if by else WHOLE)
-    return Select(made.items, (), tuple(zip(names, (sql for _, sql in made.columns), strict=True)))
+    read = tuple((name, sql) for sql, name in columns.items())
+    each = input_of(lowering, Select(items, where, read or (("one", "1"),)), by)
+    # What the rows have as a key already is not stored a second time.
+    listed = dict.fromkeys([*(f"i.{key}" for key in by), *shown])
+    named = ", ".join(f'{sql} AS "e{place}"' for place, sql in enumerate(listed))
+    query = f"SELECT {named} FROM {each.name} AS i{kept}"
+    made = recomputed(lowering, (each,), query, by, PARTITIONS if by else WHOLE, shows_keys=True)
+    stored = dict(zip(listed, (sql for _, sql in made.columns), strict=True))
+    return Select(made.items, (), tuple((name, stored[sql]) for name, sql in zip(names, shown, strict=True)))
 
 
 def common_partitions(expressions: list[Any]) -> list[Tree]:

@@ -20,7 +20,7 @@ from headwater.errors import PipelineError
 from headwater.types import quote
 from headwater_pipelines.compiler import CompiledView, instant, maintain, recompute, render, top
 from headwater_pipelines.compiler.forgetting import forgettable
-from headwater_pipelines.compiler.lookup import KEYS, Lookup, cast_key, keyed, lookups
+from headwater_pipelines.compiler.lookup import KEYS, Lookup, cast_key, keyed, lookups, shows_whole_rows
 from headwater_pipelines.compiler.plan import (
     Aggregate,
     Base,
@@ -95,6 +95,8 @@ class Program:
         self._users = {source: self._users_of(source) for source in self.order}
         self._tree_users = {tree: self._users_of_tree(tree) for tree in self.trees}
         self._lookups = self._plan_lookups()
+        self._distinct = {view_id for view_id, view in self.views.items() if shows_whole_rows(view.root)}
+        """Views whose delta has each row once as it is."""
 
     @property
     def derived(self) -> list[Derived]:
@@ -230,7 +232,8 @@ class Program:
             delta = run.delta(view.root)
             if delta is None:
                 continue
-            query = maintain.output_sql(view.columns, delta, distinct=not run.only_adds(view.root))
+            is_distinct = view_id in self._distinct or run.only_adds(view.root)
+            query = maintain.output_sql(view.columns, delta, distinct=not is_distinct)
             with self._blame(frozenset({view_id})):
                 for output in state.parts(query):
                     self.has_changed = True
