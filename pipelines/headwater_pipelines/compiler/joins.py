@@ -38,10 +38,12 @@ class Side:
     alias: str
     tree: Select
     scope: Scope
+    shown: tuple[str, ...] | None = None
+    """The columns that are used of the tree's; None: all."""
 
     @property
     def columns(self) -> tuple[str, ...]:
-        return tuple(name for name, _ in self.tree.columns)
+        return tuple(name for name, _ in self.tree.columns) if self.shown is None else self.shown
 
 
 def has_rule(node: Tree) -> bool:
@@ -98,6 +100,8 @@ def attached(
     if not asof:
         left, right, parts = _filtered(lowering, kind, left, right, parts)
     by, inputs = _inputs(lowering, parts, left, right, kind)
+    kept = {name for pair in same.values() for name in pair}
+    left, right = (_without(side, _named_only_in(lowering, side, parts) - kept) for side in (left, right))
     shown = [left] if kind in ("SEMI", "ANTI") else [left, right]
     both = {
         name: f"coalesce({L}.{quote(one)}, {R}.{quote(other)})" for name, (one, other) in same.items() if kind == "FULL"
@@ -105,7 +109,7 @@ def attached(
     word = ("ASOF " if asof else "") + _WORDS[kind]
     query = _query(lowering, kind, word, by, shown, list(both.values()), inputs, parts)
     why = NoRule(word.lower(), "JOIN_KEY" if by else "JOIN_WHOLE")
-    made = recomputed(lowering, inputs, query, by, why)
+    made = recomputed(lowering, inputs, query, by, why, shows_keys=True)
     return _scope(lowering, made, kind, shown, same, list(both))
 
 
@@ -120,9 +124,9 @@ def valued(
     by, (one, other) = _inputs(lowering, resolved(left, right), left, right)
     if not by:
         raise NoRule("subquery", "SUBQUERY")
-    listed = [f"{L}.{key}" for key in by] + [f"{L}.{quote(name)}" for name in left.columns]
-    query = f"SELECT {', '.join(listed)}, {value(left, right, other.name)} AS v FROM {one.name} AS {L}"
-    made = recomputed(lowering, (one, other), query, by, NoRule("subquery", "JOIN_KEY"))
+    listed = ", ".join(_columns(L, one, [left]))
+    query = f"SELECT {listed}, {value(left, right, other.name)} AS v FROM {one.name} AS {L}"
+    made = recomputed(lowering, (one, other), query, by, NoRule("subquery", "JOIN_KEY"), shows_keys=True)
     scope = _scope(lowering, made, "LEFT", [left], {}, [])
     alias, name = lowering.alias(), made.columns[-1][0]
     lowering.admit({"v"})
@@ -144,15 +148,14 @@ def lateral(
     by, (one, other) = _inputs(lowering, resolved(left, right), left, right)
     if not by:
         raise NoRule("lateral join", "LATERAL")
-    listed = [f"{L}.{key}" for key in by] + [f"{L}.{quote(each)}" for each in left.columns]
-    listed += [f"hw_t.c{place} AS t{place}" for place in range(len(columns))]
+    listed = [*_columns(L, one, [left]), *(f"hw_t.c{place} AS t{place}" for place in range(len(columns)))]
     shown = ", ".join(f"c{place}" for place in range(len(columns)))
     on = " ON true" if word == "LEFT" else ""
     query = (
         f"SELECT {', '.join(listed)} FROM {one.name} AS {L} {word} JOIN"
         f" LATERAL ({rows(left, right, other.name)}) AS hw_t({shown}){on}"
     )
-    made = recomputed(lowering, (one, other), query, by, NoRule("lateral join", "JOIN_KEY"))
+    made = recomputed(lowering, (one, other), query, by, NoRule("lateral join", "JOIN_KEY"), shows_keys=True)
     scope = _scope(lowering, made, "LEFT", [left], {}, [])
     own = {each.lower(): f"t{place}" for place, each in enumerate(columns)}
     alias = scope.items[0].alias if scope.items else lowering.alias()
@@ -204,6 +207,15 @@ def _filtered(
 
 def _chosen(lowering: Lowering, side: Side, parts: list[Tree]) -> Side:
     """The rows of a side that fulfil conditions; without the columns that the definition names nowhere else."""
+    side, where = _without(side, _named_only_in(lowering, side, parts)), tuple(map(lowering.duck.print, parts))
+    columns = tuple((name, f"{side.alias}.{quote(name)}") for name in side.columns)
+    tree = Select((Item(side.alias, side.tree),), where, columns or (("one", "1"),))
+    visible = [replace(item, node=tree) for item in side.scope.items]
+    return replace(side, tree=tree, shown=None, scope=Scope(lowering.refuse, visible, side.scope.merged))
+
+
+def _named_only_in(lowering: Lowering, side: Side, parts: list[Tree]) -> set[str]:
+    """The columns of a side that the definition names in conditions and nowhere else."""
     read = Counter(part["column_names"][-1] for each in parts for part in walk(each) if is_column(part))
     shown: dict[str, set[str]] = {}
     for item in side.scope.items:
@@ -211,19 +223,21 @@ def _chosen(lowering: Lowering, side: Side, parts: list[Tree]) -> Side:
             shown.setdefault(own, set()).add(name)
     kept = {own for _, own in side.scope.merged.values()}
     names = lowering.names
-    gone = {
+    return {
         own
         for own, count in read.items()
-        if names is not None and own not in kept and sum(names[name] for name in shown[own]) <= count
+        if names is not None and own in shown and own not in kept and sum(map(names.__getitem__, shown[own])) <= count
     }
-    columns = tuple((name, f"{side.alias}.{quote(name)}") for name in side.columns if name not in gone)
-    where = tuple(map(lowering.duck.print, parts))
-    tree = Select((Item(side.alias, side.tree),), where, columns or (("one", "1"),))
+
+
+def _without(side: Side, gone: set[str]) -> Side:
+    """The same rows without columns, which their tree still has."""
     visible = [
-        replace(item, columns={name: own for name, own in item.columns.items() if own not in gone}, node=tree)
+        replace(item, columns={name: own for name, own in item.columns.items() if own not in gone})
         for item in side.scope.items
     ]
-    return Side(side.alias, tree, Scope(lowering.refuse, visible, side.scope.merged))
+    shown = tuple(name for name in side.columns if name not in gone)
+    return replace(side, shown=shown, scope=replace(side.scope, items=visible))
 
 
 def _using(names: Sequence[str], left: Scope, right: Scope) -> dict[str, tuple[str, str]]:
@@ -309,13 +323,27 @@ def _query(
     parts: list[Tree],
 ) -> str:
     """Keys, then the sides' columns, then those of both."""
-    key = {"RIGHT": f"{R}.{{0}}", "FULL": f"coalesce({L}.{{0}}, {R}.{{0}})"}.get(kind, f"{L}.{{0}}")
-    listed = [f"{key.format(each)} AS {each}" for each in by]
-    listed += [f"{side.alias}.{quote(name)}" for side in shown for name in side.columns]
+    if kind == "FULL":
+        own = (f"{side.alias}.{quote(name)}" for side in shown for name in side.columns)
+        listed = [*(f"coalesce({L}.{each}, {R}.{each}) AS {each}" for each in by), *own]
+    else:
+        listed = _columns(R, inputs[1], shown) if kind == "RIGHT" else _columns(L, inputs[0], shown)
     listed += [f"{sql} AS b{place}" for place, sql in enumerate(both)]
     condition = " AND ".join(f"({lowering.duck.print(part)})" for part in parts)
     tables = f"{inputs[0].name} AS {L} {word} {inputs[1].name} AS {R}"
     return f"SELECT {', '.join(listed)} FROM {tables}" + f" ON {condition or 'true'}"
+
+
+def _columns(alias: str, keyed: Input, shown: list[Side]) -> list[str]:
+    """The keys as one side has them, then the columns of sides; a column that is a key is not there a second time."""
+    assert isinstance(keyed.node, Select)
+    named = {f"{alias}.{name}": name for side in shown if side.alias == alias for name in side.columns}
+    keys = {key: named.get(sql, key) for key, sql in keyed.node.columns if key in keyed.keys}
+    rest = ((side.alias, name) for side in shown for name in side.columns if name not in keys.values())
+    return [
+        *(f"{alias}.{quote(key)} AS {quote(name)}" for key, name in keys.items()),
+        *(f"{own}.{quote(name)}" for own, name in rest),
+    ]
 
 
 def _scope(
