@@ -2,7 +2,7 @@
 SELECT k, max(x) AS m FROM a GROUP BY k;
 
 -- touched keys
-SELECT k AS "c0" FROM (FROM "d_t1");
+SELECT "k" AS "c0" FROM "d_t1";
 
 -- of these, those whose extremes may become others
 SELECT DISTINCT i."k0" AS "c0" FROM (SELECT a.k AS "k0", a.x AS "c1", "a"._w AS _w FROM "d_t1" AS "a") AS i LEFT JOIN (SELECT "c0", "c1" FROM "r_e8253c167ec5" GROUP BY ALL HAVING sum(_w) > 0) AS s ON s."c0" IS NOT DISTINCT FROM i."k0" WHERE s."c1" IS NULL OR (i.c1) > s."c1" OR (i._w < 0 AND (i.c1) = s."c1");

@@ -81,6 +81,8 @@ CALLS = {
     "aggregate": "aggregate(l, 'sum')",
     "ago": "ago(INTERVAL 1 DAY)",
     "approx_quantile": "approx_quantile(i, 0.5)",
+    # Without its range it is refused.
+    "bitstring_agg": "CAST(bitstring_agg(i, 0, 9) AS VARCHAR)",
     "array_aggr": "array_aggr(l, 'max')",
     "array_aggregate": "array_aggregate(l, 'min')",
     "array_cross_product": "array_cross_product([id, 1, 2]::DOUBLE[3], [0, 1, id]::DOUBLE[3])",

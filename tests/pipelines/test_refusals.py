@@ -39,6 +39,7 @@ REFUSED = [
     ("SELECT id, nextval('s') FROM orders", "VOLATILE_FUNCTION", (1, 12)),
     ("SELECT id FROM orders WHERE id IN (SELECT id FROM orders WHERE random() > 1)", "VOLATILE_FUNCTION", (1, 64)),
     ("SELECT reservoir_quantile(id, 0.5) FROM orders", "SAMPLING_AGGREGATE", (1, 8)),
+    ("SELECT bitstring_agg(id) FROM orders", "TABLE_STATISTICS", (1, 8)),
     ("SELECT * FROM read_csv('a.csv')", "TABLE_FUNCTION", (1, 15)),
     ("SELECT id FROM orders TABLESAMPLE 10%", "SAMPLE", None),
     ("SELECT id FROM orders WHERE id = $1", "PARAMETER", (1, 34)),

@@ -75,7 +75,7 @@ def joined(lowering: Lowering, node: Tree, sides: Sides) -> Scope:
         both = Scope(lowering.refuse, [*left.scope.items, *right.scope.items], merged)
         return conjuncts(both.resolve(node["condition"]))
 
-    made = attached(lowering, kind, sides, parts, using, asof=asof)
+    made = attached(lowering, kind, sides, parts, using, asof=asof, is_written=True)
     if last and (found := made.find([last])) is not None:
         made.merged[last] = found
     return made
@@ -89,8 +89,12 @@ def attached(
     using: Sequence[str] = (),
     *,
     asof: bool = False,
+    is_written: bool = False,
 ) -> Scope:
-    """The rows of both sides joined; ``resolved`` gives the conditions over the sides' own columns."""
+    """The rows of both sides joined; ``resolved`` gives the conditions over the sides' own columns.
+
+    ``is_written``: they stand in the definition as they are, and nothing else is made of their text.
+    """
     left, right = _both(lowering, sides)
     same = _using(using, left.scope, right.scope)
     parts = [lowering.duck.expression(f"{L}.{quote(one)} = {R}.{quote(other)}") for one, other in same.values()]
@@ -100,8 +104,9 @@ def attached(
     if not asof:
         left, right, parts = _filtered(lowering, kind, left, right, parts)
     by, inputs = _inputs(lowering, parts, left, right, kind)
-    kept = {name for pair in same.values() for name in pair}
-    left, right = (_without(side, _named_only_in(lowering, side, parts) - kept) for side in (left, right))
+    if is_written:
+        kept = {name for pair in same.values() for name in pair}
+        left, right = (_without(side, _named_only_in(lowering, side, parts) - kept) for side in (left, right))
     shown = [left] if kind in ("SEMI", "ANTI") else [left, right]
     both = {
         name: f"coalesce({L}.{quote(one)}, {R}.{quote(other)})" for name, (one, other) in same.items() if kind == "FULL"

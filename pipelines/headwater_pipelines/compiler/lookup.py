@@ -7,7 +7,7 @@ them to the rows that they join, leaf by leaf. What no equality leads to is read
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from headwater.types import quote
@@ -70,19 +70,37 @@ def cast_key(key: str, kind: str) -> str:
     return f"TRY_CAST({quote(key)} AS {kind})"
 
 
+def stored_columns(tree: Node, names: Sequence[str]) -> tuple[Source, tuple[str, ...]] | None:
+    """The relation whose rows alone a tree reads, and which of its columns some of the tree's are; None if no such."""
+    if len(leaves(tree)) != 1:
+        return None
+    plan = _Plan(tree, lambda _: {})
+    found = [plan.origin(tree, name, 0) for name in names]
+    return (leaves(tree)[0], tuple(each[0][1] for each in found)) if all(found) else None
+
+
+def chooses(tree: Node) -> bool:
+    """Whether a tree has conditions."""
+    match tree:
+        case Select(items=items, where=where):
+            return bool(where) or any(chooses(item.node) for item in items)
+        case Union(inputs):
+            return any(map(chooses, inputs))
+    return False
+
+
 def shows_whole_rows(tree: Node) -> bool:
     """Whether a tree's rows are those of one stored relation with every column of it.
 
     Its delta then has each row once, and none that cancels out, as the relation's has.
     """
-    if len(leaves(tree)) != 1:
+    source, *others = leaves(tree)
+    is_consolidated = isinstance(source, Recompute) or (isinstance(source, Aggregate) and not source.touched)
+    if others or not is_consolidated:
         return False
-    (source,) = leaves(tree)
-    if not isinstance(source, Recompute | Aggregate) or (isinstance(source, Aggregate) and source.touched):
-        return False
-    plan = _Plan(tree, lambda _: dict(source.columns()))
+    plan = _Plan(tree, lambda _: {})
     shown = {name.lower() for column in column_names(tree) for _, name in plan.origin(tree, column, 0)}
-    return shown >= {name.lower() for name, _ in source.columns()}
+    return shown >= {name.lower() for name in column_names(Leaf(source))}
 
 
 def is_filtered(node: Node) -> bool:

@@ -8,19 +8,16 @@ weight, until parts are consolidated. Every input has been brought up to date be
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from headwater.types import quote
 from headwater_pipelines.compiler import render
-from headwater_pipelines.compiler.lookup import COLUMN, is_filtered
+from headwater_pipelines.compiler.lookup import chooses, is_filtered, stored_columns
 from headwater_pipelines.compiler.plan import (
     WEIGHT,
     Extreme,
     Input,
-    Item,
-    Leaf,
     Recompute,
-    Select,
     column_names,
     leaves,
 )
@@ -36,6 +33,15 @@ def fill_sql(node: Recompute) -> str:
 def touched_sql(node: Recompute, deltas: Mapping[Input, str]) -> str:
     """A SELECT of the keys in the inputs' deltas."""
     return " UNION ".join(_keys_sql(node, each, delta) for each, delta in deltas.items())
+
+
+def wider_sql(node: Recompute, changed: Iterable[Input]) -> str:
+    """A SELECT of the keys of all changed rows that some inputs are chosen from; empty where there is no such.
+
+    Nodes that choose differently among the rows of a table have this in common.
+    """
+    found = [_stored_keys(node, each) for each in changed]
+    return " UNION ".join(found) if all(found) else ""
 
 
 def moved_sql(node: Recompute, extremes: tuple[Extreme, ...], delta: str) -> str:
@@ -60,15 +66,20 @@ def moved_sql(node: Recompute, extremes: tuple[Extreme, ...], delta: str) -> str
 
 def _keys_sql(node: Recompute, each: Input, delta: str) -> str:
     """The keys in one delta; nodes over the same table and key get the same text, whatever else they read of it."""
-    columns: list[str] = [quote(own) for own in each.keys]
-    match each.node:
-        case Select(items=(Item(node=Leaf(source)),), where=(), columns=found):
-            plain = [COLUMN.fullmatch(dict(found)[own]) for own in each.keys]
-            if all(plain):
-                columns = [match[2] for match in plain if match]
-                delta = f"FROM {quote(render.delta_table(source))}"
-    listed = (f"{own} AS {quote(key)}" for own, key in zip(columns, node.keys, strict=True))
+    if (stored := _stored_keys(node, each)) and not chooses(each.node):
+        return stored
+    listed = (f"{quote(own)} AS {quote(key)}" for own, key in zip(each.keys, node.keys, strict=True))
     return f"SELECT {', '.join(listed)} FROM ({delta})"
+
+
+def _stored_keys(node: Recompute, each: Input) -> str:
+    """A SELECT of the keys of all changed rows of the one relation that an input reads; empty where it is not one."""
+    found = stored_columns(each.node, each.keys)
+    if found is None:
+        return ""
+    source, columns = found
+    listed = (f"{quote(own)} AS {quote(key)}" for own, key in zip(columns, node.keys, strict=True))
+    return f"SELECT {', '.join(listed)} FROM {quote(render.delta_table(source))}"
 
 
 def selective(node: Recompute) -> Input | None:

@@ -119,6 +119,12 @@ def _function(node: Tree, refuse: Refusal, duck: Duck) -> None:
             f"{name}() estimates from a sample, another one each time",
             "Use the exact function: quantile_cont, mode, count.",
         ),
+        (
+            name == "bitstring_agg" and len(node.get("arguments") or ()) < 3,
+            "TABLE_STATISTICS",
+            "bitstring_agg() takes its first and last bit from statistics, in which rows that are gone still count",
+            "Give them: bitstring_agg(x, 0, 31).",
+        ),
         (bool(node.get("export_state")), "EXPORT_STATE", "EXPORT_STATE is not supported", "Remove it."),
     )
     for applies, code, what, todo in rules:

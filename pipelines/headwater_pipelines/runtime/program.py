@@ -8,6 +8,7 @@ nothing, or in which one leaf alone can change, are inlined where they are read.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -94,6 +95,8 @@ class Program:
         """Relations with rows that can go once their windows are closed, and which."""
         self._users = {source: self._users_of(source) for source in self.order}
         self._tree_users = {tree: self._users_of_tree(tree) for tree in self.trees}
+        self.readers = Counter([*inputs, *roots])
+        """How many nodes and views read a tree."""
         self._lookups = self._plan_lookups()
         self._distinct = {view_id for view_id, view in self.views.items() if shows_whole_rows(view.root)}
         """Views whose delta has each row once as it is."""
@@ -223,7 +226,7 @@ class Program:
         """
         run = _Run(self, state, arrived, now)
         self.spent_s, self.adaptive.whole = {}, set()
-        for source in self.order:
+        for source in run.order():
             began = time.perf_counter()
             run.advance(source)
             self.spent_s[source.table] = time.perf_counter() - began
@@ -339,8 +342,14 @@ class _Run:
         self.state = state
         self.arrived = {base: records for base, records in arrived.items() if records.rows}
         self.changed: set[Source] = set()
+        self.advanced: set[Source] = set()
+        """Those whose turn has come."""
+        self.applied: set[str] = set()
+        """The tables of those that changed and are brought up to date."""
         self.growing = {base for base, records in self.arrived.items() if program.stores[base].grows(records)}
         self.filled: set[Node] = set()
+        self.terms: dict[Node, list[str]] = {}
+        """Of trees that one node alone reads, the terms so far, if none of what they read changes any more."""
         self.deltas: dict[Node, str | None] = {}
         self.touched: dict[str, int] = {}
         """The tables of touched keys that this step has made, and their rows: nodes with the same keys share one."""
@@ -382,9 +391,19 @@ class _Run:
                     return rows > 0
         return any(self.may[leaf] for node in inputs_of(source) for leaf in leaves(node))
 
+    def order(self) -> list[Source]:
+        """Bases first, small ones before those that are searched: terms that read them can then be computed later."""
+        relations = self.state.relations
+
+        def place(source: Source) -> int:
+            return 1 + relations[source.table].is_searched if isinstance(source, Base) else 3
+
+        return sorted(self.program.order, key=place)
+
     def advance(self, source: Source) -> None:
         """Stage a relation's delta, compute the join terms it takes part in, apply it."""
         rows = self._stage(source) if self.may[source] else 0
+        self.advanced.add(source)
         if not rows:
             return
         self.changed.add(source)
@@ -392,6 +411,7 @@ class _Run:
             self._terms(tree, source)
         with self.program.blame(self.program.users(source)):
             self.state.relations[source.table].add(f"SELECT * FROM {quote(delta_table(source))}", rows)
+        self.applied.add(source.table)
         self.looked = {known: name for known, name in self.looked.items() if known[0] != source.table}
 
     def delta(self, tree: Node) -> str | None:
@@ -402,7 +422,8 @@ class _Run:
 
     def _delta(self, tree: Node) -> str | None:
         if tree in self.joined:
-            return f"SELECT * FROM {quote(_table(tree))}" if tree in self.filled else None
+            made = [f"SELECT * FROM {quote(_table(tree))}"] if tree in self.filled else []
+            return " UNION ALL ".join([*made, *self.terms.get(tree, [])]) or None
         changed = [(place, source) for place, source in enumerate(leaves(tree)) if source in self.changed]
         if is_linear(tree):
             return " UNION ALL ".join(render.term(tree, place) for place, _ in changed) or None
@@ -471,7 +492,12 @@ class _Run:
             self._temporary(recompute.first_table(source), recompute.first_sql(source, first, name, reads))
             self._temporary(recompute.found_table(source), recompute.found_sql(source, first))
         keys = recompute.found_table(source) if first else name
-        rest = {each: self._look_up(each.node, source, {KEYS: keys}) for each in source.inputs if each is not first}
+        wider = "" if first else self._wider(source, deltas)
+        rest = {
+            each: self._look_up(each.node, source, {KEYS: wider if self._has_found(each, source, wider) else keys})
+            for each in source.inputs
+            if each is not first
+        }
         stored, found = self._stored(source, name)
         return recompute.delta_sql(source, stored, name, rest, first), found
 
@@ -480,6 +506,18 @@ class _Run:
             # To compare a delta with what is stored costs little, to read groups of many rows for nothing does not.
             return recompute.moved_sql(source, source.extremes, *deltas.values())
         return recompute.touched_sql(source, deltas)
+
+    def _wider(self, source: Recompute, changed: Iterable[Input]) -> str:
+        """A table of touched keys, made for another node, that has all of this one's; empty when there is none."""
+        select = recompute.wider_sql(source, changed)
+        name = f"k_{digest(select)}"
+        return name if select and name in self.touched else ""
+
+    def _has_found(self, each: Input, source: Recompute, touched: str) -> bool:
+        """Whether the rows that an input has of these keys were looked up before."""
+        plan = [step for step in self.program.lookups(each.node, source) if step.source == KEYS] if touched else []
+        known = ((step.table, step.index, f"SELECT {', '.join(step.keys)} FROM {quote(touched)}") for step in plan)
+        return bool(plan) and all(self.looked.get(key) for key in known)
 
     def _touch(self, select: str) -> tuple[str, int]:
         """The table of the touched keys that a SELECT gives, and how many rows it has."""
@@ -530,7 +568,8 @@ class _Run:
         keys = f"SELECT {', '.join(each.keys)} FROM {source}"
         known = each.table, each.index, keys
         if known not in self.looked:
-            name = f"m_{digest(known)}"
+            # What is found before and after a relation has changed are two tables: terms read them later.
+            name = f"m_{digest((*known, each.table in self.applied))}"
             self.looked[known] = name if self.state.relations[each.table].find(each.index, keys, name) else ""
         return self.looked[known]
 
@@ -544,19 +583,36 @@ class _Run:
         for place, leaf in enumerate(leaves(tree)):
             if leaf != source:
                 continue
-            table = quote(_table(tree))
-            verb = f"INSERT INTO {table}" if tree in self.filled else f"CREATE OR REPLACE TEMP TABLE {table} AS"
             with self.program.blame(self.program._tree_users[tree]):
-                rows = self.state.temporary(f"{verb} {self._term(tree, place, source)}")
+                reads = self._reads(tree, place)
+                term = render.term(tree, place, reads)
+                if self.program.readers[tree] == 1 and self._stays(tree, place, reads):
+                    self.terms.setdefault(tree, []).append(term)
+                    continue
+                table = quote(_table(tree))
+                verb = f"INSERT INTO {table}" if tree in self.filled else f"CREATE OR REPLACE TEMP TABLE {table} AS"
+                rows = self.state.temporary(f"{verb} {term}")
             if rows or tree in self.filled:
                 self.filled.add(tree)
 
+    def _stays(self, tree: Node, place: int, reads: render.Reads) -> bool:
+        """Whether all that a term reads stays as it is until the end of the step."""
+        return all(
+            other in reads or (leaf != list(leaves(tree))[place] and not self._will_change(leaf))
+            for other, leaf in enumerate(leaves(tree))
+        )
+
+    def _will_change(self, source: Source) -> bool:
+        return self.may[source] and source not in self.advanced
+
     def _term(self, tree: Node, place: int, source: Source) -> str:
         """A SELECT of what the staged delta of one leaf adds to a tree's; what it meets is looked up."""
-        reads = {place: delta_table(source)}
-        if self.program.is_searched(self.state, [tree]):
-            reads = self._look_up(tree, place, reads)
-        return render.term(tree, place, reads)
+        return render.term(tree, place, self._reads(tree, place))
+
+    def _reads(self, tree: Node, place: int) -> dict[int, str]:
+        """What stands for leaves of a tree in the term of one of them: its delta, and what was looked up for it."""
+        reads = {place: delta_table(leaves(tree)[place])}
+        return self._look_up(tree, place, reads) if self.program.is_searched(self.state, [tree]) else reads
 
 
 def net(state: State, tree: Node) -> render.Reads:

@@ -52,7 +52,7 @@ NOT_TRIED = (
     "partial_aggregate_pushdown",
 )
 """Of DuckDB's optimizers those that cost a statement over few rows more than they save it: to plan the statements of a
-small step takes longer than to run them. Not ``statistics_propagation``: BITSTRING_AGG needs it."""
+small step takes longer than to run them. ``statistics_propagation`` saves them as much as it costs."""
 
 ARRIVED = "arrived"
 """The name under which statements read change records."""
