@@ -191,7 +191,7 @@ class Input:
 
 @dataclass(frozen=True)
 class Extreme:
-    """The least value (the greatest, unless ``is_least``) of SQL over an input's row ``i``, in the output ``column``."""
+    """The least value (else the greatest) of SQL over an input's row ``i``; it is in the output ``column``."""
 
     column: str
     value: str
@@ -315,6 +315,16 @@ def digest(value: object) -> str:
 def leaves(node: Node) -> tuple[Source, ...]:
     """The stored relations of a tree in the order in which their terms are numbered."""
     return (node.source,) if isinstance(node, Leaf) else node.leaves
+
+
+def key_names(source: Derived) -> tuple[str, ...]:
+    """The columns that a derived relation's rows are touched by; none when they are one whole."""
+    match source:
+        case Aggregate(keys=keys):
+            return tuple(name for name, _ in keys)
+        case Recompute(keys=names):
+            return names
+    return ()
 
 
 def inputs_of(source: Source) -> tuple[Node, ...]:

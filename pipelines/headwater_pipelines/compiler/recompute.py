@@ -61,7 +61,9 @@ def moved_sql(node: Recompute, extremes: tuple[Extreme, ...], delta: str) -> str
     same = " AND ".join(
         f"s.{quote(key)} IS NOT DISTINCT FROM i.{quote(own)}" for own, key in zip(each.keys, node.keys, strict=True)
     )
-    return f"SELECT DISTINCT {listed} FROM ({delta}) AS i LEFT JOIN ({standing}) AS s ON {same} WHERE {' OR '.join(moved)}"
+    return (
+        f"SELECT DISTINCT {listed} FROM ({delta}) AS i LEFT JOIN ({standing}) AS s ON {same} WHERE {' OR '.join(moved)}"
+    )
 
 
 def _keys_sql(node: Recompute, each: Input, delta: str) -> str:

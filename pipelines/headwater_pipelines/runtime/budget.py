@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from headwater_pipelines.compiler import size
-from headwater_pipelines.runtime.program import Program, ViewFailed
+from headwater_pipelines.runtime.blame import ViewFailed
+from headwater_pipelines.runtime.program import Program
 from headwater_pipelines.runtime.state import State
 
 

@@ -14,7 +14,8 @@ from headwater.log import Log, base, read
 from headwater.record import WEIGHT as LOG_WEIGHT
 from headwater.types import quote
 from headwater_pipelines.compiler import CompiledView, maintain
-from headwater_pipelines.runtime.program import Program, ViewFailed
+from headwater_pipelines.runtime.blame import ViewFailed
+from headwater_pipelines.runtime.program import Program
 from headwater_pipelines.runtime.state import State
 
 READ_ROWS_TARGET = 1_000_000

@@ -30,13 +30,14 @@ from headwater_pipelines.compiler.relations import versioned
 from headwater_pipelines.runtime import difference, intake, letters, outbox, watermark
 from headwater_pipelines.runtime.arrived import Arrived
 from headwater_pipelines.runtime.bases import Store, prune
+from headwater_pipelines.runtime.blame import ViewFailed
 from headwater_pipelines.runtime.budget import Budget
 from headwater_pipelines.runtime.fill import Fill, adopted, drop_unfinished
 from headwater_pipelines.runtime.intake import Range, RawValue
 from headwater_pipelines.runtime.journal import Built, Journal, Progress, Stored
 from headwater_pipelines.runtime.outbox import Outbox
 from headwater_pipelines.runtime.pace import Pace
-from headwater_pipelines.runtime.program import Program, ViewFailed
+from headwater_pipelines.runtime.program import Program
 from headwater_pipelines.runtime.publish import Publisher, publish
 from headwater_pipelines.runtime.registry import used_columns
 from headwater_pipelines.runtime.state import State

@@ -31,9 +31,10 @@ from headwater_pipelines.runtime import runs as files
 from headwater_pipelines.runtime.arrived import Arrived
 from headwater_pipelines.runtime.aside import give_way
 from headwater_pipelines.runtime.bases import Store
+from headwater_pipelines.runtime.blame import ViewFailed
 from headwater_pipelines.runtime.budget import Budget
 from headwater_pipelines.runtime.intake import RawValue
-from headwater_pipelines.runtime.program import Program, ViewFailed
+from headwater_pipelines.runtime.program import Program
 from headwater_pipelines.runtime.state import State, unfinished
 
 PART_ROWS = 100_000

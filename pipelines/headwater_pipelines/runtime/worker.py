@@ -26,12 +26,12 @@ from headwater_pipelines.compiler import CompiledView
 from headwater_pipelines.compiler.refresh import is_continuous
 from headwater_pipelines.compiler.syntax import Duck
 from headwater_pipelines.runtime import registry
+from headwater_pipelines.runtime.blame import ViewFailed
 from headwater_pipelines.runtime.budget import Budget
 from headwater_pipelines.runtime.engine import Engine
 from headwater_pipelines.runtime.fill import Fill, rows_at
 from headwater_pipelines.runtime.intake import Range, RawValue
 from headwater_pipelines.runtime.merging import Merging
-from headwater_pipelines.runtime.program import ViewFailed
 from headwater_pipelines.runtime.publish import PRODUCER
 from headwater_pipelines.runtime.pulse import Pulse
 from headwater_pipelines.runtime.schedule import Schedule
