@@ -21,7 +21,7 @@ from headwater.log import Log, open_log
 from headwater.ownership import own
 from headwater.schema import Schema
 from headwater_pipelines.compiler import top
-from headwater_pipelines.runtime import arrived, program, relation, runs
+from headwater_pipelines.runtime import arrived, relation, runs
 
 TABLES = {
     "customers": Schema.of(id="BIGINT", name="VARCHAR", country="VARCHAR", key=["id"]),
@@ -172,6 +172,6 @@ def sometimes_in_runs(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(relation, "LOOKUP_SHARE", 0)
         monkeypatch.setattr(relation, "FOUND_SHARE", 1)
         monkeypatch.setattr(relation, "FOUND_ROWS", 7)
-        monkeypatch.setattr(program, "SELECTIVE_KEYS", 0)
+        monkeypatch.setattr("headwater_pipelines.runtime.step.SELECTIVE_KEYS", 0)
         monkeypatch.setattr(runs, "BATCH_ROWS", 16)
         monkeypatch.setattr(arrived, "SLICE_ROWS", 4)
