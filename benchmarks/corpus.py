@@ -36,7 +36,7 @@ from benchmarks.harness import Report, markdown, parse, percentile, require_bloc
 from headwater.errors import HeadwaterError, UnsupportedSql
 from headwater_pipelines.compiler import CompiledView, Relations, Table, compile_view
 from headwater_pipelines.compiler import parse as parse_view
-from headwater_pipelines.compiler.explain import explain
+from headwater_pipelines.compiler.explain import CLASSES, explain
 from headwater_pipelines.compiler.plan import Base
 from headwater_pipelines.runtime.arrived import Arrived
 from headwater_pipelines.runtime.bases import Store
@@ -44,13 +44,13 @@ from headwater_pipelines.runtime.program import Program
 from headwater_pipelines.runtime.state import FILE, Exported, State
 
 CHANGED = 100
+QUICK_EVERY = 4
 LIMIT_S = 60.0
 """CPU that filling a view and a step of it may take."""
 MEMORY = "4GB"
 OPEN_SHARE = 0.01
 """Rows of an open part, as a share of the largest table's: what is larger is found by its keys."""
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
-CLASSES = ("linear", "bilinear", "additive", "touched-key", "first-rows", "full")
 REFUSED, INCREMENTAL = "refused", "without"
 WORST = 12
 COLUMNS = ("file", "name", "class", "nodes", "rows", "read")
@@ -134,7 +134,8 @@ def main() -> int:
         opened = [files.enter_context(Path(path).open("w")) for path in paths]
         for file in opened:
             print(*COLUMNS, sep="\t", file=file)
-        for result in _measured(Path(folder), rows, options.only, options.every):
+        every = options.every or (QUICK_EVERY if options.quick else 1)
+        for result in _measured(Path(folder), rows, options.only, every):
             found.append(result)
             for file in opened:
                 print(*result.line, sep="\t", file=file, flush=True)
@@ -147,7 +148,7 @@ def main() -> int:
 def _more(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rows", type=int, help="rows of the largest tables (default 1 million)")
     parser.add_argument("--only", default="", help="statements whose name has this in it")
-    parser.add_argument("--every", type=int, default=1, help="every Nth statement only")
+    parser.add_argument("--every", type=int, help=f"every Nth statement only (default 1, with --quick {QUICK_EVERY})")
     parser.add_argument("-o", "--output", default="", help=f"a file for a line per statement: {', '.join(COLUMNS)}")
     parser.add_argument("--write", type=Path, help=f"the page for the summary; the lines go to {LINES.name}")
 

@@ -44,7 +44,7 @@ from headwater.config import Settings
 from headwater.log import Log, open_log
 from headwater.ownership import own
 from headwater_pipelines.api import create_view
-from headwater_pipelines.compiler.explain import explain
+from headwater_pipelines.compiler.explain import CLASSES, explain
 from headwater_pipelines.runtime.publish import PRODUCER
 from headwater_pipelines.runtime.worker import Worker
 
@@ -53,7 +53,6 @@ QUICK = ("q01", "q05", "q18")
 STEPS = {0.001: 5, 0.01: 3, 0.1: 2}
 """Commits of each share of the rows, timed; one of each size comes before them."""
 ALL = "all"
-CLASSES = ("linear", "bilinear", "additive", "touched-key", "first-rows", "full")
 THREADS = max(1, (os.cpu_count() or 1) // 2)
 """Of the pipeline's DuckDB, and of the recomputation."""
 

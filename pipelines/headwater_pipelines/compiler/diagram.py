@@ -19,7 +19,7 @@ _WIDTH, _HEIGHT = 236, 76
 _GAP, _RISE, _MARGIN = 20, 30, 6
 _DETAIL_CHARACTERS: Final = 33
 """At 6.6 pixels each they fill a box; the whole text shows when the pointer rests on it, and is in the table."""
-_COLOURS: Final = {
+COLOURS: Final = {
     "linear": "#2e8b57",
     "bilinear": "#1f8a9e",
     "additive": "#3b7dd8",
@@ -27,7 +27,7 @@ _COLOURS: Final = {
     "first-rows": "#8a63d2",
     "full": "#d64545",
 }
-"""Each has a contrast of at least 3 to white and to black."""
+"""By class, the cheapest first. Each has a contrast of at least 3 to white and to black."""
 _DIM: Final = "opacity: 0.8"
 _CELL: Final = "text-align: left; padding: 2px 10px; vertical-align: top"
 
@@ -111,7 +111,7 @@ def _line(box: _Placed, above: _Placed) -> str:
 def _box(plan: Explain, box: _Placed, why: str) -> str:
     node = plan.nodes[box.place]
     cost = plan.costs.get(node.stored)
-    colour = _COLOURS[node.maintenance]
+    colour = COLOURS[node.maintenance]
     measured = f"{cost.rows:,} rows · {cost.ms:.1f} ms" if cost else ""
     tip = f"{node.operator} {node.detail}\n{node.reason}: {why}"
     return (

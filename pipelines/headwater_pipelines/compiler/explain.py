@@ -32,6 +32,8 @@ from headwater_pipelines.compiler.plan import (
 )
 from headwater_pipelines.compiler.view import CompiledView
 
+CLASSES = tuple(diagram.COLOURS)
+"""The cheapest first."""
 _MADE_UP = re.compile(r"[a-z]\d+")
 _INTERVAL = re.compile(r"to_(\w+?)s\(CAST\(trunc\(CAST\((\d+) AS DOUBLE\)\) AS \w+\)\)")
 """What the parser makes of INTERVAL 1 DAY."""
@@ -43,6 +45,7 @@ _REASONS = {
     "FLOAT_SUM": "floating sums cannot be kept by subtraction: touched groups are recomputed",
     "FLOAT_SUM_WHOLE": "a floating sum over the whole input is recomputed from all rows",
     "GROUP": "groups that change are recomputed: the function does not follow from counts and sums",
+    "GROUP_EXTREMES": "groups whose least or greatest value goes, or is passed, are recomputed",
     "GROUP_WHOLE": "without GROUP BY there is one group, all rows: it is recomputed with every change",
     "WINDOW_PARTITION": "partitions that change are recomputed",
     "WINDOW_WHOLE": "the windows have no PARTITION BY in common: all rows are recomputed with every change",

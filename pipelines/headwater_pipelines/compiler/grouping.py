@@ -24,7 +24,7 @@ from headwater_pipelines.compiler import render
 from headwater_pipelines.compiler.clock import is_clock, is_simple
 from headwater_pipelines.compiler.distinct import FUNCTIONS, Values
 from headwater_pipelines.compiler.extremes import extremes, least_or_greatest
-from headwater_pipelines.compiler.plan import COUNT, Aggregate, Item, Leaf, Measure, Select, Union
+from headwater_pipelines.compiler.plan import COUNT, Aggregate, Extreme, Item, Leaf, Measure, Select, Union
 from headwater_pipelines.compiler.syntax import (
     Duck,
     Tree,
@@ -36,7 +36,7 @@ from headwater_pipelines.compiler.syntax import (
     walk,
     walk_own,
 )
-from headwater_pipelines.compiler.whole import NoRule, input_of, recomputed
+from headwater_pipelines.compiler.whole import NESTED, NoRule, input_of, recomputed
 
 if TYPE_CHECKING:
     from headwater_pipelines.compiler.lower import Lowering
@@ -264,12 +264,16 @@ class Grouping:
         each = input_of(self.lowering, Select(self.items, self.where, tuple(read) or (("one", "1"),)), by)
         listed = ", ".join([*(f"i.{key}" for key in by), *values])
         grouped = f" GROUP BY {', '.join(f'i.{key}' for key in by)}" if by else ""
-        why = NoRule("aggregate", "GROUP" if by else "GROUP_WHOLE")
         rows = f"SELECT {listed} FROM {each.name} AS i{grouped}"
-        found = [least_or_greatest(call, duck, below) for call in calls]
-        known = tuple(extreme for extreme in found if extreme is not None)
-        all_known = bool(by) and len(known) == len(found)
-        return recomputed(self.lowering, (each,), rows, by, why, known if all_known else None, shows_keys=True)
+        known = self._extremes(rows, [least_or_greatest(call, duck, below) for call in calls]) if by else None
+        reason = "GROUP_EXTREMES" if known else "GROUP" if by else "GROUP_WHOLE"
+        return recomputed(self.lowering, (each,), rows, by, NoRule("aggregate", reason), known, shows_keys=True)
+
+    def _extremes(self, rows: str, found: list[Extreme | None]) -> tuple[Extreme, ...] | None:
+        """What calls are, if each of them is a least or greatest value, and of a type that compares."""
+        known = tuple(each for each in found if each is not None)
+        nested = any(NESTED.match(text) for _, text in self.lowering.describe_query(rows))
+        return known if len(known) == len(found) and not nested else None
 
     def _finished(self, aggregate: Aggregate) -> Select:
         measures = {measure.column: measure for measure in aggregate.measures}

@@ -102,8 +102,7 @@ def recomputed(
     own = tuple(name for name, _ in outputs[: len(keys)])
     if extremes is not None:
         last = outputs[len(outputs) - len(extremes) :]
-        known = tuple(replace(each, column=name) for each, (name, _) in zip(extremes, last, strict=True))
-        extremes = None if any(NESTED.match(text) for _, text in last) else known
+        extremes = tuple(replace(each, column=name) for each, (name, _) in zip(extremes, last, strict=True))
     rows = f"SELECT * FROM ({query}) AS q({plain})"
     source = Recompute(inputs, rows, outputs, own, why.operator, why.reason, extremes)
     lowering.declare(source)
