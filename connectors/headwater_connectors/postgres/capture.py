@@ -241,7 +241,9 @@ class Capture:
         """Take, commit at transaction boundaries, look after the rest; returns when there is nothing more to do."""
         pending, deadline = opened.pending, 0.0
         while not self._done(opened):
-            wait = min(max(0.0, deadline - time.monotonic()), ASKED_LOOK_SECONDS) if pending.whole else TAKE_SECONDS
+            wait = ASKED_LOOK_SECONDS if pending.whole and self._is_followed() else TAKE_SECONDS
+            if pending.whole:
+                wait = min(wait, max(0.0, deadline - time.monotonic()))
             if self._awaited(opened) > opened.reached and not pending.messages:
                 opened.receiver.ask()
                 wait = min(wait, ASK_SECONDS)
@@ -284,8 +286,11 @@ class Capture:
         """Longer when commits are slow: a commit then costs at most about a third of the time."""
         most = BUSY_LINGER_SECONDS_MAX if self._commit_rows >= BUSY_ROWS else LINGER_SECONDS_MAX
         usual = max(self.settings.linger_ms / 1000, min(2 * self._commit_seconds, most))
-        was_asked = time.monotonic_ns() - self._answered < ASKED_SECONDS * 1e9
-        return max(usual, ASKED_LINGER_SECONDS_MAX) if was_asked else usual
+        return max(usual, ASKED_LINGER_SECONDS_MAX) if self._is_followed() else usual
+
+    def _is_followed(self) -> bool:
+        """Whether somebody takes in one commit after the other."""
+        return time.monotonic_ns() - self._demand.asked < ASKED_SECONDS * 1e9
 
     def _commit(self, opened: Session) -> None:
         """One log commit of every whole transaction pending; of a larger one piece by piece until its end."""
