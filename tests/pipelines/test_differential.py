@@ -162,6 +162,16 @@ SHAPES = {
     " GROUP BY grp, k",
     "window_of_join": "SELECT i.id, r.name, row_number() OVER (PARTITION BY r.name ORDER BY i.id, r.k2) AS n"
     " FROM items i JOIN refs r ON i.k = r.k1",
+    "window_share": "SELECT id, b / sum(b) OVER () AS share, count(*) OVER () AS n, max(d) OVER () - d AS days"
+    " FROM items",
+    "window_share_of_groups": "SELECT k, sum(b) AS s, sum(b) / sum(sum(b)) OVER () AS share FROM items GROUP BY k",
+    "window_shares": "SELECT id, sum(b) OVER (PARTITION BY k) AS of_k, sum(b) OVER (PARTITION BY grp, d) AS of_grp,"
+    " avg(a) OVER () AS mean, count(DISTINCT s) FILTER (WHERE a > 0) OVER () AS words FROM items",
+    "window_share_and_order": "SELECT id, row_number() OVER (PARTITION BY k ORDER BY id) AS place, count(*)"
+    " OVER () AS n,"
+    " sum(a) OVER (PARTITION BY grp) AS sa FROM items",
+    "window_share_kept": "SELECT id, b FROM items QUALIFY b > avg(b) OVER () AND count(*) OVER (PARTITION BY k) > 1",
+    "window_share_of_bag": "SELECT k, x, sum(x) OVER () AS s, min(x) OVER (PARTITION BY k) AS lo FROM bag",
     "window_nested": "SELECT k, max(r) AS m FROM (SELECT k, row_number() OVER (PARTITION BY k ORDER BY id) AS r"
     " FROM items) GROUP BY k",
     "left_join": "SELECT i.id, r.name, r.k2 FROM items i LEFT JOIN refs r ON i.k = r.k1",
@@ -181,6 +191,24 @@ SHAPES = {
     " LEFT JOIN bag b ON b.k = r.k1",
     "left_join_inner": "SELECT i.id, e.n, b.x FROM items i JOIN events e ON i.grp = e.grp LEFT JOIN bag b ON b.k = i.k",
     "left_join_range": "SELECT i.id, r.name FROM items i LEFT JOIN refs r ON i.grp < r.k2",
+    "right_join_range": "SELECT b.x, i.k, i.grp FROM items i RIGHT JOIN bag b ON i.a < b.x AND b.x < 3",
+    "full_join_range": "SELECT i.k, b.x FROM items i FULL JOIN bag b ON i.a > b.x + 1",
+    "semi_join_range": "SELECT k, x FROM bag b SEMI JOIN items i ON i.a BETWEEN b.x - 1 AND b.x",
+    "anti_join_range": "SELECT k, x FROM bag b ANTI JOIN items i ON i.a BETWEEN b.x - 1 AND b.x",
+    "left_join_always": "SELECT r.name, e.n FROM refs r LEFT JOIN events e ON true",
+    "left_join_bands": "SELECT v.name, count(i.id) AS n, sum(i.b) AS s FROM (VALUES ('low', 0, 2), ('high', 2, NULL),"
+    " ('none', 90, 99)) AS v(name, lo, hi) LEFT JOIN items i ON i.a >= v.lo AND (i.a < v.hi OR v.hi IS NULL)"
+    " GROUP BY v.name",
+    "left_join_calendar": "SELECT c.day, count(i.id) AS n FROM generate_series(DATE '2024-01-01', DATE '2024-03-01',"
+    " INTERVAL 7 DAY) AS c(day) LEFT JOIN items i ON i.d >= c.day AND i.d < c.day + INTERVAL 7 DAY GROUP BY c.day",
+    "more_than_any": "SELECT id, a FROM items WHERE a > ANY (SELECT x FROM bag) AND b < ANY (SELECT grp FROM items)",
+    "at_least_all": "SELECT id, a FROM items WHERE a >= ALL (SELECT x FROM bag WHERE x < 1)",
+    "less_than_all": "SELECT id, a FROM items WHERE a < ALL (SELECT x FROM bag WHERE k = 'b')",
+    "other_than_any": "SELECT id, k FROM items WHERE k <> ANY (SELECT k FROM bag WHERE x > 1)",
+    "all_the_same": "SELECT id, k FROM items WHERE k = ALL (SELECT k FROM bag WHERE x > 2)",
+    "not_any": "SELECT grp, count(*) AS n FROM items GROUP BY grp HAVING NOT (max(a) <= ANY (SELECT x FROM bag))",
+    "exists_range": "SELECT id, a FROM items i WHERE EXISTS (SELECT 1 FROM bag b WHERE b.x > i.a)",
+    "not_exists_range": "SELECT id, a FROM items i WHERE NOT EXISTS (SELECT 1 FROM bag b WHERE b.x > i.a)",
     "right_join": "SELECT i.id, b.x FROM items i RIGHT JOIN bag b USING (k)",
     "full_join": "SELECT k, id, x FROM items FULL JOIN bag USING (k)",
     "full_join_on": "SELECT i.id, r.name FROM items i FULL JOIN refs r ON i.k = r.k1 AND i.grp = r.k2",
@@ -223,6 +251,18 @@ SHAPES = {
     " (SELECT j.a FROM items j WHERE j.grp = i.grp ORDER BY 1 DESC NULLS LAST LIMIT 1) AS hi FROM items i",
     "recursive": "WITH RECURSIVE r(id, n) AS (SELECT id, 1 FROM items WHERE a = 1 UNION SELECT i.id, r.n + 1 FROM r"
     " JOIN items i ON i.id = r.id + 1 WHERE r.n < 5) SELECT id, n FROM r",
+    "lateral_groups": "SELECT i.id, l.grp, l.n FROM items i, LATERAL (SELECT j.grp, count(*) AS n, sum(j.b) AS"
+    " s FROM items j"
+    " WHERE j.k = i.k GROUP BY j.grp HAVING count(*) > 1 OR grp > 1 ORDER BY n DESC, j.grp LIMIT 2) l",
+    "lateral_of_join": "SELECT r.name, t.id, t.s FROM (SELECT DISTINCT k1, name FROM refs) r, LATERAL (SELECT"
+    " i.id, sum(b.x)"
+    " AS s FROM items i JOIN bag b ON b.k = i.k WHERE i.k = r.k1 GROUP BY i.id ORDER BY s DESC, i.id LIMIT 2) t",
+    "lateral_window": "SELECT i.id, l.a, l.place FROM items i, LATERAL (SELECT j.a, row_number() OVER (ORDER BY"
+    " j.a, j.id)"
+    " AS place FROM items j WHERE j.k = i.k AND j.id < i.id QUALIFY place < 3) l",
+    "scalar_of_groups": "SELECT id, (SELECT max(n) FROM (SELECT count(*) AS n FROM bag b WHERE b.k = i.k GROUP"
+    " BY x)) AS m"
+    " FROM items i",
     "columns": "SELECT min(COLUMNS(['a', 'b'])) FROM items",
     "cte_left_join": "WITH per AS (SELECT k, max(x) AS m FROM bag GROUP BY k) SELECT i.id, p.m FROM items i"
     " LEFT JOIN per p USING (k)",

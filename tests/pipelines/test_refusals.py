@@ -66,7 +66,7 @@ CLASSES = [
     ("SELECT day, max([id]) AS m FROM orders GROUP BY day", "touched-key", "GROUP"),
     ("SELECT (SELECT count(*) FROM orders) AS n, (SELECT sum(total) FROM orders) AS s", "bilinear", "BILINEAR"),
     ("SELECT id FROM orders LEFT JOIN shop.public.customers c USING (id)", "touched-key", "JOIN_KEY"),
-    ("SELECT o.id FROM orders o FULL JOIN orders p ON o.id < p.id", "full", "JOIN_WHOLE"),
+    ("SELECT o.id FROM orders o FULL JOIN orders p ON o.id < p.id", "touched-key", "JOIN_MATCHES"),
     ("SELECT o.id, p.id AS p FROM orders o ASOF JOIN orders p ON o.day >= p.day", "full", "JOIN_WHOLE"),
     ("SELECT DISTINCT day FROM orders", "additive", "ADDITIVE_STATE"),
     ("SELECT id FROM orders ORDER BY id", "linear", "LINEAR"),

@@ -52,6 +52,7 @@ _REASONS = {
     "SESSION": "the sessions of the keys that change are found anew",
     "SESSION_WHOLE": "the sessions have no key: all are found anew with every change",
     "JOIN_KEY": "rows of both sides are joined anew for the keys that change",
+    "JOIN_MATCHES": "rows are looked at anew when the number of those that they match changes",
     "JOIN_WHOLE": "the join compares nothing equal: all rows are joined anew with every change",
     "ROW_COUNTS": "rows that change are counted anew on both sides",
     "FIRST_OF_KEY": "the first row is chosen anew for the keys that change",

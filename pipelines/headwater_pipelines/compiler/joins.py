@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from headwater.types import quote
-from headwater_pipelines.compiler.plan import Input, Item, Select
+from headwater_pipelines.compiler import unkeyed
+from headwater_pipelines.compiler.plan import Input, Item, Node, Select
 from headwater_pipelines.compiler.scope import Scope, Visible
 from headwater_pipelines.compiler.syntax import NOWHERE, Tree, column, is_column, walk
 from headwater_pipelines.compiler.whole import NoRule, input_of, recomputed
@@ -112,6 +113,12 @@ def attached(
         name: f"coalesce({L}.{quote(one)}, {R}.{quote(other)})" for name, (one, other) in same.items() if kind == "FULL"
     }
     word = ("ASOF " if asof else "") + _WORDS[kind]
+    is_plain = not (by or asof or same) and all(_aliases(part) <= {L, R} for part in parts)
+    if is_plain and kind in unkeyed.KINDS:
+        listed = [(side.alias, name) for side in shown for name in side.columns]
+        items = (Item(L, left.tree), Item(R, right.tree))
+        made = unkeyed.joined(lowering, kind, items, tuple(map(lowering.duck.print, parts)), listed)
+        return _scope(lowering, made, kind, shown, same, list(both))
     query = _query(lowering, kind, word, by, shown, list(both.values()), inputs, parts)
     why = NoRule(word.lower(), "JOIN_KEY" if by else "JOIN_WHOLE")
     made = recomputed(lowering, inputs, query, by, why, shows_keys=True)
@@ -289,7 +296,7 @@ def _equalities(lowering: Lowering, parts: list[Tree], left: Side, right: Side) 
     names = tuple(f"k{place}" for place in range(len(found)))
     sides = [_keyed(side, [pair[n] for pair in found], names) for n, side in enumerate((left, right))]
     types = [dict(lowering.describe(side)) for side in sides]
-    return [pair for pair, name in zip(found, names, strict=True) if _compare(types[0][name], types[1][name])]
+    return [pair for pair, name in zip(found, names, strict=True) if comparable(types[0][name], types[1][name])]
 
 
 def _inputs(
@@ -304,7 +311,8 @@ def _inputs(
     return by, (replace(one, is_needed=needed[0]), replace(other, is_needed=needed[1]))
 
 
-def _compare(one: str, other: str) -> bool:
+def comparable(one: str, other: str) -> bool:
+    """Whether values of two types compare as those of either do."""
     return one == other or all(_NUMBERS.fullmatch(text) for text in (one, other))
 
 
@@ -353,7 +361,7 @@ def _columns(alias: str, keyed: Input, shown: list[Side]) -> list[str]:
 
 def _scope(
     lowering: Lowering,
-    made: Select,
+    made: Node,
     kind: str,
     shown: list[Side],
     using: dict[str, tuple[str, str]],

@@ -27,6 +27,13 @@ if TYPE_CHECKING:
     from headwater_pipelines.compiler.lower import Cte, Lowering
 
 NO_RULE = NoRule("subquery", "SUBQUERY")
+_SIGNS = {
+    "COMPARE_LESSTHAN": "<",
+    "COMPARE_LESSTHANOREQUALTO": "<=",
+    "COMPARE_GREATERTHAN": ">",
+    "COMPARE_GREATERTHANOREQUALTO": ">=",
+    "COMPARE_NOTEQUAL": "<>",
+}
 
 
 @dataclass
@@ -114,9 +121,12 @@ class Rows:
         if node["subquery_type"] == "EXISTS":
             self._attach("ANTI" if negated else "SEMI", *self._rows_of(inner))
             return
-        if node.get("comparison_type") != "COMPARE_EQUAL" or forms.has_subquery(node["child"]):
+        if forms.has_subquery(node["child"]):
             raise NO_RULE
         plan = self._uncorrelated(inner)
+        if node.get("comparison_type") != "COMPARE_EQUAL":
+            self._compare(node, plan, negated=negated)
+            return
         if plan is None:
             if negated:
                 raise NO_RULE
@@ -142,6 +152,24 @@ class Rows:
         pairs = [(value, column(alias, name)) for value, name in zip(values, known, strict=True)]
         self._attach("ANTI" if negated else "SEMI", rows, [], *pairs)
 
+    def _compare(self, node: Tree, plan: Any, *, negated: bool) -> None:
+        """``x > ANY (SELECT y ...)`` is ``x > min(y)``; NOT of it (so is ALL written) asks the same of every y.
+
+        A NULL among them, or x, is true of neither; over no rows ANY is never true, and NOT of it always.
+        """
+        sign, names = _SIGNS.get(str(node["comparison_type"])), column_names(plan) if plan is not None else ()
+        if sign is None or len(names) != 1:
+            raise NO_RULE
+        value = self._resolved(node["child"])
+        kinds = dict(self.lowering.describe(Select(self.scope.plan_items(), (), (("x", value),))))["x"]
+        if not joins.comparable(kinds, dict(self.lowering.describe(plan))[names[0]]):
+            raise NO_RULE  # the least of texts need not be the least of what they are cast to
+        found = self._counted(plan, names[0], "min(q.c0)", "max(q.c0)")
+        bounds = {"<": ["v1"], "<=": ["v1"], ">": ["v0"], ">=": ["v0"]}.get(sign, ["v0", "v1"])
+        holds = " OR ".join(f"{value} {sign} {found}.{bound}" for bound in bounds)
+        none = f"{found}.n = 0 OR ({found}.m = {found}.n AND NOT ({holds}))"
+        self.conditions.append(self.lowering.duck.expression(none if negated else holds))
+
     def _member(self, node: Tree, inner: Tree) -> Any:
         """``x IN (SELECT y ...)`` as a value: whether y is there, or could be, for all that NULLs say."""
         plan = None if forms.has_subquery(node["child"]) else self._uncorrelated(inner)
@@ -160,18 +188,19 @@ class Rows:
         unknown = f"{counts}.n > 0 AND ({value} IS NULL OR {counts}.m < {counts}.n)"
         return duck.expression(f"CASE WHEN {alias}.m THEN true WHEN {unknown} THEN NULL ELSE false END")
 
-    def _counted(self, plan: Any, name: str) -> str:
-        """The item with a subquery's number of rows n, and m of them no NULLs, beside every row.
+    def _counted(self, plan: Any, name: str, *more: str) -> str:
+        """The item with a subquery's number of rows n, m of them no NULLs, and ``more`` calls, beside every row.
 
         NOT IN over rows with a NULL is true of nothing, over no rows it is true of everything.
         """
         read = Select((Item("q", plan),), (), (("c0", f"q.{quote(name)}"),))
         group = grouping.Grouping(self.lowering, (Item("q", read),), (), [])
-        calls = [self.lowering.duck.expression(sql) for sql in ("count(*)", "count(q.c0)")]
-        counts = group.select(["n", "m"], calls, None)
-        self.lowering.admit({"n", "m"})
+        calls = [self.lowering.duck.expression(sql) for sql in ("count(*)", "count(q.c0)", *more)]
+        names = ["n", "m", *(f"v{place}" for place, _ in enumerate(more))]
+        counts = group.select(names, calls, None)
+        self.lowering.admit(set(names))
         alias = self.lowering.alias()
-        self.scope.items.append(Visible(alias, (alias,), {"n": "n", "m": "m"}, counts, hidden=True))
+        self.scope.items.append(Visible(alias, (alias,), {own: own for own in names}, counts, hidden=True))
         return alias
 
     def _rows_of(self, inner: Tree) -> tuple[Rows, list[Tree]]:
@@ -317,17 +346,19 @@ class Rows:
             **inner,
             "select_list": [{**scope.resolve(each), "alias": each.get("alias", "")} for each in inner["select_list"]],
             "modifiers": [_resolved(each, scope) for each in inner.get("modifiers") or ()],
+            "group_expressions": [_named(each, scope) for each in inner.get("group_expressions") or ()],
+            "having": inner.get("having") and _named(inner["having"], scope),
+            "qualify": inner.get("qualify") and _named(inner["qualify"], scope),
             "from_table": shell["from_table"],
             "where_clause": duck.expression(kept),
         }
 
     def _plain_rows(self, inner: Tree) -> tuple[Rows, list[Tree]]:
-        """As ``_from``, of a subquery that groups nothing and has no window, set or CTE of its own."""
-        parts = ("group_expressions", "group_sets", "having", "qualify")
-        if inner["type"] != "SELECT_NODE" or any(inner.get(part) for part in parts) or inner["cte_map"]["map"]:
+        """As ``_from``, of a subquery that has no set, CTE or subquery of its own."""
+        if inner["type"] != "SELECT_NODE" or inner["cte_map"]["map"]:
             raise NO_RULE
-        shown = (inner["select_list"], inner.get("modifiers") or ())
-        if any(part.get("class") in ("STAR", "SUBQUERY", "WINDOW") for each in shown for part in walk(each)):
+        shown = [inner.get(part) for part in ("select_list", "modifiers", "group_expressions", "having", "qualify")]
+        if any(part.get("class") in ("STAR", "SUBQUERY") for each in shown for part in walk(each)):
             raise NO_RULE
         return self._from(inner)
 
@@ -374,16 +405,17 @@ def is_lateral(node: Tree) -> bool:
 def _resolved(modifier: Tree, scope: Scope) -> Tree:
     """ORDER BY and LIMIT of a subquery; places and aliases of its select list stay what they are."""
     if modifier["type"] == "ORDER_MODIFIER":
-
-        def resolved(expression: Tree) -> Any:
-            own = is_column(expression) and expression["column_names"][-1].lower() in scope.aliases
-            return expression if own and len(expression["column_names"]) == 1 else scope.resolve(expression)
-
-        orders = [{**each, "expression": resolved(each["expression"])} for each in modifier["orders"]]
+        orders = [{**each, "expression": _named(each["expression"], scope)} for each in modifier["orders"]]
         return {**modifier, "orders": orders}
     if modifier["type"] == "LIMIT_MODIFIER":
         return modifier
     raise NO_RULE
+
+
+def _named(expression: Tree, scope: Scope) -> Any:
+    """An expression of a subquery in which a name of its select list stays what it is."""
+    own = is_column(expression) and expression["column_names"][-1].lower() in scope.aliases
+    return expression if own and len(expression["column_names"]) == 1 else scope.resolve(expression)
 
 
 def _pair(part: Tree, own: Scope) -> tuple[Tree, Tree]:
