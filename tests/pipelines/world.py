@@ -268,20 +268,20 @@ class World:
         signs: dict[str, set[bool]] = {}
         for row, weight in self.read_output(view, output):
             assert weight, f"{view.name}: a change of weight 0: {row}"
-            signs.setdefault(row, set()).add(weight > 0)
-            self.folds[view_id][row] += weight
+            signs.setdefault(repr(row), set()).add(weight > 0)  # as it is: the last digit of a float may change
+            self.folds[view_id][self.shown(row)] += weight
         changed = [row for row in signs if len(signs[row]) > 1]
         assert not changed, f"{view.name}: rows that come and go in one step: {changed[:8]}"
         never = [row for row in signs if self.folds[view_id][row] < 0]
         assert not never, f"{view.name}: rows deleted that never were: {never[:8]}"
 
-    def read_output(self, view: CompiledView, output: pa.Table) -> list[tuple[str, int]]:
-        """Rows in file types as they are compared, with their weights."""
+    def read_output(self, view: CompiledView, output: pa.Table) -> list[tuple[tuple[Any, ...], int]]:
+        """Rows in file types as DuckDB shows them, with their weights."""
         self.oracle.register("output", output)
         lifted = ", ".join(types.lift_sql(name, text) for name, text in view.columns)
         rows = self.oracle.execute(f"SELECT {lifted}, _weight FROM output").fetchall()
         self.oracle.unregister("output")
-        return [(self.shown(row[:-1]), row[-1]) for row in rows]
+        return [(row[:-1], row[-1]) for row in rows]
 
     def merge(self) -> None:
         """Now and then two runs of a relation become one, as a worker does it beside its steps."""
@@ -302,7 +302,7 @@ class World:
         view = self.views[view_id]
         stored = Counter[str]()
         for row, weight in self.read_output(view, self.state.query(self.program.contents(view_id))):
-            stored[row] += weight
+            stored[self.shown(row)] += weight
         found = self.folds[view_id]
         assert +stored == +found, f"{view.name}: stored {+(stored - found)}, published {+(found - stored)}"[:2000]
 
