@@ -13,6 +13,7 @@ from headwater.record import WEIGHT as LOG_WEIGHT
 from headwater.types import lower_leaf, over_leaves, quote
 from headwater_pipelines.compiler import render
 from headwater_pipelines.compiler.plan import COUNT, WEIGHT, Aggregate, Measure
+from headwater_pipelines.compiler.remembered import remembered
 
 
 def fill_sql(aggregate: Aggregate) -> str:
@@ -20,6 +21,7 @@ def fill_sql(aggregate: Aggregate) -> str:
     return f"SELECT *, 1::BIGINT AS {WEIGHT} FROM ({_recompute(aggregate, '', render.NOTHING)})"
 
 
+@remembered
 def touched_sql(aggregate: Aggregate, input_delta: str) -> str:
     """A SELECT of the touched groups: with what is added to them, or of their keys alone if they are recomputed."""
     keys = _keys(aggregate)
@@ -30,6 +32,7 @@ def touched_sql(aggregate: Aggregate, input_delta: str) -> str:
     return f"SELECT * FROM ({grouped}) WHERE {moved}"
 
 
+@remembered
 def delta_sql(aggregate: Aggregate, touched: str, stored: str, reads: render.Reads) -> str:
     """The aggregate's delta, state columns and weight, out of its touched groups (a FROM item).
 
@@ -41,6 +44,7 @@ def delta_sql(aggregate: Aggregate, touched: str, stored: str, reads: render.Rea
     return _added(aggregate, touched, stored)
 
 
+@remembered
 def output_sql(columns: Sequence[tuple[str, str]], delta: str, *, distinct: bool = True) -> str:
     """A view's change in file types with the log's weight column: each row once, and none that cancels out.
 

@@ -291,6 +291,14 @@ class Select:
     def leaves(self) -> tuple[Source, ...]:
         return tuple(source for item in self.items for source in leaves(item.node))
 
+    @cached_property
+    def _hashed(self) -> int:
+        return hash((self.items, self.where, self.columns))
+
+    def __hash__(self) -> int:
+        """Made once: a step looks trees up all the time, and they may be deep."""
+        return self._hashed
+
 
 @dataclass(frozen=True)
 class Union:
@@ -301,6 +309,13 @@ class Union:
     @cached_property
     def leaves(self) -> tuple[Source, ...]:
         return tuple(source for part in self.inputs for source in part.leaves)
+
+    @cached_property
+    def _hashed(self) -> int:
+        return hash(self.inputs)
+
+    def __hash__(self) -> int:
+        return self._hashed
 
 
 Tree = Select | Union

@@ -21,6 +21,7 @@ from headwater_pipelines.compiler.plan import (
     column_names,
     leaves,
 )
+from headwater_pipelines.compiler.remembered import remembered
 
 
 def fill_sql(node: Recompute) -> str:
@@ -30,11 +31,13 @@ def fill_sql(node: Recompute) -> str:
     return f"SELECT {names}, CAST(count(*) AS BIGINT) AS {WEIGHT} FROM ({rows}) GROUP BY ALL"
 
 
+@remembered
 def touched_sql(node: Recompute, deltas: Mapping[Input, str]) -> str:
     """A SELECT of the keys in the inputs' deltas."""
     return " UNION ".join(_keys_sql(node, each, delta) for each, delta in deltas.items())
 
 
+@remembered
 def wider_sql(node: Recompute, changed: Iterable[Input]) -> str:
     """A SELECT of the keys of all changed rows that some inputs are chosen from; empty where there is no such.
 
@@ -44,6 +47,7 @@ def wider_sql(node: Recompute, changed: Iterable[Input]) -> str:
     return " UNION ".join(found) if all(found) else ""
 
 
+@remembered
 def moved_sql(node: Recompute, extremes: tuple[Extreme, ...], delta: str) -> str:
     """A SELECT of those keys in the one input's delta whose extremes may become others.
 
@@ -104,17 +108,20 @@ def found_table(node: Recompute) -> str:
     return f"j_{node.table}"
 
 
+@remembered
 def first_sql(node: Recompute, first: Input, touched: str, reads: render.Reads) -> str:
     """A SELECT of the touched keys' rows of an input."""
     return _rows(node, first, quote(touched), reads)
 
 
+@remembered
 def found_sql(node: Recompute, first: Input) -> str:
     """A SELECT of the keys in ``first_table``."""
     listed = (f"{quote(own)} AS {quote(key)}" for own, key in zip(first.keys, node.keys, strict=True))
     return f"SELECT DISTINCT {', '.join(listed)} FROM {quote(first_table(node))}"
 
 
+@remembered
 def delta_sql(
     node: Recompute,
     stored: str,

@@ -27,6 +27,7 @@ from headwater_pipelines.compiler.plan import (
     Union,
     leaves,
 )
+from headwater_pipelines.compiler.remembered import remembered
 
 Reads = Mapping[int, str]
 """The table that stands for the leaf at a place: rows of it that were looked up, instead of all."""
@@ -38,11 +39,13 @@ def delta_table(source: Source) -> str:
     return f"d_{source.table}"
 
 
+@remembered
 def state(node: Node, reads: Reads = NOTHING) -> str:
     """A SELECT of the tree's rows, with their weights, over what is stored now."""
     return _Renderer(-1, None, reads).select(node, 0)
 
 
+@remembered
 def term(node: Node, position: int, reads: Reads = NOTHING) -> str:
     """A SELECT, with weight column, of the delta that the leaf at ``position`` contributes."""
     return _Renderer(position, list(leaves(node))[position], reads).select(node, 0)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from headwater.types import quote
 from headwater_pipelines.compiler import render
 from headwater_pipelines.compiler.plan import WEIGHT, Item, Leaf, Select, Top, Union
+from headwater_pipelines.compiler.remembered import remembered
 from headwater_pipelines.compiler.syntax import Tree as Syntax
 
 if TYPE_CHECKING:
@@ -90,6 +91,7 @@ def touched_table(node: Top) -> str:
     return f"k_{node.table}"
 
 
+@remembered
 def touched_sql(node: Top, delta: str) -> str:
     """A SELECT of the changes of rows that are not behind the bound."""
     return (
@@ -98,6 +100,7 @@ def touched_sql(node: Top, delta: str) -> str:
     )
 
 
+@remembered
 def has_enough_sql(node: Top, touched: str) -> str:
     """A SELECT of whether what is stored, with these changes, is all of the input or holds all that is shown."""
     return (
@@ -107,6 +110,7 @@ def has_enough_sql(node: Top, touched: str) -> str:
     )
 
 
+@remembered
 def delta_sql(node: Top, touched: str) -> str:
     """The change of what is stored, columns and weight, out of what is stored and these changes."""
     rows = f"SELECT {_names(node)}, {KEY}, {WEIGHT} FROM"
