@@ -21,7 +21,7 @@ from headwater.errors import StateMismatch
 from headwater.schema import Schema
 from headwater_pipelines.runtime.state import State
 
-PARTS_PER_INSERT = 8
+PARTS_PER_INSERT = 32
 """Output deltas that one statement stores: few statements for a step, few in memory for a fill."""
 COMPRESSED_BYTES = 1 << 20
 """An output delta of this size is compressed: a large one costs more to write than to compress, a small one less."""
