@@ -1,8 +1,8 @@
 """SELECTs as analysts write them, kept as they came: each is maintained correctly, or refused with a reason code.
 
-``corpus.sql`` was written before anything of the compiler was fitted to it, ``corpus_shop.sql``, ``corpus_desk.sql`` and
-``corpus_more.sql`` when it had been; who wrote the last one had seen neither it nor the others. What the shares are now
-is printed, and may not become less. What a step of each reads is in ``corpus.tsv`` (``python -m benchmarks.corpus``).
+``corpus.sql`` was written before anything of the compiler was fitted to it, ``corpus_shop.sql``, ``corpus_desk.sql``
+and ``corpus_more.sql`` when it had been; who wrote the last one had seen neither it nor the others. What the shares are
+now is printed, and may not become less. What a step of each reads is in ``corpus.tsv`` (``benchmarks.corpus``).
 """
 
 from __future__ import annotations
