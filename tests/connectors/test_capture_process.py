@@ -339,6 +339,12 @@ def test_slot_in_use(shop: Captured, project: Project, monkeypatch: pytest.Monke
     """A copied lake beside the original: the second reader of the slot is told who has it."""
     shop.run(ORDERS)
     shop.catch_up()
+    # The server lets go of it a moment after its reader has gone.
+    until(
+        lambda: (
+            shop.source_rows("SELECT active FROM pg_replication_slots WHERE slot_name = 'headwater_shop'") == [(False,)]
+        )
+    )
     holder = session.connect_replication(shop.dsn, "other")
     position = shop.log.producer("source:shop").position or ""
     command = slot.start_command(

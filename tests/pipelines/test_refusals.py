@@ -82,7 +82,7 @@ CLASSES = [
     ("SELECT id FROM orders o WHERE NOT EXISTS (SELECT 1 FROM orders p WHERE p.id = o.id)", "touched-key", "JOIN_KEY"),
     ("SELECT id FROM orders WHERE total > (SELECT avg(total) FROM orders)", "bilinear", "BILINEAR"),
     ("SELECT id FROM orders WHERE id IN (SELECT id FROM orders) OR total > 3", "touched-key", "JOIN_KEY"),
-    ("SELECT id FROM orders WHERE total > ANY (SELECT total FROM orders)", "full", "SUBQUERY"),
+    ("SELECT id FROM orders WHERE total > ANY (SELECT total FROM orders)", "first-rows", "FIRST_ROWS"),
     ("SELECT EXISTS (SELECT 1 FROM orders p WHERE p.id = o.id) AS e FROM orders o", "touched-key", "JOIN_KEY"),
     (
         "SELECT id, (SELECT total FROM orders p WHERE p.day = o.day ORDER BY p.id LIMIT 1) AS t FROM orders o",
