@@ -8,8 +8,8 @@ from typing import Any, ParamSpec
 
 P = ParamSpec("P")
 
-KEPT_MAX = 5_000
-"""Texts of a function; a program has some hundreds."""
+KEPT_MAX = 1_000
+"""Texts of a function; a program has a hundred or two."""
 
 
 def remembered(function: Callable[P, str]) -> Callable[P, str]:
