@@ -24,11 +24,13 @@ from headwater_pipelines.compiler.plan import (
 from headwater_pipelines.compiler.remembered import remembered
 
 
-def fill_sql(node: Recompute) -> str:
-    """A SELECT of the rows as of what is stored of the inputs now."""
+def fill_sql(node: Recompute, whole: Mapping[Input, render.Reads]) -> str:
+    """A SELECT of the rows as of what is stored of the inputs now, equal ones apart: of any number, in little memory.
+
+    ``whole``: what stands for the leaves of the inputs, brought to positive weights.
+    """
     names = _names(node)
-    rows = f"{_with(node, '', {})}SELECT {names} FROM ({node.query})"
-    return f"SELECT {names}, CAST(count(*) AS BIGINT) AS {WEIGHT} FROM ({rows}) GROUP BY ALL"
+    return f"{_with(node, '', whole)}SELECT {names}, 1::BIGINT AS {WEIGHT} FROM ({node.query})"
 
 
 @remembered

@@ -136,7 +136,7 @@ class Program:
                     case Aggregate():
                         made.fill(maintain.fill_sql(source))
                     case Recompute():
-                        made.fill(recompute.fill_sql(source))
+                        made.fill(recompute.fill_sql(source, {e: net(state, e.node) for e in source.inputs}))
                     case Top():
                         made.fill(top.fill_sql(source, net(state, source.input)))
 
