@@ -289,8 +289,8 @@ class Capture:
         return max(usual, ASKED_LINGER_SECONDS_MAX) if self._is_followed() else usual
 
     def _is_followed(self) -> bool:
-        """Whether somebody takes in one commit after the other."""
-        return time.monotonic_ns() - self._demand.asked < ASKED_SECONDS * 1e9
+        """Whether somebody takes in one commit after the other. A time ahead of ours is of before the machine started."""
+        return 0 <= time.monotonic_ns() - self._demand.asked < ASKED_SECONDS * 1e9
 
     def _commit(self, opened: Session) -> None:
         """One log commit of every whole transaction pending; of a larger one piece by piece until its end."""

@@ -21,7 +21,7 @@ from headwater_pipelines.compiler.clock import VALUE, clock_of
 from headwater_pipelines.compiler.plan import Clock, Item, Leaf, Select, column_names
 from headwater_pipelines.compiler.scope import Scope, Visible
 from headwater_pipelines.compiler.syntax import Tree, column, is_column, rewrite, walk
-from headwater_pipelines.compiler.whole import NoRule
+from headwater_pipelines.compiler.whole import NESTED, NoRule
 
 if TYPE_CHECKING:
     from headwater_pipelines.compiler.lower import Cte, Lowering
@@ -162,7 +162,7 @@ class Rows:
             raise NO_RULE
         value = self._resolved(node["child"])
         kinds = dict(self.lowering.describe(Select(self.scope.plan_items(), (), (("x", value),))))["x"]
-        if not joins.comparable(kinds, dict(self.lowering.describe(plan))[names[0]]):
+        if NESTED.match(kinds) or not joins.comparable(kinds, dict(self.lowering.describe(plan))[names[0]]):
             raise NO_RULE  # the least of texts need not be the least of what they are cast to
         found = self._counted(plan, names[0], "min(q.c0)", "max(q.c0)")
         bounds = {"<": ["v1"], "<=": ["v1"], ">": ["v0"], ">=": ["v0"]}.get(sign, ["v0", "v1"])
