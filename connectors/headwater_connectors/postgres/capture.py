@@ -289,7 +289,7 @@ class Capture:
         return max(usual, ASKED_LINGER_SECONDS_MAX) if self._is_followed() else usual
 
     def _is_followed(self) -> bool:
-        """Whether somebody takes in one commit after the other. A time ahead of ours is of before the machine started."""
+        """Whether somebody takes in one commit after the other; a time to come is of before the machine's start."""
         return 0 <= time.monotonic_ns() - self._demand.asked < ASKED_SECONDS * 1e9
 
     def _commit(self, opened: Session) -> None:
