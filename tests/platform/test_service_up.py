@@ -32,6 +32,7 @@ from headwater.ownership import own
 from headwater.service.component import EXIT_NOT_RETRYABLE
 from headwater.service.http import StatusServer
 from headwater.service.up import ARENAS, MAINTAIN
+from headwater_pipelines.component import environment
 
 WAIT_S = 60.0
 TOY = """
@@ -404,7 +405,7 @@ together.wait()
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another allocator")
-def test_threads_of_maintenance_share_two_arenas() -> None:
+def test_threads_of_maintenance_and_of_views_share_two_arenas() -> None:
     def heaps(**env: str) -> int:
         kept = {name: value for name, value in os.environ.items() if name not in (ARENAS, "GLIBC_TUNABLES")}
         argv = [sys.executable, "-c", _ARENAS]
@@ -412,3 +413,10 @@ def test_threads_of_maintenance_share_two_arenas() -> None:
         return done.stdout.count("<heap nr=")
 
     assert heaps(**MAINTAIN.env) <= 2 < heaps()
+    assert heaps(**environment({})) <= 2
+
+
+def test_arrow_of_maintenance_uses_the_same_allocator() -> None:
+    argv = [sys.executable, "-c", "import pyarrow; print(pyarrow.default_memory_pool().backend_name)"]
+    done = subprocess.run(argv, env={**os.environ, **MAINTAIN.env}, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "system"
