@@ -317,6 +317,7 @@ class Capture:
         opened.receiver.acknowledge(decoder.position)
         opened.confirmed = max(opened.confirmed, decoder.position)
         self._commit_seconds, self._commit_rows = time.monotonic() - started, info.rows or 0
+        self._demand.answered(ASKED_LOOK_SECONDS + self._commit_seconds)
         self._beat.committed(info.rows or 0, decoder.committed_at)
         _log.debug("committed", extra={"commit": info.number, "lsn": info.position, "rows": info.rows})
 

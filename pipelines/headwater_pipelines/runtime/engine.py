@@ -21,7 +21,7 @@ from headwater.catalog.records import View, to_datetime
 from headwater.errors import StateMismatch
 from headwater.lake.history import VALID_FROM, VALID_TO
 from headwater.log import Log
-from headwater.log.demand import Demand
+from headwater.log.demand import Follower
 from headwater.schema import Schema
 from headwater_pipelines.compiler import CompiledView, render
 from headwater_pipelines.compiler.plan import Base, digest, sources
@@ -66,7 +66,7 @@ class Engine:
         self.budget = budget
         self.journal = Journal(state)
         self.publisher = Publisher()
-        self.demand = Demand(log.folder)
+        self.demand = Follower(log.folder)
         self.built: dict[int, Built] = {}
         self.program = Program({}, {})
         self.progress = self._fresh_progress()
@@ -155,6 +155,7 @@ class Engine:
 
     def next(self, newest: int) -> Range:
         """The source commits that the next step is to consume; there may be none."""
+        self.demand.looks()
         return intake.next_range(self.log, self.progress.input_commit, newest, self.pace.rows)
 
     def is_large(self, found: Range) -> bool:
@@ -193,11 +194,11 @@ class Engine:
             with _Transaction(self.state) as transaction:
                 self.journal.forget()
                 outputs = self.program.step(self.state, arrived, instant if moves else None)
-                for place, (view, part) in enumerate(outputs):
-                    if not place:
-                        self.demand.ask()  # there is less left to do than it takes to commit the rows of the next step
+                for view, part in outputs:
+                    self.demand.ends()
                     out.add(view, part)
                 self.program.settle(self.state)
+                self.demand.ends()
                 progress = replace(progress, watermarks=self.program.watermarks(self.state))
                 progress = out.keep(self.journal, progress)
                 if commit == self.progress.input_commit and not self.program.has_changed:
