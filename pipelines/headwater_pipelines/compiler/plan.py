@@ -13,6 +13,7 @@ content: two views that contain the same aggregate share its state.
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 
@@ -374,6 +375,20 @@ def is_linear(node: Node) -> bool:
             return len(items) == 1 and is_linear(items[0].node)
         case Union(inputs):
             return all(is_linear(part) for part in inputs)
+    return True
+
+
+_MAKES_ROWS = re.compile(r"\b(unnest|unlist|generate_subscripts)\b", re.IGNORECASE)
+
+
+def is_row_by_row(node: Node) -> bool:
+    """Whether each row of a leaf gives at most one row of the tree: nothing is joined, and no list is made rows of."""
+    match node:
+        case Select(items=items, columns=columns):
+            makes = any(_MAKES_ROWS.search(sql) for _, sql in columns)
+            return len(items) == 1 and not makes and is_row_by_row(items[0].node)
+        case Union(inputs):
+            return all(is_row_by_row(part) for part in inputs)
     return True
 
 

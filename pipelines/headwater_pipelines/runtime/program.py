@@ -36,6 +36,7 @@ from headwater_pipelines.compiler.plan import (
     column_names,
     inputs_of,
     is_linear,
+    is_row_by_row,
     key_names,
     leaves,
     sources,
@@ -48,6 +49,9 @@ from headwater_pipelines.runtime.bases import Store
 from headwater_pipelines.runtime.blame import Blame, ViewFailed
 from headwater_pipelines.runtime.state import State
 from headwater_pipelines.runtime.step import Step, net
+
+FEW_ROWS = 20_000
+"""The output of a view in which each changed row gives at most one is taken at once when no more have changed."""
 
 
 @dataclass
@@ -82,6 +86,7 @@ class Program:
         self._lookups = self._plan_lookups()
         self._distinct = {view_id for view_id, view in self.views.items() if shows_whole_rows(view.root)}
         """Views whose delta has each row once as it is."""
+        self._row_by_row = {view_id for view_id, view in self.views.items() if is_row_by_row(view.root)}
 
     @property
     def derived(self) -> list[Derived]:
@@ -219,8 +224,9 @@ class Program:
                 continue
             is_distinct = view_id in self._distinct or run.only_adds(view.root)
             query = maintain.output_sql(view.columns, delta, distinct=not is_distinct)
+            few = view_id in self._row_by_row and run.rows_of(view.root) <= FEW_ROWS
             with self.blame(frozenset({view_id})):
-                for output in state.parts(query):
+                for output in state.parts(query, few=few):
                     self.has_changed = True
                     yield view_id, output
         yield from self._late(run)

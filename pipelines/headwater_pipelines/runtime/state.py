@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from itertools import count
@@ -27,6 +28,9 @@ from headwater_pipelines.runtime import relation
 from headwater_pipelines.runtime import runs as files
 from headwater_pipelines.runtime.relation import Found, Relation
 from headwater_pipelines.runtime.runs import Index, Run
+
+# What it would not copy is planned twice, and that takes longer than to copy a few rows.
+warnings.filterwarnings("ignore", message="Arrow output on a DB-API result makes an extra copy")
 
 FILE = "main.duckdb"
 PART_ROWS = 250_000
@@ -152,8 +156,13 @@ class State:
         """The same, of a SELECT on any connection."""
         return Exported(found.to_arrow_reader(rows))
 
-    def parts(self, sql: str) -> Iterator[pa.Table]:
-        """The result of a SELECT in parts of ``PART_ROWS``; as ``export``."""
+    def parts(self, sql: str, *, few: bool = False) -> Iterator[pa.Table]:
+        """The result of a SELECT in parts of ``PART_ROWS``; as ``export``. ``few``: it is known to fit into one."""
+        if few:
+            table = self.connection.execute(self.parsed(sql)).to_arrow_table()
+            if table.num_rows:
+                yield table
+            return
         for batch in self.export(sql, PART_ROWS):
             yield pa.Table.from_batches([batch])
 

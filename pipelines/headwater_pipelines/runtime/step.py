@@ -51,6 +51,8 @@ class Step:
         self.state = state
         self.arrived = {base: records for base, records in arrived.items() if records.rows}
         self.changed: set[Source] = set()
+        self.rows: dict[Source, int] = {}
+        """Of the delta of each that changed."""
         self.advanced: set[Source] = set()
         """Those whose turn has come."""
         self.applied: set[str] = set()
@@ -116,6 +118,7 @@ class Step:
         if not rows:
             return
         self.changed.add(source)
+        self.rows[source] = rows
         for tree in self.joined:
             self._terms(tree, source)
         with self.program.blame(self.program.users(source)):
@@ -128,6 +131,10 @@ class Step:
         if tree not in self.deltas:
             self.deltas[tree] = self._delta(tree)
         return self.deltas[tree]
+
+    def rows_of(self, tree: Node) -> int:
+        """How many rows the deltas have that a tree reads."""
+        return sum(self.rows.get(leaf, 0) for leaf in leaves(tree))
 
     def _delta(self, tree: Node) -> str | None:
         if tree in self.joined:
