@@ -69,6 +69,14 @@ class Shop:
                 tx.append(f"shop.public.{name}", self.changes(name))
             return self.finish(tx)
 
+    def update(self, log: Log, name: str, numbers: range) -> int:
+        """One source commit that inserts or updates the rows of these numbers."""
+        for number in numbers:
+            self.rows[name][number] = self.row(name, number)
+        with log.transaction("source:shop", self.epoch, str(self.position)) as tx:
+            tx.append(f"shop.public.{name}", self.table(name, [{**self.rows[name][n], "_op": "u"} for n in numbers]))
+            return self.finish(tx)
+
     def finish(self, tx: Any) -> int:
         self.position += 1
         tx.position = str(self.position)

@@ -120,6 +120,7 @@ def test_rows_that_fail_are_left_out_and_nothing_else(shop: Shop, command: Path)
         with open_log(shop.lake) as log:
             for _ in range(4):
                 shop.commit(log)
+            shop.update(log, "orders", range(30))  # three that fail, so that there are calls enough whatever the seed
         environment = {**os.environ, "HEADWATER_FAILPOINTS": point}
         done = subprocess.run(argv, check=False, env=environment, capture_output=True, text=True, timeout=60)
         assert done.returncode == -signal.SIGKILL, done.stderr
