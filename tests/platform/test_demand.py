@@ -91,3 +91,14 @@ def test_a_look_without_work_before_it_is_no_measure(follower: Follower, clock: 
     clock.now += 5
     follower.looks()
     assert asked_after(follower, clock, 0.020) == pytest.approx(0.020 - 0.005 - EARLY_S, abs=0.001)
+
+
+def test_who_finds_nothing_asks_unless_the_answer_is_on_its_way(follower: Follower, clock: Clock) -> None:
+    asked_after(follower, clock, 0.020)
+    asked = follower.asked
+    follower.waits()
+    assert follower.asked == asked
+    for _ in range(2):
+        clock.now += 0.1
+        follower.waits()
+        assert follower.asked == clock.monotonic_ns()

@@ -159,7 +159,7 @@ class State:
     def parts(self, sql: str, *, few: bool = False) -> Iterator[pa.Table]:
         """The result of a SELECT in parts of ``PART_ROWS``; as ``export``. ``few``: it is known to fit into one."""
         if few:
-            table = self.connection.execute(self.parsed(sql)).to_arrow_table()
+            table: pa.Table = self.connection.execute(self.parsed(sql)).to_arrow_table()
             if table.num_rows:
                 yield table
             return

@@ -102,7 +102,7 @@ class Worker:
             if self.fill is not None:
                 self.fill.wait(FILL_WAIT_S)
             else:
-                self.engine.demand.ask()
+                self.engine.demand.waits()
                 self.log.wait(self.looked, WAIT_S)
         self.engine.published()
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from headwater.storage.local import named_errors
 
 FILE = "run/demand"
-EARLY_S = 0.003
+EARLY_S = 0.006
 """So much before it is looked for a commit should be there: steps do not take equally long."""
 _WORD = 8
 
@@ -77,6 +77,12 @@ class Follower(Demand):
         if not self._has_asked and self._began + self._left_s - now <= self.took_s + EARLY_S:
             self._has_asked = True
             self.ask()
+
+    def waits(self) -> None:
+        """There was nothing: asks, unless it has asked already and the answer is on its way."""
+        if not self._has_asked:
+            self.ask()
+        self._has_asked = False
 
     def looks(self) -> None:
         """The work is done, and the next commit is looked for."""
