@@ -210,6 +210,8 @@ def _reason(error: Exception) -> str:
     text = " ".join(str(error).split())
     if "Interrupted" in text:
         return f"more than {LIMIT_S:g} s of CPU"
+    if "No space left" in text:
+        return "more disk than was free"
     return f"more than {MEMORY} of memory" if "more memory" in text or "Out of Memory" in text else text
 
 
