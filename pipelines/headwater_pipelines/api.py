@@ -5,7 +5,7 @@ Heavy imports are inside the functions: command line and notebook load this modu
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +15,12 @@ if TYPE_CHECKING:
     from headwater.catalog.records import View
     from headwater.config import Project
     from headwater.log import Log
+    from headwater.position import Position
     from headwater.schema import Schema
     from headwater_pipelines.compiler import CompiledView
     from headwater_pipelines.compiler.definition import Definition
     from headwater_pipelines.compiler.explain import Explain
+    from headwater_pipelines.replay.replay import Replayed
 
 
 def create_view(lake_or_log: Any, sql: str, *, name: str = "") -> View:
@@ -148,6 +150,35 @@ def refresh_view(lake_or_log: Any, name: str) -> None:
     if view.state == "paused":
         raise UsageError(f"view {name} is paused: {view.reason}", todo=f"`headwater resume {name}` refreshes it, too.")
     log.set_view(view, state="creating", reason="")
+
+
+def replay_view(
+    lake_or_log: Any,
+    project: Project,
+    name: str,
+    start: Position = 0,
+    stop: Position = None,
+    *,
+    promote: bool = False,
+    say: Callable[[str], None] = lambda _: None,
+) -> Replayed:
+    """Make a view anew beside the live one and compare: the tables' rows at ``start``, plus the changes up to ``stop``.
+
+    Positions are those of ``at=``; compared is with what a reader sees at ``stop``. Nothing of the live view changes.
+    With ``promote`` the pipeline then puts it in the live view's place, in one commit that holds the difference; it is
+    run here if nobody runs it. ``say`` hears of progress, a line each time.
+
+    NameNotFound, UsageError for an empty range, NotYet where the view had not published yet, Expired beyond retention
+    (it names the oldest position), PipelineError where it cannot be promoted.
+    """
+    from headwater import position
+    from headwater_pipelines.replay import replay
+
+    log = _log(lake_or_log)
+    after, upto = (position.resolve(log, each) if each else 0 for each in (start, stop or "latest"))
+    plan = replay.plan(log, name, after, upto)
+    say(plan.text)
+    return replay.replay(log, plan, project.settings, say, promote=promote)
 
 
 PAUSED_BY = "pipeline:main.paused_by"

@@ -19,17 +19,15 @@ import pyarrow as pa
 
 from headwater.catalog.records import View, to_datetime
 from headwater.errors import StateMismatch
-from headwater.lake.history import VALID_FROM, VALID_TO
 from headwater.log import Log
 from headwater.log.demand import Follower
-from headwater.schema import Schema
 from headwater_pipelines.compiler import CompiledView, render
 from headwater_pipelines.compiler.plan import Base, digest, sources
 from headwater_pipelines.compiler.refresh import is_continuous
 from headwater_pipelines.compiler.relations import versioned
 from headwater_pipelines.runtime import difference, intake, letters, outbox, watermark
 from headwater_pipelines.runtime.arrived import Arrived
-from headwater_pipelines.runtime.bases import Store, prune
+from headwater_pipelines.runtime.bases import Store
 from headwater_pipelines.runtime.blame import ViewFailed
 from headwater_pipelines.runtime.budget import Budget
 from headwater_pipelines.runtime.fill import Fill, adopted, drop_unfinished
@@ -41,7 +39,7 @@ from headwater_pipelines.runtime.program import Program
 from headwater_pipelines.runtime.publish import Publisher, publish
 from headwater_pipelines.runtime.registry import used_columns
 from headwater_pipelines.runtime.state import State
-from headwater_pipelines.runtime.versions import stored_copy
+from headwater_pipelines.runtime.versions import shape, stored_copy
 
 LARGE_ROWS = 250_000
 """Temporary tables are dropped after a step that made larger ones; smaller ones are replaced by the next step's."""
@@ -246,8 +244,9 @@ class Engine:
 
         ``catalog`` holds the view of every id. Where a changelog exists already it receives the difference: after a
         resume or a rebuild, from a view that takes another's place (``View.replaces``), and from a running one whose
-        plan became another because it reads that view. A view that is not refreshed continuously stands still after
-        it: nothing of it is kept, and it is built anew when its time comes.
+        plan became another because it reads that view. A view that takes the place of one with the same plan has what
+        is derived for it made anew, and so have those that share it. A view that is not refreshed continuously stands
+        still after it: nothing of it is kept, and it is built anew when its time comes.
         """
         still = {view for view, compiled in added.items() if not is_continuous(compiled.definition.options)}
         self.published()
@@ -261,13 +260,13 @@ class Engine:
             filled.advance(self.progress.input_commit)
             filled.move_clock(instant)
         program = Program(views, self._stores(views))
-        before = {view: self._before(catalog[view], compiled, catalog) for view, compiled in added.items()}
+        again = self._forgotten(added) | self.anew(added, catalog)
+        before = {view: self._before(catalog[view], compiled, catalog, again) for view, compiled in added.items()}
         progress = self._next(self.progress.input_commit, frozenset(views), instant)
         kept = {view: built for view, built in self.built.items() if view not in ended}
         made = {v: Built(c.name, digest(c.root), c.schema, catalog[v].replaces, _side(c)) for v, c in added.items()}
         built = {**kept, **made}
         going = self._without(program, still)
-        again = self._forgotten(added)
         with Outbox(self.log, built) as out, _Transaction(self.state):
             self.journal.forget()
             taken = self._take(filled, program, again) if filled else frozenset()
@@ -343,14 +342,27 @@ class Engine:
         for table in self.state.relations.keys() - program.tables:
             self.state.drop(table)
 
-    def _before(self, view: View, compiled: CompiledView, catalog: Mapping[int, View]) -> str | None:
+    def anew(self, added: Mapping[int, CompiledView], catalog: Mapping[int, View]) -> set[str]:
+        """The derived relations of views that shall take the place of themselves: what is there is doubted."""
+        known = {source.table for source in self.program.derived}
+        found = set[str]()
+        for view, compiled in added.items():
+            old = self.program.views.get(catalog[view].replaces or 0)
+            if old is not None and old.root == compiled.root:
+                found |= known & {source.table for source in sources(compiled.root)}
+        return found
+
+    def _before(
+        self, view: View, compiled: CompiledView, catalog: Mapping[int, View], again: Collection[str]
+    ) -> str | None:
         """A SELECT of what the view's changelog holds at the present step; None when it is a new one."""
         own = view if view.replaces is None else catalog[view.replaces]
         if own.topic is None or own.name != view.name:
             return None
         topic = self.log.topic(own.topic)
         difference.require_shape(topic, compiled, view.id)
-        if own.id in self.program.views and not self._forgotten({own.id: self.program.views[own.id]}):
+        running = self.program.views.get(own.id)
+        if running is not None and not self._forgotten({own.id: running}) and not reads_any(running, again):
             return self.program.contents(own.id)
         return difference.published(self.log, self.state, topic, self.log.newest_commit())
 
@@ -365,15 +377,8 @@ class Engine:
         for base, names in used_columns(views).items():
             store = self.program.stores.get(base)
             fits = store is not None and names <= set(store.schema.names)
-            found[base] = store if store and fits else stored_copy(base, self._schema(base, names))
+            found[base] = store if store and fits else stored_copy(base, shape(self.log, base, names))
         return found
-
-    def _schema(self, base: Base, names: frozenset[str]) -> Schema:
-        """What is kept of a topic where these columns are used."""
-        schema = self.log.topic(base.name).schema
-        if base.kind == "history":
-            return prune(versioned(schema), names | {VALID_FROM, VALID_TO})
-        return prune(schema, names)
 
     def _load(self, program: Program, taken: frozenset[Base], again: set[str]) -> None:
         """Create and fill the stored copies that the running program does not have, and that were not ``taken``.
@@ -430,6 +435,11 @@ class Engine:
             instant=instant,
             views=views,
         )
+
+
+def reads_any(view: CompiledView, tables: Collection[str]) -> bool:
+    """Whether a view reads one of these stored relations."""
+    return any(source.table in tables for source in sources(view.root))
 
 
 def _side(view: CompiledView) -> str:

@@ -229,11 +229,11 @@ class Stopped(HeadwaterError):
     """A fill ended because nobody wants it any more."""
 
 
-def rows_at(log: Log, each: Base, commit: int) -> int:
-    """About how many records have to be read for a topic's rows at a commit."""
+def rows_at(log: Log, each: Base, commit: int, *, whole: bool = False) -> int:
+    """About how many records have to be read for a topic's rows at a commit; ``whole``: Expired where some are gone."""
     topic = log.topic(each.name)
     found = base.newest(log, topic, commit)
-    rest = read.plan(log, topic, found.commit if found else 0, commit)
+    rest = read.plan(log, topic, found.commit if found else 0, commit, whole=whole)
     return (found.rows if found else 0) + rest.rows
 
 

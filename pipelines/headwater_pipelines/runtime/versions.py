@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from headwater import record
 from headwater.lake.history import VALID_FROM, VALID_TO
-from headwater.log import moves
+from headwater.log import Log, moves
 from headwater.schema import Schema
 from headwater.types import lift_sql, quote
 from headwater_pipelines.compiler.plan import WEIGHT, Base
+from headwater_pipelines.compiler.relations import versioned
 from headwater_pipelines.runtime.admission import Admitted
 from headwater_pipelines.runtime.arrived import Arrived
-from headwater_pipelines.runtime.bases import META, Store, filled_sql
+from headwater_pipelines.runtime.bases import META, Store, filled_sql, prune
 from headwater_pipelines.runtime.state import State
 
 _MOMENT = "_moment"
@@ -25,6 +26,14 @@ def stored_copy(base: Base, schema: Schema) -> Store:
     if base.event_time is not None:
         return Admitted(base, schema)
     return Versions(base, schema) if base.kind == "history" else Store(base, schema)
+
+
+def shape(log: Log, base: Base, names: frozenset[str]) -> Schema:
+    """What is kept of a topic where these columns are used."""
+    schema = log.topic(base.name).schema
+    if base.kind == "history":
+        return prune(versioned(schema), names | {VALID_FROM, VALID_TO})
+    return prune(schema, names)
 
 
 class Versions(Store):

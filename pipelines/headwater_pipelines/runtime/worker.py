@@ -28,7 +28,7 @@ from headwater_pipelines.compiler.syntax import Duck
 from headwater_pipelines.runtime import registry
 from headwater_pipelines.runtime.blame import ViewFailed
 from headwater_pipelines.runtime.budget import Budget
-from headwater_pipelines.runtime.engine import Engine
+from headwater_pipelines.runtime.engine import Engine, reads_any
 from headwater_pipelines.runtime.fill import Fill, rows_at
 from headwater_pipelines.runtime.intake import Range, RawValue
 from headwater_pipelines.runtime.merging import Merging
@@ -284,9 +284,11 @@ class Worker:
             self._mark(new, "waiting", waiting[new.id])
         else:
             self._catch_up(compiled[new.id], new)
-            running = self.engine.program.views
-            readers = {v: each for v, each in compiled.items() if v in running and each != running[v]}
-            self._fill({new.id: compiled[new.id], **readers}, catalog, frozenset({new.id}))
+            mine, running = {new.id: compiled[new.id]}, self.engine.program.views
+            again = self.engine.anew(mine, catalog)
+            others = {v: each for v, each in compiled.items() if v in running}
+            readers = {v: each for v, each in others.items() if each != running[v] or reads_any(each, again)}
+            self._fill({**mine, **readers}, catalog, frozenset({new.id}))
 
     def _is_long(self, added: Mapping[int, CompiledView]) -> bool:
         """Whether to fill these views between two steps would keep others waiting."""

@@ -303,6 +303,11 @@ class Log:
         with self.catalog.write() as connection:
             return views.replace(connection, old, name, sql, options or {})
 
+    def withdraw_replacement(self, new: View) -> None:
+        """Forget what ``replace_view`` registered, unless the pipeline has switched to it already."""
+        with self.catalog.write() as connection:
+            views.withdraw(connection, new)
+
     def drop_view(self, name: str) -> None:
         """The view ends with the newest commit; its changelog stays readable at older positions."""
         view = self.view(name)

@@ -95,6 +95,14 @@ def _forget_replacements(connection: Connection, old: View) -> None:
     connection.execute(update(view).where(mine).values(dropped=_newest(connection)))
 
 
+def withdraw(connection: Connection, new: View) -> None:
+    """Forget a replacement that has not taken its place yet; one that has stays."""
+    view = tables.view
+    mine = (view.c.id == new.id) & (view.c.created == MAX_COMMIT)
+    connection.execute(update(view).where(mine).values(dropped=_newest(connection)))
+    topics.bump_generation(connection, _newest(connection))
+
+
 def drop(connection: Connection, view: View) -> None:
     newest = _newest(connection)
     _forget_replacements(connection, view)

@@ -1,0 +1,62 @@
+"""``headwater replay``. Only light imports at the top."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from headwater.cli.options import JsonOption, ProjectOption
+from headwater_pipelines.cli import Name, opened
+
+if TYPE_CHECKING:
+    from headwater_pipelines.replay.replay import Replayed
+
+
+def replay(
+    name: Name,
+    project: ProjectOption = None,
+    start: Annotated[
+        str, typer.Option("--from", metavar="POSITION", help="Begin with the tables' rows at this position.")
+    ] = "0",
+    stop: Annotated[
+        str, typer.Option("--to", metavar="POSITION", help="Take in the changes up to here, and compare here.")
+    ] = "latest",
+    promote: Annotated[
+        bool, typer.Option("--promote", help="Then put it in the live view's place, in one commit.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a view anew beside the live one and compare both. Exit code 1 when they differ and nothing is promoted."""
+    from headwater.cli.progress import status_line
+    from headwater.config import load
+    from headwater_pipelines import api
+
+    with opened(project) as log, status_line() as say:
+        found = api.replay_view(log, load(project), name, start, stop, promote=promote, say=say)
+    _show(found, as_json=as_json)
+    if not found.comparison.is_same and not found.commit:
+        raise typer.Exit(1)
+
+
+def _show(found: Replayed, *, as_json: bool) -> None:
+    import json
+    from dataclasses import asdict
+
+    from headwater_pipelines.replay.replay import told
+
+    if as_json:
+        typer.echo(json.dumps(asdict(found), default=str))
+        return
+    rate = found.rows / found.seconds if found.seconds else 0
+    typer.echo(
+        f"view {found.view}, commits {found.start} to {found.stop}: {found.rows:,} records in {found.seconds:.1f} s"
+        f" ({rate:,.0f} a second)"
+    )
+    typer.echo(told(found.comparison))
+    for row in found.comparison.sample:
+        typer.echo(f"  {json.dumps(row, default=str, ensure_ascii=False)}")
+    if found.commit:
+        typer.echo(f"promoted at commit {found.commit}")
+    elif not found.comparison.is_same:
+        typer.echo(f"nothing is changed; `headwater replay {found.view} --promote` puts it in the live view's place")

@@ -1,0 +1,273 @@
+"""A replay as a person or Dagster asks for it: plan, build beside, compare with the live view, promote or keep.
+
+    plan ─▶ build (a state of its own) ─▶ compare at one position ─▶ promote: the worker switches ─▶ compare again
+                                                  └─▶ keep: its rows as a Parquet file      the replay, caught up
+
+Until the worker switches nothing of the live view has changed, and the switch is one commit that holds the difference.
+So a replay can end at any time, in any way, without a trace but its folder, which the next one removes.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+
+import psutil
+
+from headwater.catalog.records import Step, View
+from headwater.config import Settings
+from headwater.errors import Expired, NotYet, OwnedElsewhere, PipelineError, UsageError
+from headwater.log import Log, leases, open_log, read
+from headwater.ownership import holder_pid
+from headwater_pipelines import api
+from headwater_pipelines.compiler import CompiledView
+from headwater_pipelines.compiler.plan import Base
+from headwater_pipelines.replay.build import Build
+from headwater_pipelines.replay.comparison import Comparison, compare
+from headwater_pipelines.runtime import difference, registry, worker
+from headwater_pipelines.runtime.fill import rows_at
+from headwater_pipelines.runtime.publish import PRODUCER
+
+Say = Callable[[str], None]
+FOLDER = "replays"
+WAIT_S = 0.25
+"""Between two looks at whether the worker has switched."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a replay would read. ``start``, ``stop``: input commits; ``step``: the live view's, to compare with."""
+
+    view: View
+    compiled: CompiledView
+    start: int
+    stop: int
+    step: Step
+    rows: int
+
+    @property
+    def text(self) -> str:
+        return f"view {self.view.name}, commits {self.start} to {self.stop}: about {self.rows:,} records to read"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replayed:
+    """``seconds`` for the build alone. ``commit``: of the switch, 0 where nothing was promoted."""
+
+    view: str
+    start: int
+    stop: int
+    rows: int
+    seconds: float
+    comparison: Comparison
+    commit: int = 0
+
+
+def plan(log: Log, name: str, start: int, stop: int) -> Plan:
+    """What it takes to replay a view over the input commits (start, stop], and whether it can be done at all.
+
+    ``stop`` becomes the newest input commit at or before it at which the view was published. NameNotFound, NotYet,
+    UsageError for an empty range; Expired, with the oldest position that can be replayed from, beyond retention.
+    """
+    view = log.view(name)
+    compiled, errors = registry.compile_all(log, log.views())
+    if view.id in errors:
+        raise errors[view.id]
+    step = log.newest_common_step(frozenset({view.id}), stop)
+    if step is None or view.topic is None:
+        raise NotYet(f"view {name} has published nothing at or before commit {stop}", todo="Choose a later position.")
+    if start > step.input_commit:
+        raise UsageError(
+            f"the replay would begin at commit {start}, behind its end: view {name} stands at {step.input_commit}",
+            todo="Give an earlier --from, or a later --to.",
+        )
+    rows = _rows(log, compiled[view.id], start, step.input_commit)
+    return Plan(view=view, compiled=compiled[view.id], start=start, stop=step.input_commit, step=step, rows=rows)
+
+
+def replay(log: Log, wanted: Plan, settings: Settings, say: Say, *, promote: bool = False) -> Replayed:
+    """Build a view beside the live one, compare both at ``wanted.stop``, and with ``promote`` have the worker switch.
+
+    Promoted is the same definition built once more by the worker, at the position where it then stands; the replay is
+    brought there, too, and compared with what was published. Blocks until that has happened. PipelineError when the
+    promoted view is not what was replayed, or is paused by the worker; the errors of ``Build`` before that.
+    """
+    began, rows = time.monotonic(), 0
+
+    def read(more: int) -> None:
+        nonlocal rows
+        rows += more
+        say(f"{rows:,} of about {wanted.rows:,} records")
+
+    with _folder(log) as folder, leases.Lease(log, wanted.start, expires_s=settings.reader_expiry_s) as lease:
+        build = Build(log, wanted.view, wanted.compiled, folder, settings, read)
+        try:
+            build.begin(wanted.start, _instant(log, wanted))
+            build.follow(_steps(log, wanted, wanted.stop), wanted.stop)
+            seconds = time.monotonic() - began
+            found = _compared(build, wanted.step)
+            say(told(found))
+            done = Replayed(
+                view=wanted.view.name,
+                start=wanted.start,
+                stop=wanted.stop,
+                rows=rows,
+                seconds=seconds,
+                comparison=found,
+            )
+            if promote:
+                lease.moves_to(wanted.stop)
+                return replace(done, commit=_promote(log, wanted, build, settings, say))
+            return done
+        finally:
+            build.close()
+
+
+def told(found: Comparison) -> str:
+    """What a comparison came to, in a line."""
+    if found.is_same:
+        return f"{found.replayed.rows:,} rows, checksum {found.replayed.checksum}: the same as the live view's"
+    return (
+        f"{found.replayed.rows:,} rows replayed, {found.live.rows:,} live: {found.missing:,} are missing in the live"
+        f" view, {found.extra:,} should not be there"
+    )
+
+
+def _promote(log: Log, wanted: Plan, build: Build, settings: Settings, say: Say) -> int:
+    """Have the worker put the same definition, built anew, in the view's place; the commit of the switch."""
+    view = log.view(wanted.view.name)
+    if view.id != wanted.view.id:
+        raise PipelineError(f"view {view.name} was replaced meanwhile", todo="Replay it again.")
+    if (by := api.paused_by(log)) is not None:
+        raise PipelineError(f"the pipeline is paused by {by}", todo="`headwater resume`, then promote.")
+    new = log.replace_view(view, view.name, view.sql, dict(view.options))
+    say("the pipeline builds it and switches")
+    try:
+        with _working(log, settings) as failed:
+            step = _switched(log, new, failed)
+    except BaseException:
+        log.withdraw_replacement(new)
+        raise
+    build.follow(_steps(log, wanted, step.input_commit), step.input_commit)
+    found = _compared(build, step)
+    if not found.is_same:
+        raise PipelineError(
+            f"what was promoted is not what was replayed: {told(found)}",
+            todo="Replay it again without --promote, and see which rows differ.",
+        )
+    say(f"promoted at commit {step.publish_commit}; {told(found)}")
+    return step.publish_commit
+
+
+@contextmanager
+def _working(log: Log, settings: Settings) -> Iterator[list[BaseException]]:
+    """The pipeline's worker, in a thread of this process while no other runs it; what ended it comes into the list."""
+    failed = list[BaseException]()
+    if holder_pid(log, PRODUCER) is not None:
+        yield failed
+        return
+    stop = threading.Event()
+
+    def work() -> None:
+        try:
+            with open_log(log.folder) as own:
+                worker.run(own, settings, stop)
+        except OwnedElsewhere:
+            pass  # another process has begun to run it meanwhile
+        except BaseException as error:  # noqa: BLE001 -- raised by who waits for it
+            failed.append(error)
+
+    thread = threading.Thread(target=work, name="pipeline", daemon=True)
+    thread.start()
+    try:
+        yield failed
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _switched(log: Log, new: View, failed: list[BaseException]) -> Step:
+    """The step that published a replacement. PipelineError when it never will."""
+    while True:
+        if failed:
+            raise failed[0]
+        seen = log.newest_commit()
+        step = log.newest_common_step(frozenset({new.id}), seen)
+        if step is not None:
+            first = [each for each in log.steps() if new.id in each.views]
+            return first[0]
+        waiting = {each.id: each for each in log.replacements()}.get(new.id)
+        if waiting is None or waiting.state in ("paused", "failed"):
+            why = waiting.reason if waiting else "somebody has replaced or dropped the view meanwhile"
+            raise PipelineError(f"view {new.name} was not promoted: {why}", todo="The live view is as it was.")
+        log.wait(seen, WAIT_S)
+
+
+def _compared(build: Build, step: Step) -> Comparison:
+    topic = build.log.topic(f"views.{build.view.name}", step.publish_commit)
+    live = difference.published(build.log, build.state, topic, step.publish_commit)
+    names = [name for name, _ in build.program.views[build.view.id].columns]
+    return compare(build.state, names, build.contents(), live)
+
+
+def _instant(log: Log, wanted: Plan) -> datetime:
+    """The instant of the live view at the beginning; that of its first step where it was not there yet."""
+    before = log.newest_common_step(frozenset({wanted.view.id}), wanted.start) if wanted.start else None
+    return (before or wanted.step).instant
+
+
+def _steps(log: Log, wanted: Plan, upto: int) -> list[Step]:
+    """The recorded steps behind the beginning, up to an input commit."""
+    return [each for each in log.steps() if wanted.start < each.input_commit <= upto]
+
+
+@contextmanager
+def _folder(log: Log) -> Iterator[Path]:
+    """A folder of its own on the lake's disk; those of processes that were killed are removed."""
+    parent = log.folder / "state" / FOLDER
+    parent.mkdir(parents=True, exist_ok=True)
+    for old in parent.iterdir():
+        if not psutil.pid_exists(int(old.name.split("-")[0])):
+            shutil.rmtree(old, ignore_errors=True)
+    made = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=parent))
+    try:
+        yield made
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
+def _rows(log: Log, compiled: CompiledView, start: int, stop: int) -> int:
+    """Records to be read. Expired says from where on a replay can begin."""
+    try:
+        return sum(_records(log, each, start, stop) for each in compiled.used)
+    except Expired as error:
+        oldest = max(_oldest(log, each, stop) for each in compiled.used)
+        todo = f"The oldest position that it can be replayed from is commit:{oldest}."
+        raise Expired(f"{error.what}: view {compiled.name} cannot be replayed from there", todo=todo) from error
+
+
+def _records(log: Log, each: Base, start: int, stop: int) -> int:
+    """Those of a topic's rows at the beginning, and of its changes after it; Expired where some are gone."""
+    later = read.plan(log, log.topic(each.name), start, stop, whole=True)
+    return rows_at(log, each, start, whole=True) + later.rows
+
+
+def _oldest(log: Log, each: Base, stop: int) -> int:
+    """The oldest commit at which a topic's rows can be read, and all that came after it."""
+    low, high = 0, stop
+    while low < high:  # what is kept is kept from some commit on
+        middle = (low + high) // 2
+        try:
+            _records(log, each, middle, stop)
+            high = middle
+        except Expired:
+            low = middle + 1
+    return low
