@@ -3,7 +3,7 @@
 General layout, in reading order: ``inventory`` (what a project and its lake hold now), ``translator`` (how that
 becomes asset specs; the one thing to override), ``lineage``, ``worker`` and ``lease`` (the pipeline's process and
 how long a run vouches for it; no Dagster in them), ``jobs`` (catching up with stream jobs), ``assets``, ``checks``,
-``stream`` (the job that holds the lease), ``sensors``,
+``stream`` (the job that holds the lease), ``replay`` (backfills), ``sensors``,
 ``location`` (all of it together), ``definitions`` (of the one project
 that the environment names), ``instance`` (dagster.yaml and the processes to start).
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 
 from headwater.catalog.catalog import FILE
@@ -66,6 +67,8 @@ class Inventory:
     topics: tuple[TopicData, ...]
     views: tuple[ViewData, ...]
     jobs: tuple[JobData, ...] = ()
+    since: datetime | None = None
+    """The time of the lake's first commit."""
 
 
 def project_from_environment() -> Project:
@@ -93,8 +96,10 @@ def _read(project: Project, log: Log, sources: tuple[SourceData, ...]) -> Invent
     names = tuple(view.name for view in views)
     outputs = {record.output: record.name for record in records}
     known = (*captured, *(topic for name, topic in by_name.items() if name in outputs))
+    first = log.commits(limit=1)
     return Inventory(
         sources=sources,
+        since=first[0].time if first else None,
         topics=tuple(TopicData(topic=topic, source=project.sources.get(topic.source or "")) for topic in captured),
         views=tuple(
             ViewData(

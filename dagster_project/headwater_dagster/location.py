@@ -15,6 +15,7 @@ from headwater_dagster import inventory
 from headwater_dagster.assets import build_assets
 from headwater_dagster.checks import build_lag_checks
 from headwater_dagster.lease import SECONDS
+from headwater_dagster.replay import build_replay_assets, build_replay_checks, build_replay_job
 from headwater_dagster.resource import HeadwaterResource
 from headwater_dagster.sensors import build_observation_sensor, build_renewing_sensor
 from headwater_dagster.stream import build_stream_job
@@ -38,9 +39,12 @@ def build_definitions(
     seconds = float(os.environ.get(LEASE_VARIABLE) or SECONDS) if lease_s is None else lease_s
     found = inventory.take(project)
     return dg.Definitions(
-        assets=build_assets(found, translator or HeadwaterTranslator()),
-        asset_checks=build_lag_checks(found.sources),
-        jobs=[build_stream_job(seconds)],
+        assets=[
+            *build_assets(found, translator or HeadwaterTranslator()),
+            *build_replay_assets(found.views, found.since),
+        ],
+        asset_checks=[*build_lag_checks(found.sources), *build_replay_checks(found.views)],
+        jobs=[build_stream_job(seconds), build_replay_job()],
         sensors=[*build_observation_sensor(found.sources), build_renewing_sensor(seconds)],
         resources={"headwater": HeadwaterResource(project_dir=str(project.root))},
     )

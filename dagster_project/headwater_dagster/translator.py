@@ -4,6 +4,7 @@
 [source, namespace, table]    a topic, external: Dagster watches it and never writes it
 ["views", name]               a view, materializable
 ["jobs", name]                a stream job with its output, materializable
+["replay", name]              hours of a view, to be made anew from the log
 """
 
 from __future__ import annotations
@@ -93,6 +94,10 @@ def topic_key(full_name: str) -> dg.AssetKey:
 
 def view_key(name: str) -> dg.AssetKey:
     return dg.AssetKey([VIEWS_NAMESPACE, name])
+
+
+def replay_key(name: str) -> dg.AssetKey:
+    return dg.AssetKey(["replay", name])
 
 
 def job_key(name: str) -> dg.AssetKey:

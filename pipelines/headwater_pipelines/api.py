@@ -156,7 +156,7 @@ def replay_view(
     lake_or_log: Any,
     project: Project,
     name: str,
-    start: Position = 0,
+    start: Position = None,
     stop: Position = None,
     *,
     promote: bool = False,
@@ -164,7 +164,8 @@ def replay_view(
 ) -> Replayed:
     """Make a view anew beside the live one and compare: the tables' rows at ``start``, plus the changes up to ``stop``.
 
-    Positions are those of ``at=``; compared is with what a reader sees at ``stop``. Nothing of the live view changes.
+    Positions are those of ``at=``; compared is with what a reader sees at ``stop``. Without ``start`` it is made from
+    the tables' rows there. Nothing of the live view changes.
     With ``promote`` the pipeline then puts it in the live view's place, in one commit that holds the difference; it is
     run here if nobody runs it. ``say`` hears of progress, a line each time.
 
@@ -175,8 +176,8 @@ def replay_view(
     from headwater_pipelines.replay import replay
 
     log = _log(lake_or_log)
-    after, upto = (position.resolve(log, each) if each else 0 for each in (start, stop or "latest"))
-    plan = replay.plan(log, name, after, upto)
+    after = None if start is None else position.resolve(log, start)
+    plan = replay.plan(log, name, after, position.resolve(log, stop))
     say(plan.text)
     return replay.replay(log, plan, project.settings, say, promote=promote)
 

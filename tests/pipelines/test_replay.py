@@ -174,6 +174,8 @@ def test_ranges_that_cannot_be_replayed(shop: Shop) -> None:
         for _ in range(3):
             shop.commit(log)
         begin(log)
+        whole = api.replay_view(log, load(shop.folder), "totals")
+        assert (whole.start, whole.stop) == (shop.commits[-1], shop.commits[-1])
         for _ in range(5):
             shop.commit(log)
             run(log)

@@ -17,8 +17,9 @@ def replay(
     name: Name,
     project: ProjectOption = None,
     start: Annotated[
-        str, typer.Option("--from", metavar="POSITION", help="Begin with the tables' rows at this position.")
-    ] = "0",
+        str | None,
+        typer.Option("--from", metavar="POSITION", help="Begin with the tables' rows at this position. Default: --to."),
+    ] = None,
     stop: Annotated[
         str, typer.Option("--to", metavar="POSITION", help="Take in the changes up to here, and compare here.")
     ] = "latest",

@@ -71,11 +71,12 @@ class Replayed:
     commit: int = 0
 
 
-def plan(log: Log, name: str, start: int, stop: int) -> Plan:
+def plan(log: Log, name: str, start: int | None, stop: int) -> Plan:
     """What it takes to replay a view over the input commits (start, stop], and whether it can be done at all.
 
-    ``stop`` becomes the newest input commit at or before it at which the view was published. NameNotFound, NotYet,
-    UsageError for an empty range; Expired, with the oldest position that can be replayed from, beyond retention.
+    Without ``start``: from the rows at the end. ``stop`` becomes the newest input commit at which the view was
+    published then. NameNotFound, NotYet, UsageError for an empty range; Expired beyond retention, with the oldest
+    position that can be replayed from.
     """
     view = log.view(name)
     compiled, errors = registry.compile_all(log, log.views())
@@ -84,6 +85,7 @@ def plan(log: Log, name: str, start: int, stop: int) -> Plan:
     step = log.newest_common_step(frozenset({view.id}), stop)
     if step is None or view.topic is None:
         raise NotYet(f"view {name} has published nothing at or before commit {stop}", todo="Choose a later position.")
+    start = step.input_commit if start is None else start
     if start > step.input_commit:
         raise UsageError(
             f"the replay would begin at commit {start}, behind its end: view {name} stands at {step.input_commit}",
@@ -199,12 +201,10 @@ def _switched(log: Log, new: View, failed: list[BaseException]) -> Step:
     while True:
         if failed:
             raise failed[0]
+        waiting = {each.id: each for each in log.replacements()}.get(new.id)  # before: it may switch at any time
         seen = log.newest_commit()
-        step = log.newest_common_step(frozenset({new.id}), seen)
-        if step is not None:
-            first = [each for each in log.steps() if new.id in each.views]
-            return first[0]
-        waiting = {each.id: each for each in log.replacements()}.get(new.id)
+        if log.newest_common_step(frozenset({new.id}), seen) is not None:
+            return next(each for each in log.steps() if new.id in each.views)
         if waiting is None or waiting.state in ("paused", "failed"):
             why = waiting.reason if waiting else "somebody has replaced or dropped the view meanwhile"
             raise PipelineError(f"view {new.name} was not promoted: {why}", todo="The live view is as it was.")
