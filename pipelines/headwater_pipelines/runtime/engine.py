@@ -22,7 +22,7 @@ from headwater.errors import StateMismatch
 from headwater.log import Log
 from headwater.log.demand import Follower
 from headwater_pipelines.compiler import CompiledView, render
-from headwater_pipelines.compiler.plan import Base, digest, sources
+from headwater_pipelines.compiler.plan import Base, Source, digest, inputs_of, sources
 from headwater_pipelines.compiler.refresh import is_continuous
 from headwater_pipelines.compiler.relations import versioned
 from headwater_pipelines.runtime import difference, intake, letters, outbox, watermark
@@ -343,14 +343,17 @@ class Engine:
             self.state.drop(table)
 
     def anew(self, added: Mapping[int, CompiledView], catalog: Mapping[int, View]) -> set[str]:
-        """The derived relations of views that shall take the place of themselves: what is there is doubted."""
-        known = {source.table for source in self.program.derived}
-        found = set[str]()
+        """The derived relations of views that shall take the place of themselves, which are doubted, and what is
+        derived from these for others."""
+        doubted = set[Source]()
         for view, compiled in added.items():
             old = self.program.views.get(catalog[view].replaces or 0)
             if old is not None and old.root == compiled.root:
-                found |= known & {source.table for source in sources(compiled.root)}
-        return found
+                doubted |= {source for source in sources(compiled.root) if not isinstance(source, Base)}
+        for source in self.program.derived:
+            if any(doubted & set(sources(node)) for node in inputs_of(source)):
+                doubted.add(source)
+        return {source.table for source in doubted}
 
     def _before(
         self, view: View, compiled: CompiledView, catalog: Mapping[int, View], again: Collection[str]
