@@ -18,7 +18,7 @@ from headwater_dagster.inventory import ViewData
 from headwater_dagster.resource import HeadwaterResource
 from headwater_dagster.translator import replay_key, view_key
 from headwater_pipelines import api
-from headwater_pipelines.replay.replay import Replayed, told
+from headwater_pipelines.replay.replay import Replayed
 
 JOB = "replay"
 OP = "replay_view"
@@ -159,7 +159,7 @@ def verdict(done: Replayed) -> dict[str, Any]:
     return {
         "passed": done.comparison.is_same or done.commit > 0,
         "severity": dg.AssetCheckSeverity.ERROR,
-        "description": told(done.comparison) + (f"; promoted at commit {done.commit}" if done.commit else ""),
+        "description": str(done.comparison) + (f"; promoted at commit {done.commit}" if done.commit else ""),
         "metadata": {**metadata(done), "sample": dg.MetadataValue.json(sample)},
     }
 

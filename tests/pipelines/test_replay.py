@@ -107,9 +107,11 @@ def test_wrong_rows_are_found_and_promotion_mends_them_and_what_reads_them(shop:
         shop.update(log, "orders", range(30))
         run(log)
     corrupt(shop, "revenue")
-    with open_log(shop.lake) as log:
+    with open_log(shop.lake) as log, Lake(log) as reader:
+        first = reader.sql("SELECT * FROM revenue").fetchall()
         shop.update(log, "orders", range(30))
         run(log)
+        assert reader.sql("SELECT * FROM revenue").fetchall() != first
         for name in ("revenue", "countries"):
             assert not again(log, name, shop.commits[0], log.newest_commit()).comparison.is_same
         before = log.newest_commit()
@@ -119,6 +121,8 @@ def test_wrong_rows_are_found_and_promotion_mends_them_and_what_reads_them(shop:
         for name in VIEWS:
             shop.check(log, name, done.commit, shop.commits[-1])
         wrong, mended = fold(changes(log, "revenue", 0, before)), rows(log, "revenue")
+        followed = Counter(tuple(row.values()) for row in reader.sql("SELECT * FROM revenue").arrow().to_pylist())
+        assert followed == mended, "who has read it all along reads what who begins now does"
         difference = changes(log, "revenue", before, done.commit)
         assert len(difference) == len(fold(difference)) > 0
         assert all(weight == mended[row] - wrong[row] for row, weight in difference)

@@ -7,7 +7,7 @@ It runs in the process that asks for it, with the program that the live worker r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
 
@@ -21,6 +21,11 @@ from headwater_pipelines.runtime.arrived import Arrived
 from headwater_pipelines.runtime.program import Program
 from headwater_pipelines.runtime.state import FILE, State
 from headwater_pipelines.runtime.versions import shape, stored_copy
+
+
+def quoted(path: Path) -> str:
+    """A path as it stands between quotes."""
+    return str(path).replace("'", "''")
 
 
 class Build:
@@ -75,17 +80,20 @@ class Build:
             self.said(found.rows)
             self.position = end
 
-    def follow(self, steps: list[Step], upto: int) -> None:
+    def follow(self, steps: Iterable[Step], upto: int) -> None:
         """``advance`` as the live view did: where time decides, each recorded step is done again at its instant."""
         if self.program.reads_clock or self.program.event_times:
             for step in steps:
                 if step.input_commit > self.position:
                     self.advance(step.input_commit, step.instant)
+                elif step.input_commit == self.position:
+                    self._step({}, step.instant)
         self.advance(upto)
 
-    def contents(self) -> str:
-        """A SELECT over the state's connection: the view's rows and their weights, as a changelog has them."""
-        return self.program.contents(self.view.id)
+    def export(self, path: Path) -> None:
+        """Write the view's rows and their weights, as a changelog has them, into a Parquet file."""
+        contents = self.program.contents(self.view.id)
+        self.state.connection.execute(f"COPY ({contents}) TO '{quoted(path)}' (FORMAT parquet)")
 
     def close(self) -> None:
         self.state.close()

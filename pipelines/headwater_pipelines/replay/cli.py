@@ -44,8 +44,6 @@ def _show(found: Replayed, *, as_json: bool) -> None:
     import json
     from dataclasses import asdict
 
-    from headwater_pipelines.replay.replay import told
-
     if as_json:
         typer.echo(json.dumps(asdict(found), default=str))
         return
@@ -54,7 +52,7 @@ def _show(found: Replayed, *, as_json: bool) -> None:
         f"view {found.view}, commits {found.start} to {found.stop}: {found.rows:,} records in {found.seconds:.1f} s"
         f" ({rate:,.0f} a second)"
     )
-    typer.echo(told(found.comparison))
+    typer.echo(str(found.comparison))
     for row in found.comparison.sample:
         typer.echo(f"  {json.dumps(row, default=str, ensure_ascii=False)}")
     if found.commit:

@@ -1,26 +1,35 @@
-"""Whether two makings of a view's rows are the same: how many, a checksum of each, and the rows that differ.
+"""Whether a view's rows, made anew, are those that readers see: how many, a checksum of each, and what differs.
 
-Rows are in the types of files, as a changelog has them, each once with how often it stands. Equal means equal, to the
-last digit of a float.
+Rows are in the types of files, as a changelog has them. Floats that are sums may differ in their last digits, for
+DuckDB adds in any order: of rows that differ in nothing else these count as equal.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import duckdb
+import pyarrow as pa
+
+from headwater.lake import Lake
 from headwater.record import WEIGHT
 from headwater.types import quote
-from headwater_pipelines.runtime.state import State
+from headwater_pipelines.compiler import CompiledView
+from headwater_pipelines.replay.build import quoted
+from headwater_pipelines.replay.rows import lowered
 
 SAMPLE_ROWS = 10
-_TABLE = "compared"
+FLOATS = ("FLOAT", "DOUBLE")
+CLOSE = 1e-9
+"""Floats are close when they differ by no more than this share of the larger."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Contents:
-    """``rows`` with their copies; ``checksum``: the same for the same rows in any order."""
+    """``rows`` with their copies; ``checksum``: the same for the same rows in any order, floats left out."""
 
     rows: int
     distinct: int
@@ -41,39 +50,74 @@ class Comparison:
     def is_same(self) -> bool:
         return not self.missing and not self.extra
 
-
-def compare(state: State, columns: Sequence[str], replayed: str, live: str) -> Comparison:
-    """Of two SELECTs over a state's connection with these columns and the log's weight."""
-    names = ", ".join(map(quote, columns))
-    both = f"SELECT {names}, {WEIGHT} AS one, 0 AS other FROM ({replayed}) UNION ALL"
-    both += f" SELECT {names}, 0, {WEIGHT} FROM ({live})"
-    state.temporary(
-        f"CREATE OR REPLACE TEMP TABLE {_TABLE} AS SELECT {names}, CAST(sum(one) AS BIGINT) AS _one,"
-        f" CAST(sum(other) AS BIGINT) AS _other FROM ({both}) GROUP BY ALL HAVING sum(one) <> 0 OR sum(other) <> 0"
-    )
-    row = state.row(
-        f"SELECT {_sums(names, '_one')}, {_sums(names, '_other')}, coalesce(sum(greatest(_one - _other, 0)), 0),"
-        f" coalesce(sum(greatest(_other - _one, 0)), 0) FROM {_TABLE}"
-    )
-    assert row is not None
-    differing = state.query(
-        f"SELECT {names}, _one AS _replayed, _other AS _live FROM {_TABLE} WHERE _one <> _other"
-        f" ORDER BY ALL LIMIT {SAMPLE_ROWS}"
-    )
-    state.drop_temporary()
-    return Comparison(
-        replayed=_contents(row[0:3]),
-        live=_contents(row[3:6]),
-        missing=int(row[6]),
-        extra=int(row[7]),
-        sample=tuple(differing.to_pylist()),
-    )
+    def __str__(self) -> str:
+        if self.is_same:
+            return f"{self.replayed.rows:,} rows, checksum {self.replayed.checksum}: the same as the live view's"
+        return (
+            f"{self.replayed.rows:,} rows replayed, {self.live.rows:,} live: {self.missing:,} are missing in the live"
+            f" view, {self.extra:,} should not be there"
+        )
 
 
-def _sums(names: str, count: str) -> str:
+def compare(lake: Lake, compiled: CompiledView, made: Path, at: int) -> Comparison:
+    """Of a file of rows with weights, and the view as a reader sees it at a commit."""
+    names = ", ".join(quote(name) for name, _ in compiled.columns)
+    with lake.reading(f"SELECT {lowered(compiled)} FROM {quote(compiled.name)}", at=at) as (cursor, live):
+        cursor.execute(
+            f"CREATE OR REPLACE TEMP TABLE compared AS SELECT {names}, CAST(sum(one) AS BIGINT) AS _replayed,"
+            f" CAST(sum(other) AS BIGINT) AS _live FROM (SELECT {names}, {WEIGHT} AS one, 0 AS other FROM"
+            f" read_parquet('{quoted(made)}') UNION ALL SELECT {names}, 0, 1 FROM ({live}))"
+            f" GROUP BY ALL HAVING sum(one) <> 0 OR sum(other) <> 0"
+        )
+        exact = [name for name, kind in compiled.columns if kind not in FLOATS]
+        floats = [name for name, kind in compiled.columns if kind in FLOATS]
+        row = _one(cursor, f"SELECT {_sums(exact, '_replayed')}, {_sums(exact, '_live')} FROM compared")
+        differing = "SELECT *, _replayed - _live AS _more FROM compared WHERE _replayed <> _live"
+        cursor.execute(f"CREATE OR REPLACE TEMP TABLE differing AS {differing}")
+        if floats:
+            _forget_close(cursor, exact, floats)
+        missing, extra = _one(
+            cursor,
+            "SELECT coalesce(sum(greatest(_more, 0)), 0), coalesce(sum(greatest(-_more, 0)), 0) FROM differing",
+        )
+        sample: pa.Table = cursor.execute(
+            f"SELECT * EXCLUDE _more FROM differing ORDER BY ALL LIMIT {SAMPLE_ROWS}"
+        ).to_arrow_table()
+        return Comparison(
+            replayed=_contents(row[:3]),
+            live=_contents(row[3:]),
+            missing=int(missing),
+            extra=int(extra),
+            sample=tuple(sample.to_pylist()),
+        )
+
+
+def _forget_close(cursor: duckdb.DuckDBPyConnection, exact: Sequence[str], floats: Sequence[str]) -> None:
+    """Take out pairs of rows, one of each side, that are equal but for the last digits of their floats."""
+    same = [f"a.{quote(name)} IS NOT DISTINCT FROM b.{quote(name)}" for name in exact]
+    for name in floats:
+        one, other = f"a.{quote(name)}", f"b.{quote(name)}"
+        apart = f"abs({one} - {other}) <= {CLOSE} * greatest(abs({one}), abs({other}))"
+        same.append(f"({one} IS NOT DISTINCT FROM {other} OR {apart})")
+    pairs = (
+        f"SELECT a.rowid AS one, b.rowid AS other FROM differing a JOIN differing b ON {' AND '.join(same)}"
+        " WHERE a._more > 0 AND b._more = -a._more"
+    )
+    # Where several rows are close to one, each is taken for one pair at most.
+    once = "QUALIFY row_number() OVER (PARTITION BY one ORDER BY other) = 1"
+    once = f"SELECT * FROM ({pairs} {once}) QUALIFY row_number() OVER (PARTITION BY other ORDER BY one) = 1"
+    cursor.execute(f"DELETE FROM differing WHERE rowid IN (SELECT unnest([one, other]) FROM ({once}))")
+
+
+def _one(cursor: duckdb.DuckDBPyConnection, sql: str) -> tuple[Any, ...]:
+    return tuple(cursor.execute(sql).fetchall()[0])
+
+
+def _sums(names: Sequence[str], count: str) -> str:
+    hashed = f"hash({', '.join(map(quote, names))})" if names else "1"
     return (
         f"coalesce(sum({count}), 0), count(*) FILTER (WHERE {count} <> 0),"
-        f" coalesce(sum(hash({names})::HUGEINT * {count}), 0)"
+        f" coalesce(sum({hashed}::HUGEINT * {count}), 0)"
     )
 
 

@@ -1,7 +1,6 @@
 """A replay as a person or Dagster asks for it: plan, build beside, compare with the live view, promote or keep.
 
-    plan ─▶ build (a state of its own) ─▶ compare at one position ─▶ promote: the worker switches ─▶ compare again
-                                                  └─▶ keep: its rows as a Parquet file      the replay, caught up
+    plan ─▶ its rows, made anew ─▶ compare at one position ─▶ promote: the worker switches ─▶ compare again, there
 
 Until the worker switches nothing of the live view has changed, and the switch is one commit that holds the difference.
 So a replay can end at any time, in any way, without a trace but its folder, which the next one removes.
@@ -16,8 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from datetime import datetime
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -25,14 +23,15 @@ import psutil
 from headwater.catalog.records import Step, View
 from headwater.config import Settings
 from headwater.errors import Expired, NotYet, OwnedElsewhere, PipelineError, UsageError
+from headwater.lake import Lake
 from headwater.log import Log, leases, open_log, read
 from headwater.ownership import holder_pid
 from headwater_pipelines import api
 from headwater_pipelines.compiler import CompiledView
 from headwater_pipelines.compiler.plan import Base
-from headwater_pipelines.replay.build import Build
 from headwater_pipelines.replay.comparison import Comparison, compare
-from headwater_pipelines.runtime import difference, registry, worker
+from headwater_pipelines.replay.rows import Rows
+from headwater_pipelines.runtime import registry, worker
 from headwater_pipelines.runtime.fill import rows_at
 from headwater_pipelines.runtime.publish import PRODUCER
 
@@ -60,7 +59,7 @@ class Plan:
 
 @dataclass(frozen=True, kw_only=True)
 class Replayed:
-    """``seconds`` for the build alone. ``commit``: of the switch, 0 where nothing was promoted."""
+    """``seconds``: until its rows were made. ``commit``: of the switch, 0 where nothing was promoted."""
 
     view: str
     start: int
@@ -96,54 +95,46 @@ def plan(log: Log, name: str, start: int | None, stop: int) -> Plan:
 
 
 def replay(log: Log, wanted: Plan, settings: Settings, say: Say, *, promote: bool = False) -> Replayed:
-    """Build a view beside the live one, compare both at ``wanted.stop``, and with ``promote`` have the worker switch.
+    """Make a view anew beside the live one, compare both at ``wanted.stop``; with ``promote`` have the worker switch.
 
     Promoted is the same definition built once more by the worker, at the position where it then stands; the replay is
     brought there, too, and compared with what was published. Blocks until that has happened. PipelineError when the
-    promoted view is not what was replayed, or is paused by the worker; the errors of ``Build`` before that.
+    promoted view is not what was replayed, or is paused by the worker; the errors of ``Rows`` before that.
     """
-    began, rows = time.monotonic(), 0
-
-    def read(more: int) -> None:
-        nonlocal rows
-        rows += more
-        say(f"{rows:,} of about {wanted.rows:,} records")
-
-    with _folder(log) as folder, leases.Lease(log, wanted.start, expires_s=settings.reader_expiry_s) as lease:
-        build = Build(log, wanted.view, wanted.compiled, folder, settings, read)
+    began = time.monotonic()
+    with _folder(log) as folder, leases.Lease(log, wanted.start, expires_s=settings.reader_expiry_s), Lake(log) as lake:
+        rows = Rows(log, lake, wanted.view, wanted.compiled, folder, settings, _counting(wanted, say))
         try:
-            build.begin(wanted.start, _instant(log, wanted))
-            build.follow(_steps(log, wanted, wanted.stop), wanted.stop)
+            made = rows.make(wanted.start, wanted.stop, _steps(log, wanted.step.number))
             seconds = time.monotonic() - began
-            found = _compared(build, wanted.step)
-            say(told(found))
-            done = Replayed(
-                view=wanted.view.name,
-                start=wanted.start,
-                stop=wanted.stop,
-                rows=rows,
-                seconds=seconds,
-                comparison=found,
-            )
-            if promote:
-                lease.moves_to(wanted.stop)
-                return replace(done, commit=_promote(log, wanted, build, settings, say))
-            return done
+            found = compare(lake, wanted.compiled, made, wanted.step.publish_commit)
+            say(str(found))
+            commit = _promote(log, wanted, rows, lake, settings, say) if promote else 0
         finally:
-            build.close()
-
-
-def told(found: Comparison) -> str:
-    """What a comparison came to, in a line."""
-    if found.is_same:
-        return f"{found.replayed.rows:,} rows, checksum {found.replayed.checksum}: the same as the live view's"
-    return (
-        f"{found.replayed.rows:,} rows replayed, {found.live.rows:,} live: {found.missing:,} are missing in the live"
-        f" view, {found.extra:,} should not be there"
+            rows.close()
+    return Replayed(
+        view=wanted.view.name,
+        start=wanted.start,
+        stop=wanted.stop,
+        rows=wanted.rows,
+        seconds=seconds,
+        comparison=found,
+        commit=commit,
     )
 
 
-def _promote(log: Log, wanted: Plan, build: Build, settings: Settings, say: Say) -> int:
+def _counting(wanted: Plan, say: Say) -> Callable[[int], None]:
+    done = 0
+
+    def read(more: int) -> None:
+        nonlocal done
+        done += more
+        say(f"{done:,} of about {wanted.rows:,} records")
+
+    return read
+
+
+def _promote(log: Log, wanted: Plan, rows: Rows, lake: Lake, settings: Settings, say: Say) -> int:
     """Have the worker put the same definition, built anew, in the view's place; the commit of the switch."""
     view = log.view(wanted.view.name)
     if view.id != wanted.view.id:
@@ -158,15 +149,20 @@ def _promote(log: Log, wanted: Plan, build: Build, settings: Settings, say: Say)
     except BaseException:
         log.withdraw_replacement(new)
         raise
-    build.follow(_steps(log, wanted, step.input_commit), step.input_commit)
-    found = _compared(build, step)
+    made = rows.make(wanted.start, step.input_commit, _steps(log, step.number))
+    found = compare(lake, wanted.compiled, made, step.publish_commit)
     if not found.is_same:
         raise PipelineError(
-            f"what was promoted is not what was replayed: {told(found)}",
+            f"what was promoted is not what was replayed: {found}",
             todo="Replay it again without --promote, and see which rows differ.",
         )
-    say(f"promoted at commit {step.publish_commit}; {told(found)}")
+    say(f"promoted at commit {step.publish_commit}; {found}")
     return step.publish_commit
+
+
+def _steps(log: Log, number: int) -> list[Step]:
+    """The recorded steps up to one, oldest first."""
+    return log.steps(0, number)
 
 
 @contextmanager
@@ -209,24 +205,6 @@ def _switched(log: Log, new: View, failed: list[BaseException]) -> Step:
             why = waiting.reason if waiting else "somebody has replaced or dropped the view meanwhile"
             raise PipelineError(f"view {new.name} was not promoted: {why}", todo="The live view is as it was.")
         log.wait(seen, WAIT_S)
-
-
-def _compared(build: Build, step: Step) -> Comparison:
-    topic = build.log.topic(f"views.{build.view.name}", step.publish_commit)
-    live = difference.published(build.log, build.state, topic, step.publish_commit)
-    names = [name for name, _ in build.program.views[build.view.id].columns]
-    return compare(build.state, names, build.contents(), live)
-
-
-def _instant(log: Log, wanted: Plan) -> datetime:
-    """The instant of the live view at the beginning; that of its first step where it was not there yet."""
-    before = log.newest_common_step(frozenset({wanted.view.id}), wanted.start) if wanted.start else None
-    return (before or wanted.step).instant
-
-
-def _steps(log: Log, wanted: Plan, upto: int) -> list[Step]:
-    """The recorded steps behind the beginning, up to an input commit."""
-    return [each for each in log.steps() if wanted.start < each.input_commit <= upto]
 
 
 @contextmanager

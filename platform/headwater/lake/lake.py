@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -72,6 +72,16 @@ class Lake:
         self._answers = Answers(log, self._memory, pinned)
 
     # ---- queries
+
+    @contextmanager
+    def reading(self, query: str, *, at: positions.Position = None) -> Iterator[tuple[duckdb.DuckDBPyConnection, str]]:
+        """This thread's DuckDB connection, and the query as SQL that means something there until the block ends.
+
+        For statements of your own over an answer that need not come to you: ``COPY``, aggregates. All names in it are
+        read at one position, in one transaction, which is rolled back. Errors are ``sql``'s, but for DuckDB's own.
+        """
+        with self._answers.reading(query, at) as (cursor, resolved, _, _):
+            yield cursor, resolved.sql
 
     def sql(
         self,

@@ -55,7 +55,8 @@ CHURN_ROWS_MIN = 200_000
 class _Kept:
     """One materialised state; ``churn`` counts rows written since the table was last made.
 
-    ``base``: the one read in place; the keys that it no longer speaks for are in ``touched``.
+    ``base``: the one read in place; the keys that it no longer speaks for are in ``touched``. ``owes``: rows of a
+    changelog were taken back that it never had. They are kept, with less than no copies, for they may yet come.
     """
 
     table: str
@@ -63,6 +64,7 @@ class _Kept:
     schema_version: int
     base: Base | None = None
     churn: int = 0
+    owes: bool = False
 
     @property
     def touched(self) -> str:
@@ -143,6 +145,7 @@ class CurrentRows:
         weight = "" if self.topic.kind == "table" else f", {COUNT}"
         with read.blaming(self.log, [found] if found else []):
             self.connection.execute(f"CREATE OR REPLACE TABLE {table} AS SELECT {self._data()}{weight} FROM ({source})")
+        kept.owes = self.topic.kind == "changelog" and self._one(f"SELECT count(*) > 0 FROM {table} WHERE {COUNT} < 0")
         if in_place:
             keys = ", ".join(quote(name) for name in self.topic.schema.key)
             self.connection.execute(f"CREATE OR REPLACE TABLE {kept.touched} AS SELECT {keys} FROM {table}")
@@ -159,7 +162,7 @@ class CurrentRows:
         source, hot_rows = read.scan_sql(self.log, plan, "hot_rows")
         if generations.spans(plan) and self.topic.kind != "changelog":
             source = generations.linear_sql(source)
-        if not plan.segments and self.topic.kind != "table" and _only_adds(hot_rows):
+        if not plan.segments and self.topic.kind != "table" and not kept.owes and _only_adds(hot_rows):
             # DuckDB finds the variable by its name: what every small change of a view costs is this statement.
             self.connection.execute(f"INSERT INTO {kept.table} SELECT {self._data()}, {record.WEIGHT} FROM ({source})")
         else:
@@ -203,7 +206,7 @@ class CurrentRows:
         ``hot``: the whole source as a table, when no segment takes part; then its flags cost no query.
         """
         if self.topic.kind != "table":
-            self._apply_bag(kept.table, source)
+            self._apply_bag(kept, source)
             return False
         if hot is None:
             truncated = self._one(truncated_sql(source))
@@ -258,8 +261,8 @@ class CurrentRows:
     def _same_key(self) -> str:
         return " AND ".join(f"t.{quote(name)} IS NOT DISTINCT FROM d.{quote(name)}" for name in self.topic.schema.key)
 
-    def _apply_bag(self, table: str, source: str) -> None:
-        schema = self.topic.schema
+    def _apply_bag(self, kept: _Kept, source: str) -> None:
+        table, schema = kept.table, self.topic.schema
         columns = ", ".join(quote(name) for name in schema.names)
         if self.topic.kind == "multiset" and self._one(truncated_sql(source)):
             self.connection.execute(f"DELETE FROM {table}")
@@ -279,7 +282,10 @@ class CurrentRows:
             f" (FROM delta UNION ALL SELECT t.* FROM {table} t SEMI JOIN delta d ON {match}) GROUP BY ALL"
         )
         self.connection.execute(f"DELETE FROM {table} t USING merged d WHERE {match}")
-        self.connection.execute(f"INSERT INTO {table} SELECT * FROM merged WHERE {COUNT} > 0")
+        # A source's delete of a row that is not there means nothing; a changelog's weights add up.
+        is_sum = self.topic.kind == "changelog"
+        self.connection.execute(f"INSERT INTO {table} SELECT * FROM merged WHERE {COUNT} {'<>' if is_sum else '>'} 0")
+        kept.owes |= is_sum and self._one(f"SELECT count(*) > 0 FROM merged WHERE {COUNT} < 0")
 
     def _one(self, sql: str) -> bool:
         return bool(self.connection.execute(sql).fetchall()[0][0])
