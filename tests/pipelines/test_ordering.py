@@ -54,6 +54,8 @@ OPEN = {
     "ordered_cte": "WITH o AS (SELECT * FROM bag ORDER BY y) SELECT k, first(x) AS f FROM o GROUP BY k",
     "limit_of_ordered": "SELECT x FROM (SELECT x FROM bag ORDER BY y) LIMIT 4",
     "as_of": "SELECT i.id, b.x FROM items i ASOF LEFT JOIN bag b ON i.k = b.k AND i.b >= b.y",
+    "as_of_around": "SELECT i.id, j.id AS o, b.x FROM items i, items j"
+    " ASOF JOIN (SELECT DISTINCT k, x, y FROM bag) b ON i.k = b.k AND j.b >= b.y",
     "cte": "WITH n AS (SELECT k, x, row_number() OVER (PARTITION BY k ORDER BY y) AS p FROM bag) FROM n WHERE p < 3",
 }  # fmt: skip
 BY_HASH = ("over_groups", "over_sets", "limit_of_groups", "limit_of_distinct")

@@ -134,10 +134,13 @@ class Orders:
         right = node["right"]
         alias = str(right.get("alias") or right.get("table_name") or "").lower()
         names = [str(name).lower() for name in node.get("using_columns") or ()]
+        beside = {alias, *_aliases(node["left"])}
         for part in conjuncts(node["condition"]) if node.get("condition") else []:
             read = [
                 side["column_names"] for side in (part.get("left") or {}, part.get("right") or {}) if is_column(side)
             ]
+            if any(len(path) > 1 and path[0].lower() not in beside for path in read):
+                continue  # a condition with what stands around a lateral join chooses among what was found
             names += [path[-1].lower() for path in read if path[0].lower() == alias]
         key = {name.lower() for name in self.key(right, ctes)}
         if not alias or not names or (key and key <= set(names)):
@@ -191,3 +194,10 @@ class Orders:
         values = dict(zip(found[0], given, strict=True))
         made: Tree = rewrite(found[1], lambda part: values.get(part["column_names"][-1]) if is_column(part) else None)
         return made
+
+
+def _aliases(table: Tree) -> set[str]:
+    """The names of the tables in a FROM clause."""
+    if table["type"] == "JOIN":
+        return _aliases(table["left"]) | _aliases(table["right"])
+    return {str(table.get("alias") or table.get("table_name") or "").lower()}
