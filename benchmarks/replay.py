@@ -88,6 +88,7 @@ def _fill(log: Log, source: Source, clock: Hours, settings: Settings) -> None:
     """The tables in the first hour, some updates in each, the views after each, all of it sealed."""
     say(f"writing {source.rows:,} rows and a day of updates")
     source.load()
+    maintenance.run_once(log, settings, force=True)
     for name in NAMES:
         create_view(log, VIEWS[name], name=name)
     for hour in range(HOURS):
