@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -201,3 +205,40 @@ def test_ranges_that_cannot_be_replayed(shop: Shop) -> None:
         assert again(log, "totals", oldest, log.newest_commit()).comparison.is_same
         with pytest.raises(Expired):
             replay.plan(log, "totals", oldest - 1, log.newest_commit())
+
+
+REPLAY = """
+import sys
+from headwater.config import load
+from headwater.log import open_log
+from headwater_pipelines import api
+project = load(sys.argv[1])
+with open_log(project.lake_dir) as log:
+    api.replay_view(log, project, "revenue", 0, promote=True)
+"""
+
+
+@pytest.mark.parametrize("point", ["make", "ask", "switch"])
+def test_a_replay_that_is_killed_leaves_a_view_as_it_was_or_as_it_should_be(shop: Shop, point: str) -> None:
+    with open_log(shop.lake) as log:
+        begin(log)
+        shop.update(log, "orders", range(30))
+        run(log)
+    corrupt(shop, "revenue")
+    with open_log(shop.lake) as log:
+        shop.update(log, "orders", range(30))
+        run(log)
+        wrong, before = rows(log, "revenue"), log.newest_commit()
+        with working(shop):
+            environment = {**os.environ, "HEADWATER_FAILPOINTS": f"kill:replay.{point}:after:1"}
+            argv = [sys.executable, "-c", REPLAY, str(shop.folder)]
+            done = subprocess.run(argv, check=False, env=environment, capture_output=True, text=True, timeout=60)
+            assert done.returncode == -signal.SIGKILL, done.stderr
+            assert len(list((shop.lake / "state" / replay.FOLDER).iterdir())) == 1
+            assert point != "make" or (log.replacements(), rows(log, "revenue")) == ([], wrong)
+            mended = again(log, "revenue", 0, before, promote=True).commit
+        assert (log.replacements(), list((shop.lake / "state" / replay.FOLDER).iterdir())) == ([], [])
+        shop.check(log, "revenue", mended, shop.commits[-1])
+        shop.commit(log)
+        run(log)
+        shop.check(log, "revenue", log.newest_commit(), shop.commits[-1])

@@ -23,6 +23,7 @@ import psutil
 from headwater.catalog.records import Step, View
 from headwater.config import Settings
 from headwater.errors import Expired, NotYet, OwnedElsewhere, PipelineError, UsageError
+from headwater.failpoint import hit
 from headwater.lake import Lake
 from headwater.log import Log, leases, open_log, read
 from headwater.ownership import holder_pid
@@ -74,16 +75,16 @@ def plan(log: Log, name: str, start: int | None, stop: int) -> Plan:
     """What it takes to replay a view over the input commits (start, stop], and whether it can be done at all.
 
     Without ``start``: from the rows at the end. ``stop`` becomes the newest input commit at which the view was
-    published then. NameNotFound, NotYet, UsageError for an empty range; Expired beyond retention, with the oldest
-    position that can be replayed from.
+    published then, by the definition that it had. NameNotFound, NotYet, UsageError for an empty range; Expired beyond
+    retention, with the oldest position that can be replayed from.
     """
-    view = log.view(name)
-    compiled, errors = registry.compile_all(log, log.views())
+    view = {each.name: each for each in log.views(stop)}.get(log.view(name).name)
+    step = log.newest_common_step(frozenset({view.id}), stop) if view else None
+    if view is None or step is None:
+        raise NotYet(f"view {name} has published nothing at or before commit {stop}", todo="Choose a later position.")
+    compiled, errors = registry.compile_all(log, log.views(stop))
     if view.id in errors:
         raise errors[view.id]
-    step = log.newest_common_step(frozenset({view.id}), stop)
-    if step is None or view.topic is None:
-        raise NotYet(f"view {name} has published nothing at or before commit {stop}", todo="Choose a later position.")
     start = step.input_commit if start is None else start
     if start > step.input_commit:
         raise UsageError(
@@ -107,6 +108,7 @@ def replay(log: Log, wanted: Plan, settings: Settings, say: Say, *, promote: boo
         try:
             made = rows.make(wanted.start, wanted.stop, _steps(log, wanted.step.number))
             seconds = time.monotonic() - began
+            hit("replay.make:after")
             found = compare(lake, wanted.compiled, made, wanted.step.publish_commit)
             say(str(found))
             commit = _promote(log, wanted, rows, lake, settings, say) if promote else 0
@@ -137,11 +139,12 @@ def _counting(wanted: Plan, say: Say) -> Callable[[int], None]:
 def _promote(log: Log, wanted: Plan, rows: Rows, lake: Lake, settings: Settings, say: Say) -> int:
     """Have the worker put the same definition, built anew, in the view's place; the commit of the switch."""
     view = log.view(wanted.view.name)
-    if view.id != wanted.view.id:
-        raise PipelineError(f"view {view.name} was replaced meanwhile", todo="Replay it again.")
+    if (view.sql, view.options) != (wanted.view.sql, wanted.view.options):
+        raise PipelineError(f"view {view.name} has another definition now", todo="Replay it to a later position.")
     if (by := api.paused_by(log)) is not None:
         raise PipelineError(f"the pipeline is paused by {by}", todo="`headwater resume`, then promote.")
     new = log.replace_view(view, view.name, view.sql, dict(view.options))
+    hit("replay.ask:after")
     say("the pipeline builds it and switches")
     try:
         with _working(log, settings) as failed:
@@ -149,6 +152,7 @@ def _promote(log: Log, wanted: Plan, rows: Rows, lake: Lake, settings: Settings,
     except BaseException:
         log.withdraw_replacement(new)
         raise
+    hit("replay.switch:after")
     made = rows.make(wanted.start, step.input_commit, _steps(log, step.number))
     found = compare(lake, wanted.compiled, made, step.publish_commit)
     if not found.is_same:
