@@ -6,7 +6,7 @@ What a fence's language means:
   project's commands on the path; the lines below are what it prints, ``...`` standing for anything.
 - ``python``: executed; with ``>>>`` its results are compared. The blocks of a page share their names.
 - ``sh``: what a person types at a terminal that stays busy (``make demo``); the targets must exist.
-- ``toml``, ``sql``: must parse. ``text``: a picture or a listing.
+- ``toml``, ``yaml``, ``sql``: must parse. ``text``: a picture or a listing.
 
 A page that uses ``DSN`` gets the address of a fresh database there.
 """
@@ -28,6 +28,7 @@ from pathlib import Path
 import psycopg
 import pytest
 import sqlglot
+import yaml  # type: ignore[import-untyped]
 
 from headwater.cli.main import BUILT_IN, plug_ins
 from headwater.lake import Lake
@@ -84,6 +85,8 @@ class Reader:
                 self.look_up(block)
             case "toml":
                 tomllib.loads(block.body)
+            case "yaml":
+                yaml.safe_load(block.body)
             case "sql":
                 assert sqlglot.parse(block.body, dialect="duckdb"), block.place
             case "text":

@@ -4,7 +4,7 @@ General layout, in reading order: ``inventory`` (what a project and its lake hol
 becomes asset specs; the one thing to override), ``lineage``, ``worker`` and ``lease`` (the pipeline's process and
 how long a run vouches for it; no Dagster in them), ``jobs`` (catching up with stream jobs), ``assets``, ``checks``,
 ``stream`` (the job that holds the lease), ``replay`` (backfills), ``sensors``,
-``location`` (all of it together), ``definitions`` (of the one project
+``location`` (all of it together), ``component`` (the same from a ``defs.yaml``), ``definitions`` (of the one project
 that the environment names), ``instance`` (dagster.yaml and the processes to start).
 
 Names are imported when first used: ``headwater_dagster.instance`` must not cost an import of Dagster.
@@ -16,13 +16,29 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from headwater_dagster.assets import build_headwater_asset_specs, headwater_assets
+    from headwater_dagster.component import HeadwaterComponent
     from headwater_dagster.location import build_definitions
     from headwater_dagster.resource import HeadwaterResource
     from headwater_dagster.translator import HeadwaterTranslator
 
-__all__ = ["HeadwaterResource", "HeadwaterTranslator", "build_definitions"]
+__all__ = [
+    "HeadwaterComponent",
+    "HeadwaterResource",
+    "HeadwaterTranslator",
+    "build_definitions",
+    "build_headwater_asset_specs",
+    "headwater_assets",
+]
 
-_HOME = {"HeadwaterResource": "resource", "HeadwaterTranslator": "translator", "build_definitions": "location"}
+_HOME = {
+    "HeadwaterComponent": "component",
+    "HeadwaterResource": "resource",
+    "HeadwaterTranslator": "translator",
+    "build_definitions": "location",
+    "build_headwater_asset_specs": "assets",
+    "headwater_assets": "assets",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -26,3 +26,21 @@ class HeadwaterResource(dg.ConfigurableResource[None]):
         """The open log; StorageError or CatalogError when there is no lake."""
         with open_log(self.project.lake_dir) as log:
             yield log
+
+    def run(self, context: dg.AssetExecutionContext, *, seconds: float = 0.0) -> Iterator[dg.MaterializeResult[None]]:
+        """Bring the selected views up to now, or with ``seconds`` hold the lease so long; a result for each.
+
+        An asset's view is the one that its metadata ``dagster/table_name`` says. Raises Failure with the reason.
+        """
+        from headwater_dagster.stream import account_metadata, held
+
+        with self.log() as log:
+            found = held(context, log, self, seconds)
+        accounts = {each.name: each for each in found if each.namespace == "views"}
+        metadata = context.assets_def.metadata_by_key
+        for key in sorted(context.selected_asset_keys):
+            name = str(metadata[key]["dagster/table_name"])
+            account = accounts.get(name)
+            if account is None:
+                raise dg.Failure(f"view {name} has no step yet: see `headwater status` for its state")
+            yield dg.MaterializeResult(asset_key=key, metadata=account_metadata(account))
