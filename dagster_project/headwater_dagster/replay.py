@@ -9,7 +9,7 @@ Dagster reads the annotations of ops when it decorates them: no ``from __future_
 import warnings
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
@@ -18,7 +18,9 @@ from headwater_dagster.inventory import ViewData
 from headwater_dagster.resource import HeadwaterResource
 from headwater_dagster.translator import replay_key, view_key
 from headwater_pipelines import api
-from headwater_pipelines.replay.replay import Replayed
+
+if TYPE_CHECKING:  # the compiler comes with it, and definitions are to load quickly
+    from headwater_pipelines.replay.replay import Replayed
 
 JOB = "replay"
 OP = "replay_view"
@@ -111,7 +113,7 @@ def _replayed(
     stop: str,
     *,
     promote: bool,
-) -> Replayed:
+) -> "Replayed":
     """Replay for this run. Raises Failure with headwater's own paragraph."""
     heard = 0
 
@@ -128,7 +130,7 @@ def _replayed(
         raise dg.Failure(description=str(error), allow_retries=False) from error
 
 
-def metadata(done: Replayed) -> dict[str, Any]:
+def metadata(done: "Replayed") -> dict[str, Any]:
     """Numbers become time series in the UI."""
     found = done.comparison
     return {
@@ -147,13 +149,13 @@ def metadata(done: Replayed) -> dict[str, Any]:
     }
 
 
-def _report(context: dg.OpExecutionContext | dg.AssetExecutionContext, name: str, done: Replayed) -> None:
+def _report(context: dg.OpExecutionContext | dg.AssetExecutionContext, name: str, done: "Replayed") -> None:
     """Say on the view's own page what came of it."""
     found = dg.AssetCheckEvaluation(asset_key=view_key(name), check_name=CHECK, **verdict(done))
     context.log_event(found)  # type: ignore[arg-type]  # it takes them, its annotation does not say so
 
 
-def verdict(done: Replayed) -> dict[str, Any]:
+def verdict(done: "Replayed") -> dict[str, Any]:
     """What the check makes of it: a difference is an error until it is mended."""
     sample = [{name: str(value) for name, value in row.items()} for row in done.comparison.sample]
     return {
