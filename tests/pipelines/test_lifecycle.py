@@ -16,6 +16,7 @@ from headwater.lake import Lake
 from headwater.log import Log, open_log
 from headwater_pipelines import api
 from headwater_pipelines.runtime import worker
+from headwater_pipelines.runtime.budget import Budget
 
 from .conftest import VIEWS, Shop
 
@@ -165,7 +166,7 @@ def test_a_replacement_counts_for_the_mode_of_what_reads_it(shop: Shop) -> None:
         strict = "CREATE MATERIALIZED VIEW s WITH (refresh_mode = 'incremental strict') AS SELECT id FROM v"
         api.create_view(log, strict)
         with pytest.raises(UnsupportedSql, match="recomputed in full"):
-            api.replace_view(log, "SELECT id, total FROM orders ORDER BY total, id LIMIT 3", name="v")
+            api.replace_view(log, "SELECT id, total FROM orders QUALIFY rank() OVER (ORDER BY total) < 3", name="v")
 
 
 def test_rename_holds_from_its_position_on(shop: Shop) -> None:
@@ -204,6 +205,21 @@ def test_drop_names_the_readers_or_takes_them_along(shop: Shop) -> None:
         run(log)
         assert sorted(view.name for view in log.views()) == ["big_orders", "totals"]
         assert log.replacements() == []
+
+
+def test_a_replacement_that_is_taken_back_while_it_is_built(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open_log(shop.lake) as log:
+        begin(log)
+        old, steps = log.view("revenue"), len(log.steps())
+        new = api.replace_view(log, OTHER_REVENUE, name="revenue")
+        monkeypatch.setattr(Budget, "check", lambda *_: log.withdraw_replacement(new))
+        run(log)
+        assert (log.view("revenue"), log.replacements(), len(log.steps())) == (old, [], steps)
+        monkeypatch.undo()
+        shop.commit(log)
+        run(log)
+        assert len(log.steps()) == steps + 1, "the state went on as it was"
+        check_as_of_every_step(shop, log)
 
 
 def run_worker(command: Path, shop: Shop, failpoints: str = "") -> int:

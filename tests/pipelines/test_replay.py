@@ -9,14 +9,14 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import duckdb
 import pytest
 
 from headwater.config import Settings, load
-from headwater.errors import Expired, NameNotFound, NotYet, PipelineError, UsageError
+from headwater.errors import Expired, NameNotFound, NotYet, PipelineError, TopicChanged, UsageError
 from headwater.lake import Lake
 from headwater.log import Log, open_log, retention, seal
 from headwater_pipelines import api
@@ -49,12 +49,13 @@ def rows(log: Log, name: str, at: int | None = None) -> Counter[Any]:
 
 @contextmanager
 def working(shop: Shop) -> Iterator[None]:
-    """The worker in a thread, with a log of its own."""
+    """The worker in a thread, with a log of its own; begun anew, as `up` does it, where it may be."""
     stop = threading.Event()
 
     def work() -> None:
-        with open_log(shop.lake) as log:
-            worker.run(log, Settings(), stop)
+        while not stop.is_set():
+            with open_log(shop.lake) as log, suppress(TopicChanged):
+                worker.run(log, Settings(), stop)
 
     thread = threading.Thread(target=work)
     thread.start()

@@ -10,7 +10,7 @@ rebuilt from the log, which the caller is told.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -18,7 +18,7 @@ from functools import partial
 import pyarrow as pa
 
 from headwater.catalog.records import View, to_datetime
-from headwater.errors import StateMismatch
+from headwater.errors import PipelineError, StateMismatch
 from headwater.log import Log
 from headwater.log.demand import Follower
 from headwater_pipelines.compiler import CompiledView, render
@@ -50,6 +50,10 @@ CLOCK_SHARE = 0.1
 """The share of its time that a worker spends on moving the clock, at most: it then moves less often."""
 CLOCK_S_MAX = 60.0
 """The clock moves once in this time, however long that takes."""
+
+
+class Withdrawn(PipelineError):
+    """A replacement that was built is not asked for any more; nothing has happened."""
 
 
 class Engine:
@@ -287,10 +291,18 @@ class Engine:
             self.journal.set_stored(self._stored(going))
             self.journal.set_built(built)
             progress = out.keep(self.journal, progress)
+            self._require_wanted(catalog[view] for view in added)
         self.progress, self.program = progress, going
         self.built = {view: each for view, each in built.items() if view not in still}
         self.state.drop_temporary()
         publish(self.log, self.epoch, progress, built, out.parts(), out.piece)
+
+    def _require_wanted(self, added: Iterable[View]) -> None:
+        """Withdrawn where a replacement is not asked for any more; before the state holds it, which is hard to undo."""
+        waiting = {each.id for each in self.log.replacements()}
+        for view in added:
+            if view.replaces is not None and view.id not in waiting:
+                raise Withdrawn(f"the replacement of view {view.name} was taken back")
 
     def _late(self, program: Program, view: int, known: View) -> Iterator[pa.Table]:
         """Late rows that a load has found, for the outbox, but for those that the side topic has already."""

@@ -28,7 +28,7 @@ from headwater_pipelines.compiler.syntax import Duck
 from headwater_pipelines.runtime import registry
 from headwater_pipelines.runtime.blame import ViewFailed
 from headwater_pipelines.runtime.budget import Budget
-from headwater_pipelines.runtime.engine import Engine, reads_any
+from headwater_pipelines.runtime.engine import Engine, Withdrawn, reads_any
 from headwater_pipelines.runtime.fill import Fill, rows_at
 from headwater_pipelines.runtime.intake import Range, RawValue
 from headwater_pipelines.runtime.merging import Merging
@@ -256,6 +256,9 @@ class Worker:
                 self.schedule.sleep(view, added[view], self.engine.progress.instant)
                 if catalog[view].replaces is None:
                     self._mark(catalog[view], "live", "")
+        except Withdrawn as error:
+            logs.logger("pipeline").info(str(error))
+            return frozenset()
         except (ViewFailed, RawValue, CorruptFile) as error:
             guilty = blamed or _guilty(error, added)
             for view in guilty:
