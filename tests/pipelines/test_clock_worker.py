@@ -149,8 +149,8 @@ def test_many_rows_that_end_at_once_are_published_in_parts(visits: Visits, monke
     sizes: list[int] = []
     parts = State.parts
 
-    def parted(own: State, sql: str) -> Iterator[pa.Table]:
-        for part in parts(own, sql):
+    def parted(own: State, sql: str, *, few: bool = False) -> Iterator[pa.Table]:
+        for part in parts(own, sql, few=few):
             sizes.append(part.num_rows)
             yield part
 
