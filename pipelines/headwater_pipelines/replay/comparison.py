@@ -52,7 +52,8 @@ class Comparison:
 
     def __str__(self) -> str:
         if self.is_same:
-            return f"{self.replayed.rows:,} rows, checksum {self.replayed.checksum}: the same as the live view's"
+            plural = "" if self.replayed.rows == 1 else "s"
+            return f"{self.replayed.rows:,} row{plural}, checksum {self.replayed.checksum}: the same as the live view's"
         return (
             f"{self.replayed.rows:,} rows replayed, {self.live.rows:,} live: {self.missing:,} are missing in the live"
             f" view, {self.extra:,} should not be there"
