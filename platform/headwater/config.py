@@ -124,7 +124,7 @@ class Settings:
     view_state_bytes_max: int = 65_536 * MIB
     """What may be stored for one view, all that it reads included; beyond, it is paused before it fills the disk."""
     pipeline_memory_bytes_max: int = 1024 * MIB
-    """DuckDB's memory limit in the pipeline's worker; beyond it, it spills to state/tmp."""
+    """What the pipeline's worker keeps of its state in memory, most of it DuckDB's; beyond it, it spills to state/."""
 
     job_memory_bytes_max: int = 512 * MIB
     """DuckDB's memory limit for the state of one job; beyond it, it spills to state/."""

@@ -39,6 +39,8 @@ from headwater_pipelines.runtime.state import FILE, WAL_BYTES_MAX, State, remove
 
 FEW_ROWS = 10_000
 """A step of no more change records is planned as one of few rows."""
+DUCKDB_SHARE = 15 / 16
+"""Of the pipeline's memory; DuckDB does not count all that it takes."""
 FILL_WAIT_S = 0.02
 """While a fill runs the worker looks so often for new commits, and for its end."""
 LARGE_STEP = "large step"
@@ -149,7 +151,7 @@ class Worker:
         state = State(
             self.log.folder / "state" / FILE,
             timezone=self.log.timezone,
-            memory_limit=f"{self.settings.pipeline_memory_bytes_max // (1 << 20)}MiB",
+            memory_limit=f"{int(self.settings.pipeline_memory_bytes_max * DUCKDB_SHARE) >> 20}MiB",
             open_rows_max=self.settings.open_rows_max,
             threads=max(1, (os.cpu_count() or 1) // 2),  # the server, the capture and readers need the rest
         )
