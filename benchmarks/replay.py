@@ -162,7 +162,7 @@ def _live(report: Report, log: Log, root: Path, source: Source, seconds: float) 
         _latencies(log, source, 5.0)
         before = _latencies(log, source, seconds)
         say("replays beside the live worker")
-        again = f"while true; do {sys.executable} -m headwater.cli replay join2 --from 0 --project {root}; done"
+        again = f"while {sys.executable} -m headwater.cli replay join2 --from 0 --project {root}; do :; done"
         with _running(["bash", "-c", again]):
             during = _latencies(log, source, seconds)
     for label, found in (("before", before), ("during", during)):
@@ -173,10 +173,12 @@ def _live(report: Report, log: Log, root: Path, source: Source, seconds: float) 
 
 @contextmanager
 def _running(argv: list[str]) -> Iterator[None]:
-    """A process with all of its children, ended at the end."""
+    """A process with all of its children, ended at the end; it must not end before."""
     process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
     try:
         yield
+        if process.poll() is not None:
+            raise SystemExit(f"{' '.join(argv)} has ended")
     finally:
         os.killpg(process.pid, signal.SIGTERM)
         process.wait()

@@ -76,6 +76,18 @@ def corrupt(shop: Shop, name: str) -> None:
                 state.execute(f'UPDATE "{source.table}_open" SET s_x0 = s_x0 + 1000, n = n + 1')
 
 
+def wrongly_published(shop: Shop) -> None:
+    """All views are live, and revenue has been wrong for a step."""
+    with open_log(shop.lake) as log:
+        begin(log)
+        shop.update(log, "orders", range(30))
+        run(log)
+    corrupt(shop, "revenue")
+    with open_log(shop.lake) as log:
+        shop.update(log, "orders", range(30))
+        run(log)
+
+
 def changes(log: Log, name: str, after: int, upto: int) -> list[tuple[Any, int]]:
     """The rows of a changelog's records, and their weights."""
     topic = log.topic(f"views.{name}")
@@ -103,6 +115,17 @@ def test_a_view_over_any_range_is_as_it_was_published(shop: Shop) -> None:
             assert (done.start, done.comparison.is_same, done.comparison.sample) == (ends[0], True, ())
             assert done.comparison.replayed.rows == sum(rows(log, name, ends[1]).values())
         assert not list((shop.lake / "state" / replay.FOLDER).iterdir())
+
+
+def test_where_time_decides_the_recorded_instants_do(shop: Shop) -> None:
+    with open_log(shop.lake) as log:
+        api.create_view(log, "SELECT id, now() AS at FROM orders", name="seen")
+        run(log)
+        for _ in range(4):
+            shop.commit(log)
+            run(log)
+        for start in (shop.commits[0], shop.commits[2], shop.commits[-1]):
+            assert again(log, "seen", start, log.newest_commit()).comparison.is_same
 
 
 def test_wrong_rows_are_found_and_promotion_mends_them_and_what_reads_them(shop: Shop) -> None:
@@ -139,14 +162,8 @@ def test_wrong_rows_are_found_and_promotion_mends_them_and_what_reads_them(shop:
 
 
 def test_promotion_runs_the_pipeline_where_nobody_does(shop: Shop) -> None:
+    wrongly_published(shop)
     with open_log(shop.lake) as log:
-        begin(log)
-        shop.update(log, "orders", range(30))
-        run(log)
-    corrupt(shop, "revenue")
-    with open_log(shop.lake) as log:
-        shop.update(log, "orders", range(30))
-        run(log)
         heard = list[str]()
         done = api.replay_view(log, load(shop.folder), "revenue", promote=True, say=heard.append)
         assert heard[-1].startswith(f"promoted at commit {done.commit}; ")
@@ -221,14 +238,8 @@ with open_log(project.lake_dir) as log:
 
 @pytest.mark.parametrize("point", ["make", "ask", "switch"])
 def test_a_replay_that_is_killed_leaves_a_view_as_it_was_or_as_it_should_be(shop: Shop, point: str) -> None:
+    wrongly_published(shop)
     with open_log(shop.lake) as log:
-        begin(log)
-        shop.update(log, "orders", range(30))
-        run(log)
-    corrupt(shop, "revenue")
-    with open_log(shop.lake) as log:
-        shop.update(log, "orders", range(30))
-        run(log)
         wrong, before = rows(log, "revenue"), log.newest_commit()
         with working(shop):
             environment = {**os.environ, "HEADWATER_FAILPOINTS": f"kill:replay.{point}:after:1"}

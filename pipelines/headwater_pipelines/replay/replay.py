@@ -106,7 +106,7 @@ def replay(log: Log, wanted: Plan, settings: Settings, say: Say, *, promote: boo
     with _folder(log) as folder, leases.Lease(log, wanted.start, expires_s=settings.reader_expiry_s), Lake(log) as lake:
         rows = Rows(log, lake, wanted.view, wanted.compiled, folder, settings, _counting(wanted, say))
         try:
-            made = rows.make(wanted.start, wanted.stop, _steps(log, wanted.step.number))
+            made = rows.make(wanted.start, wanted.step)
             seconds = time.monotonic() - began
             hit("replay.make:after")
             found = compare(lake, wanted.compiled, made, wanted.step.publish_commit)
@@ -153,7 +153,7 @@ def _promote(log: Log, wanted: Plan, rows: Rows, lake: Lake, settings: Settings,
         log.withdraw_replacement(new)
         raise
     hit("replay.switch:after")
-    made = rows.make(wanted.start, step.input_commit, _steps(log, step.number))
+    made = rows.make(wanted.start, step)
     found = compare(lake, wanted.compiled, made, step.publish_commit)
     if not found.is_same:
         raise PipelineError(
@@ -162,11 +162,6 @@ def _promote(log: Log, wanted: Plan, rows: Rows, lake: Lake, settings: Settings,
         )
     say(f"promoted at commit {step.publish_commit}; {found}")
     return step.publish_commit
-
-
-def _steps(log: Log, number: int) -> list[Step]:
-    """The recorded steps up to one, oldest first."""
-    return log.steps(0, number)
 
 
 @contextmanager

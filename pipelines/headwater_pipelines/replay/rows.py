@@ -47,16 +47,17 @@ class Rows:
         self._begun = False
         self._build = None if is_one_query(compiled) else Build(log, view, compiled, folder, settings, said)
 
-    def make(self, start: int, stop: int, steps: list[Step]) -> Path:
-        """The file with the rows at ``stop``. ``steps``: the recorded ones, for a view in which time decides."""
+    def make(self, start: int, step: Step) -> Path:
+        """The file with the rows at a step's input commit, from those of the tables at ``start`` on."""
         if self._build is None:
-            self._query(stop)
+            self._query(step.input_commit)
             return self.path
+        steps = self.log.steps(0, step.number)
         if not self._begun:
             before = [each for each in steps if each.input_commit <= start]
             self._build.begin(start, (before[-1] if before else steps[0]).instant)
             self._begun = True
-        self._build.follow(steps, stop)
+        self._build.follow(steps, step.input_commit)
         self._build.export(self.path)
         return self.path
 
