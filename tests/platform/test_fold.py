@@ -14,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from headwater import duck
 from headwater.config import Settings
 from headwater.errors import SchemaError
 from headwater.lake import open_lake
@@ -156,6 +157,29 @@ def test_a_base_holds_each_row_of_a_bag_once(log: Log) -> None:
     for _ in range(2):
         writer.write(TOPIC, pa.table({"x": [1, 2], "y": ["a", "b"], "_weight": [1, 3]}))
     assert base.write(log, log.topic(TOPIC), log.newest_commit(), LIMITS) == 2
+
+
+@pytest.mark.parametrize("through_base", [False, True])
+def test_what_a_changelog_takes_back_before_it_has_it_does_not_come(log: Log, *, through_base: bool) -> None:
+    """Weights add up, also for who reads after each commit and where a base lies between."""
+    writer = Writer(log)
+    writer.create(TOPIC, "changelog", BagHistory.schema)
+    current = rows.CurrentRows(log, duck.connect(), log.topic(TOPIC))
+
+    def read() -> list[tuple[object, ...]]:
+        return current.connection.execute(current.at(log.topic(TOPIC), log.newest_commit())).fetchall()
+
+    writer.write(TOPIC, pa.table({"x": [1], "y": ["a"], "_weight": [1]}))
+    assert read() == [(1, "a")]
+    writer.write(TOPIC, pa.table({"x": [1, 2], "y": ["a", "b"], "_weight": [-1, -1]}))
+    if through_base:
+        assert base.write(log, log.topic(TOPIC), log.newest_commit(), LIMITS) == 1
+        current = rows.CurrentRows(log, duck.connect(), log.topic(TOPIC))
+    assert read() == []
+    writer.write(TOPIC, pa.table({"x": [2], "y": ["b"], "_weight": [1]}))
+    assert read() == []
+    writer.write(TOPIC, pa.table({"x": [2], "y": ["b"], "_weight": [1]}))
+    assert read() == [(2, "b")]
 
 
 def test_a_base_is_sorted_whatever_slices_it_is_written_in(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
