@@ -5,6 +5,7 @@ Heavy imports are inside the functions: command line and notebook load this modu
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from headwater_pipelines.compiler import CompiledView
     from headwater_pipelines.compiler.definition import Definition
     from headwater_pipelines.compiler.explain import Explain
+    from headwater_pipelines.replay.comparison import Comparison
     from headwater_pipelines.replay.replay import Replayed
 
 
@@ -173,13 +175,27 @@ def replay_view(
     (it names the oldest position), PipelineError where it cannot be promoted.
     """
     from headwater import position
-    from headwater_pipelines.replay import replay
+    from headwater_pipelines.replay import audit, replay
 
     log = _log(lake_or_log)
-    after = None if start is None else position.resolve(log, start)
+    after, began = None if start is None else position.resolve(log, start), time.time()
     plan = replay.plan(log, name, after, position.resolve(log, stop))
     say(plan.text)
-    return replay.replay(log, plan, project.settings, say, promote=promote)
+    found = replay.replay(log, plan, project.settings, say, promote=promote)
+    if not found.commit and plan.step == log.newest_common_step(frozenset({plan.view.id}), log.newest_commit()):
+        audit.keep(log, plan, found.comparison, began)
+    return found
+
+
+def compare_view(lake_or_log: Any, project: Project, name: str) -> Comparison:
+    """Compare all rows of a view, as readers see them, with those of its query over the same tables.
+
+    The answer is kept: ``headwater status --json`` and the view's check in Dagster have it. Nothing of the view changes.
+    NameNotFound; NotYet where it has published nothing.
+    """
+    from headwater_pipelines.replay import audit
+
+    return audit.audit(_log(lake_or_log), project.settings, name)
 
 
 PAUSED_BY = "pipeline:main.paused_by"

@@ -10,6 +10,8 @@ Secrets never show in ``repr``, in messages or in logs; they come from the envir
     [source.NAME.messages]                topics of logical messages, by their prefix
     [source.NAME.outbox."public.outbox"]  topic, by, key, type, payload, id
     [settings]                            every field of ``Settings``
+    [slo]                                 every field of ``Slo``
+    [slo."shop.public.orders"]            the same, of one source, topic, view (views.NAME) or job (jobs.NAME)
 
 Environment: ``HEADWATER_SOURCE_<NAME>_DSN`` replaces a source's dsn, ``..._STANDBY_DSN`` its standby_dsn,
 ``HEADWATER_<SETTING>`` a setting.
@@ -166,6 +168,38 @@ class Settings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Slo:
+    """What is promised of sources, topics, views and jobs: what is worse is a warning, or an error. 0: not judged."""
+
+    lag_warn_s: float = 10.0
+    """Far above the 0.4 s of a healthy stream on a busy machine: seconds of lag mean that something is wrong."""
+    lag_error_s: float = 60.0
+    fresh_warn_s: float = 60.0
+    """How old what a reader sees may be: time since the source was last heard of, and what is not taken in yet."""
+    fresh_error_s: float = 600.0
+    dead_letters_warn: int = 1
+    """Open dead letters of a topic: somebody has to look at each."""
+    dead_letters_error: int = 1_000
+    watermark_ahead_s: float = 3_600.0
+    """A watermark that lies further ahead of the clock is an error: one wrong event time makes all others late."""
+    late_warn_share: float = 0.01
+    """Of a view's records, the share that came behind its watermark."""
+    compared_within_s: float = 86_400.0
+    """Every row of every view is compared with its query again within this time."""
+    report_every_s: float = 300.0
+    """Between two reports to Dagster of what has moved and is as healthy as before: its event log has no retention."""
+
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            if getattr(self, each.name) < 0:
+                raise ConfigError(
+                    f"{each.name} = {getattr(self, each.name)} is out of range",
+                    where="[slo]",
+                    todo=f"Use 0 (not judged) or more; the default is {each.default}.",
+                )
+
+
+@dataclass(frozen=True, kw_only=True)
 class TableConfig:
     """What the project says about one captured table."""
 
@@ -259,6 +293,12 @@ class Project:
     lake_dir: Path
     sources: Mapping[str, SourceConfig]
     settings: Settings = field(default_factory=Settings)
+    slos: Mapping[str, Slo] = field(default_factory=lambda: MappingProxyType({"": Slo()}))
+    """By the name of what they hold for; "" for everything else."""
+
+    def slo(self, name: str) -> Slo:
+        """What is promised of a source, a topic, ``views.NAME`` or ``jobs.NAME``."""
+        return self.slos.get(name) or self.slos[""]
 
     @property
     def file(self) -> Path:
@@ -323,7 +363,7 @@ def load(project_dir: Path | str | None = None, environ: Mapping[str, str] | Non
             )
     path = root / FILE
     document = _parse(path)
-    _known(document, ("project", "source", "settings"), path, "")
+    _known(document, ("project", "source", "settings", "slo"), path, "")
     project = _table(document, "project", path)
     _known(project, ("name", "lake"), path, "project")
     sources = _table(document, "source", path)
@@ -333,6 +373,7 @@ def load(project_dir: Path | str | None = None, environ: Mapping[str, str] | Non
         lake_dir=(root / Path(str(project.get("lake", "lake"))).expanduser()).resolve(),
         sources=MappingProxyType({name: _source(name, _table(sources, name, path), path, environ) for name in sources}),
         settings=_settings(_table(document, "settings", path), path, environ),
+        slos=MappingProxyType(_slos(_table(document, "slo", path), path)),
     )
 
 
@@ -394,6 +435,21 @@ def _settings(table: dict[str, Any], path: Path, environ: Mapping[str, str]) -> 
         if variable in environ:
             values[key] = _typed(environ[variable], kind, variable, "environment")
     return Settings(**values)
+
+
+def _slos(table: dict[str, Any], path: Path) -> dict[str, Slo]:
+    """Those for everything, and by name what differs from them."""
+    named = {name: value for name, value in table.items() if isinstance(value, dict)}
+    common = _slo({key: value for key, value in table.items() if key not in named}, path, "slo")
+    return {"": Slo(**common)} | {
+        name: Slo(**{**common, **_slo(value, path, f'slo."{name}"')}) for name, value in named.items()
+    }
+
+
+def _slo(table: dict[str, Any], path: Path, section: str) -> dict[str, Any]:
+    kinds = get_type_hints(Slo)
+    _known(table, kinds, path, section)
+    return {key: _typed(value, kinds[key], key, str(path)) for key, value in table.items()}
 
 
 def _source(name: str, table: dict[str, Any], path: Path, environ: Mapping[str, str]) -> SourceConfig:

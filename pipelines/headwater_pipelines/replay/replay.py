@@ -13,7 +13,7 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ import psutil
 
 from headwater.catalog.records import Step, View
 from headwater.config import Settings
-from headwater.errors import Expired, NotYet, OwnedElsewhere, PipelineError, UsageError
+from headwater.errors import Expired, HeadwaterError, NotYet, OwnedElsewhere, PipelineError, UsageError
 from headwater.failpoint import hit
 from headwater.lake import Lake
 from headwater.log import Log, leases, open_log, read
@@ -71,18 +71,22 @@ class Replayed:
     commit: int = 0
 
 
-def plan(log: Log, name: str, start: int | None, stop: int) -> Plan:
+Compiled = tuple[Mapping[int, CompiledView], Mapping[int, HeadwaterError]]
+
+
+def plan(log: Log, name: str, start: int | None, stop: int, compiled: Compiled | None = None) -> Plan:
     """What it takes to replay a view over the input commits (start, stop], and whether it can be done at all.
 
     Without ``start``: from the rows at the end. ``stop`` becomes the newest input commit at which the view was
-    published then, by the definition that it had. NameNotFound, NotYet, UsageError for an empty range; Expired beyond
-    retention, with the oldest position that can be replayed from.
+    published then, by the definition that it had; ``compiled`` is what ``compile_all`` gave for the views at ``stop``.
+    NameNotFound, NotYet, UsageError for an empty range; Expired beyond retention, with the oldest position that can be
+    replayed from.
     """
     view = {each.name: each for each in log.views(stop)}.get(log.view(name).name)
     step = log.newest_common_step(frozenset({view.id}), stop) if view else None
     if view is None or step is None:
         raise NotYet(f"view {name} has published nothing at or before commit {stop}", todo="Choose a later position.")
-    compiled, errors = registry.compile_all(log, log.views(stop))
+    found, errors = compiled or registry.compile_all(log, log.views(stop))
     if view.id in errors:
         raise errors[view.id]
     start = step.input_commit if start is None else start
@@ -91,8 +95,8 @@ def plan(log: Log, name: str, start: int | None, stop: int) -> Plan:
             f"the replay would begin at commit {start}, behind its end: view {name} stands at {step.input_commit}",
             todo="Give an earlier --from, or a later --to.",
         )
-    rows = _rows(log, compiled[view.id], start, step.input_commit)
-    return Plan(view=view, compiled=compiled[view.id], start=start, stop=step.input_commit, step=step, rows=rows)
+    rows = _rows(log, found[view.id], start, step.input_commit)
+    return Plan(view=view, compiled=found[view.id], start=start, stop=step.input_commit, step=step, rows=rows)
 
 
 def replay(log: Log, wanted: Plan, settings: Settings, say: Say, *, promote: bool = False) -> Replayed:
@@ -103,7 +107,7 @@ def replay(log: Log, wanted: Plan, settings: Settings, say: Say, *, promote: boo
     promoted view is not what was replayed, or is paused by the worker; the errors of ``Rows`` before that.
     """
     began = time.monotonic()
-    with _folder(log) as folder, leases.Lease(log, wanted.start, expires_s=settings.reader_expiry_s), Lake(log) as lake:
+    with workplace(log) as folder, leases.Lease(log, wanted.start, expires_s=settings.reader_expiry_s), Lake(log) as lake:
         rows = Rows(log, lake, wanted.view, wanted.compiled, folder, settings, _counting(wanted, say))
         try:
             made = rows.make(wanted.start, wanted.step)
@@ -207,7 +211,7 @@ def _switched(log: Log, new: View, failed: list[BaseException]) -> Step:
 
 
 @contextmanager
-def _folder(log: Log) -> Iterator[Path]:
+def workplace(log: Log) -> Iterator[Path]:
     """A folder of its own on the lake's disk; those of processes that were killed are removed."""
     parent = log.folder / "state" / FOLDER
     parent.mkdir(parents=True, exist_ok=True)

@@ -26,6 +26,9 @@ from headwater_pipelines.runtime.blame import ViewFailed
 from headwater_pipelines.runtime.program import Program
 
 
+PREFIX = "views."
+
+
 class Rows:
     """Makes a view's rows at commits that only grow. To be closed; the errors are those of ``Build``."""
 
@@ -38,6 +41,8 @@ class Rows:
         folder: Path,
         settings: Settings,
         said: Callable[[int], None],
+        *,
+        by_query: bool = False,
     ) -> None:
         self.log = log
         self.lake = lake
@@ -45,12 +50,17 @@ class Rows:
         self.compiled = compiled
         self.path = folder / "rows.parquet"
         self._begun = False
-        self._build = None if is_one_query(compiled) else Build(log, view, compiled, folder, settings, said)
+        by_query = by_query or is_one_query(compiled)
+        self._build = None if by_query else Build(log, view, compiled, folder, settings, said)
 
-    def make(self, start: int, step: Step) -> Path:
-        """The file with the rows at a step's input commit, from those of the tables at ``start`` on."""
+    def make(self, start: int, step: Step, where: str = "") -> Path:
+        """The file with the rows at a step's input commit, from those of the tables at ``start`` on.
+
+        Only those that fulfil ``where``, a condition on the view's columns, if its SQL makes them.
+        """
         if self._build is None:
-            self._query(step.input_commit)
+            # At its publishing commit views are read as of the same step, and tables at its input.
+            self._query(step.publish_commit if self._reads_views else step.input_commit, where)
             return self.path
         steps = self.log.steps(0, step.number)
         if not self._begun:
@@ -65,10 +75,14 @@ class Rows:
         if self._build is not None:
             self._build.close()
 
-    def _query(self, commit: int) -> None:
+    @property
+    def _reads_views(self) -> bool:
+        return any(map(_is_view, self.compiled.reads))
+
+    def _query(self, commit: int, where: str) -> None:
         listed = lowered(self.compiled)
         names = ", ".join(quote(name) for name, _ in self.compiled.columns)
-        query = f"SELECT {listed}, 1::BIGINT AS {WEIGHT} FROM ({self.compiled.query}) AS view({names})"
+        query = f"SELECT {listed}, 1::BIGINT AS {WEIGHT} FROM ({self.compiled.query}) AS view({names}) {where}"
         with self.lake.reading(query, at=commit) as (cursor, sql):
             try:
                 cursor.execute(f"COPY ({sql}) TO '{quoted(self.path)}' (FORMAT parquet)")
@@ -78,9 +92,26 @@ class Rows:
 
 def is_one_query(compiled: CompiledView) -> bool:
     """Whether a view's rows follow from those of tables at one commit, by the SQL as it is written."""
+    return _is_timeless(compiled) and not any(map(_is_view, compiled.reads))
+
+
+def is_timeless(log: Log, compiled: CompiledView) -> bool:
+    """Whether they follow so from tables and from what other views have published at the same step.
+
+    One with a refresh of its own is read by its definition, and not by what it last held.
+    """
+    own_pace = {f"{PREFIX}{view.name}" for view in log.views() if view.refresh != "continuous"}
+    return _is_timeless(compiled) and not own_pace.intersection(compiled.reads)
+
+
+def _is_timeless(compiled: CompiledView) -> bool:
     program = Program({0: compiled}, {})
     is_timed = program.reads_clock or any(base.event_time is not None for base in compiled.used)
-    return not is_timed and not compiled.letters and not any(name.startswith("views.") for name in compiled.reads)
+    return not is_timed and not compiled.letters
+
+
+def _is_view(name: str) -> bool:
+    return name.startswith(PREFIX)
 
 
 def lowered(compiled: CompiledView) -> str:

@@ -121,6 +121,9 @@ class Topic:
         return range(self.first_partition, self.first_partition + self.partitions)
 
 
+_UNIT_S = {"second": 1, "minute": 60, "hour": 3_600, "day": 86_400}
+
+
 @dataclass(frozen=True, kw_only=True)
 class View:
     """A maintained query. ``topic`` is its changelog's name once its first step is published."""
@@ -141,6 +144,12 @@ class View:
     def refresh(self) -> str:
         """``continuous``: with every step; ``manual``; or ``every 5 minutes``."""
         return str(self.options.get("refresh", "continuous"))
+
+    @property
+    def refresh_s(self) -> int | None:
+        """Seconds from one refresh to the next; None for a view that is refreshed all the time, or by hand."""
+        _, *every = self.refresh.split()
+        return int(every[0]) * _UNIT_S[every[1].removesuffix("s")] if every else None
 
 
 @dataclass(frozen=True, kw_only=True)

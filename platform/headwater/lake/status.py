@@ -28,6 +28,8 @@ from headwater.log import (
     topic_settings,
 )
 
+AUDIT = "audit:"
+"""Catalog setting, with a view's id: what is known of its rows against its query (``replay.audit`` in the pipelines)."""
 FRESH_S = 5.0
 """A component that has not beaten for so long counts as stopped."""
 
@@ -176,6 +178,7 @@ def _views(log: Log, live: Mapping[str, LiveRow]) -> list[dict[str, Any]]:
                 "replacement": new.get(view.id),
                 "fill": filling.get(view.name) if fresh else None,
                 "refresh": view.refresh,
+                "refresh_s": view.refresh_s,
                 "input_commit": None if behind or mine is None else mine.input_commit,
                 "lag_commits": None if behind or mine is None else max(0, newest_input - mine.input_commit),
                 "lag_ms": stats.get("lag_ms"),
@@ -185,6 +188,7 @@ def _views(log: Log, live: Mapping[str, LiveRow]) -> list[dict[str, Any]]:
                 "rows_per_s": stats.get("rows_per_s") if fresh else 0,
                 "step_ms_last": stats.get("step_ms_last"),
                 "step_ms_p95": stats.get("step_ms_p95"),
+                "compared": json.loads(log.setting(f"{AUDIT}{view.id}") or "null"),
             }
         )
     return found

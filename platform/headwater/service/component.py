@@ -17,6 +17,9 @@ from headwater.errors import ConfigError
 GROUP = "headwater.component"
 PREPARE_GROUP = "headwater.prepare"
 """Functions (project, log) -> lines to log, called before the components start and when views/ changes."""
+HOUSEKEEPING_GROUP = "headwater.housekeeping"
+"""Functions (project, log) -> counts of what was done, called by maintenance every ``housekeeping_s``; each bounds its
+own time, for sealing waits for it."""
 
 EXIT_STOPPED = 0
 """It was asked to stop (SIGTERM), or has nothing more to do."""

@@ -17,6 +17,7 @@ from headwater.config import Project
 from headwater.errors import HeadwaterError, Retryable
 from headwater.log import open_log
 from headwater.maintenance import OWNER, Publisher, housekeep, run_once, start
+from headwater.service.component import HOUSEKEEPING_GROUP, plugged_in
 from headwater.service.signals import stop_signals
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ ROUND_S = 1.0
 NICENESS = 10
 """Rewriting files yields the cores to capture and views, which somebody waits for."""
 AUTOGROUP = Path("/proc/self/autogroup")
+_UNSAID = ("bytes", "compared")
+"""Counts that are there at every round."""
 RETRY_S = 5.0
 """After a failure that may pass, a full disk above all."""
 
@@ -39,12 +42,15 @@ def run(project: Project) -> None:
         log_lines.info("ready; removed %d files of writers that died", start(log)["orphans"])
         keeps_house = 0.0
         publisher = Publisher(log)
+        others = plugged_in(HOUSEKEEPING_GROUP)
         while not stop.is_set():
             began = time.monotonic()
             try:
                 done = run_once(log, project.settings)
                 if began >= keeps_house:
                     done |= housekeep(log, project.settings)
+                    for each in others:
+                        done |= each(project, log)
                     keeps_house = began + project.settings.housekeeping_s
                 publisher.publish(now=done["sealed"] > 0)
                 beat.says(state="running", error=None)
@@ -55,7 +61,7 @@ def run(project: Project) -> None:
                 log_lines.warning("%s", error)
                 stop.wait(RETRY_S)
                 continue
-            if said := [f"{name} {count:,}" for name, count in done.items() if count and name != "bytes"]:
+            if said := [f"{name} {count:,}" for name, count in done.items() if count and name not in _UNSAID]:
                 log_lines.info(
                     ", ".join(said),
                     extra={"rows": done["sealed"], "duration_ms": round((time.monotonic() - began) * 1000)},

@@ -1,0 +1,224 @@
+"""How each asset is, read off ``headwater status --json`` at one moment: where it stands, its figures, its verdicts.
+
+One reading serves the sensor, the checks that somebody executes by hand, and what is said after a materialization.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import dagster as dg
+
+from headwater.config import Project
+from headwater.service.status import collect
+from headwater_dagster import lineage, rules
+from headwater_dagster.inventory import JOBS_NAMESPACE, VIEWS_NAMESPACE, Inventory, lake_exists
+from headwater_dagster.resource import HeadwaterResource
+from headwater_dagster.rules import Row, Verdict
+from headwater_dagster.translator import job_key, source_key, topic_key, view_key
+
+LAG, SLOT, SCHEMA, WHOLE, LETTERS = "lag", "slot", "schema", "whole", "dead_letters"
+FRESH, WATERMARK, EQUAL = "fresh", "watermark", "equals_query"
+WHAT = {
+    LAG: "It runs, and is not too far behind what it reads.",
+    SLOT: "The replication slot keeps what the lake has not got yet, and not too much.",
+    SCHEMA: "It is written by a schema that its records and readers can live with.",
+    WHOLE: "None of its records is known to be damaged.",
+    LETTERS: "Not too many rows are set aside and wait for somebody to look.",
+    FRESH: "What a reader sees is not too old: its sources are heard, and taken in.",
+    WATERMARK: "Event time does not run ahead of the clock, and few rows come behind it.",
+    EQUAL: "Its rows are those of its query. Compared by parts all the time; by hand, all of them now.",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Health:
+    """One asset. ``position``: where it stands; ``state``: a word; ``figures``: what is plotted."""
+
+    key: dg.AssetKey
+    kind: Literal["source", "topic", "view", "job"]
+    name: str
+    state: str
+    position: int
+    figures: Mapping[str, Any]
+    verdicts: tuple[Verdict, ...]
+
+    @property
+    def mark(self) -> list[Any]:
+        """What is reported at once when it changes; figures alone are not."""
+        return [self.state, *(list(each.mark) for each in self.verdicts)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Known:
+    """What is to be reported on: the assets that Dagster has loaded. ``feeds``: of each view and job, its sources."""
+
+    sources: frozenset[str]
+    topics: frozenset[str]
+    views: Mapping[str, tuple[str, ...]]
+    """With the names of the checks that it can have."""
+    jobs: frozenset[str]
+    reads: Mapping[str, frozenset[str]]
+    """Of each view, the full names of the topics that it reads, through other views as well."""
+
+
+def known(inventory: Inventory) -> Known:
+    views = {each.view.name: each for each in inventory.views}
+    return Known(
+        sources=frozenset(each.source.name for each in inventory.sources),
+        topics=frozenset(each.topic.name for each in inventory.topics),
+        views={name: _checks(each.view.options) for name, each in views.items()},
+        jobs=frozenset(each.job.name for each in inventory.jobs),
+        reads={name: _topics(name, {}, inventory) for name in views},
+    )
+
+
+def _checks(options: Mapping[str, Any]) -> tuple[str, ...]:
+    fresh = (FRESH,) if options.get("refresh", "continuous") == "continuous" else ()
+    marked = (WATERMARK,) if "watermark" in options else ()
+    letters = (LETTERS,) if "on_error" in options else ()
+    return (LAG, *fresh, *marked, *letters, EQUAL)
+
+
+def _topics(name: str, seen: dict[str, None], inventory: Inventory) -> frozenset[str]:
+    """Full names of the topics that a view reads; through views as well, each of them once."""
+    seen[name] = None
+    data = next(each for each in inventory.views if each.view.name == name)
+    found: set[str] = set()
+    for each in lineage.inputs(data.view.sql):
+        key = lineage.resolved(each, data)
+        if key is None:
+            continue
+        kind, other = key
+        if kind == VIEWS_NAMESPACE:
+            found |= _topics(other, seen, inventory) if other not in seen else set()
+        else:
+            found.add(other)
+    return frozenset(found)
+
+
+def check_specs(found: Known) -> list[dg.AssetCheckSpec]:
+    """Every check that ``take`` can give a verdict on."""
+    names: list[tuple[dg.AssetKey, tuple[str, ...]]] = [
+        *((source_key(each), (LAG, SLOT)) for each in sorted(found.sources)),
+        *((topic_key(each), (SCHEMA, WHOLE, LETTERS)) for each in sorted(found.topics)),
+        *((view_key(each), checks) for each, checks in sorted(found.views.items())),
+        *((job_key(each), (LAG, LETTERS)) for each in sorted(found.jobs)),
+    ]
+    return [dg.AssetCheckSpec(name, asset=key, description=WHAT[name]) for key, checks in names for name in checks]
+
+
+def take(resource: HeadwaterResource, found: Known) -> list[Health]:
+    """How everything is now. Reads the catalog and the heartbeats for some milliseconds; opens no data file."""
+    project = resource.project
+    if not lake_exists(project.lake_dir):
+        return [_source(_unseen(name), 0, project) for name in sorted(found.sources)]
+    with resource.log() as log:
+        now = collect(log, project)
+    return [*_sources(now, found, project), *_topic_rows(now, found, project), *_views(now, found, project), *_jobs(now, found, project)]
+
+
+def _sources(now: Row, found: Known, project: Project) -> Iterator[Health]:
+    rows = {row["name"]: row for row in now["sources"]}
+    for name in sorted(found.sources):
+        yield _source(rows.get(name) or _unseen(name), now["position"], project)
+
+
+def _unseen(name: str) -> dict[str, Any]:
+    """The row of a source that has never run."""
+    return {"name": name, "state": "stopped", "error": None, "lag_ms": None, "rows": None}
+
+
+def _source(row: Row, position: int, project: Project) -> Health:
+    slo = project.slo(row["name"])
+    names = ("lag_ms", "lag_bytes", "rows_per_s", "rows", "commits", "spill_bytes", "retained_wal_bytes", "confirmed_lsn")
+    return Health(
+        key=source_key(row["name"]),
+        kind="source",
+        name=row["name"],
+        state=row["state"],
+        position=row["rows"] or 0,
+        figures={"position": position} | {name: row[name] for name in names if row.get(name) is not None},
+        verdicts=_given(rules.source_lag(row, slo), rules.source_slot(row)),
+    )
+
+
+def _topic_rows(now: Row, found: Known, project: Project) -> Iterator[Health]:
+    for row in now["topics"]:
+        if row["name"] not in found.topics:
+            continue
+        damaged = [each for each in now["quarantine"] if each["topic"] == row["name"]]
+        letters = row["dead_letters"]
+        yield Health(
+            key=topic_key(row["name"]),
+            kind="topic",
+            name=row["name"],
+            state=row["state"],
+            position=row["records"],
+            figures={
+                "records": row["records"],
+                "sealed_records": row["sealed"],
+                "sealed_bytes": row["sealed_bytes"],
+                "files": row["segments"],
+                "dead_letters_open": letters["open"],
+            },
+            verdicts=_given(
+                rules.topic_schema(row),
+                rules.topic_whole(damaged),
+                rules.dead_letters(letters, project.slo(row["name"])),
+            ),
+        )
+
+
+def _views(now: Row, found: Known, project: Project) -> Iterator[Health]:
+    at = time.time()
+    records = {row["name"]: row["records"] for row in now["topics"]}
+    letters = {row["name"]: row["dead_letters"] for row in now["topics"]}
+    sources = {row["name"]: row for row in now["sources"]}
+    for row in now["views"]:
+        if (name := row["name"]) not in found.views:
+            continue
+        slo, reads = project.slo(f"{VIEWS_NAMESPACE}.{name}"), found.reads[name]
+        feeding = [sources[each] for each in sorted({topic.split(".")[0] for topic in reads} & set(sources))]
+        read = sum(records.get(each, 0) for each in reads)
+        given = _given(
+            rules.follows(row, slo),
+            rules.fresh(row, feeding, slo),
+            rules.watermark(row, slo, at, read, project.settings.timezone),
+            rules.dead_letters(letters.get(f"{VIEWS_NAMESPACE}.{name}", {"open": 0, "total": 0}), slo),
+            rules.compared(row, slo, at),
+        )
+        names = ("lag_ms", "lag_commits", "rows_per_s", "step_ms_p95", "state_bytes", "late_rows")
+        yield Health(
+            key=view_key(name),
+            kind="view",
+            name=name,
+            state=row["state"],
+            position=row["input_commit"] or 0,
+            figures={"rows": row["rows"]} | {each: row[each] for each in names if row[each] is not None},
+            verdicts=tuple(each for each in given if each.check in found.views[name]),
+        )
+
+
+def _jobs(now: Row, found: Known, project: Project) -> Iterator[Health]:
+    for row in now["jobs"]:
+        if (name := row["name"]) not in found.jobs:
+            continue
+        slo = project.slo(f"{JOBS_NAMESPACE}.{name}")
+        names = ("lag_ms", "lag_rows", "rows_per_s", "step_ms_p95", "state_rows")
+        yield Health(
+            key=job_key(name),
+            kind="job",
+            name=name,
+            state=row["state"],
+            position=row["input_commit"] or 0,
+            figures={"rows": row["rows_out"]} | {each: row[each] for each in names if row[each] is not None},
+            verdicts=_given(rules.follows(row, slo), rules.dead_letters(row["dead_letters"], slo)),
+        )
+
+
+def _given(*verdicts: Verdict | None) -> tuple[Verdict, ...]:
+    return tuple(each for each in verdicts if each is not None)
