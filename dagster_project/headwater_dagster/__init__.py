@@ -1,9 +1,10 @@
-"""Headwater in Dagster: topics and views as assets, lag as checks, the pipeline as leased runs.
+"""Headwater in Dagster: topics and views as assets, their health as checks, the pipeline as leased runs.
 
 General layout, in reading order: ``inventory`` (what a project and its lake hold now), ``translator`` (how that
 becomes asset specs; the one thing to override), ``lineage``, ``worker`` and ``lease`` (the pipeline's process and
-how long a run vouches for it; no Dagster in them), ``jobs`` (catching up with stream jobs), ``assets``, ``checks``,
-``stream`` (the job that holds the lease), ``replay`` (backfills), ``sensors``,
+how long a run vouches for it; no Dagster in them), ``jobs`` (catching up with stream jobs), ``assets``,
+``stream`` (the job that holds the lease), ``replay`` (backfills), ``sensors`` (which renews the lease), ``rules``,
+``health``, ``checks`` and ``observation`` (what the status means for each asset, as checks and as a sensor),
 ``location`` (all of it together), ``component`` (the same from a ``defs.yaml``), ``definitions`` (of the one project
 that the environment names), ``instance`` (dagster.yaml and the processes to start).
 

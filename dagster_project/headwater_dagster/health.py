@@ -18,7 +18,7 @@ from headwater_dagster import lineage, rules
 from headwater_dagster.inventory import JOBS_NAMESPACE, VIEWS_NAMESPACE, Inventory, lake_exists
 from headwater_dagster.resource import HeadwaterResource
 from headwater_dagster.rules import Row, Verdict
-from headwater_dagster.translator import job_key, source_key, topic_key, view_key
+from headwater_dagster.translator import input_key, job_key, source_key, topic_key, view_key
 
 LAG, SLOT, SCHEMA, WHOLE, LETTERS = "lag", "slot", "schema", "whole", "dead_letters"
 FRESH, WATERMARK, EQUAL = "fresh", "watermark", "equals_query"
@@ -62,7 +62,7 @@ class Known:
     """With the names of the checks that it can have."""
     jobs: frozenset[str]
     reads: Mapping[str, frozenset[str]]
-    """Of each view, the full names of the topics that it reads, through other views as well."""
+    """Of each view, the full names of the topics that it reads, through other views as well; a job's by its key."""
 
 
 def known(inventory: Inventory) -> Known:
@@ -72,7 +72,7 @@ def known(inventory: Inventory) -> Known:
         topics=frozenset(each.topic.name for each in inventory.topics),
         views={name: _checks(each.view.options) for name, each in views.items()},
         jobs=frozenset(each.job.name for each in inventory.jobs),
-        reads={name: _topics(name, {}, inventory) for name in views},
+        reads={name: _topics(name, set(), inventory) for name in views},
     )
 
 
@@ -83,20 +83,17 @@ def _checks(options: Mapping[str, Any]) -> tuple[str, ...]:
     return (LAG, *fresh, *marked, *letters, EQUAL)
 
 
-def _topics(name: str, seen: dict[str, None], inventory: Inventory) -> frozenset[str]:
-    """Full names of the topics that a view reads; through views as well, each of them once."""
-    seen[name] = None
+def _topics(name: str, seen: set[str], inventory: Inventory) -> frozenset[str]:
+    """Full names of the topics that a view reads; through other views as well."""
+    seen.add(name)
     data = next(each for each in inventory.views if each.view.name == name)
+    keys = [input_key(each, data) for each in lineage.inputs(data.view.sql)]
     found: set[str] = set()
-    for each in lineage.inputs(data.view.sql):
-        key = lineage.resolved(each, data)
-        if key is None:
-            continue
-        kind, other = key
-        if kind == VIEWS_NAMESPACE:
-            found |= _topics(other, seen, inventory) if other not in seen else set()
-        else:
-            found.add(other)
+    for path in (key.path for key in keys if key is not None):
+        if path[0] != VIEWS_NAMESPACE:
+            found.add(".".join(path))
+        elif path[1] not in seen:
+            found |= _topics(path[1], seen, inventory)
     return frozenset(found)
 
 
@@ -118,7 +115,12 @@ def take(resource: HeadwaterResource, found: Known) -> list[Health]:
         return [_source(_unseen(name), 0, project) for name in sorted(found.sources)]
     with resource.log() as log:
         now = collect(log, project)
-    return [*_sources(now, found, project), *_topic_rows(now, found, project), *_views(now, found, project), *_jobs(now, found, project)]
+    return [
+        *_sources(now, found, project),
+        *_topic_rows(now, found, project),
+        *_views(now, found, project),
+        *_jobs(now, found, project),
+    ]
 
 
 def _sources(now: Row, found: Known, project: Project) -> Iterator[Health]:
@@ -134,7 +136,16 @@ def _unseen(name: str) -> dict[str, Any]:
 
 def _source(row: Row, position: int, project: Project) -> Health:
     slo = project.slo(row["name"])
-    names = ("lag_ms", "lag_bytes", "rows_per_s", "rows", "commits", "spill_bytes", "retained_wal_bytes", "confirmed_lsn")
+    names = (
+        "lag_ms",
+        "lag_bytes",
+        "rows_per_s",
+        "rows",
+        "commits",
+        "spill_bytes",
+        "retained_wal_bytes",
+        "confirmed_lsn",
+    )
     return Health(
         key=source_key(row["name"]),
         kind="source",

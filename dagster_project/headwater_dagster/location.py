@@ -11,13 +11,14 @@ from pathlib import Path
 import dagster as dg
 
 from headwater.config import load
-from headwater_dagster import inventory
+from headwater_dagster import health, inventory
 from headwater_dagster.assets import build_assets
-from headwater_dagster.checks import build_lag_checks
+from headwater_dagster.checks import build_health_checks
 from headwater_dagster.lease import SECONDS
-from headwater_dagster.replay import build_replay_assets, build_replay_checks, build_replay_job
+from headwater_dagster.observation import build_observation_sensor
+from headwater_dagster.replay import build_replay_assets, build_replay_job
 from headwater_dagster.resource import HeadwaterResource
-from headwater_dagster.sensors import build_observation_sensor, build_renewing_sensor
+from headwater_dagster.sensors import build_renewing_sensor
 from headwater_dagster.stream import build_stream_job
 from headwater_dagster.translator import HeadwaterTranslator
 
@@ -38,13 +39,14 @@ def build_definitions(
     project = inventory.project_from_environment() if project_dir is None else load(project_dir)
     seconds = float(os.environ.get(LEASE_VARIABLE) or SECONDS) if lease_s is None else lease_s
     found = inventory.take(project)
+    known = health.known(found)
     return dg.Definitions(
         assets=[
             *build_assets(found, translator or HeadwaterTranslator()),
             *build_replay_assets(found.views, found.since),
         ],
-        asset_checks=[*build_lag_checks(found.sources), *build_replay_checks(found.views)],
+        asset_checks=build_health_checks(known),
         jobs=[build_stream_job(seconds), build_replay_job()],
-        sensors=[*build_observation_sensor(found.sources), build_renewing_sensor(seconds)],
+        sensors=[*build_observation_sensor(known), build_renewing_sensor(seconds)],
         resources={"headwater": HeadwaterResource(project_dir=str(project.root))},
     )

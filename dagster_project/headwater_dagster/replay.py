@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from headwater.errors import HeadwaterError
+from headwater_dagster.health import EQUAL
 from headwater_dagster.inventory import ViewData
 from headwater_dagster.resource import HeadwaterResource
 from headwater_dagster.translator import replay_key, view_key
@@ -24,7 +25,6 @@ if TYPE_CHECKING:  # the compiler comes with it, and definitions are to load qui
 
 JOB = "replay"
 OP = "replay_view"
-CHECK = "equals_replay"
 POOL = "replay"
 SAID = 10
 """Progress is written once in so many lines: the run's log has no retention."""
@@ -151,7 +151,7 @@ def metadata(done: "Replayed") -> dict[str, Any]:
 
 def _report(context: dg.OpExecutionContext | dg.AssetExecutionContext, name: str, done: "Replayed") -> None:
     """Say on the view's own page what came of it."""
-    found = dg.AssetCheckEvaluation(asset_key=view_key(name), check_name=CHECK, **verdict(done))
+    found = dg.AssetCheckEvaluation(asset_key=view_key(name), check_name=EQUAL, **verdict(done))
     context.log_event(found)  # type: ignore[arg-type]  # it takes them, its annotation does not say so
 
 
@@ -164,27 +164,3 @@ def verdict(done: "Replayed") -> dict[str, Any]:
         "description": str(done.comparison) + (f"; promoted at commit {done.commit}" if done.commit else ""),
         "metadata": {**metadata(done), "sample": dg.MetadataValue.json(sample)},
     }
-
-
-def build_replay_checks(views: Sequence[ViewData]) -> list[dg.AssetChecksDefinition]:
-    """One check per view; executed by hand it makes the view anew from the rows that its tables have now."""
-    names = {view_key(data.view.name): data.view.name for data in views}
-    if not names:
-        return []
-    said = "Its rows are those that come of making it anew from the log; the replays of the view say so, too."
-    specs = [dg.AssetCheckSpec(CHECK, asset=key, description=said) for key in names]
-
-    @dg.multi_asset_check(specs=specs, name="views_equal_replay", can_subset=True)
-    def views_equal_replay(
-        context: dg.AssetCheckExecutionContext, headwater: HeadwaterResource
-    ) -> Iterator[dg.AssetCheckResult]:
-        for chosen in sorted(context.selected_asset_check_keys):
-            key = chosen.asset_key
-            with headwater.log() as log:
-                try:
-                    found = verdict(api.replay_view(log, headwater.project, names[key], say=context.log.info))
-                except HeadwaterError as error:
-                    found = {"passed": False, "severity": dg.AssetCheckSeverity.WARN, "description": str(error)}
-            yield dg.AssetCheckResult(asset_key=key, check_name=CHECK, **found)
-
-    return [views_equal_replay]

@@ -6,7 +6,6 @@ to say yet.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -24,7 +23,7 @@ LOST = ("lost", "unreserved")
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What a check makes of it. ``severity`` counts where it has not passed. ``times``: figures that are Unix seconds."""
+    """What a check makes of it. ``severity`` counts where it has not passed; ``times`` are Unix seconds."""
 
     check: str
     passed: bool
@@ -48,7 +47,9 @@ def source_lag(row: Row, slo: Slo) -> Verdict:
         return _bad("lag", "ERROR", f"{row['state']}: {why}", figures)
     if row["lag_ms"] is None:
         return _good("lag", f"{row['state']}, no change seen yet", figures)
-    return _limited("lag", row["lag_ms"] / 1e3, slo.lag_warn_s, slo.lag_error_s, f"{row['state']}, {{}} behind", figures)
+    return _limited(
+        "lag", row["lag_ms"] / 1e3, slo.lag_warn_s, slo.lag_error_s, f"{row['state']}, {{}} behind", figures
+    )
 
 
 def source_slot(row: Row) -> Verdict | None:
@@ -66,7 +67,9 @@ def source_slot(row: Row) -> Verdict | None:
     if row.get("slot_warning"):
         return _bad("slot", "WARN", str(row["slot_warning"]), figures)
     kept = row.get("retained_wal_bytes")
-    return _good("slot", "holds" + (f", {kept / 2**20:,.0f} MiB of WAL kept for it" if kept is not None else ""), figures)
+    return _good(
+        "slot", "holds" + (f", {kept / 2**20:,.0f} MiB of WAL kept for it" if kept is not None else ""), figures
+    )
 
 
 def topic_schema(row: Row) -> Verdict:
@@ -108,9 +111,8 @@ def follows(row: Row, slo: Slo) -> Verdict:
         return _good("lag", f"{row['state']}, nothing is published yet", figures)
     if row.get("refresh") == "manual":
         return _good("lag", "refreshed by hand", figures)
-    every_s = row.get("refresh_s") or 0
-    limits = [each and each + every_s for each in (slo.lag_warn_s, slo.lag_error_s)]
-    return _limited("lag", row["lag_ms"] / 1e3, *limits, "{} behind", figures)
+    warn_s, error_s = (each and each + (row.get("refresh_s") or 0) for each in (slo.lag_warn_s, slo.lag_error_s))
+    return _limited("lag", row["lag_ms"] / 1e3, warn_s, error_s, "{} behind", figures)
 
 
 def fresh(row: Row, sources: Sequence[Row], slo: Slo) -> Verdict | None:
@@ -139,7 +141,12 @@ def watermark(row: Row, slo: Slo, now: float, records: int, zone: str) -> Verdic
     at = (mark if mark.tzinfo else mark.replace(tzinfo=ZoneInfo(zone))).timestamp()
     late = row["late_rows"] or 0
     share = round(late / max(records, late), 6) if late else 0.0
-    figures = {"watermark": row["watermark"], "behind_clock_s": round(now - at, 1), "late_rows": late, "late_share": share}
+    figures = {
+        "watermark": row["watermark"],
+        "behind_clock_s": round(now - at, 1),
+        "late_rows": late,
+        "late_share": share,
+    }
     if _beyond(at - now, slo.watermark_ahead_s):
         text = f"{at - now:,.0f} s ahead of the clock: a record with a wrong time makes all others late"
         return _bad("watermark", "ERROR", text, figures)
@@ -196,7 +203,5 @@ def _good(check: str, text: str, figures: Row, times: Mapping[str, float] | None
     return Verdict(check=check, passed=True, severity="WARN", text=text, figures=figures, times=times or {})
 
 
-def _bad(
-    check: str, severity: Severity, text: str, figures: Row, times: Mapping[str, float] | None = None
-) -> Verdict:
+def _bad(check: str, severity: Severity, text: str, figures: Row, times: Mapping[str, float] | None = None) -> Verdict:
     return Verdict(check=check, passed=False, severity=severity, text=text, figures=figures, times=times or {})

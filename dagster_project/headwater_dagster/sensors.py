@@ -1,81 +1,25 @@
-"""Two sensors: one reports each source's lag, one keeps a lease running. Both only read committed status."""
+"""The sensor that keeps a lease running. It only reads committed status."""
 
-import json
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any
 
 import dagster as dg
 
 from headwater.log import Log
-from headwater_dagster import checks, lease, worker
-from headwater_dagster.inventory import SourceData, lake_exists
+from headwater_dagster import lease, worker
+from headwater_dagster.inventory import lake_exists
 from headwater_dagster.resource import HeadwaterResource
 from headwater_dagster.stream import JOB, OP, LeaseConfig, lease_tags
-from headwater_dagster.translator import source_key
 from headwater_pipelines.api import paused_by
 
-OBSERVE = "observe_sources"
 RENEW = "renew_lease"
 INTERVAL_S = 5
 """Dagster's own floor; a tick costs a few milliseconds."""
-EVENT_S = 60.0
-"""Between two events of an unchanged verdict: the event log has no retention."""
 ZOMBIE_S = 20.0
 """A started run that has not beaten for so long is gone, or its process hangs. It beats every second."""
 RETRY_S = 60.0
 """After a failed lease; the worker itself was restarted with backoff before that."""
 BEGIN_S = 60.0
 """From STARTED to the lease's first beat: the code server's imports, on a busy machine."""
-
-
-def build_observation_sensor(sources: Sequence[SourceData]) -> list[dg.SensorDefinition]:
-    """Reports an observation and the lag check's verdict of each source; nothing to report without sources."""
-    names = [each.source.name for each in sources]
-    if not names:
-        return []
-
-    @dg.sensor(
-        name=OBSERVE,
-        minimum_interval_seconds=INTERVAL_S,
-        default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Lag of each source, from the figures of `headwater status --json`.",
-    )
-    def observe_sources(context: dg.SensorEvaluationContext, headwater: HeadwaterResource) -> dg.SensorResult:
-        now = checks.read_status(headwater)
-        seen: dict[str, Any] = json.loads(context.cursor or "{}")
-        events: list[dg.AssetObservation | dg.AssetCheckEvaluation] = []
-        for name, row in checks.rows_of(now, names).items():
-            verdict = [*checks.rule(row)[:2], row["state"]]
-            mark = {"verdict": [verdict[0], verdict[1].value, verdict[2]], "at": time.time()}
-            last = seen.get(name)
-            if last is None or last["verdict"] != mark["verdict"] or mark["at"] - last["at"] >= EVENT_S:
-                seen[name] = mark
-                events += source_events(name, row, now["position"])
-        if not events:
-            return dg.SensorResult(skip_reason="nothing changed", cursor=json.dumps(seen))
-        return dg.SensorResult(asset_events=events, cursor=json.dumps(seen))
-
-    return [observe_sources]
-
-
-def source_events(
-    name: str, row: Mapping[str, Any], position: int
-) -> list[dg.AssetObservation | dg.AssetCheckEvaluation]:
-    """The two events of one source: what was seen, and what the check makes of it."""
-    passed, severity, text = checks.rule(row)
-    metadata = checks.figures(row, position)
-    return [
-        dg.AssetObservation(asset_key=source_key(name), description=text, metadata=metadata),
-        dg.AssetCheckEvaluation(
-            asset_key=source_key(name),
-            check_name=checks.NAME,
-            passed=passed,
-            severity=severity,
-            description=text,
-            metadata=metadata,
-        ),
-    ]
 
 
 def build_renewing_sensor(seconds: float) -> dg.SensorDefinition:

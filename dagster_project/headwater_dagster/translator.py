@@ -132,7 +132,7 @@ def _dependencies(names: Sequence[str], data: ViewData | JobData) -> tuple[list[
     keys: dict[dg.AssetKey, None] = {}
     unknown: list[str] = []
     for name in names:
-        key = _input_key(name, data)
+        key = input_key(name, data)
         if key is None:
             unknown.append(name)
         else:
@@ -140,7 +140,8 @@ def _dependencies(names: Sequence[str], data: ViewData | JobData) -> tuple[list[
     return list(keys), unknown
 
 
-def _input_key(name: str, data: ViewData | JobData) -> dg.AssetKey | None:
+def input_key(name: str, data: ViewData | JobData) -> dg.AssetKey | None:
+    """The asset that a name in a view or job means; None when it means nothing (any more)."""
     folded = {view.lower(): view for view in data.views}
     short = name.lower().removeprefix(f"{VIEWS_NAMESPACE}.")
     if short in folded:

@@ -190,8 +190,8 @@ def replay_view(
 def compare_view(lake_or_log: Any, project: Project, name: str) -> Comparison:
     """Compare all rows of a view, as readers see them, with those of its query over the same tables.
 
-    The answer is kept: ``headwater status --json`` and the view's check in Dagster have it. Nothing of the view changes.
-    NameNotFound; NotYet where it has published nothing.
+    The answer is kept: ``headwater status --json`` and the view's check in Dagster have it. Nothing of the view
+    changes. NameNotFound; NotYet where it has published nothing.
     """
     from headwater_pipelines.replay import audit
 

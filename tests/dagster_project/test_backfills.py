@@ -12,7 +12,8 @@ import pytest
 
 from headwater.lake import Lake
 from headwater_dagster import build_definitions
-from headwater_dagster.replay import CHECK, JOB, OP, ReplayConfig
+from headwater_dagster.health import EQUAL
+from headwater_dagster.replay import JOB, OP, ReplayConfig
 from headwater_pipelines.runtime import worker
 from headwater_pipelines.runtime.state import FILE
 
@@ -80,7 +81,7 @@ def test_hours_of_a_view_are_one_run(shop: Shop, instance: dg.DagsterInstance) -
     done = dg.materialize([asset], instance=instance, partition_key=key, raise_on_error=False)
     assert done.success
     (check,) = done.get_asset_check_evaluations()
-    assert (check.check_name, check.passed) == (CHECK, True)
+    assert (check.check_name, check.passed) == (EQUAL, True)
     (event,) = done.get_asset_materialization_events()
     assert event.partition == key
     assert event.step_materialization_data.materialization.metadata["records"].value
@@ -88,23 +89,6 @@ def test_hours_of_a_view_are_one_run(shop: Shop, instance: dg.DagsterInstance) -
     done = dg.materialize([asset], instance=instance, partition_key=key, raise_on_error=False)
     (check,) = done.get_asset_check_evaluations()
     assert (check.passed, check.severity) == (False, dg.AssetCheckSeverity.ERROR)
-
-
-def test_the_check_makes_the_view_anew(shop: Shop, instance: dg.DagsterInstance) -> None:
-    job = dg.define_asset_job("by_hand", selection=dg.AssetSelection.all_asset_checks())
-    defs = dg.Definitions.merge(build_definitions(shop.project.root), dg.Definitions(jobs=[job]))
-
-    def verdicts() -> dict[str, tuple[bool, str]]:
-        done = defs.resolve_job_def("by_hand").execute_in_process(instance=instance)
-        found = (each for each in done.get_asset_check_evaluations() if each.check_name == CHECK)
-        return {each.asset_key.path[1]: (each.passed, each.severity.value) for each in found}
-
-    assert verdicts() == {"large": (False, "WARN"), "totals": (False, "WARN")}, "nothing is published yet"
-    shop.order()
-    run_views(shop)
-    assert verdicts() == {"large": (True, "ERROR"), "totals": (True, "ERROR")}
-    corrupt(shop)
-    assert verdicts() == {"large": (True, "ERROR"), "totals": (False, "ERROR")}
 
 
 def test_what_cannot_be_replayed_fails_with_the_reason(shop: Shop, instance: dg.DagsterInstance) -> None:

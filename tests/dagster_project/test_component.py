@@ -42,7 +42,7 @@ def test_five_lines_of_a_blank_project(shop: Shop) -> None:
             dg.Definitions.validate_loadable(defs)
             graph = defs.resolve_asset_graph()
             assert graph.get_all_asset_keys() >= VIEWS | {dg.AssetKey(["shop", "public", "orders"])}
-            assert {sensor.name for sensor in defs.sensors or ()} == {"observe_sources", "renew_lease"}
+            assert {sensor.name for sensor in defs.sensors or ()} == {"observe", "renew_lease"}
 
 
 def test_views_as_assets_of_ones_own(shop: Shop) -> None:

@@ -1,8 +1,7 @@
-"""The two sensors, evaluated without a daemon: what they report, what they request, whom they believe."""
+"""The renewing sensor, evaluated without a daemon: what it requests, whom it believes."""
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,9 +14,7 @@ from headwater_dagster import build_definitions, lease, sensors, worker
 from headwater_dagster.stream import JOB
 from headwater_pipelines.api import pause_pipeline, resume_pipeline
 
-from .conftest import Shop, headwater
-
-SOURCE = dg.AssetKey(["shop"])
+from .conftest import Shop
 
 
 @pytest.fixture
@@ -35,71 +32,12 @@ def evaluate(project: Project, instance: dg.DagsterInstance, name: str, cursor: 
     return dg.SensorResult(
         run_requests=data.run_requests,
         cursor=data.cursor,
-        asset_events=list(data.asset_events),
         skip_reason=None if data.run_requests else (data.skip_message or None),
     )
 
 
 def text_of(result: dg.SensorResult) -> str:
     return result.skip_reason.skip_message or "" if result.skip_reason else ""
-
-
-def test_lag_agrees_with_status(shop: Shop, instance: dg.DagsterInstance) -> None:
-    shop.beat(lag_ms=123.0)
-    result = evaluate(shop.project, instance, sensors.OBSERVE)
-    said = json.loads(headwater(shop.project, "status", "--json"))["sources"][0]
-    observation, evaluation = result.asset_events
-    assert isinstance(observation, dg.AssetObservation)
-    assert isinstance(evaluation, dg.AssetCheckEvaluation)
-    assert evaluation.passed
-    assert (evaluation.asset_key, evaluation.check_name) == (SOURCE, "lag")
-    for name in ("state", "lag_ms", "lag_bytes", "confirmed_lsn", "received_lsn"):
-        assert evaluation.metadata[name].value == said[name]
-
-
-@pytest.mark.parametrize(
-    ("state", "lag_ms", "passed", "severity"),
-    [
-        ("streaming", 9_999.0, True, "WARN"),
-        ("streaming", 10_001.0, False, "WARN"),
-        ("streaming", 60_001.0, False, "ERROR"),
-        ("error", 0.0, False, "ERROR"),
-    ],
-)
-def test_lag_rule(
-    shop: Shop, instance: dg.DagsterInstance, state: str, lag_ms: float, passed: bool, severity: str
-) -> None:
-    shop.beat(state=state, lag_ms=lag_ms)
-    evaluation = evaluate(shop.project, instance, sensors.OBSERVE).asset_events[1]
-    assert isinstance(evaluation, dg.AssetCheckEvaluation)
-    assert (evaluation.passed, evaluation.severity.value) == (passed, severity)
-
-
-def test_source_that_never_ran_fails_its_check(project: Project, instance: dg.DagsterInstance) -> None:
-    evaluation = evaluate(project, instance, sensors.OBSERVE).asset_events[1]
-    assert isinstance(evaluation, dg.AssetCheckEvaluation)
-    assert not evaluation.passed
-
-
-def test_no_event_while_nothing_changes(shop: Shop, instance: dg.DagsterInstance) -> None:
-    shop.beat(lag_ms=5)
-    first = evaluate(shop.project, instance, sensors.OBSERVE)
-    shop.beat(lag_ms=6)
-    again = evaluate(shop.project, instance, sensors.OBSERVE, first.cursor)
-    assert again.asset_events == []
-    shop.beat(lag_ms=20_000)
-    worse = evaluate(shop.project, instance, sensors.OBSERVE, again.cursor)
-    assert len(worse.asset_events) == 2
-
-
-def test_check_can_be_executed_by_hand(shop: Shop, instance: dg.DagsterInstance) -> None:
-    shop.beat(lag_ms=7)
-    job = dg.define_asset_job("by_hand", selection=dg.AssetSelection.all_asset_checks())
-    defs = dg.Definitions.merge(build_definitions(shop.project.root), dg.Definitions(jobs=[job]))
-    result = defs.resolve_job_def("by_hand").execute_in_process(instance=instance)
-    (evaluation,) = (each for each in result.get_asset_check_evaluations() if each.check_name == "lag")
-    assert evaluation.passed
-    assert evaluation.metadata["lag_ms"].value == 7
 
 
 def test_renewing_requests_one_lease(shop: Shop, instance: dg.DagsterInstance) -> None:

@@ -1,8 +1,6 @@
-"""The rotating comparison of views with their queries: all rows in turn, whatever differs is found and said until mended."""
+"""The rotating comparison of views with their queries: all rows in turn; what differs is said until it is mended."""
 
 from __future__ import annotations
-
-from collections.abc import Iterator
 
 import pytest
 
@@ -22,11 +20,10 @@ TIMED = "SELECT id, total FROM orders WHERE now() > TIMESTAMPTZ '2000-01-01'"
 
 
 @pytest.fixture
-def at_once(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """No pause between parts, and no end to a round's time."""
     monkeypatch.setattr(audit, "_pause", lambda *_: -1.0)
     monkeypatch.setattr(audit, "ROUND_S", 600.0)
-    yield
 
 
 def project(shop: Shop) -> Project:
@@ -57,7 +54,7 @@ def test_the_parts_of_a_view_are_all_of_it(shop: Shop, parts: int) -> None:
 
 @pytest.mark.usefixtures("at_once")
 def test_a_rotation_covers_every_view(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audit, "PART_ROWS", 10)
+    monkeypatch.setattr(audit, "PART_ROWS", 40)
     with open_log(shop.lake) as log:
         begin(log)
         api.create_view(log, ON_VIEW, name="on_view")
@@ -80,7 +77,7 @@ def test_a_rotation_covers_every_view(shop: Shop, monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.usefixtures("at_once")
 def test_what_differs_is_found_and_stays_until_it_is_mended(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audit, "PART_ROWS", 10)
+    monkeypatch.setattr(audit, "PART_ROWS", 40)
     wrongly_published(shop)
     with open_log(shop.lake) as log:
         rounds = 0

@@ -73,7 +73,7 @@ def parted(compiled: CompiledView, parts: int, part: int) -> str:
 
 
 def compare(lake: Lake, compiled: CompiledView, made: Path, at: int, where: str = "") -> Comparison:
-    """Of a file of rows with weights, and the view as a reader sees it at a commit; of those rows that ``where`` says."""
+    """Of a file of rows with weights, and what a reader sees at a commit of the view's rows that ``where`` takes."""
     names = ", ".join(quote(name) for name, _ in compiled.columns)
     with lake.reading(f"SELECT {lowered(compiled)} FROM {quote(compiled.name)} {where}", at=at) as (cursor, live):
         cursor.execute(

@@ -107,7 +107,11 @@ def replay(log: Log, wanted: Plan, settings: Settings, say: Say, *, promote: boo
     promoted view is not what was replayed, or is paused by the worker; the errors of ``Rows`` before that.
     """
     began = time.monotonic()
-    with workplace(log) as folder, leases.Lease(log, wanted.start, expires_s=settings.reader_expiry_s), Lake(log) as lake:
+    with (
+        workplace(log) as folder,
+        leases.Lease(log, wanted.start, expires_s=settings.reader_expiry_s),
+        Lake(log) as lake,
+    ):
         rows = Rows(log, lake, wanted.view, wanted.compiled, folder, settings, _counting(wanted, say))
         try:
             made = rows.make(wanted.start, wanted.step)

@@ -25,7 +25,6 @@ from headwater_pipelines.replay.build import Build, quoted
 from headwater_pipelines.runtime.blame import ViewFailed
 from headwater_pipelines.runtime.program import Program
 
-
 PREFIX = "views."
 
 

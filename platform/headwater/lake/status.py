@@ -29,7 +29,7 @@ from headwater.log import (
 )
 
 AUDIT = "audit:"
-"""Catalog setting, with a view's id: what is known of its rows against its query (``replay.audit`` in the pipelines)."""
+"""Catalog setting, with a view's id: what ``replay.audit`` of the pipelines knows of its rows against its query."""
 FRESH_S = 5.0
 """A component that has not beaten for so long counts as stopped."""
 

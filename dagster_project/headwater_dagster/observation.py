@@ -1,0 +1,110 @@
+"""The observation sensor: how every asset is, reported without a run.
+
+    observation       of sources and topics: where they stand, their figures
+    materialization   of views and jobs, where they have moved: freshness policies count nothing else
+    evaluation        of each check
+
+Dagster's event log has no retention, so little is said: an asset at once when its state or a verdict changes, and else
+after ``report_every_s``, if it has moved; one that stands still, once an hour. A materialization clears the badges of
+an asset's checks, so its verdicts come with it.
+"""
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import dagster as dg
+
+from headwater_dagster import checks, health
+from headwater_dagster.health import Health, Known
+from headwater_dagster.resource import HeadwaterResource
+from headwater_dagster.rules import Verdict
+
+OBSERVE = "observe"
+INTERVAL_S = 5
+"""Dagster's own floor."""
+QUIET_S = 3_600.0
+"""Between two reports of what stands still."""
+MATERIALIZED = ("view", "job")
+MATERIALIZED_S = 60.0
+"""Between two materializations of an asset, whoever makes them."""
+Event = dg.AssetObservation | dg.AssetMaterialization | dg.AssetCheckEvaluation
+
+
+@dataclass(frozen=True, kw_only=True)
+class Told:
+    """What was said of an asset the last time, and when; kept in the sensor's cursor."""
+
+    mark: list[Any]
+    at: float
+    position: int
+    rows: int
+
+
+def build_observation_sensor(found: Known) -> list[dg.SensorDefinition]:
+    """None while there is nothing to report on."""
+    if not health.check_specs(found):
+        return []
+
+    @dg.sensor(
+        name=OBSERVE,
+        minimum_interval_seconds=INTERVAL_S,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Progress, figures and checks of every asset, from what `headwater status --json` tells.",
+    )
+    def observe(context: dg.SensorEvaluationContext, headwater: HeadwaterResource) -> dg.SensorResult:
+        told = {name: Told(**each) for name, each in json.loads(context.cursor or "{}").items()}
+        now, every_s = time.time(), headwater.project.slo("").report_every_s
+        events: list[Event] = []
+        all_health = health.take(headwater, found)
+        made_at = _materialized(context.instance, all_health)
+        for each in all_health:
+            name = each.key.to_user_string()
+            last, (made, by_run) = told.get(name), made_at.get(each.key, (0.0, False))
+            if last is None or _is_due(each, last, now, every_s) or (by_run and last.at < made):
+                events += _events(each, last, is_materialized=now - made < MATERIALIZED_S)
+                told[name] = Told(mark=each.mark, at=now, position=each.position, rows=each.figures.get("rows", 0))
+        cursor = json.dumps({name: asdict(each) for name, each in told.items()})
+        if not events:
+            return dg.SensorResult(skip_reason="nothing new", cursor=cursor)
+        return dg.SensorResult(asset_events=events, cursor=cursor)
+
+    return [observe]
+
+
+def _materialized(instance: dg.DagsterInstance, found: Sequence[Health]) -> dict[dg.AssetKey, tuple[float, bool]]:
+    """When views and jobs were materialized the last time, and whether by a run; one query."""
+    keys = [each.key for each in found if each.kind in MATERIALIZED]
+    entries = [each.asset_entry for each in instance.get_asset_records(keys)] if keys else []
+    found_events = {each.asset_key: each.last_materialization for each in entries}
+    return {key: (each.timestamp, bool(each.run_id)) for key, each in found_events.items() if each is not None}
+
+
+def _is_due(each: Health, last: Told, now: float, every_s: float) -> bool:
+    age = now - last.at
+    return each.mark != last.mark or age >= QUIET_S or (each.position != last.position and age >= every_s)
+
+
+def _events(each: Health, last: Told | None, *, is_materialized: bool) -> list[Event]:
+    """One event of the asset itself, and its verdicts: all of them where their badges were or are cleared."""
+    has_moved = each.position > (last.position if last else 0)
+    if each.kind in MATERIALIZED and has_moved and not is_materialized:
+        return [_materialization(each, last), *(_evaluation(each, verdict) for verdict in each.verdicts)]
+    metadata = {"state": each.state, **each.figures}
+    before = last.mark if last else []
+    verdicts = [one for one in each.verdicts if each.kind in MATERIALIZED or list(one.mark) not in before]
+    return [dg.AssetObservation(each.key, metadata=metadata), *(_evaluation(each, verdict) for verdict in verdicts)]
+
+
+def _materialization(each: Health, last: Told | None) -> dg.AssetMaterialization:
+    """As of a lease's end: from and to as input commits, ``rows`` as records written between them."""
+    before = last or Told(mark=[], at=0.0, position=0, rows=0)
+    moved = {"from_commit": before.position, "to_commit": each.position}
+    rows = {"rows": max(0, each.figures["rows"] - before.rows)}
+    return dg.AssetMaterialization(each.key, metadata={**moved, **each.figures, **rows})
+
+
+def _evaluation(each: Health, verdict: Verdict) -> dg.AssetCheckEvaluation:
+    return dg.AssetCheckEvaluation(asset_key=each.key, **checks.evaluated(verdict))

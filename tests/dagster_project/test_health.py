@@ -1,0 +1,350 @@
+"""Health without runs: what the observation sensor reports, when it is silent, and what the checks make of it."""
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from headwater.config import Project, Slo, load
+from headwater.errors import ConfigError
+from headwater_dagster import build_definitions, observation, rules
+from headwater_dagster.health import EQUAL, FRESH, LAG
+from headwater_pipelines import api
+from headwater_pipelines.replay import audit
+from headwater_pipelines.runtime import worker
+
+from .conftest import Shop, headwater
+
+SOURCE, ORDERS = dg.AssetKey(["shop"]), dg.AssetKey(["shop", "public", "orders"])
+TOTALS, LARGE = dg.AssetKey(["views", "totals"]), dg.AssetKey(["views", "large"])
+Event = dg.AssetObservation | dg.AssetMaterialization | dg.AssetCheckEvaluation
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.ephemeral() as made:
+        yield made
+
+
+class Ticks:
+    """The sensor's ticks, one after the other, as the daemon evaluates them: events are stored, the cursor goes on."""
+
+    def __init__(self, project: Project, instance: dg.DagsterInstance) -> None:
+        self.project = project
+        self.instance = instance
+        self.cursor: str | None = None
+
+    def tick(self) -> list[Any]:
+        defs = build_definitions(self.project.root)
+        with dg.build_sensor_context(
+            instance=self.instance, cursor=self.cursor, definitions=defs, resources=defs.resources
+        ) as context:
+            data = defs.resolve_sensor_def(observation.OBSERVE).evaluate_tick(context)
+        self.cursor = data.cursor
+        for event in data.asset_events:
+            self.instance.report_runless_asset_event(event)
+        return list(data.asset_events)
+
+
+def run_views(shop: Shop) -> None:
+    worker.run(shop.log, shop.project.settings, threading.Event(), until_caught_up=True)
+
+
+def checks(events: list[Any], key: dg.AssetKey) -> dict[str, dg.AssetCheckEvaluation]:
+    return {e.check_name: e for e in events if isinstance(e, dg.AssetCheckEvaluation) and e.asset_key == key}
+
+
+def kinds(events: list[Any], key: dg.AssetKey) -> list[str]:
+    return [type(each).__name__ for each in events if each.asset_key == key]
+
+
+def figures(event: Any) -> dict[str, Any]:
+    return {name: each.value for name, each in event.metadata.items()}
+
+
+def later(ticks: Ticks, seconds: float) -> None:
+    """As if the last reports had been so long ago."""
+    told = json.loads(ticks.cursor or "{}")
+    ticks.cursor = json.dumps({name: {**each, "at": each["at"] - seconds} for name, each in told.items()})
+
+
+def test_every_asset_is_reported_with_its_checks(shop: Shop, instance: dg.DagsterInstance) -> None:
+    order = shop.order()
+    run_views(shop)
+    audit.housekeep(shop.project, shop.log)
+    shop.beat(lag_ms=123.0)
+    events = Ticks(shop.project, instance).tick()
+    status = json.loads(headwater(shop.project, "status", "--json"))
+    (source,) = (each for each in events if each.asset_key == SOURCE and isinstance(each, dg.AssetObservation))
+    for name in ("lag_ms", "lag_bytes", "confirmed_lsn"):
+        assert figures(source)[name] == status["sources"][0][name]
+    assert checks(events, SOURCE)[LAG].passed
+    (topic,) = (each for each in events if each.asset_key == ORDERS and isinstance(each, dg.AssetObservation))
+    assert figures(topic)["records"] == 10
+    assert {name: each.passed for name, each in checks(events, ORDERS).items()} == {
+        "schema": True, "whole": True, "dead_letters": True
+    }  # fmt: skip
+    (view,) = (each for each in events if each.asset_key == TOTALS and isinstance(each, dg.AssetMaterialization))
+    assert (figures(view)["from_commit"], figures(view)["to_commit"]) == (0, order)
+    assert figures(view)["rows"] == 3
+    verdicts = checks(events, TOTALS)
+    assert {name: each.passed for name, each in verdicts.items()} == {LAG: True, FRESH: True, EQUAL: True}
+    assert verdicts[EQUAL].metadata["coverage"].value == 1.0
+
+
+def test_nothing_is_said_twice(shop: Shop, instance: dg.DagsterInstance) -> None:
+    shop.order()
+    run_views(shop)
+    ticks = Ticks(shop.project, instance)
+    shop.beat(lag_ms=5)
+    assert ticks.tick()
+    shop.order()
+    shop.beat(lag_ms=6)
+    assert ticks.tick() == [], "it has moved, and is as healthy as before"
+    shop.beat(lag_ms=20_000)
+    worse = ticks.tick()
+    assert [type(each).__name__ for each in worse if each.asset_key == SOURCE] == [
+        "AssetObservation", "AssetCheckEvaluation"
+    ]  # fmt: skip
+    assert not checks(worse, SOURCE)[LAG].passed
+    shop.beat(lag_ms=20_000)
+    assert kinds(ticks.tick(), SOURCE) == []
+
+
+def test_what_has_moved_is_said_after_its_time(shop: Shop, instance: dg.DagsterInstance) -> None:
+    shop.order()
+    run_views(shop)
+    ticks = Ticks(shop.project, instance)
+    shop.beat()
+    ticks.tick()
+    second = shop.order()
+    run_views(shop)
+    shop.beat()
+    later(ticks, 299.0)
+    assert kinds(ticks.tick(), TOTALS) == []
+    later(ticks, 1.1)
+    again = ticks.tick()
+    assert kinds(again, TOTALS)[0] == "AssetObservation", "a materialization came less than a minute ago"
+    assert kinds(again, ORDERS) == ["AssetObservation"]
+    observation.MATERIALIZED_S, kept = 0.0, observation.MATERIALIZED_S
+    try:
+        third = shop.order()
+        run_views(shop)
+        shop.beat()
+        later(ticks, 301.0)
+        moved = ticks.tick()
+    finally:
+        observation.MATERIALIZED_S = kept
+    made = next(each for each in moved if each.asset_key == TOTALS and isinstance(each, dg.AssetMaterialization))
+    assert (figures(made)["from_commit"], figures(made)["to_commit"]) == (second, third)
+    assert {LAG, FRESH} <= set(checks(moved, TOTALS)), "its badges were cleared"
+
+
+def test_what_stands_still_is_said_once_an_hour(shop: Shop, instance: dg.DagsterInstance) -> None:
+    shop.order()
+    run_views(shop)
+    ticks = Ticks(shop.project, instance)
+    shop.beat()
+    ticks.tick()
+    later(ticks, 3_590.0)
+    shop.beat()
+    assert ticks.tick() == []
+    later(ticks, 20.0)
+    shop.beat()
+    assert kinds(ticks.tick(), TOTALS)[0] == "AssetObservation"
+
+
+def test_verdicts_follow_a_materialization_of_somebody_else(shop: Shop, instance: dg.DagsterInstance) -> None:
+    shop.order()
+    run_views(shop)
+    ticks = Ticks(shop.project, instance)
+    shop.beat()
+    ticks.tick()
+    assert kinds(ticks.tick(), TOTALS) == []
+
+    @dg.op
+    def materialize(context: dg.OpExecutionContext) -> None:
+        context.log_event(dg.AssetMaterialization(TOTALS))
+
+    @dg.job
+    def somebody_else() -> None:
+        materialize()
+
+    somebody_else.execute_in_process(instance=instance)
+    shop.beat()
+    assert set(kinds(ticks.tick(), TOTALS)) == {"AssetObservation", "AssetCheckEvaluation"}
+    assert ticks.tick() == []
+
+
+def test_a_project_without_a_lake(project: Project, instance: dg.DagsterInstance) -> None:
+    events = Ticks(project, instance).tick()
+    assert not checks(events, SOURCE)[LAG].passed
+
+
+def test_checks_can_be_executed_by_hand(shop: Shop, instance: dg.DagsterInstance) -> None:
+    job = dg.define_asset_job("by_hand", selection=dg.AssetSelection.all_asset_checks())
+    defs = dg.Definitions.merge(build_definitions(shop.project.root), dg.Definitions(jobs=[job]))
+
+    def verdicts() -> dict[tuple[str, str], tuple[bool, str]]:
+        done = defs.resolve_job_def("by_hand").execute_in_process(instance=instance)
+        return {
+            (each.asset_key.to_user_string(), each.check_name): (each.passed, each.severity.value)
+            for each in done.get_asset_check_evaluations()
+        }
+
+    shop.beat(lag_ms=7)
+    assert verdicts()["views/totals", EQUAL] == (False, "WARN"), "nothing is published yet"
+    shop.order()
+    run_views(shop)
+    shop.beat(lag_ms=7)
+    found = verdicts()
+    assert found["views/totals", EQUAL] == found["views/large", EQUAL] == (True, "WARN")
+    assert found["shop", LAG][0]
+    assert found["shop/public/orders", "schema"][0]
+
+
+# ---- rules
+
+STREAMING = {"name": "shop", "state": "streaming", "error": None, "lag_ms": 0.0, "age_s": 0.1}
+LIVE = {"name": "v", "state": "live", "reason": None, "refresh": "continuous", "lag_ms": 0.0}
+SLO = Slo()
+
+
+@pytest.mark.parametrize(
+    ("row", "passed", "severity"),
+    [
+        ({"lag_ms": 9_999.0}, True, None),
+        ({"lag_ms": 10_001.0}, False, "WARN"),
+        ({"lag_ms": 60_001.0}, False, "ERROR"),
+        ({"state": "error"}, False, "ERROR"),
+    ],
+)
+def test_lag_of_a_source(row: dict[str, Any], passed: bool, severity: str | None) -> None:
+    found = rules.source_lag(STREAMING | row, SLO)
+    assert found.passed == passed
+    assert passed or found.severity == severity
+
+
+@pytest.mark.parametrize(
+    ("row", "passed", "severity"),
+    [
+        ({"wal_status": "reserved", "retained_wal_bytes": 1 << 20}, True, None),
+        ({"wal_status": "extended", "slot_warning": "5 GiB of WAL"}, False, "WARN"),
+        ({"wal_status": "unreserved"}, False, "ERROR"),
+        ({"wal_status": "lost", "invalidation_reason": "wal_removed"}, False, "ERROR"),
+    ],
+)
+def test_a_slot(row: dict[str, Any], passed: bool, severity: str | None) -> None:
+    found = rules.source_slot(STREAMING | row)
+    assert found is not None
+    assert found.passed == passed
+    assert passed or found.severity == severity
+
+
+def test_a_slot_of_which_nothing_is_known() -> None:
+    assert rules.source_slot(STREAMING) is None
+
+
+@pytest.mark.parametrize(
+    ("row", "passed", "severity"),
+    [
+        ({"lag_ms": 11_000.0}, False, "WARN"),
+        ({"state": "paused", "reason": "by hand"}, False, "ERROR"),
+        ({"state": "creating", "lag_ms": None}, True, None),
+        ({"lag_ms": 99_000.0, "refresh": "manual"}, True, None),
+        ({"lag_ms": 65_000.0, "refresh": "every 1 minute", "refresh_s": 60}, True, None),
+        ({"lag_ms": 75_000.0, "refresh": "every 1 minute", "refresh_s": 60}, False, "WARN"),
+    ],
+)
+def test_lag_of_a_view(row: dict[str, Any], passed: bool, severity: str | None) -> None:
+    found = rules.follows(LIVE | row, SLO)
+    assert found.passed == passed
+    assert passed or found.severity == severity
+
+
+def test_a_quiet_source_is_fresh_and_a_silent_one_is_not() -> None:
+    def age(**of_source: Any) -> rules.Verdict:
+        found = rules.fresh(LIVE, [STREAMING | of_source], SLO)
+        assert found is not None
+        return found
+
+    assert age().passed
+    assert (age(age_s=61.0).passed, age(age_s=61.0).severity) == (False, "WARN")
+    assert (age(age_s=500.0, lag_ms=101_000.0).severity) == "ERROR"
+    assert not age(age_s=None).passed
+    assert rules.fresh(LIVE | {"refresh": "manual"}, [STREAMING], SLO) is None
+
+
+def test_a_watermark_ahead_of_the_clock_is_an_error() -> None:
+    now = datetime(2026, 5, 1, 12, tzinfo=UTC)
+
+    def at(mark: datetime, late: int = 0, zone: str = "UTC") -> rules.Verdict:
+        row = {"watermark": mark.isoformat(), "late_rows": late}
+        found = rules.watermark(row, SLO, now.timestamp(), 1_000, zone)
+        assert found is not None
+        return found
+
+    assert at(now - timedelta(days=3)).passed
+    assert at(now + timedelta(minutes=59)).passed
+    assert at(now + timedelta(minutes=61)).severity == "ERROR"
+    assert not at(now + timedelta(minutes=61)).passed
+    assert at(now.replace(tzinfo=None) + timedelta(hours=2), zone="Europe/Zurich").passed, "14:00 there is now"
+    assert at(now, late=10).passed
+    assert not at(now, late=11).passed
+    assert rules.watermark({"watermark": None}, SLO, 0.0, 0, "UTC") is None
+
+
+def test_dead_letters_are_a_warning_and_many_an_error() -> None:
+    found = [rules.dead_letters({"open": count, "total": 2_000}, SLO) for count in (0, 1, 999, 1_000)]
+    assert [each.passed or each.severity for each in found] == [True, "WARN", "WARN", "ERROR"]
+
+
+def test_what_was_compared() -> None:
+    now = time.time()
+    known = audit.Audited(parts=4, part=2, began=now - 60, at=now - 5)
+
+    def verdict(**changed: Any) -> rules.Verdict | None:
+        return rules.compared({"name": "v", "compared": vars(replace(known, **changed))}, SLO, now)
+
+    assert rules.compared({"name": "v", "compared": None}, SLO, now) is None
+    first = verdict()
+    assert first is not None
+    assert (first.passed, first.figures["coverage"]) == (True, 0.5)
+    whole = verdict(whole_since=now - 100)
+    assert whole is not None
+    assert (whole.passed, whole.figures["coverage"]) == (True, 1.0)
+    old = verdict(whole_since=now - 90_000)
+    assert old is not None
+    assert (old.passed, old.severity) == (False, "WARN")
+    part = {"commit": 7, "missing": 1, "extra": 2, "sample": [{"id": "1"}]}
+    wrong = verdict(differing={"1": part, "3": part}, whole_since=now)
+    assert wrong is not None
+    assert (wrong.passed, wrong.severity, wrong.figures["missing"], wrong.figures["extra"]) == (False, "ERROR", 2, 4)
+
+
+def test_limits_of_the_project_file(project: Project) -> None:
+    text = project.file.read_text()
+    project.file.write_text(text + '[slo]\nlag_warn_s = 5\n[slo."views.totals"]\nlag_error_s = 7\n')
+    found = load(project.root)
+    assert (found.slo("shop").lag_warn_s, found.slo("shop").lag_error_s) == (5.0, 60.0)
+    assert (found.slo("views.totals").lag_warn_s, found.slo("views.totals").lag_error_s) == (5.0, 7.0)
+    for wrong, said in (("lag_warn = 5", "lag_warn_s"), ("lag_warn_s = -1", "out of range")):
+        project.file.write_text(text + f"[slo]\n{wrong}\n")
+        with pytest.raises(ConfigError, match=said):
+            load(project.root)
+
+
+def test_a_paused_view_says_why(shop: Shop, instance: dg.DagsterInstance) -> None:
+    shop.order()
+    run_views(shop)
+    api.pause_view(shop.log, "large", "somebody looks at it")
+    shop.beat()
+    lag = checks(Ticks(shop.project, instance).tick(), LARGE)[LAG]
+    assert (lag.passed, lag.severity) == (False, dg.AssetCheckSeverity.ERROR)
+    assert "somebody looks at it" in str(lag.description)
