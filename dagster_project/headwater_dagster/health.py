@@ -14,11 +14,11 @@ import dagster as dg
 
 from headwater.config import Project
 from headwater.service.status import collect
-from headwater_dagster import lineage, rules
+from headwater_dagster import rules
 from headwater_dagster.inventory import JOBS_NAMESPACE, VIEWS_NAMESPACE, Inventory, lake_exists
 from headwater_dagster.resource import HeadwaterResource
 from headwater_dagster.rules import Row, Verdict
-from headwater_dagster.translator import input_key, job_key, source_key, topic_key, view_key
+from headwater_dagster.translator import input_keys, job_key, source_key, topic_key, view_key
 
 LAG, SLOT, SCHEMA, WHOLE, LETTERS = "lag", "slot", "schema", "whole", "dead_letters"
 FRESH, WATERMARK, EQUAL = "fresh", "watermark", "equals_query"
@@ -87,9 +87,8 @@ def _topics(name: str, seen: set[str], inventory: Inventory) -> frozenset[str]:
     """Full names of the topics that a view reads; through other views as well."""
     seen.add(name)
     data = next(each for each in inventory.views if each.view.name == name)
-    keys = [input_key(each, data) for each in lineage.inputs(data.view.sql)]
     found: set[str] = set()
-    for path in (key.path for key in keys if key is not None):
+    for path in (key.path for key in input_keys(data)):
         if path[0] != VIEWS_NAMESPACE:
             found.add(".".join(path))
         elif path[1] not in seen:

@@ -2,24 +2,40 @@
 
 Read once when Dagster loads the code location, without network: a source is named from headwater.toml, never
 asked. A lake that does not exist yet is an empty one.
+
+What a view's columns are and what it reads is known from its changelog and its SQL. Where it has no changelog yet, or
+sqlglot cannot read it, the compiler is asked: 15 ms a view, so of a few only.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sqlglot.errors import SqlglotError
 
 from headwater.catalog.catalog import FILE
 from headwater.config import Project, SourceConfig, load
 from headwater.log import Log, Topic, View, jobs, open_log
 from headwater.log.jobs import JobRecord
+from headwater.schema import Schema
+from headwater_dagster import files, lineage
+
+if TYPE_CHECKING:
+    from headwater_pipelines.compiler import CompiledView
 
 VIEWS_NAMESPACE = "views"
 JOBS_NAMESPACE = "jobs"
 PROJECT_VARIABLE = "HEADWATER_PROJECT"
+REPORT_SLACK_S = 60.0
+"""A report may be so late: one materialization a minute, whoever makes it."""
+COMPILED_MAX = 20
+"""Views that the compiler is asked about, with those that they name: bounds what loading takes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +64,14 @@ class ViewData:
     views: tuple[str, ...]
     outputs: Mapping[str, str] = field(default_factory=dict)
     """Of the topics that jobs write, the job's name."""
+    schemas: Mapping[str, Schema] = field(default_factory=dict)
+    """Of every view whose columns are known, by its name; its own among them."""
+    reads: tuple[str, ...] | None = None
+    """Full names of what it reads, where the compiler was asked."""
+    place: files.Place | None = None
+    """Where in the project it is written."""
+    fresh_s: float | None = None
+    """Seconds within which it must have moved, where that is asked for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +83,7 @@ class JobData:
     topics: tuple[Topic, ...]
     views: tuple[str, ...]
     outputs: Mapping[str, str] = field(default_factory=dict)
+    place: files.Place | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,26 +118,76 @@ def _read(project: Project, log: Log, sources: tuple[SourceData, ...]) -> Invent
     by_name = {topic.name: topic for topic in log.topics()}
     captured = tuple(topic for topic in by_name.values() if topic.source)
     views, records = log.views(), jobs.read(log)
-    names = tuple(view.name for view in views)
     outputs = {record.output: record.name for record in records}
-    known = (*captured, *(topic for name, topic in by_name.items() if name in outputs))
     first = log.commits(limit=1)
+    shared: dict[str, Any] = {
+        "topics": (*captured, *(topic for name, topic in by_name.items() if name in outputs)),
+        "views": tuple(view.name for view in views),
+        "outputs": outputs,
+    }
     return Inventory(
         sources=sources,
         since=first[0].time if first else None,
         topics=tuple(TopicData(topic=topic, source=project.sources.get(topic.source or "")) for topic in captured),
-        views=tuple(
-            ViewData(
-                view=view,
-                changelog=by_name.get(f"{VIEWS_NAMESPACE}.{view.name}"),
-                topics=known,
-                views=names,
-                outputs=outputs,
-            )
-            for view in views
-        ),
+        views=tuple(_views(project, log, views, by_name, shared)),
         jobs=tuple(
-            JobData(job=each, output=by_name.get(each.output), topics=known, views=names, outputs=outputs)
+            JobData(job=each, output=by_name.get(each.output), place=files.of_job(project, each.file), **shared)
             for each in records
         ),
     )
+
+
+def _views(
+    project: Project, log: Log, views: Sequence[View], by_name: Mapping[str, Topic], shared: Mapping[str, Any]
+) -> Iterator[ViewData]:
+    changelogs = {view.name: by_name.get(f"{VIEWS_NAMESPACE}.{view.name}") for view in views}
+    schemas = {name: topic.schema for name, topic in changelogs.items() if topic is not None}
+    compiled = _compiled(log, views, [view for view in views if view.name not in schemas or not _is_read(view.sql)])
+    schemas |= {name: Schema.of(dict(each.columns)) for name, each in compiled.items() if name not in schemas}
+    written = files.of_views(project, views)
+    for view in views:
+        yield ViewData(
+            view=view,
+            changelog=changelogs[view.name],
+            schemas=schemas,
+            reads=compiled[view.name].reads if view.name in compiled else None,
+            place=written.get(view.name),
+            fresh_s=_fresh_s(project, view.name),
+            **shared,
+        )
+
+
+def _fresh_s(project: Project, view: str) -> float | None:
+    """What is promised of a view, but no less than what lies between two reports of one that moves all the time."""
+    slo = project.slo(f"{VIEWS_NAMESPACE}.{view}")
+    return max(slo.moved_within_s, slo.report_every_s + REPORT_SLACK_S) if slo.moved_within_s else None
+
+
+def _is_read(sql: str) -> bool:
+    try:
+        lineage.inputs(sql)
+    except SqlglotError:
+        return False
+    return True
+
+
+def _compiled(log: Log, views: Sequence[View], wanted: Sequence[View]) -> dict[str, CompiledView]:
+    """These views as the compiler sees them, by name; what does not compile, or is too much, is left out."""
+    if not wanted:
+        return {}
+    from headwater_pipelines.runtime import registry
+
+    chosen: dict[int, View] = {}
+    waiting = list(wanted)
+    while waiting:
+        view = waiting.pop()
+        if view.id in chosen:
+            continue
+        chosen[view.id] = view
+        said = {word.lower() for word in re.findall(r"\w+", view.sql)}
+        waiting += [each for each in views if each.name.lower() in said]
+    if len(chosen) > COMPILED_MAX:
+        return {}
+    found, _ = registry.compile_all(log, list(chosen.values()))
+    asked = {view.id for view in wanted}
+    return {each.name: each for view, each in found.items() if view in asked}

@@ -5,20 +5,35 @@
 ["views", name]               a view, materializable
 ["jobs", name]                a stream job with its output, materializable
 ["replay", name]              hours of a view, to be made anew from the log
+
+What is said of a thing comes from where it is declared: a view's options or its leading comment, a topic's settings, a
+job's docstring. Metadata follows Dagster's own names, as its integrations of dbt, dlt and sling do.
 """
 
 from __future__ import annotations
 
+import re
+import warnings
 from collections.abc import Sequence
+from datetime import timedelta
+from functools import partial
 
 import dagster as dg
+from dagster._core.definitions.utils import is_valid_owner  # no public name; what loading would refuse
+from sqlglot.errors import SqlglotError
 
-from headwater.catalog.records import Topic
 from headwater.errors import AmbiguousName, NameNotFound
 from headwater.log.names import resolve
-from headwater.schema import Schema
-from headwater_dagster import lineage
+from headwater_dagster import columns, files, lineage
+from headwater_dagster.columns import Input
 from headwater_dagster.inventory import JOBS_NAMESPACE, VIEWS_NAMESPACE, JobData, SourceData, TopicData, ViewData
+
+FRESH_MIN_S = 60.0
+"""Dagster refuses narrower windows, and no view reports more often."""
+_HISTORY = "history."
+_VALIDITY = dict.fromkeys(("valid_from", "valid_to"), "TIMESTAMP WITH TIME ZONE")
+"""What the versions of a table's rows have besides its columns."""
+_TAG_VALUE = re.compile(r"[A-Za-z0-9_.-]{1,63}")
 
 
 class HeadwaterTranslator:
@@ -44,42 +59,72 @@ class HeadwaterTranslator:
     def _topic(self, data: TopicData) -> dg.AssetSpec:
         topic = data.topic
         name = topic.source or ""
+        owners, said = _owned(topic.owner)
+        tags, unfit = _tagged({"criticality": topic.criticality, "classification": topic.classification})
         return dg.AssetSpec(
             key=topic_key(topic.name),
             deps=[source_key(name)],
             group_name=name,
             kinds={data.source.kind if data.source else "postgres"},
+            owners=owners,
+            tags=tags,
             description=topic.description or None,
             metadata={
-                "dagster/column_schema": column_schema(topic.schema),
+                "dagster/column_schema": columns.column_schema(topic.schema),
                 "dagster/table_name": topic.name,
                 "kind": topic.kind,
                 "partitions": topic.partitions,
+                **said,
+                **unfit,
             },
         )
 
     def _view(self, data: ViewData) -> dg.AssetSpec:
-        keys, unknown = _dependencies(lineage.inputs(data.view.sql), data)
-        sql = dg.MetadataValue.md(f"```sql\n{data.view.sql}\n```")
+        view, topic = data.view, data.changelog
+        names, unread = _names(data)
+        keys, unknown = _dependencies(names, data)
+        owners, said = _owned(view.options.get("owner") or (topic.owner if topic else None))
+        drawn = columns.of_view(view.sql, data.schemas.get(view.name), partial(_input, data=data))
         return dg.AssetSpec(
-            key=view_key(data.view.name),
+            key=view_key(view.name),
             deps=keys,
             group_name=VIEWS_NAMESPACE,
             kinds={"sql", "duckdb"},
-            code_version=lineage.code_version(data.view.sql),
-            metadata={"sql": sql, **_written(data.view.name, data.changelog, unknown)},
+            owners=owners,
+            code_version=lineage.code_version(view.sql),
+            description=view.options.get("description") or (topic.description if topic else None) or None,
+            freshness_policy=_fresh(data.fresh_s),
+            metadata={
+                "sql": dg.MetadataValue.md(f"```sql\n{view.sql}\n```"),
+                "dagster/table_name": view.name,
+                "refresh": view.refresh,
+                **drawn,
+                **said,
+                **_unresolved([*unknown, *unread]),
+                **_code(data.place),
+            },
         )
 
     def _job(self, data: JobData) -> dg.AssetSpec:
         keys, unknown = _dependencies(data.job.inputs, data)
+        owners, said = _owned(data.output.owner if data.output else None)
+        schema = {} if data.output is None else {"dagster/column_schema": columns.column_schema(data.output.schema)}
         return dg.AssetSpec(
             key=job_key(data.job.name),
             deps=keys,
             group_name=JOBS_NAMESPACE,
             kinds={"python", "polars"},
+            owners=owners,
             code_version=data.job.version,
             description=data.job.description or None,
-            metadata={"file": data.job.file, **_written(data.job.output, data.output, unknown)},
+            metadata={
+                "file": data.job.file,
+                "dagster/table_name": data.job.output,
+                **schema,
+                **said,
+                **_unresolved(unknown),
+                **_code(data.place),
+            },
         )
 
 
@@ -104,50 +149,72 @@ def job_key(name: str) -> dg.AssetKey:
     return dg.AssetKey([JOBS_NAMESPACE, name])
 
 
-def column_schema(schema: Schema) -> dg.TableSchema:
-    """Names, DuckDB types, NOT NULL and key of a record, as Dagster's column table shows them."""
-    return dg.TableSchema(
-        columns=[
-            dg.TableColumn(
-                name=field.name,
-                type=field.type,
-                description=field.description or None,
-                constraints=dg.TableColumnConstraints(
-                    nullable=field.nullable, other=["key"] if field.name in schema.key else []
-                ),
-            )
-            for field in schema.fields
-        ]
-    )
+def _owned(owner: str | None) -> tuple[list[str], dict[str, object]]:
+    """Owners as Dagster takes them, an e-mail address or team:NAME; any other text is metadata."""
+    if not owner:
+        return [], {}
+    return ([owner], {}) if is_valid_owner(owner) else ([], {"owner": owner})
 
 
-def _written(name: str, topic: Topic | None, unknown: Sequence[str]) -> dict[str, object]:
-    """What is told of the rows that a view or job writes, and of inputs that mean nothing."""
-    schema = {} if topic is None else {"dagster/column_schema": column_schema(topic.schema)}
-    return {"dagster/table_name": name, **schema, **({"unresolved_inputs": ", ".join(unknown)} if unknown else {})}
+def _tagged(values: dict[str, str | None]) -> tuple[dict[str, str], dict[str, object]]:
+    """Tags, and as metadata the values that Dagster would refuse as tags."""
+    said = {name: value for name, value in values.items() if value}
+    tags = {name: value for name, value in said.items() if _TAG_VALUE.fullmatch(value)}
+    return tags, {name: value for name, value in said.items() if name not in tags}
+
+
+def _fresh(seconds: float | None) -> dg.FreshnessPolicy | None:
+    """None unless asked for: only a view that moved reports a materialization, and a quiet source is no defect."""
+    if seconds is None:
+        return None
+    return dg.FreshnessPolicy.time_window(fail_window=timedelta(seconds=max(seconds, FRESH_MIN_S)))
+
+
+def _code(place: files.Place | None) -> dict[str, object]:
+    if place is None:
+        return {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", dg.BetaWarning)  # the only form in which Dagster links to a file
+        file = dg.LocalFileCodeReference(file_path=str(place.path), line_number=place.line, label=place.path.name)
+        return {"dagster/code_references": dg.CodeReferencesMetadataValue(code_references=[file])}
+
+
+def _unresolved(unknown: Sequence[str]) -> dict[str, object]:
+    """Inputs that mean nothing."""
+    return {"unresolved_inputs": ", ".join(unknown)} if unknown else {}
+
+
+def _names(data: ViewData) -> tuple[tuple[str, ...], list[str]]:
+    """What the view reads; and, where neither sqlglot nor the compiler says so, what to say instead."""
+    try:
+        return lineage.inputs(data.view.sql), []
+    except SqlglotError:
+        return (data.reads, []) if data.reads is not None else ((), ["unknown: sqlglot cannot read the SQL"])
 
 
 def _dependencies(names: Sequence[str], data: ViewData | JobData) -> tuple[list[dg.AssetKey], list[str]]:
     """Asset keys that a view or job reads, and the names among them that mean nothing (any more)."""
-    keys: dict[dg.AssetKey, None] = {}
-    unknown: list[str] = []
-    for name in names:
-        key = input_key(name, data)
-        if key is None:
-            unknown.append(name)
-        else:
-            keys[key] = None
-    return list(keys), unknown
+    found = {name: _input(name, data) for name in names}
+    keys = dict.fromkeys(each.key for each in found.values() if each is not None)
+    return list(keys), [name for name, each in found.items() if each is None]
 
 
-def input_key(name: str, data: ViewData | JobData) -> dg.AssetKey | None:
-    """The asset that a name in a view or job means; None when it means nothing (any more)."""
+def input_keys(data: ViewData) -> list[dg.AssetKey]:
+    """The assets that a view reads."""
+    return _dependencies(_names(data)[0], data)[0]
+
+
+def _input(name: str, data: ViewData | JobData) -> Input | None:
     folded = {view.lower(): view for view in data.views}
     short = name.lower().removeprefix(f"{VIEWS_NAMESPACE}.")
     if short in folded:
-        return view_key(folded[short])
+        schemas = data.schemas if isinstance(data, ViewData) else {}
+        return Input(key=view_key(folded[short]), schema=schemas.get(folded[short]))
+    versions = name.lower().startswith(_HISTORY)
     try:
-        found = resolve(name, data.topics).name
+        topic = resolve(name[len(_HISTORY) :] if versions else name, data.topics)
     except (NameNotFound, AmbiguousName):
         return None
-    return job_key(data.outputs[found]) if found in data.outputs else topic_key(found)
+    written_by = data.outputs.get(topic.name)
+    key = topic_key(topic.name) if written_by is None else job_key(written_by)
+    return Input(key=key, schema=topic.schema, more=_VALIDITY if versions else {})

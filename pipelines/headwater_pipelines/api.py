@@ -48,7 +48,8 @@ def replace_view(lake_or_log: Any, sql: str, *, name: str = "") -> View:
 
     The old one is maintained and read until the switch, one commit, in which the changelog receives the difference:
     views that read it, consumers and watchers stay right. Returns the definition that waits for it; the view when
-    nothing differs or nothing was published before. Refused like ``create_view``; SchemaError when the columns differ.
+    nothing differs but what is said about it, or nothing was published before. Refused like ``create_view``;
+    SchemaError when the columns differ.
     """
     from dataclasses import replace
 
@@ -75,8 +76,8 @@ def replace_view(lake_or_log: Any, sql: str, *, name: str = "") -> View:
         log.drop_view(old.name)
         return log.create_view(new.name, new.sql, dict(new.options))
     _require_columns(old.name, log.topic(old.topic).schema, after[-1], readers)
-    if (old.sql, dict(old.options)) == (new.sql, new.options) and not log.replacements():
-        return old
+    if (old.sql, _rules(old)) == (new.sql, _rules(new)) and not log.replacements():
+        return log.describe_view(old, dict(new.options))
     return log.replace_view(old, old.name, new.sql, dict(new.options))
 
 
@@ -300,6 +301,13 @@ def sync_project_views(project: Project, log: Log) -> list[str]:
         log.create_view(definition.name, definition.query, dict(definition.options))
         done.append(f"{path.name}: view {definition.name} waits for its tables")
     return done
+
+
+def _rules(view: View) -> dict[str, Any]:
+    """A view's options without those that only say something about it."""
+    from headwater_pipelines.compiler.definition import SAID
+
+    return {name: value for name, value in view.options.items() if name not in SAID}
 
 
 def _readers(compiled: Mapping[int, CompiledView], name: str) -> list[str]:

@@ -186,6 +186,9 @@ class Slo:
     """Of a view's records, the share that came behind its watermark."""
     compared_within_s: float = 86_400.0
     """Every row of every view is compared with its query again within this time."""
+    moved_within_s: float = 0.0
+    """A view that has not moved for so long is called stale by Dagster's freshness policy: only for one whose source
+    is never quiet, as ``fresh_error_s`` judges the others rightly."""
     report_every_s: float = 300.0
     """Between two reports to Dagster of what has moved and is as healthy as before: its event log has no retention."""
 

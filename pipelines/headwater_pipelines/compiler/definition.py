@@ -1,7 +1,7 @@
 """The accepted form of a view: CREATE MATERIALIZED VIEW name [WITH (option = value, ...)] AS SELECT ...
 
 Only the header is read here; the SELECT keeps its place in the text, so every later message can say line and
-column of what the user wrote.
+column of what the user wrote. A comment that the text begins with is the option ``description``, unless that is given.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ OPTIONS = {
     "refresh_mode": ("auto", "incremental strict"),
     "on_error": ("fail", "null", "dead_letter"),
     "description": (),
+    "owner": (),
     "watermark": (),
     "grace": (),
     "idle": (),
@@ -30,6 +31,10 @@ OPTIONS = {
     size.OPTION: (),
 }
 """Known options and their values; an empty tuple takes any text."""
+SAID = ("description", "owner")
+"""Options that say something about a view; no row depends on them."""
+DESCRIPTION_CHARS = 1_000
+"""Of a comment that becomes a description: every reader of the catalog has it in memory. The text has the rest."""
 EMIT = "EMIT ON WINDOW CLOSE"
 
 
@@ -107,8 +112,21 @@ def parse(text: str, name: str = "") -> Definition:
     if tokens[0].text.upper() != "CREATE":
         if not name:
             raise _form(text, tokens[0], "a view needs a name")
-        return Definition(name=name, text=text, start=tokens[0].start)
-    return _Header(text, tokens).read()
+        definition = Definition(name=name, text=text, start=tokens[0].start)
+    else:
+        definition = _Header(text, tokens).read()
+    if comment := _comment(tokens[0]):
+        definition.options.setdefault("description", comment)
+    return definition
+
+
+def _comment(token: Token) -> str:
+    """What stands as comments before a token, without what frames it."""
+    lines: list[str] = []
+    for comment in token.comments:
+        block = comment.splitlines()
+        lines += [line.strip().removeprefix("*").strip() if len(block) > 1 else line.strip() for line in block]
+    return "\n".join(lines).strip()[:DESCRIPTION_CHARS]
 
 
 def read_file(path: Path) -> Definition:

@@ -303,6 +303,12 @@ class Log:
         with self.catalog.write() as connection:
             return views.replace(connection, old, name, sql, options or {})
 
+    def describe_view(self, view: View, options: dict[str, Any]) -> View:
+        """Give a view other options, of which no row depends; returns it with them."""
+        with self.catalog.write() as connection:
+            views.set_options(connection, view, options)
+        return self.view(view.name)
+
     def withdraw_replacement(self, new: View) -> None:
         """Forget what ``replace_view`` registered, unless the pipeline has switched to it already."""
         with self.catalog.write() as connection:

@@ -118,6 +118,12 @@ def set_state(connection: Connection, view: View, state: str, reason: str) -> No
     topics.bump_generation(connection, _newest(connection))
 
 
+def set_options(connection: Connection, view: View, options: dict[str, Any]) -> None:
+    changed = update(tables.view).where(tables.view.c.id == view.id).values(options=json.dumps(options))
+    connection.execute(changed)
+    topics.bump_generation(connection, _newest(connection))
+
+
 def steps(connection: Connection, after: int = 0, upto: int | None = None) -> list[Step]:
     query = _STEPS.where(tables.step.c.number > after)
     if upto is not None:
