@@ -95,6 +95,22 @@ def test_a_reader_follows_to_a_new_base_when_the_one_it_reads_in_place_goes(
         assert set(lake.sql("SELECT * FROM t").fetchall()) == history.expected()
 
 
+def test_a_base_stands_at_the_newest_record(log: Log) -> None:
+    """Other topics commit later: what is read at a position between them begins from the base all the same."""
+    history, writer = KeyedHistory(1), Writer(log)
+    writer.create(TOPIC, "table", history.schema)
+    writer.write(TOPIC, history.commit())
+    place = log.newest_commit()
+    writer.create("other.public.t", "table", history.schema)
+    assert log.newest_commit() > place
+    base.write(log, log.topic(TOPIC), log.newest_commit(), LIMITS)
+    found = base.newest(log, log.topic(TOPIC, place), place)
+    assert found is not None
+    assert found.commit == place
+    with open_lake(log.folder) as lake:
+        assert set(lake.sql(f'SELECT * FROM "{TOPIC}"', at=place).fetchall()) == history.expected()
+
+
 @pytest.mark.long
 @pytest.mark.timeout(900)
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])

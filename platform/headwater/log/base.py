@@ -68,12 +68,14 @@ def relation_sql(log: Log, topic: Topic, found: Base | None) -> str:
 
 
 def write(log: Log, topic: Topic, commit: int, settings: Settings) -> int:
-    """Write and publish a base of ``topic`` at ``commit``; returns its rows. The caller owns ``maintenance``.
+    """Write and publish a base of ``topic`` as it is at ``commit``; returns its rows. The caller owns ``maintenance``.
 
+    It stands at the commit of the newest record, from which on it is right: a view reads tables at positions between.
     Rows are folded in a DuckDB of its own (spills beyond its memory limit) and streamed to the file.
     """
     limit = f"{settings.maintenance_memory_bytes_max // 2**20}MiB"
     spill = log.storage.path("state/spill")
+    commit = read.newest(log, [(topic, commit)])[0] or commit
     shutil.rmtree(spill, ignore_errors=True)  # of a process that was killed
     with duck.connect(timezone=log.timezone, memory_limit=limit, temp_directory=spill, for_files=True) as own:
         from headwater.log.rows import CurrentRows  # it reads bases, so it comes after this module
