@@ -6,7 +6,7 @@ One reading serves the sensor, the checks that somebody executes by hand, and wh
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,18 +15,20 @@ import dagster as dg
 from headwater.config import Project
 from headwater.service.status import collect
 from headwater_dagster import rules
-from headwater_dagster.inventory import JOBS_NAMESPACE, VIEWS_NAMESPACE, Inventory, lake_exists
+from headwater_dagster.inventory import JOBS_NAMESPACE, VIEWS_NAMESPACE, Inventory, TopicData, lake_exists
 from headwater_dagster.resource import HeadwaterResource
 from headwater_dagster.rules import Row, Verdict
 from headwater_dagster.translator import input_keys, job_key, source_key, topic_key, view_key
 
 LAG, SLOT, SCHEMA, WHOLE, LETTERS = "lag", "slot", "schema", "whole", "dead_letters"
 FRESH, WATERMARK, EQUAL = "fresh", "watermark", "equals_query"
+SOURCED = "equals_source"
 WHAT = {
     LAG: "It runs, and is not too far behind what it reads.",
     SLOT: "The replication slot keeps what the lake has not got yet, and not too much.",
     SCHEMA: "It is written by a schema that its records and readers can live with.",
     WHOLE: "None of its records is known to be damaged.",
+    SOURCED: "Its rows are those of its source. By hand, all of them are compared now.",
     LETTERS: "Not too many rows are set aside and wait for somebody to look.",
     FRESH: "What a reader sees is not too old: its sources are heard, and taken in.",
     WATERMARK: "Event time does not run ahead of the clock, and few rows come behind it.",
@@ -54,12 +56,11 @@ class Health:
 
 @dataclass(frozen=True, kw_only=True)
 class Known:
-    """What is to be reported on: the assets that Dagster has loaded. ``feeds``: of each view and job, its sources."""
+    """What is to be reported on: the assets that Dagster has loaded; of topics and views, the checks they can have."""
 
     sources: frozenset[str]
-    topics: frozenset[str]
+    topics: Mapping[str, tuple[str, ...]]
     views: Mapping[str, tuple[str, ...]]
-    """With the names of the checks that it can have."""
     jobs: frozenset[str]
     reads: Mapping[str, frozenset[str]]
     """Of each view, the full names of the topics that it reads, through other views as well; a job's by its key."""
@@ -69,11 +70,16 @@ def known(inventory: Inventory) -> Known:
     views = {each.view.name: each for each in inventory.views}
     return Known(
         sources=frozenset(each.source.name for each in inventory.sources),
-        topics=frozenset(each.topic.name for each in inventory.topics),
+        topics={each.topic.name: _topic_checks(each) for each in inventory.topics},
         views={name: _checks(each.view.options) for name, each in views.items()},
         jobs=frozenset(each.job.name for each in inventory.jobs),
         reads={name: _topics(name, set(), inventory) for name in views},
     )
+
+
+def _topic_checks(data: TopicData) -> tuple[str, ...]:
+    is_table = data.source is not None and data.topic.kind in ("table", "multiset")
+    return (SCHEMA, WHOLE, LETTERS, *((SOURCED,) if is_table else ()))
 
 
 def _checks(options: Mapping[str, Any]) -> tuple[str, ...]:
@@ -100,7 +106,7 @@ def check_specs(found: Known) -> list[dg.AssetCheckSpec]:
     """Every check that ``take`` can give a verdict on."""
     names: list[tuple[dg.AssetKey, tuple[str, ...]]] = [
         *((source_key(each), (LAG, SLOT)) for each in sorted(found.sources)),
-        *((topic_key(each), (SCHEMA, WHOLE, LETTERS)) for each in sorted(found.topics)),
+        *((topic_key(each), checks) for each, checks in sorted(found.topics.items())),
         *((view_key(each), checks) for each, checks in sorted(found.views.items())),
         *((job_key(each), (LAG, LETTERS)) for each in sorted(found.jobs)),
     ]
@@ -157,9 +163,11 @@ def _source(row: Row, position: int, project: Project) -> Health:
 
 
 def _topic_rows(now: Row, found: Known, project: Project) -> Iterator[Health]:
+    at, compared = time.time(), {row["name"]: row["compared"] for row in now["sources"]}
     for row in now["topics"]:
         if row["name"] not in found.topics:
             continue
+        slo, (source, table) = project.slo(row["name"]), row["name"].split(".", 1)
         damaged = [each for each in now["quarantine"] if each["topic"] == row["name"]]
         letters = row["dead_letters"]
         yield Health(
@@ -178,7 +186,8 @@ def _topic_rows(now: Row, found: Known, project: Project) -> Iterator[Health]:
             verdicts=_given(
                 rules.topic_schema(row),
                 rules.topic_whole(damaged),
-                rules.dead_letters(letters, project.slo(row["name"])),
+                rules.dead_letters(letters, slo),
+                rules.equals_source(compared.get(source, {}).get(table), slo, at),
             ),
         )
 
@@ -228,6 +237,23 @@ def _jobs(now: Row, found: Known, project: Project) -> Iterator[Health]:
             figures={"rows": row["rows_out"]} | {each: row[each] for each in names if row[each] is not None},
             verdicts=_given(rules.follows(row, slo), rules.dead_letters(row["dead_letters"], slo)),
         )
+
+
+def due(resource: HeadwaterResource, topics: Sequence[str]) -> set[str]:
+    """Of these tables, those that were not compared with their source within half of what is promised."""
+    project, now = resource.project, time.time()
+    if not lake_exists(project.lake_dir):
+        return set()
+    with resource.log() as log:
+        compared = {row["name"]: row["compared"] for row in collect(log, project)["sources"]}
+    found = set()
+    for topic in topics:
+        source, table = topic.split(".", 1)
+        promised, last = project.slo(topic).source_compared_within_s, compared.get(source, {}).get(table)
+        at = last["at"] if last else 0.0
+        if promised and now - at > promised / 2:
+            found.add(topic)
+    return found
 
 
 def _given(*verdicts: Verdict | None) -> tuple[Verdict, ...]:

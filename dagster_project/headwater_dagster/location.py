@@ -13,7 +13,7 @@ import dagster as dg
 from headwater.config import load
 from headwater_dagster import health, inventory
 from headwater_dagster.assets import build_assets
-from headwater_dagster.checks import build_health_checks
+from headwater_dagster.checks import build_comparing_schedule, build_health_checks
 from headwater_dagster.lease import SECONDS
 from headwater_dagster.observation import build_observation_sensor
 from headwater_dagster.replay import build_replay_assets, build_replay_job
@@ -47,6 +47,7 @@ def build_definitions(
         ],
         asset_checks=build_health_checks(known),
         jobs=[build_stream_job(seconds), build_replay_job()],
+        schedules=build_comparing_schedule(known),
         sensors=[*build_observation_sensor(known), build_renewing_sensor(seconds)],
         resources={"headwater": HeadwaterResource(project_dir=str(project.root))},
     )

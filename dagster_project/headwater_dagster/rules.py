@@ -80,6 +80,24 @@ def topic_schema(row: Row) -> Verdict:
     return _good("schema", f"version {row['schema_version']}", figures)
 
 
+def equals_source(found: Row | None, slo: Slo, now: float) -> Verdict | None:
+    """The table's rows are those that its source has. None while it was never compared."""
+    if not found:
+        return None
+    figures = {name: found[name] for name in ("rows", "differences", "changing")}
+    times = {"compared_at": found["at"]}
+    if found["differences"]:
+        text = f"{found['differences']:,} rows differ: `headwater verify --source` shows some"
+        return _bad("equals_source", "ERROR", text, figures, times)
+    if found["skipped"]:
+        return _bad("equals_source", "WARN", f"not compared: {found['skipped']}", figures, times)
+    if _beyond(now - found["at"], slo.source_compared_within_s):
+        text = f"not compared within {slo.source_compared_within_s:,.0f} s"
+        return _bad("equals_source", "WARN", text, figures, times)
+    changing = f", {found['changing']:,} changed meanwhile" if found["changing"] else ""
+    return _good("equals_source", f"{found['rows']:,} rows are the source's{changing}", figures, times)
+
+
 def topic_whole(damaged: Sequence[Row]) -> Verdict:
     """None of its records is known to be damaged."""
     figures = {"damaged_parts": len(damaged)}

@@ -189,6 +189,8 @@ class Slo:
     moved_within_s: float = 0.0
     """A view that has not moved for so long is called stale by Dagster's freshness policy: only for one whose source
     is never quiet, as ``fresh_error_s`` judges the others rightly."""
+    source_compared_within_s: float = 604_800.0
+    """Every captured table is compared with its source again within this time, row for row; 0: only when asked to."""
     report_every_s: float = 300.0
     """Between two reports to Dagster of what has moved and is as healthy as before: its event log has no retention."""
 

@@ -9,6 +9,9 @@ import psycopg
 import pyarrow as pa
 import pytest
 
+from headwater.config import Project
+from headwater.lake import Lake
+from headwater.service.compared import compare_source
 from headwater_connectors.postgres import verification
 from headwater_connectors.postgres.verification import Verified, verify
 
@@ -63,6 +66,28 @@ def test_tables_that_are_equal(shop: Captured) -> None:
     assert (result["public.plain"].rows, result["public.plain"].read) == (3000, 0)
     assert (result["public.lines"].rows, result["public.lines"].read) == (270, 0)
     assert (result["public.summed"].rows, result["public.read"].rows) == (503, 503)
+
+
+def test_what_was_found_is_kept_table_by_table(shop: Captured) -> None:
+    for name in ("one", "two"):
+        shop.run(f"CREATE TABLE {name} (id int PRIMARY KEY)", f"INSERT INTO {name} SELECT generate_series(1, 9)")
+    shop.catch_up()
+    sources = {shop.source.name: shop.source}
+    project = Project(root=shop.log.folder, name="shop", lake_dir=shop.log.folder, sources=sources)
+
+    def kept() -> dict[str, tuple[int, int]]:
+        (source,) = Lake(shop.log).status()["sources"]
+        return {table: (each["rows"], each["differences"]) for table, each in source["compared"].items()}
+
+    with shop.running():
+        assert len(compare_source(project, shop.log, "shop", print, only=["public.two"])) == 1
+        assert kept() == {"public.two": (9, 0)}
+        epoch = shop.log.raise_epoch("tamper")
+        with shop.log.transaction("tamper", epoch) as transaction:
+            transaction.append("shop.public.one", pa.table({"id": pa.array([77], pa.int32()), "_op": ["c"]}))
+            transaction.commit()
+        compare_source(project, shop.log, "shop", print)
+    assert kept() == {"public.one": (10, 1), "public.two": (9, 0)}
 
 
 def test_every_difference_is_found_and_named(shop: Captured) -> None:

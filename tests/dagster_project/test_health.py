@@ -14,7 +14,8 @@ import pytest
 from headwater.config import Project, Slo, load
 from headwater.errors import ConfigError
 from headwater_dagster import build_definitions, observation, rules
-from headwater_dagster.health import EQUAL, FRESH, LAG
+from headwater_dagster.checks import COMPARE
+from headwater_dagster.health import EQUAL, FRESH, LAG, SOURCED
 from headwater_pipelines import api
 from headwater_pipelines.replay import audit
 from headwater_pipelines.runtime import worker
@@ -326,6 +327,56 @@ def test_what_was_compared() -> None:
     wrong = verdict(differing={"1": part, "3": part}, whole_since=now)
     assert wrong is not None
     assert (wrong.passed, wrong.severity, wrong.figures["missing"], wrong.figures["extra"]) == (False, "ERROR", 2, 4)
+
+
+def test_a_table_and_its_source() -> None:
+    now = time.time()
+
+    def verdict(**changed: Any) -> str | None:
+        row = {"at": now - 5, "rows": 9, "differences": 0, "changing": 0, "skipped": ""} | changed
+        found = rules.equals_source(row, SLO, now)
+        assert found is not None
+        return None if found.passed else found.severity
+
+    assert rules.equals_source(None, SLO, now) is None
+    assert verdict() is None
+    assert verdict(differences=1) == "ERROR"
+    assert verdict(skipped="it is being copied") == "WARN"
+    assert verdict(at=now - 604_801) == "WARN"
+
+
+def test_tables_are_compared_with_their_source_when_their_time_has_come(
+    shop: Shop, instance: dg.DagsterInstance
+) -> None:
+    defs = build_definitions(shop.project.root)
+    schedule = defs.resolve_schedule_def(COMPARE)
+    assert schedule.default_status == dg.DefaultScheduleStatus.RUNNING
+
+    def asked() -> set[str]:
+        with dg.build_schedule_context(instance=instance, resources=defs.resources) as context:
+            data = schedule.evaluate_tick(context)
+        return {key.asset_key.path[2] for each in data.run_requests or () for key in each.asset_check_keys or ()}
+
+    assert asked() == {"orders", "customers"}
+    at = time.time()
+    known = {"public.orders": {"at": at, "rows": 0, "differences": 0, "changing": 0, "skipped": ""}}
+    shop.log.set_setting("compared:shop", json.dumps(known))
+    assert asked() == {"customers"}
+    known["public.orders"]["at"] = at - 302_401
+    shop.log.set_setting("compared:shop", json.dumps(known))
+    assert asked() == {"orders", "customers"}
+    with shop.project.file.open("a") as file:
+        file.write("[slo]\nsource_compared_within_s = 0\n")
+    assert asked() == set()
+
+
+def test_a_source_that_cannot_be_asked_is_a_warning(shop: Shop, instance: dg.DagsterInstance) -> None:
+    key = dg.AssetCheckKey(ORDERS, SOURCED)
+    job = dg.define_asset_job("by_hand", selection=dg.AssetSelection.checks(key))
+    defs = dg.Definitions.merge(build_definitions(shop.project.root), dg.Definitions(jobs=[job]))
+    (found,) = defs.resolve_job_def("by_hand").execute_in_process(instance=instance).get_asset_check_evaluations()
+    assert (found.passed, found.severity) == (False, dg.AssetCheckSeverity.WARN)
+    assert "127.0.0.1" in str(found.description)
 
 
 def test_limits_of_the_project_file(project: Project) -> None:

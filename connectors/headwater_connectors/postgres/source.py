@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -75,20 +75,22 @@ class PostgresSource:
         with session.connect(dsn, "init") as connection:
             return check.server(connection)
 
-    def verify(self, source: SourceConfig, log: Log, on_table: Callable[[str], None]) -> list[verification.Verified]:
-        """Every captured table compared with the server at one position (see ``verification``).
+    def verify(
+        self, source: SourceConfig, log: Log, on_table: Callable[[str], None], only: Collection[str] = ()
+    ) -> list[verification.Verified]:
+        """Every captured table, or only those, compared with the server at one position (see ``verification``).
 
         Captures meanwhile, where nobody does.
         """
         from headwater_connectors.postgres.capture import Capture
 
         if holder_pid(log, owner_name(source.name)) is not None:
-            return verification.verify(source, log, on_table)
+            return verification.verify(source, log, on_table, only=only)
         capture = Capture(source, Settings(), log, threading.Event())
         with ThreadPoolExecutor(1, "capture") as pool:
             running = pool.submit(capture.run)
             try:
-                return verification.verify(source, log, on_table, running.done)
+                return verification.verify(source, log, on_table, running.done, only)
             finally:
                 capture.stop.set()
                 running.result()

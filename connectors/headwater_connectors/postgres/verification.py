@@ -11,7 +11,7 @@ value by value.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -69,12 +69,16 @@ def verify(
     log: Log,
     on_table: Callable[[str], None] = lambda _: None,
     ended: Callable[[], bool] = lambda: False,
+    only: Collection[str] = (),
 ) -> list[Verified]:
-    """Compare every captured table; capture has to run meanwhile, and ``ended`` says when it does not any more.
+    """Compare every captured table, or ``only`` those ("namespace.table").
+
+    Capture has to run meanwhile, and ``ended`` says when it does not any more.
 
     SourceUnreachable when the server, or the capture, cannot be waited for; SourceGap when changes are missing.
     """
-    captured = (each for each in load(log, config.name).values() if each.route != "outbox")
+    captured = [each for each in load(log, config.name).values() if each.route != "outbox"]
+    captured = [each for each in captured if not only or each.full_name in only]
     todo = sorted(captured, key=lambda each: each.topic)
     found: list[Verified] = []
     with closing(Pool(config, config.dsn)) as pool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -74,13 +73,12 @@ def _verify_sources(project: Project, *, as_json: bool) -> int:
     """Compare every source's tables with it; the exit code: 1 when a row differs."""
     from headwater.cli.progress import status_line
     from headwater.log import open_log
-    from headwater.service.caught_up import require_dsn, source_kind
+    from headwater.service.compared import compare_source
 
     found: dict[str, list[dict[str, Any]]] = {}
     with open_log(project.lake_dir) as log, status_line() as say:
-        for name, config in project.sources.items():
-            require_dsn(config)
-            found[name] = [asdict(each) for each in source_kind(config.kind).verify(config, log, say)]
+        for name in project.sources:
+            found[name] = compare_source(project, log, name, say)
     differences = sum(each["differences"] for tables in found.values() for each in tables)
     if as_json:
         typer.echo(json.dumps({"ok": differences == 0, "sources": found}, indent=2))

@@ -30,6 +30,8 @@ from headwater.log import (
 
 AUDIT = "audit:"
 """Catalog setting, with a view's id: what ``replay.audit`` of the pipelines knows of its rows against its query."""
+COMPARED = "compared:"
+"""Catalog setting, with a source's name: what the last comparison of each of its tables found."""
 FRESH_S = 5.0
 """A component that has not beaten for so long counts as stopped."""
 
@@ -131,6 +133,7 @@ def _source(log: Log, name: str, row: LiveRow | None, guard: LiveRow | None) -> 
         "slot_warning": stats.get("slot_warning") or None,
         "inactive_since": stats.get("inactive_since"),
         "gap": _gap(log, name),
+        "compared": json.loads(log.setting(f"{COMPARED}{name}") or "{}"),
         "spill_bytes": stats.get("spill_bytes"),
         "stream_bytes": stats.get("stream_bytes"),
         "lag_bytes": stats.get("lag_bytes"),

@@ -44,9 +44,14 @@ class SourceKind(Protocol):
     def check(self, dsn: str) -> Sequence[Finding]:
         """What the server lacks, with the SQL that mends it."""
 
-    def verify(self, source: SourceConfig, log: Log, on_table: Callable[[str], None]) -> Sequence[Any]:
-        """Every captured table compared with the source at one position: dataclasses with at least ``table``, ``rows``,
-        ``differences``, ``changing`` (rows left out), ``examples`` and ``skipped`` (why it was not compared)."""
+    def verify(
+        self, source: SourceConfig, log: Log, on_table: Callable[[str], None], only: Collection[str] = ()
+    ) -> Sequence[Any]:
+        """Every captured table, or ``only`` those ("namespace.table"), compared with the source at one position.
+
+        Dataclasses with at least ``table``, ``rows``, ``differences``, ``changing`` (rows left out), ``examples`` and
+        ``skipped`` (why it was not compared).
+        """
 
 
 def source_kind(kind: str) -> SourceKind:
