@@ -5,6 +5,7 @@ becomes asset specs; the one thing to override), ``lineage``, ``worker`` and ``l
 how long a run vouches for it; no Dagster in them), ``jobs`` (catching up with stream jobs), ``assets``,
 ``stream`` (the job that holds the lease), ``replay`` (backfills), ``sensors`` (which renews the lease), ``rules``,
 ``health``, ``checks`` and ``observation`` (what the status means for each asset, as checks and as a sensor),
+``maintenance`` and ``timetable`` (its assets, and when each is due; ``integrity`` and ``old_runs`` do two of them),
 ``location`` (all of it together), ``component`` (the same from a ``defs.yaml``), ``definitions`` (of the one project
 that the environment names), ``instance`` (dagster.yaml and the processes to start).
 

@@ -44,6 +44,8 @@ concurrency:
     granularity: run
     default_limit: 1
 retention:
+  schedule:
+    purge_after_days: {skipped: 1, success: 7, failure: 30}
   sensor:
     purge_after_days: {skipped: 1, success: 7, failure: 30}
   auto_materialize:

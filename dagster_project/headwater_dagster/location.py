@@ -11,7 +11,7 @@ from pathlib import Path
 import dagster as dg
 
 from headwater.config import load
-from headwater_dagster import health, inventory
+from headwater_dagster import health, inventory, maintenance
 from headwater_dagster.assets import build_assets
 from headwater_dagster.checks import build_comparing_schedule, build_health_checks
 from headwater_dagster.lease import SECONDS
@@ -20,6 +20,7 @@ from headwater_dagster.replay import build_replay_assets, build_replay_job
 from headwater_dagster.resource import HeadwaterResource
 from headwater_dagster.sensors import build_renewing_sensor
 from headwater_dagster.stream import build_stream_job
+from headwater_dagster.timetable import build_maintenance_jobs, build_maintenance_schedules
 from headwater_dagster.translator import HeadwaterTranslator
 
 LEASE_VARIABLE = "HEADWATER_LEASE_S"
@@ -44,10 +45,11 @@ def build_definitions(
         assets=[
             *build_assets(found, translator or HeadwaterTranslator()),
             *build_replay_assets(found.views, found.since),
+            *maintenance.ASSETS,
         ],
         asset_checks=build_health_checks(known),
-        jobs=[build_stream_job(seconds), build_replay_job()],
-        schedules=build_comparing_schedule(known),
+        jobs=[build_stream_job(seconds), build_replay_job(), *build_maintenance_jobs()],
+        schedules=[*build_comparing_schedule(known), *build_maintenance_schedules(project.settings.timezone)],
         sensors=[*build_observation_sensor(known), build_renewing_sensor(seconds)],
         resources={"headwater": HeadwaterResource(project_dir=str(project.root))},
     )

@@ -144,6 +144,8 @@ class Settings:
     """What a component gets between SIGTERM and SIGKILL: a commit and its fsyncs end well within it."""
     log_bytes_max: int = 16 * MIB
     """A component's log file is rotated at this size; one older file is kept."""
+    run_history_s: float = 604_800.0
+    """Dagster's runs stay this long after they ended, with their event logs: 20 MB a day of leases alone."""
 
     def __post_init__(self) -> None:
         for each in fields(self):

@@ -31,53 +31,68 @@ PUBLISH_SHARE = 0.02
 """... and more when copying the catalog would take a larger share of the time than this."""
 TAIL_S = 3.0
 """Commits younger than this stay hot: the pipeline and watching readers take them next, and hot is quicker."""
+SEALING = ("sealed", "merged", "bases", "removed")
+RETAINING = ("retained", "archived", "bytes")
 
 
 def run_once(log: Log, settings: Settings, *, force: bool = False) -> dict[str, int]:
-    """Do what is due (with ``force``, seal whatever is hot); returns counts of what was done.
+    """Do what is due (with ``force``, seal whatever is hot); returns counts as ``seal_due`` gives them.
 
-    ``sealed`` records, ``merged`` segments, ``bases`` written, ``removed`` files. Nothing is done, and all counts
-    are 0, while another process is at it; with ``force`` this waits for it.
+    Nothing is done, and all counts are 0, while another process is at it; with ``force`` this waits for it.
     """
-    done = {"sealed": 0, "merged": 0, "bases": 0, "removed": 0}
-    wants_seal = (seal.hot(log).commits > 0) if force else seal.is_due(log, settings)
-    due = base.due(log, settings)
-    if not (wants_seal or due):
-        return done
-    try:
-        with own(log, OWNER, wait=force):
-            if wants_seal:
-                done["sealed"] = seal.seal(log, settings, tail_s=0.0 if force else TAIL_S)
-                done["merged"] = merge.merge(log, settings, settings.merge_passes_max)
-            for topic in due:
-                with suppress(CorruptFile):  # its partition is in quarantine now
-                    base.write(log, topic, log.newest_commit(), settings)
-                    done["bases"] += 1
-            done["removed"] = recovery.remove_retired(log, settings.file_grace_s)
-            witness.write(log.catalog)
-    except OwnedElsewhere:
-        return done
+    if _wants_seal(log, settings, force=force) or base.due(log, settings):
+        with suppress(OwnedElsewhere), own(log, OWNER, wait=force):
+            return seal_due(log, settings, force=force)
+    return dict.fromkeys(SEALING, 0)
+
+
+def seal_due(log: Log, settings: Settings, *, force: bool = False) -> dict[str, int]:
+    """Seal and merge when it is due (``force``: whatever is hot), write the bases that are due, unlink retired files.
+
+    Returns ``sealed`` records, ``merged`` segments, ``bases`` written, ``removed`` files. The caller owns
+    ``maintenance``.
+    """
+    done = dict.fromkeys(SEALING, 0)
+    if _wants_seal(log, settings, force=force):
+        done["sealed"] = seal.seal(log, settings, tail_s=0.0 if force else TAIL_S)
+        done["merged"] = merge.merge(log, settings, settings.merge_passes_max)
+    for topic in base.due(log, settings):
+        with suppress(CorruptFile):  # its partition is in quarantine now
+            base.write(log, topic, log.newest_commit(), settings)
+            done["bases"] += 1
+    done["removed"] = recovery.remove_retired(log, settings.file_grace_s)
+    witness.write(log.catalog)
     return done
 
 
-def housekeep(log: Log, settings: Settings, *, wait: bool = False) -> dict[str, int]:
-    """What falls due in minutes and hours: history beyond its time, superseded records, old commits, the budget.
+def _wants_seal(log: Log, settings: Settings, *, force: bool) -> bool:
+    return (seal.hot(log).commits > 0) if force else seal.is_due(log, settings)
 
-    ``retained``: files that left the catalog, ``compacted``: records that went, ``archived``: commits moved,
-    ``bytes``: of all data files. Nothing is done while another process is at it, unless ``wait``.
+
+def housekeep(log: Log, settings: Settings, *, wait: bool = False) -> dict[str, int]:
+    """What falls due in minutes and hours: superseded records, history beyond its time, old commits, the budget.
+
+    ``compacted``: records that went; the others as ``retain`` has them. Nothing is done while another process is at
+    it, unless ``wait``.
     """
-    done = {"retained": 0, "compacted": 0, "archived": 0, "bytes": 0}
-    try:
-        with own(log, OWNER, wait=wait):
-            done["compacted"] = compact(log, settings)
-            done["retained"] = retention.retain(log, settings)
-            done["archived"] = archive.archive(log)
-            done["bytes"] = budget.measure(log, settings)
-            chain_witness.tell(log, settings.chain_witness)
-            recovery.remove_retired(log, settings.file_grace_s)
-            patrol.check_some(log, interval_s=settings.check_interval_s)
-    except OwnedElsewhere:
-        return done
+    with suppress(OwnedElsewhere), own(log, OWNER, wait=wait):
+        return {"compacted": compact(log, settings), **retain(log, settings)}
+    return dict.fromkeys(("compacted", *RETAINING), 0)
+
+
+def retain(log: Log, settings: Settings) -> dict[str, int]:
+    """Remove history beyond its time, archive old commits, measure the budget, read some files again.
+
+    ``retained``: files that left the catalog, ``archived``: commits moved, ``bytes``: of all data files. The caller
+    owns ``maintenance``.
+    """
+    done = dict.fromkeys(RETAINING, 0)
+    done["retained"] = retention.retain(log, settings)
+    done["archived"] = archive.archive(log)
+    done["bytes"] = budget.measure(log, settings)
+    chain_witness.tell(log, settings.chain_witness)
+    recovery.remove_retired(log, settings.file_grace_s)
+    patrol.check_some(log, interval_s=settings.check_interval_s)
     return done
 
 

@@ -17,6 +17,7 @@ from dagster._core.workspace.load_target import InProcessWorkspaceLoadTarget
 
 from headwater.log.jobs import JobRecord, register
 from headwater_dagster.instance import write_instance
+from headwater_dagster.timetable import TIMETABLE
 from headwater_pipelines import api
 
 from .conftest import Shop
@@ -99,7 +100,8 @@ def asked(shop: Shop) -> Iterator[Asked]:
 def test_the_graph(asked: Asked) -> None:
     found = asked.assets()
     replays = {("replay", name) for _, name in VIEWS}
-    assert set(found) == {("shop",), *TABLES, *VIEWS, *replays, ("jobs", "scored")}
+    upkeep = {("maintenance", due.name) for due in TIMETABLE}
+    assert set(found) == {("shop",), *TABLES, *VIEWS, *replays, ("jobs", "scored"), *upkeep}
     reads = {key: {tuple(each["path"]) for each in node["dependencyKeys"]} for key, node in found.items()}
     expected: dict[tuple[str, ...], set[tuple[str, ...]]] = {
         ("shop",): set(),
@@ -109,6 +111,7 @@ def test_the_graph(asked: Asked) -> None:
         ("views", "large"): {("shop", "public", "orders")},
         ("jobs", "scored"): {("shop", "public", "orders"), ("views", "totals")},
         **{("replay", name): {("views", name)} for _, name in VIEWS},
+        **{key: set() for key in upkeep},
     }
     assert reads == expected
     assert {key for key, node in found.items() if not node["isMaterializable"]} == {("shop",), *TABLES}
@@ -122,6 +125,7 @@ def test_the_graph(asked: Asked) -> None:
         "views": {"sql", "duckdb"},
         "replay": {"duckdb"},
         "jobs": {"python", "polars"},
+        "maintenance": set(),
     }
 
 
