@@ -6,6 +6,7 @@ Everything listens on 127.0.0.1: Dagster's pages have no login.
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -13,15 +14,22 @@ from pathlib import Path
 from headwater.config import Project
 
 FOLDER = "dagster"
+HOST = "127.0.0.1"
 PORT = 3000
 MODULE = "headwater_dagster.definitions"
 FILE = "dagster.yaml"
+WORKSPACE = "workspace.yaml"
+LOCATION = "headwater"
+"""What Dagster calls the definitions."""
 
 # Sensors in threads: one that is slow must not delay the rest. One lease at a time. Without
-# free_slots_after_run_end_seconds a cancelled run would hold its slot for ever.
+# free_slots_after_run_end_seconds a cancelled run would hold its slot for ever. nux is a dialog that asks newcomers
+# for their address.
 TEMPLATE = """\
 # Written by headwater. Delete it to get the newest form; change it freely, it is never overwritten.
 telemetry:
+  enabled: false
+nux:
   enabled: false
 sensors:
   use_threads: true
@@ -71,15 +79,48 @@ def environment(project: Project) -> dict[str, str]:
     return {"DAGSTER_HOME": str(home(project)), "HEADWATER_PROJECT": str(project.root)}
 
 
-def processes(project: Project, *, port: int = PORT) -> list[list[str]]:
-    """Write the project's instance; the command lines of webserver and daemon, in the order to start them.
+def processes(project: Project, *, port: int = PORT, code_port: int | None = None) -> list[list[str]]:
+    """Write the project's instance; the command lines of code server, webserver and daemon, in the order to start them.
 
-    Run them with ``environment(project)``; stop the daemon first.
+    Run them with ``environment(project)``; stop the daemon first. The definitions live in the code server, on
+    ``code_port`` (None: a free one), and both others ask it: left to themselves each would load them in a process of
+    its own, and the daemon in a new one every minute, whose first ticks take seconds.
     """
     write_instance(home(project))
-    webserver = ["-m", "dagster_webserver", "--host", "127.0.0.1", "--port", str(port), "--module-name", MODULE]
-    daemon = ["-m", "dagster._daemon", "run", "--module-name", MODULE]
-    return [[sys.executable, *webserver], [sys.executable, *daemon]]
+    serving = code_port or free(0)
+    workspace = _write_workspace(home(project), serving)
+    code = ["-m", "dagster", "code-server", "start", "--host", HOST, "--port", str(serving), "--module-name", MODULE]
+    webserver = ["-m", "dagster_webserver", "--host", HOST, "--port", str(port), "--workspace", str(workspace)]
+    daemon = ["-m", "dagster._daemon", "run", "--workspace", str(workspace)]
+    return [
+        [sys.executable, *code, "--location-name", LOCATION, "--use-python-environment-entry-point"],
+        [sys.executable, *webserver],
+        [sys.executable, *daemon],
+    ]
+
+
+def free(wanted: int) -> int:
+    """``wanted`` when nothing listens there, else a port that the system picks."""
+    for port in (wanted, 0):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((HOST, port))
+            except OSError:
+                continue
+            return int(probe.getsockname()[1])
+    raise OSError(f"no free port on {HOST}")
+
+
+def _write_workspace(folder: Path, port: int) -> Path:
+    """Where the definitions are; written anew each time, for the port is another."""
+    path = folder / WORKSPACE
+    path.write_text(
+        f"# Written by headwater at each start.\nload_from:\n  - grpc_server:\n      host: {HOST}\n"
+        f"      port: {port}\n      location_name: {LOCATION}\n",
+        encoding="utf-8",
+    )
+    return path
 
 
 def create_databases(project: Project) -> None:

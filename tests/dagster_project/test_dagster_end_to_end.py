@@ -39,7 +39,7 @@ TICK = """query($selector: SensorSelector!) { sensorOrError(sensorSelector: $sel
   sensorState { ticks(limit: 1) { status skipReason } } } } }"""
 TERMINATE = """mutation($run: String!) { terminateRun(runId: $run) { __typename } }"""
 LAUNCH = """mutation($params: ExecutionParams!) { launchRun(executionParams: $params) { __typename } }"""
-SELECTOR = {"repositoryName": "__repository__", "repositoryLocationName": instance.MODULE}
+SELECTOR = {"repositoryName": "__repository__", "repositoryLocationName": instance.LOCATION}
 
 
 @dataclass(kw_only=True)

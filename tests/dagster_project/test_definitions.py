@@ -10,6 +10,8 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from dagster._core.remote_origin import GrpcServerCodeLocationOrigin
+from dagster._core.workspace.load_target import WorkspaceFileTarget
 
 from headwater.config import Project
 from headwater.errors import ConfigError
@@ -133,12 +135,18 @@ def test_code_version_is_the_meaning() -> None:
 
 
 def test_instance_loads_and_is_not_overwritten(project: Project) -> None:
-    argvs = processes(project, port=4321)
-    assert [argv[2] for argv in argvs] == ["dagster_webserver", "dagster._daemon"]
-    assert argvs[0][argvs[0].index("--host") + 1] == "127.0.0.1"
+    argvs = processes(project, port=4321, code_port=4322)
+    assert [argv[2] for argv in argvs] == ["dagster", "dagster_webserver", "dagster._daemon"]
+    for argv in argvs[:2]:
+        assert argv[argv.index("--host") + 1] == "127.0.0.1"
+    workspaces = {argv[argv.index("--workspace") + 1] for argv in argvs[1:]}
+    (origin,) = WorkspaceFileTarget(list(workspaces)).create_origins()
+    assert isinstance(origin, GrpcServerCodeLocationOrigin)
+    assert (origin.host, origin.port, origin.location_name) == ("127.0.0.1", 4322, "headwater")
     assert environment(project)["DAGSTER_HOME"] == str(home(project))
     with dg.DagsterInstance.from_config(str(home(project))) as instance:
         assert instance.telemetry_enabled is False
+        assert instance.nux_enabled is False
         assert instance.run_monitoring_enabled
         assert instance.get_concurrency_config().run_queue_config is not None
     path = home(project) / "dagster.yaml"
