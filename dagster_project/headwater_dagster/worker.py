@@ -50,9 +50,13 @@ class Worker:
 
 
 def find(log: Log) -> Worker | None:
-    """The worker that has beaten and lives; None when there is none."""
+    """The worker that has beaten and lives; None when there is none.
+
+    One that said that it has stopped is none, though its process may live: a notebook, say, that promoted a view.
+    """
     row = log.live.read().get(PIPELINE)
-    process = None if row is None else _process(row.pid, row.beat_at)
+    is_over = row is None or row.stats.get("state") == "stopped"
+    process = None if row is None or is_over else _process(row.pid, row.beat_at)
     if row is None or process is None:
         return None
     recorded = record(log)

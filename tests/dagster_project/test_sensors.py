@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 
 import dagster as dg
@@ -13,6 +15,7 @@ from headwater.config import Project
 from headwater_dagster import build_definitions, lease, sensors, worker
 from headwater_dagster.stream import JOB
 from headwater_pipelines.api import pause_pipeline, resume_pipeline
+from headwater_pipelines.runtime import worker as views
 
 from .conftest import Shop
 
@@ -97,6 +100,14 @@ def test_a_dead_run_is_failed_and_followed(
     assert failed is not None
     assert failed.status == dg.DagsterRunStatus.FAILURE
     assert "the next try is in" in text_of(evaluate(shop.project, instance, sensors.RENEW))
+
+
+def test_a_process_that_has_stopped_working_is_no_worker(shop: Shop) -> None:
+    """This one ran the pipeline until it had caught up: it lives on, and must be neither adopted nor killed."""
+    views.run(shop.log, shop.project.settings, threading.Event(), until_caught_up=True)
+    assert shop.log.live.read()[worker.PIPELINE].pid == os.getpid()
+    assert worker.find(shop.log) is None
+    assert not worker.stop(shop.log)
 
 
 def test_a_reused_pid_is_no_worker(shop: Shop) -> None:
