@@ -13,6 +13,7 @@ from typing import Any, Literal
 import dagster as dg
 
 from headwater.config import Project
+from headwater.log import Log, backlog
 from headwater.service.status import collect
 from headwater_dagster import rules
 from headwater_dagster.inventory import JOBS_NAMESPACE, VIEWS_NAMESPACE, Inventory, TopicData, lake_exists
@@ -47,6 +48,8 @@ class Health:
     position: int
     figures: Mapping[str, Any]
     verdicts: tuple[Verdict, ...]
+    trouble: str | None = None
+    """What it said last that went wrong."""
 
     @property
     def mark(self) -> list[Any]:
@@ -120,12 +123,22 @@ def take(resource: HeadwaterResource, found: Known) -> list[Health]:
         return [_source(_unseen(name), 0, project) for name in sorted(found.sources)]
     with resource.log() as log:
         now = collect(log, project)
+        now["views"] = [row | {"lag_rows": _waiting(log, row, now["position"], found)} for row in now["views"]]
     return [
         *_sources(now, found, project),
         *_topic_rows(now, found, project),
         *_views(now, found, project),
         *_jobs(now, found, project),
     ]
+
+
+def _waiting(log: Log, row: Row, position: int, found: Known) -> int | None:
+    """Records that a view has not taken in, about; None while it has taken in none, or where that is not asked for."""
+    reads = found.reads.get(row["name"])
+    if reads is None or row["input_commit"] is None:
+        return None
+    topics = [topic.id for topic in log.topics() if topic.name in reads]
+    return backlog.after(log, topics, row["input_commit"], position).total
 
 
 def _sources(now: Row, found: Known, project: Project) -> Iterator[Health]:
@@ -159,6 +172,7 @@ def _source(row: Row, position: int, project: Project) -> Health:
         position=row["rows"] or 0,
         figures={"position": position} | {name: row[name] for name in names if row.get(name) is not None},
         verdicts=_given(rules.source_lag(row, slo), rules.source_slot(row)),
+        trouble=row["error"],
     )
 
 
@@ -210,7 +224,7 @@ def _views(now: Row, found: Known, project: Project) -> Iterator[Health]:
             rules.dead_letters(letters.get(f"{VIEWS_NAMESPACE}.{name}", {"open": 0, "total": 0}), slo),
             rules.compared(row, slo, at),
         )
-        names = ("lag_ms", "lag_commits", "rows_per_s", "step_ms_p95", "state_bytes", "late_rows")
+        names = ("lag_ms", "lag_rows", "rows_per_s", "step_ms_p95", "state_bytes", "late_rows")
         yield Health(
             key=view_key(name),
             kind="view",
@@ -219,6 +233,7 @@ def _views(now: Row, found: Known, project: Project) -> Iterator[Health]:
             position=row["input_commit"] or 0,
             figures={"rows": row["rows"]} | {each: row[each] for each in names if row[each] is not None},
             verdicts=tuple(each for each in given if each.check in found.views[name]),
+            trouble=row["reason"],
         )
 
 
@@ -236,6 +251,7 @@ def _jobs(now: Row, found: Known, project: Project) -> Iterator[Health]:
             position=row["input_commit"] or 0,
             figures={"rows": row["rows_out"]} | {each: row[each] for each in names if row[each] is not None},
             verdicts=_given(rules.follows(row, slo), rules.dead_letters(row["dead_letters"], slo)),
+            trouble=row["reason"],
         )
 
 

@@ -95,7 +95,10 @@ def _events(each: Health, last: Told | None, *, is_materialized: bool) -> list[E
     metadata = {"state": each.state, **each.figures}
     before = last.mark if last else []
     verdicts = [one for one in each.verdicts if each.kind in MATERIALIZED or list(one.mark) not in before]
-    return [dg.AssetObservation(each.key, metadata=metadata), *(_evaluation(each, verdict) for verdict in verdicts)]
+    return [
+        dg.AssetObservation(each.key, description=each.trouble, metadata=metadata),
+        *(_evaluation(each, verdict) for verdict in verdicts),
+    ]
 
 
 def _materialization(each: Health, last: Told | None) -> dg.AssetMaterialization:

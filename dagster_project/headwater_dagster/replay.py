@@ -7,7 +7,7 @@ Dagster reads the annotations of ops when it decorates them: no ``from __future_
 """
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -26,14 +26,19 @@ if TYPE_CHECKING:  # the compiler comes with it, and definitions are to load qui
 JOB = "replay"
 OP = "replay_view"
 POOL = "replay"
-SAID = 10
-"""Progress is written once in so many lines: the run's log has no retention."""
+KEPT = "replays"
+"""The project's folder for rows that are kept: one file per view, the newest."""
 
 
 class PartitionConfig(dg.Config):
-    """``promote``: put what was replayed in the live view's place, in one commit that holds the difference."""
+    """What becomes of it. Without either, the rows that were made are compared and go.
+
+    ``promote``: put what was replayed in the live view's place, in one commit that holds the difference.
+    ``keep``: write its rows to ``replays/VIEW.parquet`` in the project, for somebody to look at.
+    """
 
     promote: bool = False
+    keep: bool = False
 
 
 class ReplayConfig(PartitionConfig):
@@ -49,7 +54,7 @@ class ReplayConfig(PartitionConfig):
 
 @dg.op(name=OP, pool=POOL, description="Makes a view anew beside the live one, compares both, and promotes on request.")
 def replay_view(context: dg.OpExecutionContext, config: ReplayConfig, headwater: HeadwaterResource) -> None:
-    done = _replayed(context, headwater, config.view, config.start or None, config.stop, promote=config.promote)
+    done = _replayed(context, headwater, config.view, config.start or None, config.stop, config)
     context.log_event(dg.AssetMaterialization(asset_key=replay_key(config.view), metadata=metadata(done)))
     _report(context, config.view, done)
 
@@ -98,7 +103,7 @@ def _asset(name: str, hours: dg.HourlyPartitionsDefinition) -> dg.AssetsDefiniti
         window = context.partition_time_window
         with headwater.log() as log:
             start, stop = log.commit_at_time(window.start), log.commit_at_time(window.end)
-        done = _replayed(context, headwater, name, f"commit:{start}", f"commit:{stop}", promote=config.promote)
+        done = _replayed(context, headwater, name, f"commit:{start}", f"commit:{stop}", config)
         _report(context, name, done)
         yield dg.MaterializeResult(metadata=metadata(done))
 
@@ -111,21 +116,15 @@ def _replayed(
     name: str,
     start: str | None,
     stop: str,
-    *,
-    promote: bool,
+    config: PartitionConfig,
 ) -> "Replayed":
     """Replay for this run. Raises Failure with headwater's own paragraph."""
-    heard = 0
-
-    def say(line: str) -> None:
-        nonlocal heard
-        if "records" not in line or heard % SAID == 0:
-            context.log.info(line)
-        heard += 1
-
+    project = headwater.project
+    keep = project.root / KEPT / f"{name}.parquet" if config.keep else None
+    say: Callable[[str], None] = context.log.info
     try:
         with headwater.log() as log:
-            return api.replay_view(log, headwater.project, name, start, stop, promote=promote, say=say)
+            return api.replay_view(log, project, name, start, stop, promote=config.promote, keep=keep, say=say)
     except HeadwaterError as error:
         raise dg.Failure(description=str(error), allow_retries=False) from error
 

@@ -163,6 +163,7 @@ def replay_view(
     stop: Position = None,
     *,
     promote: bool = False,
+    keep: Path | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Replayed:
     """Make a view anew beside the live one and compare: the tables' rows at ``start``, plus the changes up to ``stop``.
@@ -170,7 +171,8 @@ def replay_view(
     Positions are those of ``at=``; compared is with what a reader sees at ``stop``. Without ``start`` it is made from
     the tables' rows there. Nothing of the live view changes.
     With ``promote`` the pipeline then puts it in the live view's place, in one commit that holds the difference; it is
-    run here if nobody runs it. ``say`` hears of progress, a line each time.
+    run here if nobody runs it. ``keep`` is a Parquet file for the rows that were made. ``say`` hears of progress, a
+    line each time.
 
     NameNotFound, UsageError for an empty range, NotYet where the view had not published yet, Expired beyond retention
     (it names the oldest position), PipelineError where it cannot be promoted.
@@ -182,7 +184,7 @@ def replay_view(
     after, began = None if start is None else position.resolve(log, start), time.time()
     plan = replay.plan(log, name, after, position.resolve(log, stop))
     say(plan.text)
-    found = replay.replay(log, plan, project.settings, say, promote=promote)
+    found = replay.replay(log, plan, project.settings, say, promote=promote, keep=keep)
     if not found.commit and plan.step == log.newest_common_step(frozenset({plan.view.id}), log.newest_commit()):
         audit.keep(log, plan, found.comparison, began)
     return found

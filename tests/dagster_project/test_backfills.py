@@ -60,8 +60,11 @@ def test_a_range_of_positions_is_replayed_and_promoted(shop: Shop, instance: dg.
     assert (found["from_commit"], found["missing"], found["extra"], found["promoted_commit"]) == (first, 0, 0, 0)
     assert found["checksum"] == found["live_checksum"]
     corrupt(shop)
-    found = exact(shop, instance, start=f"commit:{first}")
+    found = exact(shop, instance, start=f"commit:{first}", keep=True)
     assert found["missing"] > 0
+    kept = duckdb.execute(f"SELECT name, total, _weight FROM '{shop.project.root}/replays/totals.parquet' ORDER BY ALL")
+    sql = "SELECT c.name, sum(o.amount), 1 FROM orders o JOIN customers c ON c.id = o.customer GROUP BY 1 ORDER BY ALL"
+    assert kept.fetchall() == Lake(shop.log).sql(sql).fetchall()
     found = exact(shop, instance, start=f"commit:{first}", promote=True)
     assert found["promoted_commit"] == shop.log.newest_commit()
     lake = Lake(shop.log)

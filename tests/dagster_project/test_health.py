@@ -93,7 +93,7 @@ def test_every_asset_is_reported_with_its_checks(shop: Shop, instance: dg.Dagste
     }  # fmt: skip
     (view,) = (each for each in events if each.asset_key == TOTALS and isinstance(each, dg.AssetMaterialization))
     assert (figures(view)["from_commit"], figures(view)["to_commit"]) == (0, order)
-    assert figures(view)["rows"] == 3
+    assert (figures(view)["rows"], figures(view)["lag_rows"]) == (3, 0)
     verdicts = checks(events, TOTALS)
     assert {name: each.passed for name, each in verdicts.items()} == {LAG: True, FRESH: True, EQUAL: True}
     assert verdicts[EQUAL].metadata["coverage"].value == 1.0
@@ -396,6 +396,10 @@ def test_a_paused_view_says_why(shop: Shop, instance: dg.DagsterInstance) -> Non
     run_views(shop)
     api.pause_view(shop.log, "large", "somebody looks at it")
     shop.beat()
-    lag = checks(Ticks(shop.project, instance).tick(), LARGE)[LAG]
+    shop.order(7)
+    events = Ticks(shop.project, instance).tick()
+    large = [each for each in events if each.asset_key == LARGE]
+    assert figures(large[0])["lag_rows"] == 7
+    lag = checks(events, LARGE)[LAG]
     assert (lag.passed, lag.severity) == (False, dg.AssetCheckSeverity.ERROR)
     assert "somebody looks at it" in str(lag.description)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -26,6 +27,9 @@ def replay(
     promote: Annotated[
         bool, typer.Option("--promote", help="Then put it in the live view's place, in one commit.")
     ] = False,
+    keep: Annotated[
+        Path | None, typer.Option("--keep", metavar="FILE", help="Write the rows that were made to this Parquet file.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Make a view anew beside the live one and compare both. Exit code 1 when they differ and nothing is promoted."""
@@ -34,7 +38,7 @@ def replay(
     from headwater_pipelines import api
 
     with opened(project) as log, status_line() as say:
-        found = api.replay_view(log, load(project), name, start, stop, promote=promote, say=say)
+        found = api.replay_view(log, load(project), name, start, stop, promote=promote, keep=keep, say=say)
     _show(found, as_json=as_json)
     if not found.comparison.is_same and not found.commit:
         raise typer.Exit(1)

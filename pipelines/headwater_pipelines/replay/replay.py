@@ -38,6 +38,7 @@ from headwater_pipelines.runtime.publish import PRODUCER
 
 Say = Callable[[str], None]
 FOLDER = "replays"
+STEPS = 20
 WAIT_S = 0.25
 """Between two looks at whether the worker has switched."""
 
@@ -99,12 +100,15 @@ def plan(log: Log, name: str, start: int | None, stop: int, compiled: Compiled |
     return Plan(view=view, compiled=found[view.id], start=start, stop=step.input_commit, step=step, rows=rows)
 
 
-def replay(log: Log, wanted: Plan, settings: Settings, say: Say, *, promote: bool = False) -> Replayed:
+def replay(
+    log: Log, wanted: Plan, settings: Settings, say: Say, *, promote: bool = False, keep: Path | None = None
+) -> Replayed:
     """Make a view anew beside the live one, compare both at ``wanted.stop``; with ``promote`` have the worker switch.
 
     Promoted is the same definition built once more by the worker, at the position where it then stands; the replay is
     brought there, too, and compared with what was published. Blocks until that has happened. PipelineError when the
     promoted view is not what was replayed, or is paused by the worker; the errors of ``Rows`` before that.
+    ``keep``: a Parquet file to be written with the rows that were made, and in ``_weight`` how often each stands.
     """
     began = time.monotonic()
     with (
@@ -119,6 +123,9 @@ def replay(log: Log, wanted: Plan, settings: Settings, say: Say, *, promote: boo
             hit("replay.make:after")
             found = compare(lake, wanted.compiled, made, wanted.step.publish_commit)
             say(str(found))
+            if keep is not None:
+                _keep(made, keep)
+                say(f"kept in {keep}")
             commit = _promote(log, wanted, rows, lake, settings, say) if promote else 0
         finally:
             rows.close()
@@ -133,13 +140,27 @@ def replay(log: Log, wanted: Plan, settings: Settings, say: Say, *, promote: boo
     )
 
 
+def _keep(made: Path, target: Path) -> None:
+    """Copy a file to where somebody wants to look at it; it appears whole or not at all."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part = target.with_name(f"{target.name}.part")
+        shutil.copyfile(made, part)
+        part.replace(target)
+    except OSError as error:
+        raise UsageError(f"{target} cannot be written: {error.strerror}", todo="Give another file.") from error
+
+
 def _counting(wanted: Plan, say: Say) -> Callable[[int], None]:
-    done = 0
+    """Progress a step at a time: some twenty lines, however long it takes, for a run's log keeps them all."""
+    done, said = 0, 0
 
     def read(more: int) -> None:
-        nonlocal done
+        nonlocal done, said
         done += more
-        say(f"{done:,} of about {wanted.rows:,} records")
+        if (reached := STEPS * done // max(1, wanted.rows)) > said:
+            said = reached
+            say(f"{done:,} of about {wanted.rows:,} records")
 
     return read
 
