@@ -15,6 +15,7 @@ from headwater.config import load
 from headwater.errors import HeadwaterError, UsageError
 from headwater_dagster.inventory import Inventory, JobData, SourceData, TopicData, ViewData, take
 from headwater_dagster.jobs import catch_up
+from headwater_dagster.provenance import VERSION
 from headwater_dagster.resource import HeadwaterResource
 from headwater_dagster.stream import LeaseConfig, account_metadata
 from headwater_dagster.translator import HeadwaterTranslator
@@ -102,6 +103,7 @@ def build_job_assets(jobs: Sequence[JobData], translator: HeadwaterTranslator) -
         except HeadwaterError as error:
             raise dg.Failure(description=str(error), allow_retries=False) from error
         for account in accounts:
-            yield dg.MaterializeResult(asset_key=chosen[account.name], metadata=account_metadata(account))
+            key, metadata = chosen[account.name], account_metadata(account)
+            yield dg.MaterializeResult(asset_key=key, metadata=metadata, data_version=VERSION)
 
     return [caught_up_jobs]

@@ -231,7 +231,7 @@ def _views(now: Row, found: Known, project: Project) -> Iterator[Health]:
             name=name,
             state=row["state"],
             position=row["input_commit"] or 0,
-            figures={"rows": row["rows"]} | {each: row[each] for each in names if row[each] is not None},
+            figures={"rows_total": row["rows"]} | {each: row[each] for each in names if row[each] is not None},
             verdicts=tuple(each for each in given if each.check in found.views[name]),
             trouble=row["reason"],
         )
@@ -249,7 +249,7 @@ def _jobs(now: Row, found: Known, project: Project) -> Iterator[Health]:
             name=name,
             state=row["state"],
             position=row["input_commit"] or 0,
-            figures={"rows": row["rows_out"]} | {each: row[each] for each in names if row[each] is not None},
+            figures={"rows_total": row["rows_out"]} | {each: row[each] for each in names if row[each] is not None},
             verdicts=_given(rules.follows(row, slo), rules.dead_letters(row["dead_letters"], slo)),
             trouble=row["reason"],
         )

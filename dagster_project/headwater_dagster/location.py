@@ -11,7 +11,7 @@ from pathlib import Path
 import dagster as dg
 
 from headwater.config import load
-from headwater_dagster import health, inventory, maintenance
+from headwater_dagster import health, inventory, maintenance, provenance
 from headwater_dagster.assets import build_assets
 from headwater_dagster.checks import build_comparing_schedule, build_health_checks
 from headwater_dagster.lease import SECONDS
@@ -41,15 +41,17 @@ def build_definitions(
     seconds = float(os.environ.get(LEASE_VARIABLE) or SECONDS) if lease_s is None else lease_s
     found = inventory.take(project)
     known = health.known(found)
+    assets = build_assets(found, translator or HeadwaterTranslator())
+    made_of = provenance.of(assets)
     return dg.Definitions(
         assets=[
-            *build_assets(found, translator or HeadwaterTranslator()),
+            *assets,
             *build_replay_assets(found.views, found.since),
             *maintenance.ASSETS,
         ],
         asset_checks=build_health_checks(known),
-        jobs=[build_stream_job(seconds), build_replay_job(), *build_maintenance_jobs()],
+        jobs=[build_stream_job(seconds, made_of), build_replay_job(), *build_maintenance_jobs()],
         schedules=[*build_comparing_schedule(known), *build_maintenance_schedules(project.settings.timezone)],
-        sensors=[*build_observation_sensor(known), build_renewing_sensor(seconds)],
+        sensors=[*build_observation_sensor(known, made_of), build_renewing_sensor(seconds)],
         resources={"headwater": HeadwaterResource(project_dir=str(project.root))},
     )

@@ -11,7 +11,7 @@ an asset's checks, so its verdicts come with it.
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ import dagster as dg
 
 from headwater_dagster import checks, health
 from headwater_dagster.health import Health, Known
+from headwater_dagster.provenance import Provenance
 from headwater_dagster.resource import HeadwaterResource
 from headwater_dagster.rules import Verdict
 
@@ -43,7 +44,7 @@ class Told:
     rows: int
 
 
-def build_observation_sensor(found: Known) -> list[dg.SensorDefinition]:
+def build_observation_sensor(found: Known, made_of: Provenance) -> list[dg.SensorDefinition]:
     """None while there is nothing to report on."""
     if not health.check_specs(found):
         return []
@@ -64,8 +65,11 @@ def build_observation_sensor(found: Known) -> list[dg.SensorDefinition]:
             name = each.key.to_user_string()
             last, (made, by_run) = told.get(name), made_at.get(each.key, (0.0, False))
             if last is None or _is_due(each, last, now, every_s) or (by_run and last.at < made):
-                events += _events(each, last, is_materialized=now - made < MATERIALIZED_S)
-                told[name] = Told(mark=each.mark, at=now, position=each.position, rows=each.figures.get("rows", 0))
+                is_materialized = now - made < MATERIALIZED_S
+                events += _events(each, last, made_of.get(each.key), is_materialized=is_materialized)
+                told[name] = Told(
+                    mark=each.mark, at=now, position=each.position, rows=each.figures.get("rows_total", 0)
+                )
         cursor = json.dumps({name: asdict(each) for name, each in told.items()})
         if not events:
             return dg.SensorResult(skip_reason="nothing new", cursor=cursor)
@@ -87,11 +91,11 @@ def _is_due(each: Health, last: Told, now: float, every_s: float) -> bool:
     return each.mark != last.mark or age >= QUIET_S or (each.position != last.position and age >= every_s)
 
 
-def _events(each: Health, last: Told | None, *, is_materialized: bool) -> list[Event]:
+def _events(each: Health, last: Told | None, tags: Mapping[str, str] | None, *, is_materialized: bool) -> list[Event]:
     """One event of the asset itself, and its verdicts: all of them where their badges were or are cleared."""
     has_moved = each.position > (last.position if last else 0)
     if each.kind in MATERIALIZED and has_moved and not is_materialized:
-        return [_materialization(each, last), *(_evaluation(each, verdict) for verdict in each.verdicts)]
+        return [_materialization(each, last, tags), *(_evaluation(each, verdict) for verdict in each.verdicts)]
     metadata = {"state": each.state, **each.figures}
     before = last.mark if last else []
     verdicts = [one for one in each.verdicts if each.kind in MATERIALIZED or list(one.mark) not in before]
@@ -101,12 +105,12 @@ def _events(each: Health, last: Told | None, *, is_materialized: bool) -> list[E
     ]
 
 
-def _materialization(each: Health, last: Told | None) -> dg.AssetMaterialization:
+def _materialization(each: Health, last: Told | None, tags: Mapping[str, str] | None) -> dg.AssetMaterialization:
     """As of a lease's end: from and to as input commits, ``rows`` as records written between them."""
     before = last or Told(mark=[], at=0.0, position=0, rows=0)
     moved = {"from_commit": before.position, "to_commit": each.position}
-    rows = {"rows": max(0, each.figures["rows"] - before.rows)}
-    return dg.AssetMaterialization(each.key, metadata={**moved, **each.figures, **rows})
+    rows = {"rows": max(0, each.figures["rows_total"] - before.rows)}
+    return dg.AssetMaterialization(each.key, metadata={**moved, **each.figures, **rows}, tags=tags)
 
 
 def _evaluation(each: Health, verdict: Verdict) -> dg.AssetCheckEvaluation:

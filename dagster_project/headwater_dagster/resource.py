@@ -32,6 +32,7 @@ class HeadwaterResource(dg.ConfigurableResource[None]):
 
         An asset's view is the one that its metadata ``dagster/table_name`` says. Raises Failure with the reason.
         """
+        from headwater_dagster.provenance import VERSION
         from headwater_dagster.stream import account_metadata, held
 
         with self.log() as log:
@@ -43,4 +44,4 @@ class HeadwaterResource(dg.ConfigurableResource[None]):
             account = accounts.get(name)
             if account is None:
                 raise dg.Failure(f"view {name} has no step yet: see `headwater status` for its state")
-            yield dg.MaterializeResult(asset_key=key, metadata=account_metadata(account))
+            yield dg.MaterializeResult(asset_key=key, metadata=account_metadata(account), data_version=VERSION)

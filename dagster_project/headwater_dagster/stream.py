@@ -14,9 +14,9 @@ import dagster as dg
 from dagster._core.errors import DagsterExecutionInterruptedError  # no public name; see on_cancel
 
 from headwater.errors import HeadwaterError
-from headwater.log import Log, jobs
-from headwater_dagster import lineage
+from headwater.log import Log
 from headwater_dagster.lease import GUARD_S, NAME, SECONDS, TAG, Account, Lease
+from headwater_dagster.provenance import Provenance
 from headwater_dagster.resource import HeadwaterResource
 from headwater_pipelines.api import pause_pipeline, paused_by, resume_pipeline
 
@@ -32,24 +32,16 @@ class LeaseConfig(dg.Config):
     seconds: float = SECONDS
 
 
-@dg.op(name=OP, description="Keeps the views' worker running for the lease, then reports each view.")
-def hold_lease(context: dg.OpExecutionContext, config: LeaseConfig, headwater: HeadwaterResource) -> None:
-    with headwater.log() as log:
-        codes = {("views", view.name): lineage.code_version(view.sql) for view in log.views()}
-        codes |= {("jobs", record.name): record.version for record in jobs.read(log)}
-        for account in held(context, log, headwater, config.seconds):
-            code = codes.get((account.namespace, account.name))
-            context.log_event(
-                dg.AssetMaterialization(
-                    asset_key=dg.AssetKey([account.namespace, account.name]),
-                    metadata=account_metadata(account),
-                    tags={"dagster/code_version": code} if code else None,
-                )
-            )
-
-
-def build_stream_job(seconds: float) -> dg.JobDefinition:
+def build_stream_job(seconds: float, made_of: Provenance) -> dg.JobDefinition:
     """The job, with a lease of ``seconds`` unless its launcher says otherwise."""
+
+    @dg.op(name=OP, description="Keeps the views' worker running for the lease, then reports each view.")
+    def hold_lease(context: dg.OpExecutionContext, config: LeaseConfig, headwater: HeadwaterResource) -> None:
+        with headwater.log() as log:
+            for account in held(context, log, headwater, config.seconds):
+                key = dg.AssetKey([account.namespace, account.name])
+                metadata = account_metadata(account)
+                context.log_event(dg.AssetMaterialization(key, metadata=metadata, tags=made_of.get(key)))
 
     @dg.job(
         name=JOB,
