@@ -99,6 +99,25 @@ def retain(context: dg.AssetExecutionContext, headwater: HeadwaterResource) -> F
 # What looks.
 
 
+@dg.asset(
+    key=key("compare"),
+    group_name=GROUP,
+    output_required=False,
+    description="Compares rows of views with their queries, a part of each in turn: what `equals_query` judges.",
+)
+def compare(context: dg.AssetExecutionContext, headwater: HeadwaterResource) -> Figures:
+    """Bounded by a few seconds, to the end of a part; what is not due yet is left alone."""
+
+    def look(log: Log) -> Figures:
+        from headwater_pipelines.replay import audit
+
+        began = time.monotonic()
+        done = audit.housekeep(headwater.project, log)
+        yield dg.MaterializeResult(metadata={**done, "seconds": round(time.monotonic() - began, 3)})
+
+    yield from _looked(context, headwater, look)
+
+
 @dg.multi_asset(
     name="maintenance__verify",
     specs=[
@@ -176,7 +195,7 @@ def runs(context: dg.AssetExecutionContext, headwater: HeadwaterResource) -> Fig
     yield dg.MaterializeResult(metadata={**asdict(done), "seconds": seconds})
 
 
-ASSETS = (seal, compact, retain, verify, verify_deep, dead_letters, runs)
+ASSETS = (seal, compact, retain, compare, verify, verify_deep, dead_letters, runs)
 
 
 def _owned(

@@ -2,11 +2,12 @@
 
 All schedules run unless somebody stops them, because a project that only Dagster looks after has nobody else: log and
 run list would grow for ever, and damage be found by whoever needs the record. Beside a maintenance process (that of
-`headwater up`, or the demo's) those that rewrite files skip, so nothing is done twice and no process is started.
+`headwater up`, or the demo's) those that it does as well skip, so nothing is done twice and no process is started.
 
     seal         every 10 minutes   a reader folds what is hot; nobody waits for sealing itself
     compact      hourly             its limits are shares of a topic, which move slowly
     retain       hourly             its limits are hours and days
+    compare      every 10 minutes   parts of about a second, so that all rows are compared within a day
     verify       daily              reads the catalog and file sizes, which takes seconds
     verify_deep  weekly             reads every byte: as often as the patrol, which compares check sums alone
     dead_letters daily              somebody looks in the morning
@@ -39,7 +40,7 @@ UNFINISHED = (
 
 @dataclass(frozen=True, kw_only=True)
 class Due:
-    """``owned``: it rewrites files, as the maintenance process does. ``needs_lake``: there is nothing to do without.
+    """``owned``: the maintenance process does it, where there is one. ``needs_lake``: there is nothing to do without.
 
     ``max_runtime_s``: after so long Dagster ends the run, which loses nothing; a run whose process is gone ends so,
     too, and the schedule goes on.
@@ -60,6 +61,7 @@ TIMETABLE = (
     Due(name="seal", cron="*/10 * * * *", owned=True),
     Due(name="compact", cron="20 * * * *", owned=True),
     Due(name="retain", cron="40 * * * *", owned=True),
+    Due(name="compare", cron="5-59/10 * * * *", owned=True),
     Due(name="verify", cron="10 3 * * *"),
     Due(name="runs", cron="30 3 * * *", needs_lake=False),
     Due(name="verify_deep", cron="0 4 * * 0", max_runtime_s=6 * 3_600),

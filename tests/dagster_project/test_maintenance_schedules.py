@@ -6,6 +6,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -19,17 +20,19 @@ import pytest
 import headwater as hw
 from headwater.client.letters import DeadLetters
 from headwater.config import Project
+from headwater.lake import Lake
 from headwater.log import dead_letters, seal
 from headwater.ownership import own
 from headwater_dagster import build_definitions, integrity, old_runs
 from headwater_dagster.maintenance import key
 from headwater_dagster.timetable import TIMETABLE
+from headwater_pipelines.runtime import worker as views
 
 from .conftest import Shop
 
 DAY = 86_400.0
 NAMES = [due.name for due in TIMETABLE]
-OWNED = [due.name for due in TIMETABLE if due.owned]
+OWNED = ["seal", "compact", "retain"]
 AT_ONCE = "[settings]\ntime_travel_s = 0.001\nhistory_s = 0.001\nseal_commits = 1\n"
 """What is older than a millisecond is beyond its time."""
 FINISHED, RUNNING = dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.STARTED
@@ -188,6 +191,14 @@ def test_beside_another_process_nothing_is_done_and_said(shop: Shop, instance: d
     assert "maintenance is already running as process" in found["busy_with"]
     assert (shop.log.newest_commit(), seal.hot(shop.log).commits) == (before[0], before[1].commits)
     assert figures(run(shop.project, instance, name))["busy"] == 0
+
+
+def test_compare_compares_every_view_once(shop: Shop, instance: dg.DagsterInstance) -> None:
+    shop.order()
+    views.run(shop.log, shop.project.settings, threading.Event(), until_caught_up=True)
+    assert figures(run(shop.project, instance, "compare"))["compared"] == 2
+    assert all(view["compared"]["whole_since"] for view in Lake(shop.log).status()["views"])
+    assert figures(run(shop.project, instance, "compare"))["compared"] == 0, "none is due yet"
 
 
 def test_a_run_gives_way_and_the_process_of_a_test_does_not(tmp_path: Path) -> None:
