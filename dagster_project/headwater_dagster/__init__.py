@@ -8,7 +8,8 @@ how long a run vouches for it; no Dagster in them), ``jobs`` (catching up with s
 ``health``, ``checks`` and ``observation`` (what the status means for each asset, as checks and as a sensor),
 ``maintenance`` and ``timetable`` (its assets, and when each is due; ``integrity`` and ``old_runs`` do two of them),
 ``location`` (all of it together), ``component`` (the same from a ``defs.yaml``), ``definitions`` (of the one project
-that the environment names), ``instance`` (dagster.yaml and the processes to start).
+that the environment names), ``instance`` (dagster.yaml and the processes to start), ``server`` (one of
+them, which follows the project by ``changes``).
 
 Names are imported when first used: ``headwater_dagster.instance`` must not cost an import of Dagster.
 """

@@ -84,19 +84,16 @@ def processes(project: Project, *, port: int = PORT, code_port: int | None = Non
 
     Run them with ``environment(project)``; stop the daemon first. The definitions live in the code server, on
     ``code_port`` (None: a free one), and both others ask it: left to themselves each would load them in a process of
-    its own, and the daemon in a new one every minute, whose first ticks take seconds.
+    its own, and the daemon in a new one every minute, whose first ticks take seconds. The code
+    server follows the project (see ``server``).
     """
     write_instance(home(project))
     serving = code_port or free(0)
     workspace = _write_workspace(home(project), serving)
-    code = ["-m", "dagster", "code-server", "start", "--host", HOST, "--port", str(serving), "--module-name", MODULE]
+    code = ["-m", "headwater_dagster.server", "--port", str(serving)]
     webserver = ["-m", "dagster_webserver", "--host", HOST, "--port", str(port), "--workspace", str(workspace)]
     daemon = ["-m", "dagster._daemon", "run", "--workspace", str(workspace)]
-    return [
-        [sys.executable, *code, "--location-name", LOCATION, "--use-python-environment-entry-point"],
-        [sys.executable, *webserver],
-        [sys.executable, *daemon],
-    ]
+    return [[sys.executable, *each] for each in (code, webserver, daemon)]
 
 
 def free(wanted: int) -> int:

@@ -136,9 +136,9 @@ def test_code_version_is_the_meaning() -> None:
 
 def test_instance_loads_and_is_not_overwritten(project: Project) -> None:
     argvs = processes(project, port=4321, code_port=4322)
-    assert [argv[2] for argv in argvs] == ["dagster", "dagster_webserver", "dagster._daemon"]
-    for argv in argvs[:2]:
-        assert argv[argv.index("--host") + 1] == "127.0.0.1"
+    assert [argv[2] for argv in argvs] == ["headwater_dagster.server", "dagster_webserver", "dagster._daemon"]
+    assert argvs[0][-2:] == ["--port", "4322"]
+    assert argvs[1][argvs[1].index("--host") + 1] == "127.0.0.1"
     workspaces = {argv[argv.index("--workspace") + 1] for argv in argvs[1:]}
     (origin,) = WorkspaceFileTarget(list(workspaces)).create_origins()
     assert isinstance(origin, GrpcServerCodeLocationOrigin)

@@ -22,7 +22,7 @@ from headwater_pipelines.runtime import worker
 from headwater_pipelines.runtime.state import FILE
 
 from .conftest import TOTALS, Shop
-from .test_dagster_end_to_end import Pages, lease_s, pages
+from .pages import Pages, lease_s, pages
 
 __all__ = ["lease_s", "pages"]
 pytestmark = [pytest.mark.long, pytest.mark.timeout(400)]
