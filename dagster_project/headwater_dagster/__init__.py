@@ -1,8 +1,9 @@
 """Headwater in Dagster: topics and views as assets, their health as checks, the pipeline as leased runs.
 
-General layout, in reading order: ``inventory`` (what a project and its lake hold now), ``translator`` (how that
-becomes asset specs; the one thing to override), ``lineage``, ``worker`` and ``lease`` (the pipeline's process and
-how long a run vouches for it; no Dagster in them), ``jobs`` (catching up with stream jobs), ``assets``,
+General layout, in reading order: ``inventory`` (what a project and its lake hold now; ``compiled`` and ``files`` tell
+it what views read and where they are written), ``translator`` (how that becomes asset specs; the one thing to
+override), ``columns``, ``lineage`` and ``about`` (what the specs say), ``worker`` and ``lease`` (the pipeline's process
+and how long a run vouches for it; no Dagster in them), ``jobs`` (catching up with stream jobs), ``assets``,
 ``provenance`` (why a view is not called unsynced),
 ``stream`` (the job that holds the lease), ``replay`` (backfills), ``sensors`` (which renews the lease), ``rules``,
 ``health``, ``checks`` and ``observation`` (what the status means for each asset, as checks and as a sensor),

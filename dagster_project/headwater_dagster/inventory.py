@@ -2,40 +2,31 @@
 
 Read once when Dagster loads the code location, without network: a source is named from headwater.toml, never
 asked. A lake that does not exist yet is an empty one.
-
-What a view's columns are and what it reads is known from its changelog and its SQL. Where it has no changelog yet, or
-sqlglot cannot read it, the compiler is asked: 15 ms a view, so of a few only.
 """
 
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from sqlglot.errors import SqlglotError
+from typing import Any
 
 from headwater.catalog.catalog import FILE
 from headwater.config import Project, SourceConfig, load
-from headwater.log import Log, Topic, View, jobs, open_log
+from headwater.log import Log, Topic, View, dead_letters, jobs, open_log
 from headwater.log.jobs import JobRecord
 from headwater.schema import Schema
-from headwater_dagster import files, lineage
-
-if TYPE_CHECKING:
-    from headwater_pipelines.compiler import CompiledView
+from headwater_dagster import compiled, files
 
 VIEWS_NAMESPACE = "views"
 JOBS_NAMESPACE = "jobs"
+PRODUCED = ("event", "table")
+"""What kinds of topics producers write."""
 PROJECT_VARIABLE = "HEADWATER_PROJECT"
 REPORT_SLACK_S = 60.0
 """A report may be so late: one materialization a minute, whoever makes it."""
-COMPILED_MAX = 20
-"""Views that the compiler is asked about, with those that they name: bounds what loading takes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +38,8 @@ class SourceData:
 
 @dataclass(frozen=True, kw_only=True)
 class TopicData:
-    """A topic that a source feeds; ``source`` is None once headwater.toml no longer declares it."""
+    """A topic that a source feeds, or producers (``topic.source`` is None); ``source`` is None, too, once
+    headwater.toml no longer declares it."""
 
     topic: Topic
     source: SourceConfig | None
@@ -116,19 +108,19 @@ def take(project: Project) -> Inventory:
 
 def _read(project: Project, log: Log, sources: tuple[SourceData, ...]) -> Inventory:
     by_name = {topic.name: topic for topic in log.topics()}
-    captured = tuple(topic for topic in by_name.values() if topic.source)
     views, records = log.views(), jobs.read(log)
     outputs = {record.output: record.name for record in records}
+    written = tuple(topic for topic in by_name.values() if topic.source or _is_produced(topic, project, outputs))
     first = log.commits(limit=1)
     shared: dict[str, Any] = {
-        "topics": (*captured, *(topic for name, topic in by_name.items() if name in outputs)),
+        "topics": (*written, *(topic for name, topic in by_name.items() if name in outputs)),
         "views": tuple(view.name for view in views),
         "outputs": outputs,
     }
     return Inventory(
         sources=sources,
         since=first[0].time if first else None,
-        topics=tuple(TopicData(topic=topic, source=project.sources.get(topic.source or "")) for topic in captured),
+        topics=tuple(TopicData(topic=topic, source=project.sources.get(topic.source or "")) for topic in written),
         views=tuple(_views(project, log, views, by_name, shared)),
         jobs=tuple(
             JobData(job=each, output=by_name.get(each.output), place=files.of_job(project, each.file), **shared)
@@ -137,20 +129,26 @@ def _read(project: Project, log: Log, sources: tuple[SourceData, ...]) -> Invent
     )
 
 
+def _is_produced(topic: Topic, project: Project, outputs: Mapping[str, str]) -> bool:
+    """Programs write it, and views may read it; its name is not that of a source, which is an asset itself."""
+    aside = topic.name.startswith(f"{VIEWS_NAMESPACE}.") or topic.name.endswith(dead_letters.SUFFIX)
+    return topic.kind in PRODUCED and not aside and topic.name not in {*outputs, *project.sources}
+
+
 def _views(
     project: Project, log: Log, views: Sequence[View], by_name: Mapping[str, Topic], shared: Mapping[str, Any]
 ) -> Iterator[ViewData]:
     changelogs = {view.name: by_name.get(f"{VIEWS_NAMESPACE}.{view.name}") for view in views}
     schemas = {name: topic.schema for name, topic in changelogs.items() if topic is not None}
-    compiled = _compiled(log, views, [view for view in views if view.name not in schemas or not _is_read(view.sql)])
-    schemas |= {name: Schema.of(dict(each.columns)) for name, each in compiled.items() if name not in schemas}
+    asked = compiled.ask(log, views, known=schemas)
+    schemas |= {name: Schema.of(dict(each.columns)) for name, each in asked.items() if name not in schemas}
     written = files.of_views(project, views)
     for view in views:
         yield ViewData(
             view=view,
             changelog=changelogs[view.name],
             schemas=schemas,
-            reads=compiled[view.name].reads if view.name in compiled else None,
+            reads=asked[view.name].reads if view.name in asked else None,
             place=written.get(view.name),
             fresh_s=_fresh_s(project, view.name),
             **shared,
@@ -161,33 +159,3 @@ def _fresh_s(project: Project, view: str) -> float | None:
     """What is promised of a view, but no less than what lies between two reports of one that moves all the time."""
     slo = project.slo(f"{VIEWS_NAMESPACE}.{view}")
     return max(slo.moved_within_s, slo.report_every_s + REPORT_SLACK_S) if slo.moved_within_s else None
-
-
-def _is_read(sql: str) -> bool:
-    try:
-        lineage.inputs(sql)
-    except SqlglotError:
-        return False
-    return True
-
-
-def _compiled(log: Log, views: Sequence[View], wanted: Sequence[View]) -> dict[str, CompiledView]:
-    """These views as the compiler sees them, by name; what does not compile, or is too much, is left out."""
-    if not wanted:
-        return {}
-    from headwater_pipelines.runtime import registry
-
-    chosen: dict[int, View] = {}
-    waiting = list(wanted)
-    while waiting:
-        view = waiting.pop()
-        if view.id in chosen:
-            continue
-        chosen[view.id] = view
-        said = {word.lower() for word in re.findall(r"\w+", view.sql)}
-        waiting += [each for each in views if each.name.lower() in said]
-    if len(chosen) > COMPILED_MAX:
-        return {}
-    found, _ = registry.compile_all(log, list(chosen.values()))
-    asked = {view.id for view in wanted}
-    return {each.name: each for view, each in found.items() if view in asked}

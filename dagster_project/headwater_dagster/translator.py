@@ -12,28 +12,21 @@ job's docstring. Metadata follows Dagster's own names, as its integrations of db
 
 from __future__ import annotations
 
-import re
-import warnings
 from collections.abc import Sequence
-from datetime import timedelta
 from functools import partial
 
 import dagster as dg
-from dagster._core.definitions.utils import is_valid_owner  # no public name; what loading would refuse
 from sqlglot.errors import SqlglotError
 
 from headwater.errors import AmbiguousName, NameNotFound
 from headwater.log.names import resolve
-from headwater_dagster import columns, files, lineage
+from headwater_dagster import about, columns, lineage
 from headwater_dagster.columns import Input
 from headwater_dagster.inventory import JOBS_NAMESPACE, VIEWS_NAMESPACE, JobData, SourceData, TopicData, ViewData
 
-FRESH_MIN_S = 60.0
-"""Dagster refuses narrower windows, and no view reports more often."""
 _HISTORY = "history."
 _VALIDITY = dict.fromkeys(("valid_from", "valid_to"), "TIMESTAMP WITH TIME ZONE")
 """What the versions of a table's rows have besides its columns."""
-_TAG_VALUE = re.compile(r"[A-Za-z0-9_.-]{1,63}")
 
 
 class HeadwaterTranslator:
@@ -58,14 +51,13 @@ class HeadwaterTranslator:
 
     def _topic(self, data: TopicData) -> dg.AssetSpec:
         topic = data.topic
-        name = topic.source or ""
-        owners, said = _owned(topic.owner)
-        tags, unfit = _tagged({"criticality": topic.criticality, "classification": topic.classification})
+        owners, said = about.owned(topic.owner)
+        tags, unfit = about.tagged({"criticality": topic.criticality, "classification": topic.classification})
         return dg.AssetSpec(
             key=topic_key(topic.name),
-            deps=[source_key(name)],
-            group_name=name,
-            kinds={data.source.kind if data.source else "postgres"},
+            deps=[source_key(topic.source)] if topic.source else [],
+            group_name=topic.source or about.group(topic.name),
+            kinds={data.source.kind if data.source else "postgres" if topic.source else "headwater"},
             owners=owners,
             tags=tags,
             description=topic.description or None,
@@ -83,7 +75,7 @@ class HeadwaterTranslator:
         view, topic = data.view, data.changelog
         names, unread = _names(data)
         keys, unknown = _dependencies(names, data)
-        owners, said = _owned(view.options.get("owner") or (topic.owner if topic else None))
+        owners, said = about.owned(view.options.get("owner") or (topic.owner if topic else None))
         drawn = columns.of_view(view.sql, data.schemas.get(view.name), partial(_input, data=data))
         return dg.AssetSpec(
             key=view_key(view.name),
@@ -93,7 +85,7 @@ class HeadwaterTranslator:
             owners=owners,
             code_version=lineage.code_version(view.sql),
             description=view.options.get("description") or (topic.description if topic else None) or None,
-            freshness_policy=_fresh(data.fresh_s),
+            freshness_policy=about.freshness(data.fresh_s),
             metadata={
                 "sql": dg.MetadataValue.md(f"```sql\n{view.sql}\n```"),
                 "dagster/table_name": view.name,
@@ -101,13 +93,13 @@ class HeadwaterTranslator:
                 **drawn,
                 **said,
                 **_unresolved([*unknown, *unread]),
-                **_code(data.place),
+                **about.code(data.place),
             },
         )
 
     def _job(self, data: JobData) -> dg.AssetSpec:
         keys, unknown = _dependencies(data.job.inputs, data)
-        owners, said = _owned(data.output.owner if data.output else None)
+        owners, said = about.owned(data.output.owner if data.output else None)
         schema = {} if data.output is None else {"dagster/column_schema": columns.column_schema(data.output.schema)}
         return dg.AssetSpec(
             key=job_key(data.job.name),
@@ -123,7 +115,7 @@ class HeadwaterTranslator:
                 **schema,
                 **said,
                 **_unresolved(unknown),
-                **_code(data.place),
+                **about.code(data.place),
             },
         )
 
@@ -147,36 +139,6 @@ def replay_key(name: str) -> dg.AssetKey:
 
 def job_key(name: str) -> dg.AssetKey:
     return dg.AssetKey([JOBS_NAMESPACE, name])
-
-
-def _owned(owner: str | None) -> tuple[list[str], dict[str, object]]:
-    """Owners as Dagster takes them, an e-mail address or team:NAME; any other text is metadata."""
-    if not owner:
-        return [], {}
-    return ([owner], {}) if is_valid_owner(owner) else ([], {"owner": owner})
-
-
-def _tagged(values: dict[str, str | None]) -> tuple[dict[str, str], dict[str, object]]:
-    """Tags, and as metadata the values that Dagster would refuse as tags."""
-    said = {name: value for name, value in values.items() if value}
-    tags = {name: value for name, value in said.items() if _TAG_VALUE.fullmatch(value)}
-    return tags, {name: value for name, value in said.items() if name not in tags}
-
-
-def _fresh(seconds: float | None) -> dg.FreshnessPolicy | None:
-    """None unless asked for: only a view that moved reports a materialization, and a quiet source is no defect."""
-    if seconds is None:
-        return None
-    return dg.FreshnessPolicy.time_window(fail_window=timedelta(seconds=max(seconds, FRESH_MIN_S)))
-
-
-def _code(place: files.Place | None) -> dict[str, object]:
-    if place is None:
-        return {}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", dg.BetaWarning)  # the only form in which Dagster links to a file
-        file = dg.LocalFileCodeReference(file_path=str(place.path), line_number=place.line, label=place.path.name)
-        return {"dagster/code_references": dg.CodeReferencesMetadataValue(code_references=[file])}
 
 
 def _unresolved(unknown: Sequence[str]) -> dict[str, object]:

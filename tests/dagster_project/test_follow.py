@@ -13,7 +13,7 @@ from tests.waiting import until
 
 from headwater.config import Settings
 from headwater.log import administration
-from headwater_dagster.server import RETRY_S, SETTLED_S, WAIT_S, Follower
+from headwater_dagster.server import MODULE_VARIABLE, RETRY_S, SETTLED_S, WAIT_S, Follower
 from headwater_pipelines import api
 from headwater_pipelines.runtime import worker as pipeline
 
@@ -29,6 +29,12 @@ BACKFILL = """mutation($hours: [String!]!) { launchPartitionBackfill(backfillPar
   ... on PythonError { message } } }"""
 DONE = """query($id: String!) { partitionBackfillOrError(backfillId: $id) { ... on PartitionBackfill {
   status error { message } } } }"""
+OURS = """
+import dagster as dg
+from headwater_dagster import build_definitions
+mine = dg.Definitions(assets=[dg.AssetSpec("report", deps=[["views", "totals"]])])
+defs = dg.Definitions.merge(mine, build_definitions())
+"""
 
 
 @dataclass
@@ -79,7 +85,7 @@ def test_what_is_created_or_dropped_is_loaded_once_it_has_settled(shop: Shop, fo
 def test_a_project_that_never_settles_is_loaded_all_the_same(shop: Shop, follower: Follower) -> None:
     times = []
     for number in range(30):
-        api.create_view(shop.log, "SELECT id FROM orders", name=f"v{number}")
+        shop.log.create_view(f"v{number}", "SELECT id FROM orders")
         times += looked(follower, number / 2, 0)
     assert times == [WAIT_S]
 
@@ -142,9 +148,17 @@ def test_a_running_dagster_follows_and_its_daemon_runs_what_is_new(pages: Pages)
     assert ("views", "large") in shown(pages)
 
 
+@pytest.fixture
+def own_module(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Definitions of somebody's own, with the project's merged in."""
+    (shop.project.root / "ours.py").write_text(OURS)
+    monkeypatch.setenv(MODULE_VARIABLE, "ours")
+
+
 @pytest.mark.long
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("lease_s", [300.0])
+@pytest.mark.usefixtures("own_module")
 def test_definitions_come_back_when_their_process_is_killed(pages: Pages) -> None:
     code = psutil.Process(pages.children[0].pid)
 
@@ -165,4 +179,6 @@ def test_definitions_come_back_when_their_process_is_killed(pages: Pages) -> Non
 
     until(lambda: has_ticked(killed), "a tick of a sensor", 90)
     print(f"sensors tick again {time.time() - killed:.1f} s after the kill")
-    assert ("views", "totals") in shown(pages)
+    assert {("views", "totals"), ("report",)} <= shown(pages)
+    pages.shop.log.create_view("late", "SELECT id FROM orders")
+    until(lambda: {("views", "late"), ("report",)} <= shown(pages), "the new view")

@@ -23,7 +23,7 @@ from headwater.errors import HeadwaterError
 from headwater.log import administration, open_log
 from headwater.ownership import own
 from headwater.schema import Field, Schema
-from headwater_dagster import build_headwater_asset_specs, inventory, lineage
+from headwater_dagster import build_definitions, build_headwater_asset_specs, inventory, lineage
 from headwater_dagster.columns import LEFT_OUT
 from headwater_dagster.translator import HeadwaterTranslator
 from headwater_pipelines import api
@@ -118,6 +118,25 @@ def test_what_is_not_drawn_says_why_and_loads(shop: Shop, sql: str, reads: set[t
     assert "dagster/column_lineage" not in found.metadata
     assert {tuple(each.asset_key.path) for each in found.deps} == reads
     assert drawn(spec(shop, "views", "totals")), "the others are drawn"
+
+
+def test_what_programs_write_is_an_asset_too(shop: Shop) -> None:
+    administration.create(shop.log, "web-site.sales", {"region": "VARCHAR", "amount": "BIGINT"}, description="sold")
+    administration.create(shop.log, "shop", {"id": "BIGINT"})
+    api.create_view(shop.log, 'SELECT region, sum(amount) AS sold FROM "web-site".sales GROUP BY region', name="sold")
+    topic = ("web-site", "sales")
+    found = spec(shop, *topic)
+    assert (found.description, found.group_name, found.kinds, list(found.deps)) == (
+        "sold",
+        "web_site",
+        {"headwater"},
+        [],
+    )
+    assert drawn(spec(shop, "views", "sold")) == {"region": {(topic, "region")}, "sold": {(topic, "amount")}}
+    graph = build_definitions(shop.project.root).resolve_asset_graph()
+    assert graph.get(dg.AssetKey(["views", "sold"])).parent_keys == {dg.AssetKey(topic)}
+    assert dg.AssetCheckKey(dg.AssetKey(topic), "dead_letters") in graph.asset_check_keys
+    assert graph.get(dg.AssetKey(["shop"])).kinds == {"postgres"}, "a topic of the source's name is none"
 
 
 def test_what_is_said_of_a_view(shop: Shop) -> None:
