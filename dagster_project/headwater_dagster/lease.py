@@ -3,14 +3,13 @@
     begin ─▶ adopt or start the worker ─▶ once a second: alive? else start the next ─▶ deadline ─▶ account
                                                          └─ paused, or stopping ───────────────┘
 
-The worker keeps running whatever ends the lease. The lease itself beats as ``lease:main``, so that the sensor
-can tell a run that works from one whose process is gone while Dagster still calls it started.
+The worker keeps running whatever ends the lease.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -19,16 +18,18 @@ from headwater.errors import PipelineError
 from headwater.log import Log
 from headwater.service.status import collect
 from headwater_dagster import worker
+from headwater_dagster.increments import Increments, reaches
 from headwater_pipelines.api import paused_by
 
-LEASE = "lease:main"
 TAG = "stream.lease"
 NAME = "main"
 SECONDS = 600.0
 """Short enough that an upgrade or a new definition is taken up soon, long enough that runs are few."""
 GUARD_S = 600
 """How much later than its deadline Dagster's own run monitoring ends a run that hangs."""
-BEAT_S = 1.0
+LOOK_S = 1.0
+SOON_S = 0.2
+"""Between two looks of a run that somebody waits for."""
 REPORT_S = 30.0
 """Between two progress lines: the run's log has no retention, so they are few."""
 
@@ -50,33 +51,37 @@ class Account:
 
 @dataclass(kw_only=True)
 class Lease:
-    """Held by one run. ``seconds`` 0: until the pipeline has reached the commit that was newest at the start."""
+    """Held by one run. ``seconds`` 0: until the pipeline has reached the commit that was newest at the start.
+
+    ``refreshed``: views that it asks the pipeline to refresh, and waits for.
+    """
 
     project: Project
     log: Log
     run_id: str
     seconds: float
     say: Callable[[str], None]
+    refreshed: Sequence[str] = ()
     deadline: float = 0.0
     _starts: list[float] = field(default_factory=list)
     _sign: tuple[int, float, float] | None = None
     _sign_at: float = 0.0
 
     def hold(self) -> tuple[Ending, list[Account]]:
-        """Block until the lease ends. PipelineError when no worker can be kept running."""
+        """Block until the lease ends. PipelineError when no worker can be kept running, or a view is not refreshed."""
         before = collect(self.log, self.project)
         self.deadline = time.time() + (self.seconds or SECONDS)
-        target = before["position"] if not self.seconds else None
-        ending = self._watch(target)
-        after = collect(self.log, self.project)
-        self.log.live.beat(LEASE, run_id=self.run_id, deadline=self.deadline, state="ended")
-        return ending, _accounts(before, after)
+        asked = Increments(self.log, self.refreshed, before["position"])
+        asked.ask()
+        ending = self._watch(asked)
+        asked.require()
+        return ending, _accounts(before, collect(self.log, self.project))
 
-    def _watch(self, target: int | None) -> Ending:
+    def _watch(self, asked: Increments) -> Ending:
         next_report = 0.0
         known = None
         while True:
-            ending = self._ending(target)
+            ending = self._ending(asked)
             if ending is not None:
                 return ending
             found, started = self._worker()
@@ -84,11 +89,10 @@ class Lease:
             if (found.pid, found.epoch) != known:
                 known = (found.pid, found.epoch)
                 self.say(f"{'started' if started else 'adopted'} worker {found.pid}, epoch {found.epoch}")
-            self.log.live.beat(LEASE, run_id=self.run_id, deadline=self.deadline, state="held")
             if time.time() >= next_report:
                 next_report = time.time() + REPORT_S
                 self.say(progress(collect(self.log, self.project)))
-            time.sleep(max(0.0, min(BEAT_S, self.deadline - time.time())))
+            time.sleep(max(0.0, min(LOOK_S if self.seconds else SOON_S, self.deadline - time.time())))
 
     def _worker(self) -> tuple[worker.Worker, bool]:
         """The live worker; started again with backoff, as ``up`` would, and given up at the same limit."""
@@ -125,14 +129,14 @@ class Lease:
             self.say(f"worker {found.pid} hangs: killed")
             worker.kill(found)
 
-    def _ending(self, target: int | None) -> Ending | None:
+    def _ending(self, asked: Increments) -> Ending | None:
         if paused_by(self.log) is not None:
             return "paused"
         if self.log.setting(worker.STOPPING) is not None:
             return "stopping"
         if time.time() >= self.deadline:
             return "deadline"
-        if target is not None and caught_up(self.log, target):
+        if asked.are_there() and not self.seconds and caught_up(self.log, asked.target):
             return "caught up"
         return None
 
@@ -149,19 +153,7 @@ def caught_up(log: Log, target: int) -> bool:
     step = log.last_step()
     views = [view for view in log.views() if view.state == "creating" or view.refresh == "continuous"]
     waiting = {view.id for view in views if view.state in ("creating", "live")}
-    return not waiting or (step is not None and waiting <= step.views and _reaches(log, step.input_commit, target))
-
-
-def _reaches(log: Log, input_commit: int, target: int) -> bool:
-    """Commits of the pipeline itself are not its input: none but those may lie between."""
-    missing = log.commits(after=input_commit, upto=target)
-    return all(each.producer == worker.PIPELINE for each in missing)
-
-
-def fresh(log: Log, run_id: str, now: float, age_s: float) -> bool:
-    """Whether this run has beaten as the lease's holder within ``age_s`` seconds."""
-    row = log.live.read().get(LEASE)
-    return row is not None and row.stats.get("run_id") == run_id and now - row.beat_at <= age_s
+    return not waiting or (step is not None and waiting <= step.views and reaches(log, step.input_commit, target))
 
 
 def progress(now: Mapping[str, Any]) -> str:

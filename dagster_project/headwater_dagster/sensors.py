@@ -1,11 +1,11 @@
-"""The sensor that keeps a lease running. It only reads committed status."""
+"""The sensor that keeps a lease running, and tells Dagster of runs whose process is gone."""
 
 import time
 
 import dagster as dg
 
 from headwater.log import Log
-from headwater_dagster import lease, worker
+from headwater_dagster import beats, lease, worker
 from headwater_dagster.inventory import lake_exists
 from headwater_dagster.resource import HeadwaterResource
 from headwater_dagster.stream import JOB, OP, LeaseConfig, lease_tags
@@ -14,12 +14,8 @@ from headwater_pipelines.api import paused_by
 RENEW = "renew_lease"
 INTERVAL_S = 5
 """Dagster's own floor; a tick costs a few milliseconds."""
-ZOMBIE_S = 20.0
-"""A started run that has not beaten for so long is gone, or its process hangs. It beats every second."""
 RETRY_S = 60.0
 """After a failed lease; the worker itself was restarted with backoff before that."""
-BEGIN_S = 60.0
-"""From STARTED to the lease's first beat: the code server's imports, on a busy machine."""
 
 
 def build_renewing_sensor(seconds: float) -> dg.SensorDefinition:
@@ -30,13 +26,15 @@ def build_renewing_sensor(seconds: float) -> dg.SensorDefinition:
         job_name=JOB,  # by name: given the object, Dagster copies the sensor and warns of a beta parameter
         minimum_interval_seconds=INTERVAL_S,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Keeps one lease on the pipeline running, unless it is paused.",
+        description="Keeps one lease on the pipeline running, unless it is paused; fails runs whose process is gone.",
     )
     def renew_lease(context: dg.SensorEvaluationContext, headwater: HeadwaterResource) -> dg.RunRequest | dg.SkipReason:
         if not lake_exists(headwater.project.lake_dir):
             return dg.SkipReason("the project has no lake yet")
         with headwater.log() as log:
-            reason = _hold_off(log) or _failed_lately(context.instance) or _held(context.instance, log)
+            failed = _failed_lately(context.instance)  # before: a run that was killed is followed at once
+            beats.fail_dead(context.instance, log)
+            reason = _hold_off(log) or failed or _held(context.instance)
         if reason is not None:
             return dg.SkipReason(reason)
         return dg.RunRequest(
@@ -68,12 +66,8 @@ def _failed_lately(instance: dg.DagsterInstance) -> str | None:
     return None
 
 
-def _held(instance: dg.DagsterInstance, log: Log) -> str | None:
-    """Who holds the lease. Its run's heartbeat decides; Dagster's status alone never does.
-
-    A started run whose process is gone stays STARTED for ever under the default launcher: it is reported as
-    failed here, and the next one takes over its worker.
-    """
+def _held(instance: dg.DagsterInstance) -> str | None:
+    """Who holds the lease, or is about to; runs whose process is gone have been reported as failed before."""
     unfinished = dg.RunsFilter(
         tags={lease.TAG: lease.NAME},
         statuses=[
@@ -84,17 +78,6 @@ def _held(instance: dg.DagsterInstance, log: Log) -> str | None:
             dg.DagsterRunStatus.CANCELING,
         ],
     )
-    holder = None
-    for record in instance.get_run_records(unfinished):
-        if _is_zombie(record, log):
-            instance.report_run_failed(record.dagster_run, f"no sign of life from this run for {ZOMBIE_S:.0f} s")
-        else:
-            holder = record.dagster_run
-    return None if holder is None else f"run {holder.run_id} is {holder.status.value}"
-
-
-def _is_zombie(record: dg.RunRecord, log: Log) -> bool:
-    began, now = record.start_time, time.time()
-    if record.dagster_run.status != dg.DagsterRunStatus.STARTED or began is None or now - began < BEGIN_S:
-        return False
-    return not lease.fresh(log, record.dagster_run.run_id, now, ZOMBIE_S)
+    for record in instance.get_run_records(unfinished, limit=1):
+        return f"run {record.dagster_run.run_id} is {record.dagster_run.status.value}"
+    return None

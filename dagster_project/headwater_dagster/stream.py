@@ -6,7 +6,9 @@ worker running, except that a person cancels it before its deadline: that pauses
 Dagster reads the annotations of ops when it decorates them: no ``from __future__ import annotations`` here.
 """
 
-from collections.abc import Callable, Iterator
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,6 +17,7 @@ from dagster._core.errors import DagsterExecutionInterruptedError  # no public n
 
 from headwater.errors import HeadwaterError
 from headwater.log import Log
+from headwater_dagster.increments import require_maintained
 from headwater_dagster.lease import GUARD_S, NAME, SECONDS, TAG, Account, Lease
 from headwater_dagster.provenance import Provenance
 from headwater_dagster.resource import HeadwaterResource
@@ -65,17 +68,26 @@ def held(
     log: Log,
     headwater: HeadwaterResource,
     seconds: float,
+    views: Sequence[str] = (),
 ) -> list[Account]:
-    """Hold the lease for this run; the accounts of its end. Raises Failure with headwater's own paragraph."""
+    """Hold the lease for this run; the accounts of its end. Raises Failure with headwater's own paragraph.
+
+    ``views``: those that the run is for. It ends when they are refreshed, and fails when one is not maintained.
+    """
     run = context.run
     if SENSOR_TAG not in run.tags and paused_by(log) is not None:
         context.log.info("launched by hand: ends the pause by %s", paused_by(log))
         resume_pipeline(log)
     say: Callable[[str], None] = context.log.info
-    lease = Lease(project=headwater.project, log=log, run_id=run.run_id, seconds=seconds, say=say)
     try:
-        with on_cancel(context, lease):
+        refreshed = [name for name in views if log.view(name).refresh != "continuous"]
+        lease = Lease(
+            project=headwater.project, log=log, run_id=run.run_id, seconds=seconds, say=say, refreshed=refreshed
+        )
+        with on_cancel(context.instance, run.run_id, lease):
             ending, accounts = lease.hold()
+        for name in views:
+            require_maintained(log.view(name))
     except HeadwaterError as error:
         raise dg.Failure(description=str(error), allow_retries=False) from error
     context.log.info("the lease ended: %s", ending)
@@ -83,20 +95,27 @@ def held(
 
 
 @contextmanager
-def on_cancel(context: dg.OpExecutionContext | dg.AssetExecutionContext, lease: Lease) -> Iterator[None]:
+def on_cancel(instance: dg.DagsterInstance, run_id: str, lease: Lease) -> Iterator[None]:
     """Pause the pipeline when the run is being cancelled by a person; the interruption itself goes on.
 
     An interruption alone says nothing: a code server that is shut down interrupts its runs as well. Only a
-    cancellation sets the run's status to CANCELING first.
+    cancellation sets the run's status to CANCELING first, and so does Dagster's own guard once the run takes too long.
     """
     try:
         yield
     except DagsterExecutionInterruptedError:
-        run = context.instance.get_run_by_id(context.run_id)
-        if run is not None and run.status == dg.DagsterRunStatus.CANCELING and lease.cancelled():
-            pause_pipeline(lease.log, by=f"dagster run {context.run_id}")
-            context.log.warning("cancelled: the pipeline is paused until `headwater resume` or a launch by hand")
+        record = instance.get_run_record_by_id(run_id)
+        if record is not None and _is_cancelled(instance, record) and lease.cancelled():
+            pause_pipeline(lease.log, by=f"dagster run {run_id}")
+            lease.say("cancelled: the pipeline is paused until `headwater resume` or a launch by hand")
         raise
+
+
+def _is_cancelled(instance: dg.DagsterInstance, record: dg.RunRecord) -> bool:
+    run = record.dagster_run
+    most = float(run.tags.get(MAX_RUNTIME_TAG) or instance.run_monitoring_max_runtime_seconds) or math.inf
+    took = time.time() - (record.start_time or math.inf)
+    return run.status == dg.DagsterRunStatus.CANCELING and took <= most
 
 
 def account_metadata(account: Account) -> dict[str, Any]:

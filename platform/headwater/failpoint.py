@@ -3,7 +3,8 @@
 Nothing happens unless ``HEADWATER_FAILPOINTS`` is set when the process starts:
 ``record:FILE`` appends each name that is passed to FILE, so the list of crash points is read off a real
 run and never kept by hand; ``kill:N`` kills this process (SIGKILL) at the N-th hit; ``kill:NAME:K`` at the
-K-th hit of NAME. Crash tests run the real commands with this variable.
+K-th hit of NAME; ``hold:FOLDER`` lets whoever hits NAME wait as long as FOLDER has a file NAME, into which it writes
+its pid, a line each. Crash tests run the real commands with this variable.
 """
 
 from __future__ import annotations
@@ -11,6 +12,11 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
+from pathlib import Path
+
+LOOK_S = 0.02
+"""Between two looks of who is held."""
 
 
 class _Plan:
@@ -25,8 +31,12 @@ class _Plan:
         self.record = os.open(rest, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644) if mode == "record" else -1
         self.name = name if mode == "kill" else ""
         self.nth = int(nth) if mode == "kill" else 0
+        self.hold = Path(rest) if mode == "hold" else None
 
     def hit(self, name: str) -> None:
+        if self.hold is not None:
+            _wait(self.hold / name)
+            return
         with self.lock:
             if self.record >= 0:
                 os.write(self.record, f"{name}\n".encode())
@@ -35,6 +45,18 @@ class _Plan:
             self.of_name += name == self.name
             if (self.of_name if self.name else self.seen) == self.nth and self.name in ("", name):
                 os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _wait(file: Path) -> None:
+    """Until nobody wants that who passes here is held. Not under the lock: others may pass other points."""
+    try:
+        place = os.open(file, os.O_WRONLY | os.O_APPEND)
+    except FileNotFoundError:
+        return
+    with os.fdopen(place, "w") as out:
+        out.write(f"{os.getpid()}\n")
+    while file.exists():
+        time.sleep(LOOK_S)
 
 
 _plan = _Plan(os.environ["HEADWATER_FAILPOINTS"]) if os.environ.get("HEADWATER_FAILPOINTS") else None

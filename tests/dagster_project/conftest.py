@@ -21,6 +21,8 @@ from headwater.ownership import own
 from headwater.schema import Schema
 from headwater_dagster import worker
 
+from .pages import Pages, running
+
 PROJECT = """\
 [project]
 name = "little"
@@ -104,6 +106,25 @@ def beating(shop: Shop) -> Iterator[Shop]:
     yield shop
     done.set()
     thread.join()
+
+
+@pytest.fixture
+def lease_s() -> float:
+    return 5.0
+
+
+@pytest.fixture
+def failpoints() -> str:
+    """What HEADWATER_FAILPOINTS is in Dagster's processes."""
+    return ""
+
+
+@pytest.fixture
+def pages(beating: Shop, lease_s: float, failpoints: str) -> Iterator[Pages]:
+    """A running Dagster over the shop, whose leases last ``lease_s`` seconds."""
+    beating.order()
+    with running(beating, lease_s, failpoints) as made:
+        yield made
 
 
 def _fill(shop: Shop) -> None:

@@ -1,4 +1,4 @@
-"""A running Dagster over a real lake: code server, webserver and daemon as headwater starts them, asked by GraphQL."""
+"""A running Dagster for tests: code server, webserver and daemon over a shop, asked by GraphQL as the pages ask."""
 
 from __future__ import annotations
 
@@ -8,25 +8,29 @@ import signal
 import subprocess
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pytest
 from tests.waiting import until
 
 from headwater_dagster import instance, lease, worker
 from headwater_dagster.location import LEASE_VARIABLE
 
-from .conftest import Shop
+if TYPE_CHECKING:
+    from .conftest import Shop
 
-RUNS = """query($tag: String!) { runsOrError(filter: {tags: [{key: $tag, value: "main"}]}) {
+RUNS = """query($filter: RunsFilter!) { runsOrError(filter: $filter) {
   ... on Runs { results { runId status tags { key value } } } } }"""
 TICK = """query($selector: SensorSelector!) { sensorOrError(sensorSelector: $selector) { ... on Sensor {
   sensorState { ticks(limit: 1) { status skipReason timestamp } } } } }"""
+TERMINATE = """mutation($run: String!) { terminateRun(runId: $run) { __typename } }"""
+LAUNCH = """mutation($params: ExecutionParams!) { launchRun(executionParams: $params) { __typename
+  ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }"""
 LOADED = """{ repositoriesOrError { ... on RepositoryConnection { nodes { name } } } }"""
 SELECTOR = {"repositoryName": "__repository__", "repositoryLocationName": instance.LOCATION}
+CODE, WEBSERVER, DAEMON = 0, 1, 2
 
 
 @dataclass(kw_only=True)
@@ -35,7 +39,23 @@ class Pages:
 
     shop: Shop
     port: int
+    environment: Mapping[str, str]
+    argvs: list[list[str]]
     children: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    def start(self, which: int) -> None:
+        """Start the code server, webserver or daemon, in the place of one that has ended."""
+        project, argv = self.shop.project, self.argvs[which]
+        with (project.root / f"{argv[2]}.log").open("ab") as output:
+            child = subprocess.Popen(
+                argv,
+                env={**os.environ, **self.environment},
+                cwd=project.root,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        self.children[which : which + 1] = [child]
 
     def ask(self, query: str, **variables: Any) -> Any:
         body = json.dumps({"query": query, "variables": variables}).encode()
@@ -49,7 +69,7 @@ class Pages:
         return value
 
     def up(self) -> bool:
-        assert [child.poll() for child in self.children] == [None] * len(self.children), "a process of Dagster ended"
+        assert [child.poll() for child in self.children] == [None] * len(self.children), "a process of Dagster's ended"
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/server_info", timeout=5) as answer:
                 return bool(answer.status == 200)
@@ -61,8 +81,19 @@ class Pages:
 
     def runs(self, *statuses: str) -> list[dict[str, Any]]:
         """Runs of the lease with one of these statuses, newest first."""
-        found = self.ask(RUNS, tag=lease.TAG)["results"]
+        found = self.ask(RUNS, filter={"tags": [{"key": lease.TAG, "value": lease.NAME}]})["results"]
         return [run for run in found if run["status"] in statuses]
+
+    def launch(self, job: str, config: Mapping[str, Any] | None = None) -> str:
+        """Launch a job as the launchpad does; the run's id."""
+        selector = {**SELECTOR, "pipelineName": job}
+        done = self.ask(LAUNCH, params={"selector": selector, "mode": "default", "runConfigData": config or {}})
+        assert done["__typename"] == "LaunchRunSuccess", done
+        return str(done["run"]["runId"])
+
+    def status(self, run: str) -> str:
+        (found,) = self.ask(RUNS, filter={"runIds": [run]})["results"]
+        return str(found["status"])
 
     def tick(self, sensor: str) -> dict[str, Any]:
         ticks = self.ask(TICK, selector={**SELECTOR, "sensorName": sensor})["sensorState"]["ticks"]
@@ -70,45 +101,26 @@ class Pages:
 
 
 @contextmanager
-def running(shop: Shop, lease_s: float) -> Iterator[Pages]:
+def running(shop: Shop, lease_s: float, failpoints: str = "") -> Iterator[Pages]:
     """Dagster over the shop, until the block ends; its output is in the project's folder, a file each."""
     project, port = shop.project, instance.free(0)
-    made = Pages(shop=shop, port=port)
-    environment = {**os.environ, **instance.environment(project), LEASE_VARIABLE: str(lease_s)}
-    with ExitStack() as stack:
-        argvs = instance.processes(project, port=port)
-        instance.create_databases(project)
-        for argv in argvs:
-            output = stack.enter_context((project.root / f"{argv[2]}.log").open("ab"))
-            made.children.append(
-                subprocess.Popen(
-                    argv, env=environment, cwd=project.root, stdout=output, stderr=output, start_new_session=True
-                )
-            )
-        try:
-            until(made.up, "the webserver's answer", 90)
-            until(made.loaded, "the definitions", 90)
-            yield made
-        finally:
-            shop.log.set_setting(worker.STOPPING, "test")
-            for child in reversed(made.children):
-                _end(child)
-
-
-@pytest.fixture
-def lease_s() -> float:
-    return 5.0
-
-
-@pytest.fixture
-def pages(beating: Shop, lease_s: float) -> Iterator[Pages]:
-    """For test modules that import it, with ``lease_s``, which they may set."""
-    beating.order()
-    with running(beating, lease_s) as made:
+    argvs = instance.processes(project, port=port)
+    environment = {**instance.environment(project), LEASE_VARIABLE: str(lease_s), "HEADWATER_FAILPOINTS": failpoints}
+    made = Pages(shop=shop, port=port, environment=environment, argvs=argvs)
+    instance.create_databases(project)
+    for which in (CODE, WEBSERVER, DAEMON):
+        made.start(which)
+    try:
+        until(made.up, "the webserver's answer", 90)
+        until(made.loaded, "the definitions", 90)
         yield made
+    finally:
+        shop.log.set_setting(worker.STOPPING, "test")
+        for child in reversed(made.children):
+            end(child)
 
 
-def _end(child: subprocess.Popen[bytes]) -> None:
+def end(child: subprocess.Popen[bytes]) -> None:
     child.send_signal(signal.SIGINT)
     try:
         child.wait(30)

@@ -13,9 +13,7 @@ from headwater_dagster import lease, worker
 from headwater_pipelines.api import paused_by
 
 from .conftest import headwater, worker_processes
-from .pages import SELECTOR, Pages, lease_s, pages
-
-__all__ = ["Pages", "lease_s", "pages"]
+from .pages import TERMINATE, Pages
 
 pytestmark = pytest.mark.timeout(400)  # five processes that import Dagster; on a busy machine each takes its time
 
@@ -26,8 +24,6 @@ CHECK = """query { assetCheckExecutions(assetKey: {path: ["shop"]}, checkName: "
   status evaluation { success metadataEntries { label
     ... on TextMetadataEntry { text } ... on IntMetadataEntry { intValue }
     ... on FloatMetadataEntry { floatValue } } } } }"""
-TERMINATE = """mutation($run: String!) { terminateRun(runId: $run) { __typename } }"""
-LAUNCH = """mutation($params: ExecutionParams!) { launchRun(executionParams: $params) { __typename } }"""
 
 
 @pytest.mark.long
@@ -86,12 +82,7 @@ def test_cancelling_pauses_and_a_launch_by_hand_resumes(pages: Pages) -> None:
     until(lambda: "paused by" in (pages.tick("renew_lease")["skipReason"] or ""), "a skipped renewal")
     assert pages.runs("QUEUED", "NOT_STARTED", "STARTING", "STARTED") == []
 
-    parameters = {
-        "selector": {**SELECTOR, "pipelineName": "stream"},
-        "mode": "default",
-        "runConfigData": {},
-    }
-    pages.ask(LAUNCH, params=parameters)
+    pages.launch("stream")
     until(lambda: paused_by(shop.log) is None, "the end of the pause", 200)
     until(lambda: lease.caught_up(shop.log, shop.log.newest_commit()), "what was ordered meanwhile")
 

@@ -18,9 +18,7 @@ from headwater_pipelines import api
 from headwater_pipelines.runtime import worker as pipeline
 
 from .conftest import Shop, headwater
-from .pages import Pages, lease_s, pages
-
-__all__ = ["lease_s", "pages"]
+from .pages import Pages
 
 KEYS = "{ assetNodes { assetKey { path } } }"
 HOURS = """query { assetNodeOrError(assetKey: {path: ["replay", "small"]}) { ... on AssetNode { partitionKeys } } }"""

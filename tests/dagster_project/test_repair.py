@@ -22,9 +22,8 @@ from headwater_pipelines.runtime import worker
 from headwater_pipelines.runtime.state import FILE
 
 from .conftest import TOTALS, Shop
-from .pages import Pages, lease_s, pages
+from .pages import Pages
 
-__all__ = ["lease_s", "pages"]
 pytestmark = [pytest.mark.long, pytest.mark.timeout(400)]
 
 EQUALS = """query($path: [String!]!, $name: String!) { assetCheckExecutions(

@@ -1,7 +1,5 @@
 """The renewing sensor, evaluated without a daemon: what it requests, whom it believes."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys
@@ -12,7 +10,8 @@ import dagster as dg
 import pytest
 
 from headwater.config import Project
-from headwater_dagster import build_definitions, lease, sensors, worker
+from headwater.log import open_log
+from headwater_dagster import HeadwaterResource, beats, build_definitions, lease, sensors, worker
 from headwater_dagster.stream import JOB
 from headwater_pipelines.api import pause_pipeline, resume_pipeline
 from headwater_pipelines.runtime import worker as views
@@ -67,10 +66,10 @@ def test_renewing_without_a_lake(project: Project, instance: dg.DagsterInstance)
     assert "no lake" in text_of(evaluate(project, instance, sensors.RENEW))
 
 
-def started_run(project: Project, instance: dg.DagsterInstance) -> dg.DagsterRun:
+def started_run(project: Project, instance: dg.DagsterInstance, tags: dict[str, str] | None = None) -> dg.DagsterRun:
     """A run that Dagster calls STARTED, of which no process is left."""
     job = build_definitions(project.root, lease_s=5).resolve_job_def(JOB)
-    run = instance.create_run_for_job(job, tags={lease.TAG: lease.NAME})
+    run = instance.create_run_for_job(job, tags=tags or {lease.TAG: lease.NAME})
     for event in (dg.DagsterEventType.PIPELINE_STARTING, dg.DagsterEventType.PIPELINE_START):
         instance.report_dagster_event(dg.DagsterEvent(event_type_value=event.value, job_name=JOB), run_id=run.run_id)
     found = instance.get_run_by_id(run.run_id)
@@ -79,26 +78,37 @@ def started_run(project: Project, instance: dg.DagsterInstance) -> dg.DagsterRun
     return found
 
 
-def test_a_beating_run_is_believed(shop: Shop, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sensors, "BEGIN_S", 0.0)
-    run = started_run(shop.project, instance)
-    shop.log.live.beat(lease.LEASE, run_id=run.run_id, deadline=0.0, state="held")
-    assert run.run_id in text_of(evaluate(shop.project, instance, sensors.RENEW))
+def status_of(instance: dg.DagsterInstance, run: dg.DagsterRun) -> dg.DagsterRunStatus:
+    found = instance.get_run_by_id(run.run_id)
+    assert found is not None
+    return found.status
 
 
-def test_a_dead_run_is_failed_and_followed(
+def test_a_run_is_believed_as_long_as_it_beats(
     shop: Shop, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its lease was last beaten by another run: this one's process is gone, whatever its status says."""
+    monkeypatch.setattr(beats, "BEGIN_S", 0.0)
     run = started_run(shop.project, instance)
+    with open_log(shop.project.lake_dir) as log, beats.beating(log, instance, run.run_id):
+        assert run.run_id in text_of(evaluate(shop.project, instance, sensors.RENEW))
+    assert run.run_id in text_of(evaluate(shop.project, instance, sensors.RENEW)), "its last words may still come"
+    monkeypatch.setattr(beats, "DEAD_S", 0.0)
+    assert evaluate(shop.project, instance, sensors.RENEW).run_requests
+    assert status_of(instance, run) == dg.DagsterRunStatus.FAILURE
+    assert [name for name in shop.log.live.read() if name.startswith(beats.PREFIX)] == []
+
+
+def test_a_dead_lease_is_failed_and_followed(
+    shop: Shop, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another run beats, this one does not: its process is gone, whatever its status says."""
+    run = started_run(shop.project, instance)
+    shop.log.live.beat(beats.PREFIX + "another")
     assert run.run_id in text_of(evaluate(shop.project, instance, sensors.RENEW)), "it may still be starting"
-    monkeypatch.setattr(sensors, "BEGIN_S", 0.0)
-    shop.log.live.beat(lease.LEASE, run_id="another", deadline=0.0, state="held")
+    monkeypatch.setattr(beats, "BEGIN_S", 0.0)
     result = evaluate(shop.project, instance, sensors.RENEW)
     assert len(result.run_requests or []) == 1
-    failed = instance.get_run_by_id(run.run_id)
-    assert failed is not None
-    assert failed.status == dg.DagsterRunStatus.FAILURE
+    assert status_of(instance, run) == dg.DagsterRunStatus.FAILURE
     assert "the next try is in" in text_of(evaluate(shop.project, instance, sensors.RENEW))
 
 
@@ -108,6 +118,34 @@ def test_a_process_that_has_stopped_working_is_no_worker(shop: Shop) -> None:
     assert shop.log.live.read()[worker.PIPELINE].pid == os.getpid()
     assert worker.find(shop.log) is None
     assert not worker.stop(shop.log)
+
+
+def test_any_dead_run_of_this_lake_is_failed_whatever_else_holds(shop: Shop, instance: dg.DagsterInstance) -> None:
+    mine = started_run(shop.project, instance, {beats.TAG: shop.log.incarnation})
+    other = started_run(shop.project, instance, {beats.TAG: "another lake"})
+    pause_pipeline(shop.log, by="someone")
+    assert "paused by someone" in text_of(evaluate(shop.project, instance, sensors.RENEW))
+    assert status_of(instance, mine) == dg.DagsterRunStatus.FAILURE
+    assert status_of(instance, other) == dg.DagsterRunStatus.STARTED
+
+
+def test_a_run_beats_while_it_works(shop: Shop, instance: dg.DagsterInstance) -> None:
+    """Whatever it does with the resource: an op of somebody's own, here."""
+    seen = list[str]()
+
+    @dg.op(required_resource_keys={"headwater"})
+    def look(context: dg.OpExecutionContext) -> None:
+        seen.extend(name for name in shop.log.live.read() if name == beats.PREFIX + context.run_id)
+
+    @dg.job(resource_defs={"headwater": HeadwaterResource(project_dir=str(shop.project.root))})
+    def own() -> None:
+        look()
+
+    done = own.execute_in_process(instance=instance)
+    assert seen == [beats.PREFIX + done.run_id]
+    run = instance.get_run_by_id(done.run_id)
+    assert run is not None
+    assert run.tags[beats.TAG] == shop.log.incarnation
 
 
 def test_a_reused_pid_is_no_worker(shop: Shop) -> None:
