@@ -13,9 +13,9 @@ PAGES = 4
 """Stage: pages stay open until the end."""
 
 
-def components(project: Project) -> list[Component]:
-    """Code server, webserver and daemon on the project's own instance, on loopback."""
-    port = instance.free(instance.PORT)
+def components(project: Project, port: int | None = None) -> list[Component]:
+    """Code server, webserver and daemon on the project's own instance, on loopback; ``port`` None: one that is free."""
+    port = port or instance.free(instance.PORT)
     code, webserver, daemon = instance.processes(project, port=port)
     env = instance.environment(project)
     instance.create_databases(project)

@@ -1,4 +1,4 @@
-"""The Dagster instance of a project: its dagster.yaml, its processes, their environment. No Dagster imported.
+"""The Dagster instance of a project: its files, its processes, their environment. No Dagster imported.
 
 Everything listens on 127.0.0.1: Dagster's pages have no login.
 """
@@ -19,13 +19,16 @@ PORT = 3000
 MODULE = "headwater_dagster.definitions"
 FILE = "dagster.yaml"
 WORKSPACE = "workspace.yaml"
+"""For Dagster's own commands: loads the definitions wherever it is used."""
+SERVED = "served.yaml"
+"""The workspace of the processes that headwater starts: asks their code server."""
 LOCATION = "headwater"
 """What Dagster calls the definitions."""
 
 # Sensors in threads: one that is slow must not delay the rest. One lease at a time. Without
 # free_slots_after_run_end_seconds a cancelled run would hold its slot for ever. nux is a dialog that asks newcomers
 # for their address.
-TEMPLATE = """\
+INSTANCE_TEXT = """\
 # Written by headwater. Delete it to get the newest form; change it freely, it is never overwritten.
 telemetry:
   enabled: false
@@ -61,13 +64,23 @@ retention:
 """
 
 
+WORKSPACE_TEXT = f"""\
+# Written by headwater; change it freely, it is never overwritten. HEADWATER_PROJECT names the project, or else the
+# folder that Dagster is started in.
+load_from:
+  - python_module:
+      module_name: {MODULE}
+      location_name: {LOCATION}
+"""
+
+
 def write_instance(folder: Path) -> Path:
-    """Make ``folder`` a DAGSTER_HOME; an existing dagster.yaml is kept. Returns the file."""
+    """Make ``folder`` a DAGSTER_HOME with a workspace; what is there is kept. Returns its dagster.yaml."""
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / FILE
-    if not path.exists():
-        path.write_text(TEMPLATE, encoding="utf-8")
-    return path
+    for name, text in ((FILE, INSTANCE_TEXT), (WORKSPACE, WORKSPACE_TEXT)):
+        if not (folder / name).exists():
+            (folder / name).write_text(text, encoding="utf-8")
+    return folder / FILE
 
 
 def home(project: Project) -> Path:
@@ -111,7 +124,7 @@ def free(wanted: int) -> int:
 
 def _write_workspace(folder: Path, port: int) -> Path:
     """Where the definitions are; written anew each time, for the port is another."""
-    path = folder / WORKSPACE
+    path = folder / SERVED
     path.write_text(
         f"# Written by headwater at each start.\nload_from:\n  - grpc_server:\n      host: {HOST}\n"
         f"      port: {port}\n      location_name: {LOCATION}\n",

@@ -86,7 +86,9 @@ def shop(project: Project) -> Iterator[Shop]:
         log = stack.enter_context(open_log(project.lake_dir, create=True))
         owner = stack.enter_context(own(log, "source:shop"))
         made = Shop(project=project, log=log, epoch=owner.epoch)
-        _fill(made)
+        fill(made)
+        log.create_view("totals", TOTALS, {})
+        log.create_view("large", LARGE, {})
         yield made
         end_workers(project)
 
@@ -127,7 +129,8 @@ def pages(beating: Shop, lease_s: float, failpoints: str) -> Iterator[Pages]:
         yield made
 
 
-def _fill(shop: Shop) -> None:
+def fill(shop: Shop) -> None:
+    """The two tables, with three customers."""
     customers = pa.table({"id": pa.array([1, 2, 3]), "name": ["ann", "bob", "eve"], "_op": ["c"] * 3})
     with shop.log.transaction("source:shop", shop.epoch, None) as tx:
         tx.create_topic("shop.public.orders", "table", ORDERS, source="shop", description="what was bought")
@@ -135,8 +138,6 @@ def _fill(shop: Shop) -> None:
         tx.append("shop.public.customers", customers)
         tx.position = "0/1"
         tx.commit()
-    shop.log.create_view("totals", TOTALS, {})
-    shop.log.create_view("large", LARGE, {})
 
 
 def worker_processes(project: Project) -> list[psutil.Process]:

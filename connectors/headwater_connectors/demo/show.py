@@ -35,6 +35,7 @@ from headwater.ownership import own
 from headwater.service import status
 from headwater.service.component import PREPARE_GROUP, Component, declared, plugged_in
 from headwater.service.display import render
+from headwater.service.processes import descendants, end_processes
 from headwater.service.signals import stop_signals
 from headwater.service.supervisor import POLL_S, Supervisor
 from headwater.service.up import MAINTAIN
@@ -147,12 +148,8 @@ class Show:
 
     def _family(self, stage: int) -> list[psutil.Process]:
         """What the components of a stage have started and would leave behind; the worker has its own turn."""
-        found: list[psutil.Process] = []
         worker = self._log.live.read().get(status.PIPELINE)
-        for child in self._supervisor.children:
-            if child.component.stage == stage and child.pid is not None:
-                with suppress(psutil.NoSuchProcess):
-                    found += psutil.Process(child.pid).children(recursive=True)
+        found = descendants(each.pid for each in self._supervisor.children if each.component.stage == stage)
         return [each for each in found if worker is None or each.pid != worker.pid]
 
     def _await_pages(self, stop: threading.Event, browser: bool) -> None:
@@ -222,15 +219,6 @@ def stop_worker(log: Log, timeout: float) -> None:
         process = psutil.Process(row.pid)
         process.terminate()
         end_processes([process], timeout)
-
-
-def end_processes(processes: list[psutil.Process], timeout: float) -> None:
-    """Wait for processes to end; those that do not within ``timeout`` seconds are killed."""
-    _, left = psutil.wait_procs(processes, timeout)
-    for process in left:
-        with suppress(psutil.NoSuchProcess):
-            process.kill()
-    psutil.wait_procs(left, timeout)
 
 
 def _one_line(document: Mapping[str, Any]) -> str:

@@ -30,12 +30,15 @@ MAINTENANCE = "maintenance"
 
 
 class Supervisor:
-    """Runs ``components`` of ``project``; every log line, theirs and its own, goes to ``emit``."""
+    """Runs ``components`` of ``project``; every log line, theirs and its own, goes to ``emit``.
 
-    def __init__(self, project: Project, components: Sequence[Component], emit: Emit) -> None:
+    ``record``: the file that names its processes to a successor; one of its own for each kind of supervisor.
+    """
+
+    def __init__(self, project: Project, components: Sequence[Component], emit: Emit, record: str = RECORD) -> None:
         self._project = project
         self._emit = emit
-        self._record = project.lake_dir / "run" / RECORD
+        self._record = project.lake_dir / "run" / record
         self.children = [self._child(each) for each in components]
 
     def poll(self) -> None:
