@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -35,6 +36,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "dagster.md"
 LAUNCH = """mutation($params: ExecutionParams!) { launchRun(executionParams: $params) { __typename
   ... on LaunchRunSuccess { run { runId } } } }"""
 STATUS = """query($run: ID!) { runOrError(runId: $run) { ... on Run { status } } }"""
+LOADED = """query { repositoriesOrError { ... on RepositoryConnection { nodes { location { name } } } } }"""
 SCHEDULES = """query($selector: RepositorySelector!) { schedulesOrError(repositorySelector: $selector) {
   ... on Schedules { results { name scheduleState { status } } } } }"""
 SELECTOR = {"repositoryName": "__repository__", "repositoryLocationName": instance.LOCATION}
@@ -114,6 +116,53 @@ def test_a_port_that_is_taken_is_said(generated: Project, command: Path) -> None
     assert f"port {port} is taken" in done.stderr
 
 
+def test_what_the_page_says_for_a_deployment_is_what_dagster_reads(tmp_path: Path) -> None:
+    instances, workspaces = 0, 0
+    for text in re.findall(r"^```yaml\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL):
+        if "load_from" in yaml.safe_load(text):
+            ensure_workspace_config(yaml.safe_load(text), str(PAGE))
+            workspaces += 1
+        elif "type" not in yaml.safe_load(text):
+            (tmp_path / instance.FILE).write_text(text)
+            dagster_instance_config(str(tmp_path))
+            instances += 1
+    assert (instances, workspaces) == (2, 1)
+
+
+@pytest.mark.long
+def test_a_code_server_alone_needs_the_project_and_whoever_asks_it_does_not(generated: Project, tmp_path: Path) -> None:
+    """As on two hosts: the lake's has the project's folder, the other a workspace with the address."""
+    port = instance.free(0)
+    argv = [
+        "code-server",
+        "start",
+        "--port",
+        str(port),
+        "--module-name",
+        instance.MODULE,
+        "--location-name",
+        "headwater",
+    ]
+    serving = subprocess.Popen([sys.executable, "-m", "dagster", *argv], cwd=generated.root)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    location = {"grpc_server": {"host": "localhost", "port": port, "location_name": "headwater"}}
+    (elsewhere / "workspace.yaml").write_text(yaml.safe_dump({"load_from": [location]}))
+
+    def ask() -> int:
+        assert serving.poll() is None
+        argv = [sys.executable, "-m", "dagster", "definitions", "validate", "--workspace", "workspace.yaml"]
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("HEADWATER_")}
+        environment["DAGSTER_HOME"] = str(elsewhere)
+        return subprocess.run(argv, cwd=elsewhere, env=environment, capture_output=True, check=False).returncode
+
+    try:
+        until(lambda: ask() == 0, "the definitions, from the code server", 100)
+    finally:
+        serving.send_signal(signal.SIGINT)
+        serving.wait(30)
+
+
 # ---- everything at once
 
 
@@ -159,6 +208,7 @@ def test_headwater_dagster_runs_maintenance_and_ends_without_a_trace(generated: 
         running = subprocess.Popen(argv, stdout=output, stderr=output)
     try:
         until(lambda: answers(port) or running.poll() is not None, "the pages", 120)
+        until(lambda: ask(port, LOADED).get("nodes"), "the definitions", 120)
         again = subprocess.run(argv[:-2], capture_output=True, text=True, timeout=60, check=False)
         assert again.returncode == 1
         assert f"dagster is already running as process {running.pid}" in again.stderr
