@@ -1,7 +1,7 @@
 """Webserver and daemon of a project in the foreground, until somebody stops them. No Dagster imported.
 
     start   databases ─▶ code server, webserver, daemon ─▶ runs, in the code server
-    stop    `stopping` mark ─▶ leases report and end ─▶ daemon and code server ─▶ webserver ─▶ what is left of runs
+    stop    `stopping` mark ─▶ leases report and end ─▶ daemon and code server ─▶ webserver ─▶ what they left
 
 The views' worker is none of theirs to stop: it goes on, and so does what captures.
 """
@@ -12,15 +12,13 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import psutil
-
 from headwater import logs
 from headwater.config import Project
 from headwater.errors import UsageError
 from headwater.log import Log, open_log
 from headwater.ownership import own
 from headwater.service import status
-from headwater.service.processes import descendants, end_processes
+from headwater.service.processes import end_processes, in_sessions
 from headwater.service.signals import stop_signals
 from headwater.service.supervisor import POLL_S, Supervisor
 from headwater_dagster import demo, instance
@@ -50,33 +48,30 @@ def run(project: Project, port: int | None, say: Say) -> int:
         supervisor.stop_orphans()
         (url,) = (each.url for each in components if each.url)
         say(f"Dagster's pages: {url} (in a few seconds); Ctrl-C ends them")
+        sessions: set[int] = set()
         try:
             while not stop.wait(POLL_S) and not supervisor.failed:
                 supervisor.poll()
+                sessions.update(child.pid for child in supervisor.children if child.pid is not None)
         finally:
-            _end(log, supervisor)
+            _end(log, supervisor, sessions)
         for child in supervisor.failed:
             say(f"{child.name} was given up: {child.last_error or child.describe_exit()}; its log is {child.log_path}")
         return 1 if supervisor.failed else 0
 
 
-def _end(log: Log, supervisor: Supervisor) -> None:
-    """The order of the module's head; every wait has its limit."""
+def _end(log: Log, supervisor: Supervisor, sessions: set[int]) -> None:
+    """The order of the module's head; every wait has its limit.
+
+    Each component began a session. What it has started is in it, but for the worker, which has one of its own.
+    """
     log.set_setting(STOPPING, OWNER)
     deadline = time.monotonic() + RUNS_S
     while _leased(log) and time.monotonic() < deadline:
         time.sleep(POLL_S)
-    family = _family(log, supervisor)
     supervisor.stop()
-    end_processes(family, RUNS_S)
+    end_processes(in_sessions(sessions), RUNS_S)
     log.set_setting(STOPPING, None)
-
-
-def _family(log: Log, supervisor: Supervisor) -> list[psutil.Process]:
-    """Code servers and runs, which their parents would leave behind; the worker is not one of them."""
-    worker = log.live.read().get(status.PIPELINE)
-    found = descendants(child.pid for child in supervisor.children)
-    return [each for each in found if worker is None or each.pid != worker.pid]
 
 
 def _leased(log: Log) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Container, Iterable, Sequence
 from contextlib import suppress
 
 import psutil
@@ -15,6 +16,16 @@ def descendants(pids: Iterable[int | None]) -> list[psutil.Process]:
         if pid is not None:
             with suppress(psutil.NoSuchProcess):
                 found += psutil.Process(pid).children(recursive=True)
+    return found
+
+
+def in_sessions(leaders: Container[int]) -> list[psutil.Process]:
+    """Processes of the sessions that these have begun, whether they and their parents live or not."""
+    found: list[psutil.Process] = []
+    for process in psutil.process_iter():
+        with suppress(ProcessLookupError):
+            if os.getsid(process.pid) in leaders:
+                found.append(process)
     return found
 
 
