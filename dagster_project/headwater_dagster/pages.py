@@ -1,7 +1,7 @@
 """Webserver and daemon of a project in the foreground, until somebody stops them. No Dagster imported.
 
     start   databases ─▶ code server, webserver, daemon ─▶ runs, in the code server
-    stop    `stopping` mark ─▶ leases report and end ─▶ daemon and code server ─▶ webserver ─▶ what they left
+    stop    `stopping` mark ─▶ runs end, leases report ─▶ daemon and code server ─▶ webserver ─▶ what they left
 
 The views' worker is none of theirs to stop: it goes on, and so does what captures.
 """
@@ -22,13 +22,14 @@ from headwater.service.processes import end_processes, in_sessions
 from headwater.service.signals import stop_signals
 from headwater.service.supervisor import POLL_S, Supervisor
 from headwater_dagster import demo, instance
-from headwater_dagster.lease import LEASE
 from headwater_dagster.worker import STOPPING
 
 OWNER = "dagster"
 RECORD = "dagster.json"
+RUNS = "run:"
+"""How the heartbeats of runs begin (see ``beats``, which imports Dagster)."""
 RUNS_S = 10.0
-"""What leases get to report and end once the mark is set; they look every second."""
+"""What runs get to end: leases see the mark within a second, and report."""
 
 Say = Callable[[str], None]
 
@@ -67,16 +68,15 @@ def _end(log: Log, supervisor: Supervisor, sessions: set[int]) -> None:
     """
     log.set_setting(STOPPING, OWNER)
     deadline = time.monotonic() + RUNS_S
-    while _leased(log) and time.monotonic() < deadline:
+    while _runs(log) and time.monotonic() < deadline:
         time.sleep(POLL_S)
     supervisor.stop()
     end_processes(in_sessions(sessions), RUNS_S)
     log.set_setting(STOPPING, None)
 
 
-def _leased(log: Log) -> bool:
-    row = log.live.read().get(LEASE)
-    return row is not None and status.fresh(row) and row.stats.get("state") != "ended"
+def _runs(log: Log) -> bool:
+    return any(name.startswith(RUNS) and status.fresh(row) for name, row in log.live.read().items())
 
 
 def _complain(line: Mapping[str, Any], say: Say) -> None:

@@ -232,7 +232,6 @@ def test_headwater_dagster_runs_maintenance_and_ends_without_a_trace(generated: 
         assert worker_processes(generated) == [before], "the views go on"
         with open_log(generated.lake_dir) as log:
             assert log.setting(worker.STOPPING) is None
-            assert log.live.read()["lease:main"].stats["state"] == "ended"
             with own(log, OWNER):
                 pass
     finally:
@@ -241,5 +240,6 @@ def test_headwater_dagster_runs_maintenance_and_ends_without_a_trace(generated: 
         for process in left_behind(generated):
             process.kill()
     with dg.DagsterInstance.from_config(str(instance.home(generated))) as found:
-        unfinished = [each for each in found.get_runs() if not each.is_finished]
-        assert unfinished == []
+        ended = {(each.job_name, each.status) for each in found.get_runs()}
+    assert ("stream", dg.DagsterRunStatus.SUCCESS) in ended, "the lease reports and ends before anything is stopped"
+    assert {status for _, status in ended} == {dg.DagsterRunStatus.SUCCESS}

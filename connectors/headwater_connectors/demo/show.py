@@ -138,13 +138,14 @@ class Show:
     def _await_runs(self, family: list[psutil.Process]) -> None:
         """Runs see the mark, report their views and end by themselves; so do the servers they ran in."""
         deadline = time.monotonic() + _RUNS_S
-        while self._leased() and time.monotonic() < deadline:
+        while self._runs() and time.monotonic() < deadline:
             time.sleep(POLL_S)
         end_processes(family, max(0.0, deadline - time.monotonic()))
 
-    def _leased(self) -> bool:
-        leases = [row for name, row in self._log.live.read().items() if name.startswith("lease:")]
-        return any(status.fresh(row) and row.stats.get("state") != "ended" for row in leases)
+    def _runs(self) -> bool:
+        """Whether a run of Dagster's works: each beats, by its id."""
+        rows = self._log.live.read().items()
+        return any(name.startswith("run:") and status.fresh(row) for name, row in rows)
 
     def _family(self, stage: int) -> list[psutil.Process]:
         """What the components of a stage have started and would leave behind; the worker has its own turn."""
