@@ -59,7 +59,7 @@ def test_columns_of_a_view_that_was_never_built(shop: Shop) -> None:
 def test_columns_go_through_ctes_subqueries_windows_and_views(shop: Shop) -> None:
     api.create_view(
         shop.log,
-        "WITH orders AS (SELECT id, amount AS cents FROM shop.public.orders WHERE customer > 1)"
+        "WITH orders AS (SELECT id, amount AS cents FROM orders WHERE orders.customer > 1)"
         " SELECT o.id, t.total, o.cents + t.total AS both, count(*) OVER (),"
         " rank() OVER (PARTITION BY t.name ORDER BY o.cents) AS place,"
         " (SELECT max(id) FROM customers) AS newest FROM orders o, views.totals t",
@@ -105,6 +105,7 @@ def test_time_windows_and_versions_are_inputs(shop: Shop) -> None:
         # It would match these by their places.
         ("SELECT id, name FROM customers UNION BY NAME SELECT name, id FROM customers", {CUSTOMERS}, "UNION BY NAME"),
         ("SELECT COLUMNS('a.*') FROM orders", {ORDERS}, "COLUMNS"),
+        ("SELECT * FROM orders PIVOT (sum(amount) FOR customer IN (1, 2) GROUP BY id)", {ORDERS}, "sqlglot sees"),
         ("SELECT id FROM orders WHERE nowhere.id = 1", {ORDERS}, "its columns are known once"),
         ("SELECT gone.id FROM gone JOIN orders USING (id)", {ORDERS}, "its columns are known once"),
         ("this is no SQL", set(), "its columns are known once"),
@@ -137,6 +138,31 @@ def test_what_programs_write_is_an_asset_too(shop: Shop) -> None:
     assert graph.get(dg.AssetKey(["views", "sold"])).parent_keys == {dg.AssetKey(topic)}
     assert dg.AssetCheckKey(dg.AssetKey(topic), "dead_letters") in graph.asset_check_keys
     assert graph.get(dg.AssetKey(["shop"])).kinds == {"postgres"}, "a topic of the source's name is none"
+
+
+def test_what_only_duckdb_reads_is_known_once_it_is_built_too(shop: Shop) -> None:
+    sql = "PIVOT orders ON customer IN (1, 2) USING sum(amount) AS a GROUP BY id ORDER BY id"
+    api.create_view(shop.log, sql, name="odd")
+    shop.order()
+    worker.run(shop.log, Settings(), threading.Event(), until_caught_up=True)
+    found = spec(shop, "views", "odd")
+    assert [tuple(each.asset_key.path) for each in found.deps] == [ORDERS]
+    assert [name for name, _ in columns(found)] == ["id", "1_a", "2_a"]
+    assert "unresolved_inputs" not in found.metadata
+
+
+def test_a_view_s_file_is_the_one_that_holds_its_sql(shop: Shop) -> None:
+    shop.project.views_dir.mkdir()
+    for name, text in (("all.sql", f"-- all\n{TOTALS};\n"), ("large.sql", "SELECT other"), ("totals.sql", "SELECT 1")):
+        (shop.project.views_dir / name).write_text(text)
+    (shop.project.views_dir / "broken.sql").write_bytes(b"\xff\xfe")
+
+    def file(view: str) -> str:
+        (found,) = spec(shop, "views", view).metadata["dagster/code_references"].code_references
+        return Path(found.file_path).name
+
+    assert file("totals") == "all.sql"
+    assert file("large") == "large.sql", "it was changed since, and is where to change it"
 
 
 def test_what_is_said_of_a_view(shop: Shop) -> None:
