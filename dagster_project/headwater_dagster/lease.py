@@ -157,11 +157,12 @@ def caught_up(log: Log, target: int) -> bool:
 
 
 def progress(now: Mapping[str, Any]) -> str:
-    """One line: the newest commit, then each view's state, input commit and lag."""
-    views = [
-        f"{row['name']} {row['state']} at {row['input_commit']}, {row['lag_commits']} commits behind"
-        for row in now["views"]
-    ]
+    """One line: the newest commit, then what is said of views, and of which: most of the time of all the same."""
+    said: dict[str, list[str]] = {}
+    for row in now["views"]:
+        at = "" if row["input_commit"] is None else f" at {row['input_commit']}, {row['lag_commits']} commits behind"
+        said.setdefault(f"{row['state']}{at}", []).append(row["name"])
+    views = [f"{how}: {', '.join(names)}" for how, names in said.items()]
     return f"commit {now['position']}; " + ("; ".join(views) or "no view yet")
 
 

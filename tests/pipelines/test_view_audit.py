@@ -52,6 +52,18 @@ def test_the_parts_of_a_view_are_all_of_it(shop: Shop, parts: int) -> None:
             assert total == api.compare_view(log, project(shop), name).live.rows
 
 
+def test_columns_may_be_called_anything(shop: Shop) -> None:
+    with open_log(shop.lake) as log:
+        begin(log)
+        names = ("other", "one", "rowid", "c0", "_live", "_replayed", "_more")
+        listed = ", ".join(f'id + {number} AS "{name}"' for number, name in enumerate(names))
+        api.create_view(log, f"SELECT {listed}, id / 3.0::DOUBLE AS third FROM orders", name="odd")
+        run(log)
+        found = api.compare_view(log, project(shop), "odd")
+        assert found.is_same, found
+        assert found.live.rows == found.live.distinct > 0
+
+
 @pytest.mark.usefixtures("at_once")
 def test_a_rotation_covers_every_view(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(audit, "PART_ROWS", 40)

@@ -74,16 +74,19 @@ def parted(compiled: CompiledView, parts: int, part: int) -> str:
 
 def compare(lake: Lake, compiled: CompiledView, made: Path, at: int, where: str = "") -> Comparison:
     """Of a file of rows with weights, and what a reader sees at a commit of the view's rows that ``where`` takes."""
-    names = ", ".join(quote(name) for name, _ in compiled.columns)
+    # By numbers: columns may be called anything, as those are that are added here.
+    numbered = {f"c{number}": name for number, (name, _) in enumerate(compiled.columns)}
+    names, listed = ", ".join(numbered), ", ".join(f"{quote(name)} AS {short}" for short, name in numbered.items())
     with lake.reading(f"SELECT {lowered(compiled)} FROM {quote(compiled.name)} {where}", at=at) as (cursor, live):
         cursor.execute(
             f"CREATE OR REPLACE TEMP TABLE compared AS SELECT {names}, CAST(sum(one) AS BIGINT) AS _replayed,"
-            f" CAST(sum(other) AS BIGINT) AS _live FROM (SELECT {names}, {WEIGHT} AS one, 0 AS other FROM"
-            f" read_parquet('{quoted(made)}') UNION ALL SELECT {names}, 0, 1 FROM ({live}))"
+            f" CAST(sum(other) AS BIGINT) AS _live FROM (SELECT {listed}, {WEIGHT} AS one, 0 AS other FROM"
+            f" read_parquet('{quoted(made)}') UNION ALL SELECT {listed}, 0, 1 FROM ({live}))"
             f" GROUP BY ALL HAVING sum(one) <> 0 OR sum(other) <> 0"
         )
-        exact = [name for name, kind in compiled.columns if kind not in FLOATS]
-        floats = [name for name, kind in compiled.columns if kind in FLOATS]
+        kinds = dict(zip(numbered, (kind for _, kind in compiled.columns), strict=True))
+        exact = [short for short, kind in kinds.items() if kind not in FLOATS]
+        floats = [short for short, kind in kinds.items() if kind in FLOATS]
         row = _one(cursor, f"SELECT {_sums(exact, '_replayed')}, {_sums(exact, '_live')} FROM compared")
         differing = "SELECT *, _replayed - _live AS _more FROM compared WHERE _replayed <> _live"
         cursor.execute(f"CREATE OR REPLACE TEMP TABLE differing AS {differing}")
@@ -101,7 +104,7 @@ def compare(lake: Lake, compiled: CompiledView, made: Path, at: int, where: str 
             live=_contents(row[3:]),
             missing=int(missing),
             extra=int(extra),
-            sample=tuple(sample.to_pylist()),
+            sample=tuple({numbered.get(key, key): value for key, value in each.items()} for each in sample.to_pylist()),
         )
 
 
