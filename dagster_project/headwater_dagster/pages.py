@@ -20,7 +20,7 @@ from headwater.ownership import own
 from headwater.service import status
 from headwater.service.processes import end_processes, in_sessions
 from headwater.service.signals import stop_signals
-from headwater.service.supervisor import POLL_S, Supervisor
+from headwater.service.supervisor import POLL_S, Supervisor, alive
 from headwater_dagster import demo, instance
 from headwater_dagster.worker import STOPPING
 
@@ -37,7 +37,8 @@ Say = Callable[[str], None]
 def run(project: Project, port: int | None, say: Say) -> int:
     """Run until SIGINT or SIGTERM; the exit code: 1 when webserver or daemon were given up.
 
-    Raises OwnedElsewhere while another one runs for this project, and UsageError when ``port`` is taken.
+    What an earlier one left because it was killed is ended first. Raises OwnedElsewhere while another one runs for
+    this project, and UsageError when ``port`` is taken.
     """
     chosen = instance.free(port or instance.PORT)
     if port is not None and chosen != port:
@@ -46,7 +47,9 @@ def run(project: Project, port: int | None, say: Say) -> int:
         log.set_setting(STOPPING, None)
         components = demo.components(project, chosen)
         supervisor = Supervisor(project, components, lambda line: _complain(line, say), RECORD)
+        left = {process.pid for _, process in alive(project.lake_dir / "run" / RECORD)}
         supervisor.stop_orphans()
+        end_processes(in_sessions(left), RUNS_S)
         (url,) = (each.url for each in components if each.url)
         say(f"Dagster's pages: {url} (in a few seconds); Ctrl-C ends them")
         sessions: set[int] = set()

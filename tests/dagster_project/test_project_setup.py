@@ -12,6 +12,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -197,19 +198,30 @@ def left_behind(project: Project) -> list[psutil.Process]:
     return found
 
 
-@pytest.mark.long
-@pytest.mark.timeout(400)
-def test_headwater_dagster_runs_maintenance_and_ends_without_a_trace(generated: Project) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    argv = [sys.executable, "-m", "headwater.cli", "dagster", "--project", str(generated.root), "--port", str(port)]
-    with (generated.root / "dagster.log").open("wb") as output:
+@contextmanager
+def serving(project: Project, port: int) -> Iterator[subprocess.Popen[bytes]]:
+    """`headwater dagster`, once its pages show the definitions; at the end nothing of it is left."""
+    argv = [sys.executable, "-m", "headwater.cli", "dagster", "--project", str(project.root), "--port", str(port)]
+    with (project.root / "dagster.log").open("ab") as output:
         running = subprocess.Popen(argv, stdout=output, stderr=output)
     try:
         until(lambda: answers(port) or running.poll() is not None, "the pages", 120)
         until(lambda: ask(port, LOADED).get("nodes"), "the definitions", 120)
-        again = subprocess.run(argv[:-2], capture_output=True, text=True, timeout=60, check=False)
+        yield running
+    finally:
+        running.kill()
+        running.wait()
+        for process in left_behind(project):
+            process.kill()
+
+
+@pytest.mark.long
+@pytest.mark.timeout(400)
+def test_headwater_dagster_runs_maintenance_and_ends_without_a_trace(generated: Project) -> None:
+    port = instance.free(0)
+    with serving(generated, port) as running:
+        argv = [sys.executable, "-m", "headwater.cli", "dagster", "--project", str(generated.root)]
+        again = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
         assert again.returncode == 1
         assert f"dagster is already running as process {running.pid}" in again.stderr
         schedules = ask(port, SCHEDULES, selector=SELECTOR)["results"]
@@ -234,12 +246,24 @@ def test_headwater_dagster_runs_maintenance_and_ends_without_a_trace(generated: 
             assert log.setting(worker.STOPPING) is None
             with own(log, OWNER):
                 pass
-    finally:
-        running.kill()
-        running.wait()
-        for process in left_behind(generated):
-            process.kill()
     with dg.DagsterInstance.from_config(str(instance.home(generated))) as found:
         ended = {(each.job_name, each.status) for each in found.get_runs()}
     assert ("stream", dg.DagsterRunStatus.SUCCESS) in ended, "the lease reports and ends before anything is stopped"
     assert {status for _, status in ended} == {dg.DagsterRunStatus.SUCCESS}
+
+
+@pytest.mark.long
+@pytest.mark.timeout(400)
+def test_what_a_killed_one_left_is_ended_by_the_next(generated: Project) -> None:
+    first, second = instance.free(0), instance.free(0)
+    with serving(generated, first) as killed:
+        killed.kill()
+        killed.wait()
+        orphans = left_behind(generated)
+        assert answers(first), "the pages are still there, and nobody looks after them"
+        with serving(generated, second) as running:
+            assert not answers(first)
+            assert [each for each in orphans if each.is_running() and each.status() != psutil.STATUS_ZOMBIE] == []
+            running.send_signal(signal.SIGTERM)
+            assert running.wait(90) == 0, (generated.root / "dagster.log").read_text()
+            assert left_behind(generated) == []
