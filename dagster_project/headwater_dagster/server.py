@@ -1,6 +1,6 @@
 """A code server for webserver and daemon that follows its project: what is created, replaced or dropped, they show.
 
-    [HEADWATER_DEFINITIONS=your.module] python -m headwater_dagster.server --port 4000
+    [HEADWATER_DEFINITIONS=your.module] python -m headwater_dagster.server [--host 10.0.0.5] --port 4000
 
 Dagster's own code server, and in a thread beside it a watcher that has it reload when the project has become another
 one, from a notebook, the command line or a source; and when the process that holds the definitions has died, which
@@ -14,10 +14,12 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import signal
 import sys
 import threading
 import time
 from contextlib import ExitStack
+from types import FrameType
 from typing import Protocol
 
 from headwater.config import Project, load
@@ -36,6 +38,7 @@ RETRY_S = 15.0
 """Between two tries to bring back a process that is gone: definitions that cannot be loaded take a second each time."""
 MODULE_VARIABLE = "HEADWATER_DEFINITIONS"
 """A module with definitions of your own that has the project's merged into them."""
+EVERYWHERE = ("0.0.0.0", "::")
 ASK_S = 5
 RELOAD_S = 120
 LOGGER = logging.getLogger("headwater.dagster")
@@ -61,7 +64,7 @@ class Follower:
         self._loaded = self._seen = self._stamp()
         self._first = self._last = 0.0
         self._tried = -RETRY_S
-        self._has_lived = False
+        self._has_lived = self._was_gone = False
 
     def look(self, now: float) -> bool:
         """Look once, at monotonic time ``now``; whether the server was told to reload."""
@@ -81,12 +84,13 @@ class Follower:
         self._stack.close()
 
     def _is_gone(self, now: float) -> bool:
-        """It has answered, and does not any more; asked only when trying again makes sense."""
+        """It has answered, and twice in a row does not any more; asked only when trying again makes sense."""
         if now - self._tried < RETRY_S:
             return False
-        lives = self._server.lives()
+        lives, was_gone = self._server.lives(), self._was_gone
         self._has_lived = self._has_lived or lives
-        return self._has_lived and not lives
+        self._was_gone = not lives
+        return self._has_lived and was_gone and not lives
 
     def _stamp(self) -> str:
         """The last one while headwater.toml cannot be read: what is loaded is better than an error."""
@@ -103,10 +107,10 @@ class Follower:
 class GrpcServer:
     """The code server of this process, over its port."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, host: str, port: int) -> None:
         from dagster._grpc.client import DagsterGrpcClient
 
-        self._client = DagsterGrpcClient(host=HOST, port=port)
+        self._client = DagsterGrpcClient(host=HOST if host in EVERYWHERE else host, port=port)
 
     def lives(self) -> bool:
         from dagster._core.errors import DagsterUserCodeUnreachableError
@@ -137,21 +141,26 @@ def follow(follower: Follower, stop: threading.Event) -> None:
 def main() -> None:
     """Serve until SIGINT or SIGTERM."""
     parser = argparse.ArgumentParser(prog="python -m headwater_dagster.server", description=__doc__)
-    parser.add_argument("--port", type=int, required=True, help="where webserver and daemon find it, on 127.0.0.1")
-    port: int = parser.parse_args().port
+    parser.add_argument("--host", default=HOST, help="where it listens; it does whatever it is asked to, by anybody")
+    parser.add_argument("--port", type=int, required=True)
+    given = parser.parse_args()
     stop = threading.Event()
-    follower = Follower(project_from_environment(), GrpcServer(port))
+
+    def interrupted(signum: int, frame: FrameType | None) -> None:
+        """A server that ends is not to be brought back. Dagster gives SIGTERM the handler that SIGINT has."""
+        stop.set()
+        signal.default_int_handler(signum, frame)
+
+    signal.signal(signal.SIGINT, interrupted)
+    follower = Follower(project_from_environment(), GrpcServer(given.host, given.port))
     thread = threading.Thread(target=follow, args=[follower, stop], name="follow", daemon=True)
     thread.start()
     from dagster._cli.code_server import start_command
 
     module = os.environ.get(MODULE_VARIABLE) or MODULE
-    options = ["--host", HOST, "--port", str(port), "--module-name", module, "--location-name", LOCATION]
+    options = ["--host", given.host, "--port", str(given.port), "--module-name", module, "--location-name", LOCATION]
     sys.argv[:] = sys.argv[:1]  # what Dagster starts inherits no option of ours
-    try:
-        start_command.main([*options, "--use-python-environment-entry-point"], standalone_mode=False)
-    finally:
-        stop.set()
+    start_command.main([*options, "--use-python-environment-entry-point"], standalone_mode=False)
 
 
 if __name__ == "__main__":
