@@ -29,9 +29,14 @@ _WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 _UNEXPECTED = {"what": "The panel failed to answer.", "todo": "The kernel's log has the reason."}
 
 
+def _text(name: str) -> str:
+    return (importlib.resources.files("headwater_notebooks") / name).read_text(encoding="utf-8")
+
+
 class Panel(anywidget.AnyWidget):
     """A widget that answers requests; subclasses name their module and write ``answer``.
 
+    A module is text that follows ``frame.js``, which has what panels share: the frame, and the part that asks.
     ``_esm`` and ``_css`` are texts and not paths: for a path anywidget keeps every instance alive.
     """
 
@@ -39,9 +44,8 @@ class Panel(anywidget.AnyWidget):
 
     def __init_subclass__(cls, **options: Any) -> None:
         if "module" in cls.__dict__:  # not for the class that anywidget makes of each instance: its are traits
-            folder = importlib.resources.files("headwater_notebooks")
-            cls._esm = (folder / f"{cls.module}.js").read_text(encoding="utf-8")
-            cls._css = (folder / f"{cls.module}.css").read_text(encoding="utf-8")
+            cls._esm = _text("frame.js") + _text(f"{cls.module}.js")
+            cls._css = _text("frame.css") + _text(f"{cls.module}.css")
         super().__init_subclass__(**options)
 
     closed = False

@@ -1,40 +1,4 @@
-// The live table. It asks, the kernel answers; it never asks twice before an answer, and not at all while
-// paused, hidden or off the screen. Everything that came from data reaches the page through textContent.
-
-const BUSY_AFTER_MS = 2000; // an answer that takes longer shows as "kernel busy"
-const LOST_AFTER_MS = 15000; // ... and longer than this as "no answer"
-const AUTO_MAX_MS = 2000; // the longest pause of the automatic interval while nothing changes
-const LOAD_SHARE = 4; // automatic: wait at least this many times as long as the last answer took ...
-const LOAD_MAX_MS = 10000; // ... but after one long cell not for minutes
-const INTERVALS = [["auto", "auto"], ["500", "0.5 s"], ["1000", "1 s"], ["5000", "5 s"], ["30000", "30 s"]];
-const STATES = {
-  loading: "loading", live: "live", paused: "paused", hidden: "not in view", busy: "kernel busy",
-  lost: "no answer", error: "error", closed: "closed",
-};
-
-function make(tag, className, text) {
-  const node = document.createElement(tag);
-  if (className) node.className = className;
-  if (text !== undefined) node.textContent = text;
-  return node;
-}
-
-function button(label, title, act) {
-  const node = make("button", "hw-button", label);
-  node.type = "button";
-  node.title = title;
-  node.addEventListener("click", act);
-  return node;
-}
-
-const grouped = (digits) => String(digits).replace(/\B(?=(\d{3})+(?!\d))/g, ",");
-
-function ago(milliseconds) {
-  const seconds = Math.floor(milliseconds / 1000);
-  if (seconds < 1) return "just now";
-  if (seconds < 90) return `${seconds} s ago`;
-  return seconds < 5400 ? `${Math.round(seconds / 60)} min ago` : `${Math.round(seconds / 3600)} h ago`;
-}
+// The live table: pages by key, sorted and filtered in the engine.
 
 // "> 10", "!= x", "null", "not null"; anything else means "contains".
 function parseFilter(column, text) {
@@ -68,110 +32,11 @@ function matchRows(before, after) {
   return best;
 }
 
-// The part that talks: one request outstanding, a pause after each answer, none while nobody looks.
-class Puller {
-  constructor(model, describe, onReply, onState) {
-    Object.assign(this, { model, describe, onReply, onState });
-    this.view = Math.random().toString(36).slice(2, 10);
-    this.count = 0;
-    this.pending = null; // {id, revision, sent}
-    this.revision = 0; // grows with each change of what is asked for
-    this.version = null;
-    this.paused = false;
-    this.visible = false;
-    this.closed = false;
-    this.failed = false;
-    this.answered = null; // when the last answer came
-    this.every = "auto";
-    this.base = Math.max(100, model.get("_interval_ms") || 500);
-    this.delay = this.base;
-    this.timer = null;
-    this.receive = this.receive.bind(this);
-    model.on("msg:custom", this.receive);
-  }
+class Table extends Panel {
+  static label = "live table";
+  static help = "rows; space pauses, f filters, n and p turn pages";
 
-  get state() {
-    if (this.closed) return "closed";
-    const waited = this.pending ? performance.now() - this.pending.sent : 0;
-    if (waited > LOST_AFTER_MS) return "lost";
-    if (this.failed) return "error";
-    if (this.paused) return "paused";
-    if (!this.visible) return "hidden";
-    if (waited > BUSY_AFTER_MS) return "busy";
-    return this.answered === null ? "loading" : "live";
-  }
-
-  // What is asked for changed: ask at once, even when paused, because a person did it.
-  change() {
-    this.revision += 1;
-    this.version = null;
-    this.ask(true);
-  }
-
-  ask(byPerson = false) {
-    clearTimeout(this.timer);
-    if (this.pending || this.closed) return;
-    if (!byPerson && (this.paused || !this.visible)) return;
-    this.pending = { id: `${this.view}.${++this.count}`, revision: this.revision, sent: performance.now() };
-    this.model.send({ id: this.pending.id, op: "page", since_version: this.version, ...this.describe() });
-    this.onState();
-  }
-
-  receive(message) {
-    if (message && message.closed) return this.close();
-    if (!this.pending || !message || message.id !== this.pending.id) return;
-    const { revision, sent } = this.pending;
-    this.pending = null;
-    if (revision !== this.revision) return this.ask(true); // the question changed meanwhile
-    const took = performance.now() - sent;
-    this.failed = Boolean(message.error);
-    this.answered = Date.now();
-    if (!message.error) this.version = message.version;
-    const quiet = message.unchanged || message.error;
-    this.delay = quiet ? Math.min(this.delay * 1.5, Math.max(AUTO_MAX_MS, this.base)) : this.base;
-    this.delay = Math.max(this.delay, Math.min(took * LOAD_SHARE, LOAD_MAX_MS));
-    this.onReply(message);
-    this.later();
-  }
-
-  later() {
-    clearTimeout(this.timer);
-    this.timer = setTimeout(() => this.ask(), this.every === "auto" ? this.delay : Number(this.every));
-  }
-
-  pause(paused) {
-    this.paused = paused;
-    clearTimeout(this.timer);
-    if (!paused) this.ask();
-    this.onState();
-  }
-
-  see(visible) {
-    if (visible === this.visible) return;
-    this.visible = visible;
-    clearTimeout(this.timer);
-    if (visible) this.ask();
-    this.onState();
-  }
-
-  retry() {
-    this.pending = null; // its answer, should it still come, carries another id
-    this.ask(true);
-  }
-
-  close() {
-    this.closed = true;
-    this.pending = null;
-    clearTimeout(this.timer);
-    this.model.off("msg:custom", this.receive);
-    this.onState();
-  }
-}
-
-class Table {
-  constructor(model, root) {
-    this.model = model;
-    this.root = root;
+  begin() {
     this.columns = [];
     this.rows = [];
     this.cells = [];
@@ -180,12 +45,6 @@ class Table {
     this.pages = [null]; // the key after which each page up to this one starts
     this.next = null;
     this.start = 0; // rows before this page
-    this.beat = false;
-    this.build();
-    this.puller = new Puller(model, () => this.request(), (reply) => this.show(reply), () => this.showState());
-    this.watchVisibility();
-    this.clock = setInterval(() => this.showState(), 1000);
-    this.showState();
   }
 
   request() {
@@ -195,50 +54,29 @@ class Table {
       if (filter) filters.push(filter);
     }
     return {
-      sort: this.sort, filters, after_key: this.pages[this.pages.length - 1],
+      op: "page", sort: this.sort, filters, after_key: this.pages[this.pages.length - 1],
       limit: this.model.get("_page_rows") || 50,
     };
   }
 
-  build() {
-    const { root } = this;
-    root.classList.add("hw-panel");
-    root.setAttribute("role", "region");
-    root.setAttribute("aria-label", "live table");
-    root.setAttribute("data-lm-suppress-shortcuts", "true"); // else JupyterLab acts on our single keys
-    const bar = make("div", "hw-bar");
-    this.dot = make("span", "hw-dot");
-    this.dot.setAttribute("aria-hidden", "true");
-    this.stateText = make("span", "hw-state");
-    this.stateText.setAttribute("role", "status");
-    this.total = make("span", "hw-fact hw-total");
-    this.position = make("span", "hw-fact hw-position");
-    this.age = make("span", "hw-fact hw-age");
-    this.every = make("select", "hw-select");
-    this.every.setAttribute("aria-label", "refresh interval");
-    this.every.title = "How often to ask. auto: as often as answers are quick and something changes";
-    for (const [value, label] of INTERVALS) this.every.append(new Option(label, value));
-    this.every.addEventListener("change", () => { this.puller.every = this.every.value; this.puller.ask(); });
+  tools() {
     this.filterButton = button("filter", "Show or hide a filter per column (f)", () => this.toggleFilters());
     this.filterButton.setAttribute("aria-expanded", "false");
-    this.pauseButton = button("pause", "Stop or go on asking for changes (space)", () => this.togglePause());
-    bar.append(this.dot, this.stateText, this.total, this.position, this.age, make("span", "hw-gap"),
-      this.every, this.filterButton, this.pauseButton);
+    return [this.filterButton];
+  }
 
-    this.message = make("div", "hw-message");
-    this.message.setAttribute("role", "alert");
-    this.message.hidden = true;
-    this.scroll = make("div", "hw-scroll");
-    this.scroll.tabIndex = 0;
-    this.scroll.setAttribute("role", "group");
-    this.scroll.setAttribute("aria-label", "rows; space pauses, f filters, n and p turn pages");
-    this.scroll.addEventListener("keydown", (event) => this.key(event));
+  actions() {
+    return { f: () => this.toggleFilters(), n: () => this.turn("next"), p: () => this.turn("previous") };
+  }
+
+  fillFrame(scroll) {
     this.table = make("table", "hw-table");
     this.head = this.table.createTHead();
     this.body = this.table.createTBody();
-    this.scroll.append(this.table);
+    scroll.append(this.table);
+  }
 
-    const foot = make("div", "hw-foot");
+  foot(foot) {
     this.range = make("span", "hw-range");
     this.note = make("span", "hw-note");
     this.firstButton = button("first", "First page", () => this.turn("first"));
@@ -248,23 +86,10 @@ class Table {
     query.append(make("summary", "", "SQL"), make("pre", "", this.model.get("_sql") || ""));
     foot.append(this.range, this.note, make("span", "hw-gap"), this.firstButton, this.previousButton,
       this.nextButton, query);
-    root.append(bar, this.message, this.scroll, foot);
+    return true;
   }
 
-  // Keys that are ours end here: a notebook acts on single keys too.
-  key(event) {
-    if (event.target !== this.scroll || event.ctrlKey || event.metaKey || event.altKey) return;
-    const act = {
-      " ": () => this.togglePause(), f: () => this.toggleFilters(), n: () => this.turn("next"),
-      p: () => this.turn("previous"),
-    }[event.key];
-    if (!act) return;
-    event.preventDefault();
-    event.stopPropagation();
-    act();
-  }
-
-  togglePause() { this.puller.pause(!this.puller.paused); }
+  settled(state) { this.filterButton.disabled = state === "closed"; }
 
   toggleFilters() {
     const row = this.head.querySelector(".hw-filters");
@@ -311,24 +136,7 @@ class Table {
     this.restart();
   }
 
-  show(reply) {
-    this.message.hidden = !reply.error;
-    if (reply.error) {
-      this.message.textContent = [reply.error.what, reply.error.todo].filter(Boolean).join(" ");
-      return this.showState();
-    }
-    if (reply.position !== undefined) {
-      this.root.dataset.position = reply.position;
-      this.position.textContent = `position ${grouped(reply.position)}`;
-      this.position.title = reply.time ? `committed ${reply.time}` : "";
-    }
-    this.root.dataset.version = reply.version;
-    if (!reply.unchanged) this.showRows(reply);
-    this.root.dataset.ready = "1";
-    this.showState();
-  }
-
-  showRows(reply) {
+  fill(reply) {
     const names = JSON.stringify(reply.columns);
     if (names !== this.names) {
       this.names = names;
@@ -336,7 +144,6 @@ class Table {
       this.showHead();
       this.fresh = true;
     }
-    this.beat = !this.beat;
     const matched = this.fresh ? null : matchRows(this.rows, reply.rows);
     const flash = !this.fresh && this.rows.length > 0;
     this.patch(reply.rows, matched, flash);
@@ -344,7 +151,6 @@ class Table {
     this.rows = reply.rows;
     this.next = reply.next_key;
     this.root.dataset.rows = reply.total;
-    this.dot.dataset.beat = this.beat ? "a" : "b";
     this.total.textContent = `${grouped(reply.total)} ${reply.total === "1" ? "row" : "rows"}`;
     const last = this.start + reply.rows.length;
     this.range.textContent = reply.rows.length
@@ -433,55 +239,6 @@ class Table {
       cell.querySelector(".hw-arrow").textContent = !sort ? "" : (sort.descending ? "\u2193" : "\u2191") + rank;
     }
   }
-
-  showState() {
-    const { puller } = this;
-    if (!puller) return;
-    const { state } = puller;
-    if (this.root.dataset.state !== state) {
-      this.root.dataset.state = state;
-      this.stateText.textContent = STATES[state];
-      if (state === "lost") this.showLost();
-    }
-    this.age.textContent = puller.answered === null ? "" : `updated ${ago(Date.now() - puller.answered)}`;
-    this.pauseButton.textContent = puller.paused ? "resume" : "pause";
-    this.pauseButton.setAttribute("aria-pressed", String(puller.paused));
-    this.pauseButton.disabled = this.every.disabled = this.filterButton.disabled = state === "closed";
-  }
-
-  showLost() {
-    this.message.hidden = false;
-    this.message.replaceChildren(
-      make("span", "", "The kernel does not answer: it is busy, or it was restarted. Then run the cell again. "),
-      button("ask again", "Send the request once more", () => this.puller.retry()),
-    );
-  }
-
-  watchVisibility() {
-    this.onScreen = false;
-    const update = () => this.puller.see(this.onScreen && !document.hidden);
-    this.observer = new IntersectionObserver((entries) => {
-      this.onScreen = entries[entries.length - 1].isIntersecting;
-      update();
-    });
-    this.observer.observe(this.root);
-    this.onVisibility = update;
-    document.addEventListener("visibilitychange", update);
-  }
-
-  dispose() {
-    clearInterval(this.clock);
-    this.observer.disconnect();
-    document.removeEventListener("visibilitychange", this.onVisibility);
-    this.puller.close();
-  }
 }
 
-function render({ model, el }) {
-  const root = make("div");
-  el.append(root);
-  const table = new Table(model, root);
-  return () => table.dispose();
-}
-
-export default { render };
+export default panel(Table);
