@@ -19,7 +19,7 @@ from headwater import Lake, ownership
 from headwater.lake import open_lake
 from headwater.log import open_log
 from headwater.schema import Schema
-from headwater_notebooks.panel import TablePanel
+from headwater_notebooks.panel import Panel
 
 ORDERS = "shop.public.orders"
 COLUMNS = Schema.of({"id": "BIGINT", "customer": "VARCHAR", "total": "DECIMAL(20,2)"}, key=["id"])
@@ -107,15 +107,19 @@ _HOST = """<!doctype html><meta charset="utf-8"><link rel="stylesheet" href="/pa
 <div id="host"></div><div style="height: 3000px"></div>
 <script type="module">
 import panel from "/panel.js";
-const traits = TRAITS, listeners = new Set(), held = [];
-Object.assign(window, { sent: [], answers: 0, hold: HOLD });
-const deliver = (reply) => listeners.forEach((listener) => listener(reply));
+const traits = TRAITS, listeners = new Map(), held = [];
+const heard = (event) => listeners.get(event) || listeners.set(event, new Set()).get(event);
+Object.assign(window, { sent: [], answers: 0, hold: HOLD, changed: [], saved: 0 });
+window.put = (name, value) => { traits[name] = value; heard(`change:${name}`).forEach((listener) => listener()); };
+const deliver = (reply) => heard("msg:custom").forEach((listener) => listener(reply));
 window.deliver = deliver;
 window.release = () => { window.hold = false; held.splice(0).forEach(deliver); };
 const model = {
   get: (name) => traits[name],
-  on: (event, listener) => { if (event === "msg:custom") listeners.add(listener); },
-  off: (event, listener) => listeners.delete(listener),
+  set: (name, value) => { traits[name] = value; window.changed.push([name, value]); },
+  save_changes: () => { window.saved += 1; },
+  on: (event, listener) => heard(event).add(listener),
+  off: (event, listener) => heard(event).delete(listener),
   send: async (request) => {
     window.sent.push(request);
     const reply = await window.kernel(request);
@@ -125,6 +129,9 @@ const model = {
 };
 window.dispose = panel.render({ model, el: document.getElementById("host") });
 </script>"""
+
+
+_HOSTS_OWN = ("_esm", "_css", "_model", "_view", "_dom", "_anywidget", "layout", "tabbable", "tooltip", "comm")
 
 
 class _Files(http.server.BaseHTTPRequestHandler):
@@ -149,8 +156,9 @@ def show(browser: Browser) -> Iterator[Callable[..., Page]]:
     closing: list[Callable[[], None]] = []
     errors: list[str] = []
 
-    def open_page(panel: TablePanel, *, hold: bool = False) -> Page:
-        traits = {name: getattr(panel, name) for name in ("_sql", "_interval_ms", "_page_rows")}
+    def open_page(panel: Panel, *, hold: bool = False) -> Page:
+        own = {name: getattr(panel, name) for name in panel.keys if not name.startswith(_HOSTS_OWN)}
+        traits = {name: value for name, value in own.items() if isinstance(value, str | int | list | dict)}
         files = {
             "/": ("text/html", _HOST.replace("TRAITS", json.dumps(traits)).replace("HOLD", json.dumps(hold))),
             "/panel.js": ("text/javascript", panel._esm),

@@ -6,6 +6,7 @@ import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
+from importlib.metadata import entry_points
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Unpack
@@ -28,6 +29,7 @@ from headwater.errors import CorruptFile, NameNotFound, about
 from headwater.lake.answer import Answers, Seen
 from headwater.lake.dependents import reading
 from headwater.lake.memory import Memory
+from headwater.lake.pipeline import Pipeline
 from headwater.lake.result import Result
 from headwater.lake.watch import Watch
 from headwater.log import Log, administration, leases, open_log, quarantine, retention, tags
@@ -289,6 +291,17 @@ class Lake:
         )
         self._memory.producers.add(producer)
         return producer
+
+    def pipeline(self) -> Pipeline:
+        """Sources, topics, views and jobs with what feeds them, their state and lag; in a notebook, a live graph."""
+        return Pipeline(self)
+
+    def lineage(self) -> dict[str, list[str]]:
+        """View → full names of the topics and views that its definition reads."""
+        for entry in entry_points(group="headwater.lineage"):
+            found: dict[str, list[str]] = entry.load()(self.log)
+            return found
+        return {}
 
     def status(self) -> dict[str, Any]:
         """The object of ``headwater status --json``."""

@@ -141,7 +141,7 @@ class Watch:
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> Any:
         """The live panel where the notebook package is present, else the answer now as a static table."""
-        for panel in entry_points(group="headwater.panel"):
+        for panel in entry_points(group="headwater.panel", name="watch"):
             return panel.load()(self)._repr_mimebundle_(include=include, exclude=exclude)
         answer = self.latest()
         return {"text/plain": str(answer), "text/html": answer._repr_html_()}
