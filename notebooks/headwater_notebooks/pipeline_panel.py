@@ -61,7 +61,8 @@ class PipelinePanel(Panel):
 def facts(node: Node) -> list[str]:
     """What stands in a box below the name."""
     state = node.state if node.lag_ms is None else f"{node.state}, {_lag(node.lag_ms)} behind"
-    rows = [] if node.rows is None else [f"{node.rows:,} {'records' if node.kind == 'topic' else 'rows'}"]
+    word = ("record" if node.kind == "topic" else "row") + ("" if node.rows == 1 else "s")
+    rows = [] if node.rows is None else [f"{node.rows:,} {word}"]
     unread = [f"{node.unread:,} more topics"] if node.unread else []
     return [state, " · ".join(rows + unread)]
 
