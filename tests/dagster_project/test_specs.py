@@ -265,7 +265,7 @@ def relation(name: str) -> Mapping[str, str] | None:
     return None if found is None else {each.name: each.type for each in found[1].fields}
 
 
-@pytest.mark.parametrize("every", [20, pytest.param(1, marks=pytest.mark.long)])
+@pytest.mark.parametrize("every", [20, pytest.param(1, marks=[pytest.mark.long, pytest.mark.timeout(600)])])
 def test_the_compiler_agrees_over_the_corpus(every: int) -> None:
     """The inputs are what the compiler reads, and what columns are made of is some of the columns that it reads."""
     drawn, left_out, seconds = 0, 0, 0.0
