@@ -10,6 +10,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -78,8 +79,14 @@ def stored(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
         yield made
 
 
+@cache
+def definitions(root: Path) -> dg.Definitions:
+    """Of a test's project; its settings are read anew by every run."""
+    return build_definitions(root)
+
+
 def run(project: Project, instance: dg.DagsterInstance, name: str, **config: Any) -> dg.ExecuteInProcessResult:
-    job = build_definitions(project.root).resolve_job_def(f"maintenance_{name}")
+    job = definitions(project.root).resolve_job_def(f"maintenance_{name}")
     ops = {f"maintenance__{name}": {"config": config}} if config else {}
     done = job.execute_in_process(instance=instance, run_config={"ops": ops})
     assert done.success
@@ -100,7 +107,7 @@ def verdict(done: dg.ExecuteInProcessResult) -> dg.AssetCheckEvaluation:
 
 def tick(project: Project, instance: dg.DagsterInstance, name: str) -> str:
     """Why the schedule skips; empty when it requests its run."""
-    defs = build_definitions(project.root)
+    defs = definitions(project.root)
     schedule = defs.resolve_schedule_def(f"maintenance_{name}_schedule")
     with dg.build_schedule_context(instance=instance, resources=defs.resources) as context:
         data = schedule.evaluate_tick(context)
