@@ -40,12 +40,12 @@ def beating(log: Log, instance: dg.DagsterInstance, run_id: str) -> Iterator[Non
     def beat() -> None:
         while not done.wait(BEAT_S):
             try:
-                log.live.beat(component)
+                log.live.beat(component, state="works")
             except HeadwaterError as error:  # the next one may succeed; without any the run is taken for dead
                 logs.logger("dagster").warning(f"run {run_id} could not beat: {error}")
 
     _forget_old(log)
-    log.live.beat(component)  # before the tag: who bears it and does not beat is dead
+    log.live.beat(component, state="works")  # before the tag: who bears it and does not beat is dead
     instance.add_run_tags(run_id, {TAG: log.incarnation})
     thread = threading.Thread(target=beat, name="beats", daemon=True)
     thread.start()
@@ -54,6 +54,7 @@ def beating(log: Log, instance: dg.DagsterInstance, run_id: str) -> Iterator[Non
     finally:
         done.set()
         thread.join()
+        log.live.beat(component, state="ended")
 
 
 def fail_dead(instance: dg.DagsterInstance, log: Log) -> list[str]:

@@ -79,7 +79,8 @@ def _end(log: Log, supervisor: Supervisor, sessions: set[int]) -> None:
 
 
 def _runs(log: Log) -> bool:
-    return any(name.startswith(RUNS) and status.fresh(row) for name, row in log.live.read().items())
+    rows = [row for name, row in log.live.read().items() if name.startswith(RUNS)]
+    return any(status.fresh(row) and row.stats.get("state") != "ended" for row in rows)
 
 
 def _complain(line: Mapping[str, Any], say: Say) -> None:

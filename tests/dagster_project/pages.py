@@ -85,10 +85,19 @@ class Pages:
         return [run for run in found if run["status"] in statuses]
 
     def launch(self, job: str, config: Mapping[str, Any] | None = None) -> str:
-        """Launch a job as the launchpad does; the run's id."""
+        """Launch a job as the launchpad does, as soon as there are definitions; the run's id."""
         selector = {**SELECTOR, "pipelineName": job}
-        done = self.ask(LAUNCH, params={"selector": selector, "mode": "default", "runConfigData": config or {}})
-        assert done["__typename"] == "LaunchRunSuccess", done
+        params = {"selector": selector, "mode": "default", "runConfigData": config or {}}
+        done = dict[str, Any]()
+
+        def launched() -> bool:
+            try:
+                done.update(self.ask(LAUNCH, params=params))
+            except urllib.error.HTTPError as error:  # the code server is gone: a new one comes
+                done.update({"__typename": str(error)})
+            return bool(done["__typename"] == "LaunchRunSuccess")
+
+        until(launched, lambda: f"a launch: {done}", 120)
         return str(done["run"]["runId"])
 
     def status(self, run: str) -> str:

@@ -23,6 +23,7 @@ from headwater.log import manifest
 from headwater_connectors.demo import proof
 from headwater_connectors.demo.project import SOURCE, opened, view_queries
 from headwater_connectors.demo.shop import TABLES
+from headwater_pipelines.api import paused_by
 
 RUN_S = 110
 
@@ -141,7 +142,10 @@ def test_the_show_starts_everything_and_stops_in_order(tmp_path: Path, seed: int
     assert "http://127.0.0.1:" in text
     assert "nothing runs any more" in text
     assert "Traceback" not in text
+    order = ["the load and Dagster's daemon", "Dagster's runs", "the views' worker", "capture, upkeep", "PostgreSQL"]
+    assert sorted(order, key=lambda each: text.index(f"stopping {each}")) == order
     with hw.open(folder) as lake:
+        assert paused_by(lake) is None, "Ctrl-C is no wish to pause"
         stopped = lake.position()
         time.sleep(1)  # what must not happen cannot be waited for: nobody writes any more
         assert lake.position() == stopped

@@ -254,3 +254,18 @@ def test_a_replay_that_is_killed_leaves_a_view_as_it_was_or_as_it_should_be(shop
         shop.commit(log)
         run(log)
         shop.check(log, "revenue", log.newest_commit(), shop.commits[-1])
+
+
+def test_what_a_replay_has_left_is_removed_by_the_next_and_what_one_uses_is_not(shop: Shop) -> None:
+    with open_log(shop.lake) as log:
+        parent = shop.lake / "state" / replay.FOLDER
+        with replay.workplace(log) as first:
+            reused = parent / f"{os.getpid()}-of-another"  # whose number this process has now
+            reused.mkdir()
+            os.utime(reused, (0, 0))
+            gone = subprocess.Popen([sys.executable, "-c", ""])
+            gone.wait()
+            (parent / f"{gone.pid}-gone").mkdir()
+            with replay.workplace(log) as second:
+                assert set(parent.iterdir()) == {first, second}
+        assert list(parent.iterdir()) == []

@@ -144,8 +144,8 @@ class Show:
 
     def _runs(self) -> bool:
         """Whether a run of Dagster's works: each beats, by its id."""
-        rows = self._log.live.read().items()
-        return any(name.startswith("run:") and status.fresh(row) for name, row in rows)
+        rows = [row for name, row in self._log.live.read().items() if name.startswith("run:")]
+        return any(status.fresh(row) and row.stats.get("state") != "ended" for row in rows)
 
     def _family(self, stage: int) -> list[psutil.Process]:
         """What the components of a stage have started and would leave behind; the worker has its own turn."""

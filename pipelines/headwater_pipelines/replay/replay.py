@@ -39,6 +39,8 @@ from headwater_pipelines.runtime.publish import PRODUCER
 Say = Callable[[str], None]
 FOLDER = "replays"
 STEPS = 20
+DRIFT_S = 60.0
+"""A process's beginning is told by the time since boot, a file's by the clock, which may have been set meanwhile."""
 WAIT_S = 0.25
 """Between two looks at whether the worker has switched."""
 
@@ -241,13 +243,22 @@ def workplace(log: Log) -> Iterator[Path]:
     parent = log.folder / "state" / FOLDER
     parent.mkdir(parents=True, exist_ok=True)
     for old in parent.iterdir():
-        if not psutil.pid_exists(int(old.name.split("-")[0])):
+        if not _is_used(old):
             shutil.rmtree(old, ignore_errors=True)
     made = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=parent))
     try:
         yield made
     finally:
         shutil.rmtree(made, ignore_errors=True)
+
+
+def _is_used(folder: Path) -> bool:
+    """Whether the process lives that made this folder; one that began after it only has its number."""
+    try:
+        maker = psutil.Process(int(folder.name.split("-")[0]))
+        return maker.status() != psutil.STATUS_ZOMBIE and maker.create_time() <= folder.stat().st_mtime + DRIFT_S
+    except (psutil.NoSuchProcess, FileNotFoundError):
+        return False
 
 
 def _rows(log: Log, compiled: CompiledView, start: int, stop: int) -> int:
