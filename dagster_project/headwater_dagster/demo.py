@@ -8,9 +8,9 @@ from headwater.service.component import Component
 from headwater_dagster import instance
 
 RUNNERS = 1
-"""Stage: what starts runs, or in which they run, stops before what they write to."""
+"""Stage: what starts runs stops before what they write to."""
 PAGES = 4
-"""Stage: pages stay open until the end."""
+"""Stage: pages stay open until the end, and so does the server in which runs end by themselves."""
 
 
 def components(project: Project, port: int | None = None) -> list[Component]:
@@ -20,7 +20,7 @@ def components(project: Project, port: int | None = None) -> list[Component]:
     env = instance.environment(project)
     instance.create_databases(project)
     return [
-        Component(name="dagster-code", argv=code, stage=RUNNERS, env=env),
+        Component(name="dagster-code", argv=code, stage=PAGES, env=env),
         Component(name="dagster", argv=webserver, stage=PAGES, env=env, url=f"http://127.0.0.1:{port}"),
         Component(name="dagster-daemon", argv=daemon, stage=RUNNERS, env=env),
     ]

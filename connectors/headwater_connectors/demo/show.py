@@ -35,7 +35,7 @@ from headwater.ownership import own
 from headwater.service import status
 from headwater.service.component import PREPARE_GROUP, Component, declared, plugged_in
 from headwater.service.display import render
-from headwater.service.processes import descendants, end_processes
+from headwater.service.processes import descendants, end_processes, in_sessions
 from headwater.service.signals import stop_signals
 from headwater.service.supervisor import POLL_S, Supervisor
 from headwater.service.up import MAINTAIN
@@ -120,12 +120,13 @@ class Show:
         self._log.set_setting(STOPPING, "demo")
         timeout = self._project.settings.stop_timeout_s
         runs, pages = self._family(_RUNNERS), self._family(_PAGES)
+        sessions = {each.pid for each in self._supervisor.children if each.pid is not None}
         stages: list[tuple[str, Callable[[], None]]] = [
             ("the load and Dagster's daemon", lambda: self._supervisor.stop(upto=_RUNNERS)),
             ("Dagster's runs", lambda: self._await_runs(runs)),
             ("the views' worker", lambda: stop_worker(self._log, timeout)),
             ("capture, upkeep and the pages", self._supervisor.stop),
-            ("what the pages had started", lambda: end_processes(pages, _RUNS_S)),
+            ("what the pages had started", lambda: end_processes([*pages, *in_sessions(sessions)], _RUNS_S)),
         ]
         for what, stop in stages:
             began = time.monotonic()
