@@ -12,7 +12,7 @@ import dagster as dg
 
 from headwater.errors import HeadwaterError
 from headwater.service.compared import compare_source
-from headwater_dagster import health
+from headwater_dagster import health, run_process
 from headwater_dagster.health import Known
 from headwater_dagster.resource import HeadwaterResource
 from headwater_dagster.rules import Verdict
@@ -53,6 +53,7 @@ def build_health_checks(found: Known) -> list[dg.AssetChecksDefinition]:
         context: dg.AssetCheckExecutionContext, headwater: HeadwaterResource
     ) -> Iterator[dg.AssetCheckResult]:
         chosen = sorted(context.selected_asset_check_keys)
+        run_process.give_way()
         trouble = {**_compare_views(context, headwater, chosen), **_compare_sources(context, headwater, chosen)}
         given = {(each.key, one.check): one for each in health.take(headwater, found) for one in each.verdicts}
         for each in chosen:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from headwater.errors import HeadwaterError
+from headwater_dagster import run_process
 from headwater_dagster.health import EQUAL
 from headwater_dagster.inventory import ViewData
 from headwater_dagster.resource import HeadwaterResource
@@ -122,6 +123,7 @@ def _replayed(
     project = headwater.project
     keep = project.root / KEPT / f"{name}.parquet" if config.keep else None
     say: Callable[[str], None] = context.log.info
+    run_process.give_way()
     try:
         with headwater.log() as log:
             return api.replay_view(log, project, name, start, stop, promote=config.promote, keep=keep, say=say)

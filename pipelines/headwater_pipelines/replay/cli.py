@@ -35,8 +35,10 @@ def replay(
     """Make a view anew beside the live one and compare both. Exit code 1 when they differ and nothing is promoted."""
     from headwater.cli.progress import status_line
     from headwater.config import load
+    from headwater.service.maintenance import give_way
     from headwater_pipelines import api
 
+    give_way()  # somebody waits for what the live views do
     with opened(project) as log, status_line() as say:
         found = api.replay_view(log, load(project), name, start, stop, promote=promote, keep=keep, say=say)
     _show(found, as_json=as_json)
