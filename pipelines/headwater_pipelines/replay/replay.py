@@ -175,9 +175,9 @@ def _promote(log: Log, wanted: Plan, rows: Rows, lake: Lake, settings: Settings,
     if (by := api.paused_by(log)) is not None:
         raise PipelineError(f"the pipeline is paused by {by}", todo="`headwater resume`, then promote.")
     new = log.replace_view(view, view.name, view.sql, dict(view.options))
-    hit("replay.ask:after")
-    say("the pipeline builds it and switches")
     try:
+        hit("replay.ask:after")
+        say("the pipeline builds it and switches")
         with _working(log, settings) as failed:
             step = _switched(log, new, failed)
     except BaseException:
