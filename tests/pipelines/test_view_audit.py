@@ -141,3 +141,23 @@ def test_what_time_decides_and_is_large_says_who_compares_it(shop: Shop, monkeyp
         run(log)
         audit.housekeep(project(shop), log)
         assert "headwater replay timed" in known(log, "timed").trouble
+
+
+def test_a_comparison_that_fails_is_said_and_ends_nothing(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open_log(shop.lake) as log:
+        begin(log)
+        monkeypatch.setattr(audit, "parted", lambda *_: "WHERE error('no memory is left')")
+        assert audit.housekeep(project(shop), log)["compared"]
+        assert "no memory is left" in known(log, "big_orders").trouble
+
+
+def test_what_is_known_of_a_view_goes_with_it(shop: Shop) -> None:
+    with open_log(shop.lake) as log:
+        begin(log)
+        audit.housekeep(project(shop), log)
+        gone = log.view("big_orders").id
+        assert audit.known(log, gone).at
+        log.drop_view("big_orders")
+        audit.housekeep(project(shop), log)
+        assert not audit.known(log, gone).at
+        assert known(log, "revenue").at

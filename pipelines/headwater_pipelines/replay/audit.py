@@ -16,11 +16,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+import duckdb
+from sqlalchemy import select
+
+from headwater.catalog import tables
 from headwater.config import Project, Settings
 from headwater.errors import HeadwaterError, NotYet, PipelineError
 from headwater.lake import Lake
 from headwater.lake.status import AUDIT
 from headwater.log import Log
+from headwater_pipelines.compiler.syntax import message
 from headwater_pipelines.replay import replay
 from headwater_pipelines.replay.comparison import Comparison, compare, parted
 from headwater_pipelines.replay.rows import Rows, is_timeless
@@ -91,12 +96,25 @@ def keep(log: Log, wanted: replay.Plan, found: Comparison, began: float) -> None
 def housekeep(project: Project, log: Log) -> dict[str, int]:
     """One round: what is due, what differs first, until the round's time is over. ``compared``: parts of views."""
     began, done = time.monotonic(), 0
+    _forget_gone(log)
     for wanted, found in _due(log, project):
         _next(log, project.settings, wanted, found)
         done += 1
         if time.monotonic() - began > ROUND_S:
             break
     return {"compared": done}
+
+
+def _forget_gone(log: Log) -> None:
+    """Remove what is kept of views that were dropped or replaced: each has an id of its own, for ever."""
+    living = {f"{AUDIT}{view.id}" for view in log.views()}
+    with log.catalog.read() as connection:
+        kept = connection.execute(
+            select(tables.setting.c.name).where(tables.setting.c.name.startswith(AUDIT))
+        ).scalars()
+        gone = [name for name in kept if name not in living]
+    for name in gone:
+        log.set_setting(name, None)
 
 
 def _due(log: Log, project: Project) -> Iterator[tuple[replay.Plan, Audited]]:
@@ -156,6 +174,8 @@ def _compared(log: Log, settings: Settings, wanted: replay.Plan, parts: int, par
         try:
             made = rows.make(wanted.start, wanted.step, where)
             return compare(lake, wanted.compiled, made, wanted.step.publish_commit, where)
+        except duckdb.Error as error:  # memory above all: maintenance goes on, and the view's check says it
+            raise PipelineError(f"view {wanted.view.name} could not be compared: {message(error)}") from error
         finally:
             rows.close()
 
