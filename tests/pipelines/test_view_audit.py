@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import duckdb
 import pytest
 
 from headwater.config import Project, Settings, load
@@ -151,6 +152,17 @@ def test_a_comparison_that_fails_is_said_and_ends_nothing(shop: Shop, monkeypatc
         assert "no memory is left" in known(log, "big_orders").trouble
 
 
+def test_a_comparison_that_runs_out_of_memory_is_said_too(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise duckdb.OutOfMemoryException("Out of Memory Error: failed to allocate")
+
+    with open_log(shop.lake) as log:
+        begin(log)
+        monkeypatch.setattr(audit, "compare", full)
+        assert audit.housekeep(project(shop), log)["compared"]
+        assert "could not be compared" in known(log, "big_orders").trouble
+
+
 def test_what_is_known_of_a_view_goes_with_it(shop: Shop) -> None:
     with open_log(shop.lake) as log:
         begin(log)
@@ -161,3 +173,14 @@ def test_what_is_known_of_a_view_goes_with_it(shop: Shop) -> None:
         audit.housekeep(project(shop), log)
         assert not audit.known(log, gone).at
         assert known(log, "revenue").at
+
+
+@pytest.mark.usefixtures("at_once")
+def test_a_part_that_has_come_right_is_no_longer_said_to_differ(shop: Shop) -> None:
+    with open_log(shop.lake) as log:
+        begin(log)
+        view = log.view("revenue")
+        wrong = {"commit": 1, "missing": 1, "extra": 0, "sample": []}
+        audit._store(log, view.id, audit.Audited(at=1.0, differing={"0": wrong}))
+        audit.housekeep(project(shop), log)
+        assert not audit.known(log, view.id).differing
