@@ -9,7 +9,7 @@ const LOAD_SHARE = 4; // automatic: wait at least this many times as long as the
 const LOAD_MAX_MS = 10000; // ... but after one long cell not for minutes
 const INTERVALS = [["auto", "auto"], ["500", "0.5 s"], ["1000", "1 s"], ["5000", "5 s"], ["30000", "30 s"]];
 const STATES = {
-  loading: "loading", live: "live", paused: "paused", hidden: "not in view", busy: "kernel busy",
+  loading: "loading", live: "live", pinned: "pinned", paused: "paused", hidden: "not in view", busy: "kernel busy",
   lost: "no answer", error: "error", closed: "closed",
 };
 
@@ -39,11 +39,12 @@ function ago(milliseconds) {
 
 // The part that talks: one request outstanding, a pause after each answer, none while nobody looks.
 class Puller {
-  constructor(model, describe, onReply, onState) {
-    Object.assign(this, { model, describe, onReply, onState });
+  constructor(model, describe, where, onReply, onState) {
+    Object.assign(this, { model, describe, where, onReply, onState });
     this.view = Math.random().toString(36).slice(2, 10);
     this.count = 0;
-    this.pending = null; // {id, revision, sent}
+    this.pending = null; // {id, revision, sent, at}
+    this.at = ""; // of the last answer: "" is the newest position
     this.revision = 0; // grows with each change of what is asked for
     this.version = null;
     this.paused = false;
@@ -67,7 +68,7 @@ class Puller {
     if (this.paused) return "paused";
     if (!this.visible) return "hidden";
     if (waited > BUSY_AFTER_MS) return "busy";
-    return this.answered === null ? "loading" : "live";
+    return this.answered === null ? "loading" : this.at ? "pinned" : "live";
   }
 
   // What is asked for changed: ask at once, even when paused, because a person did it.
@@ -77,25 +78,33 @@ class Puller {
     this.ask(true);
   }
 
+  // Another position is wanted: at once, but a panel that is paused or that nobody sees waits.
+  turn() {
+    this.revision += 1;
+    this.version = null;
+    this.ask();
+  }
+
   ask(byPerson = false) {
     clearTimeout(this.timer);
     if (this.pending || this.closed) return;
     if (!byPerson && (this.paused || !this.visible)) return;
-    this.pending = { id: `${this.view}.${++this.count}`, revision: this.revision, sent: performance.now() };
-    this.model.send({ id: this.pending.id, since_version: this.version, ...this.describe() });
+    const at = this.where();
+    this.pending = { id: `${this.view}.${++this.count}`, revision: this.revision, sent: performance.now(), at };
+    this.model.send({ id: this.pending.id, since_version: this.version, at, ...this.describe() });
     this.onState();
   }
 
   receive(message) {
     if (message && message.closed) return this.close();
     if (!this.pending || !message || message.id !== this.pending.id) return;
-    const { revision, sent } = this.pending;
+    const { revision, sent, at } = this.pending;
     this.pending = null;
     if (revision !== this.revision) return this.ask(true); // the question changed meanwhile
     const took = performance.now() - sent;
     this.failed = Boolean(message.error);
     this.answered = Date.now();
-    if (!message.error) this.version = message.version;
+    if (!message.error) [this.version, this.at] = [message.version, at];
     const quiet = message.unchanged || message.error;
     this.delay = quiet ? Math.min(this.delay * 1.5, Math.max(AUTO_MAX_MS, this.base)) : this.base;
     this.delay = Math.max(this.delay, Math.min(took * LOAD_SHARE, LOAD_MAX_MS));
@@ -105,6 +114,7 @@ class Puller {
 
   later() {
     clearTimeout(this.timer);
+    if (this.at && !this.failed) return; // a past position stays as it is
     this.timer = setTimeout(() => this.ask(), this.every === "auto" ? this.delay : Number(this.every));
   }
 
@@ -138,7 +148,8 @@ class Puller {
 }
 
 // A panel: `static label`, `request()` (what to ask for: op and arguments), `fill(reply)` (show an answer), and if need
-// be `tools()` (buttons of the bar), `actions()` (keys), `foot(element)`, `settled()` (after each look at the state).
+// be `tools()` (buttons of the bar), `actions()` (keys), `foot(element)`, `settled()` (after each look at the state). One that
+// can only tell what is so now, whatever the trait `at` says, has `static ofNow = true`.
 class Panel {
   constructor(model, root) {
     this.model = model;
@@ -146,11 +157,16 @@ class Panel {
     this.beat = false;
     this.begin();
     this.build();
-    this.puller = new Puller(model, () => this.request(), (reply) => this.show(reply), () => this.showState());
+    this.puller = new Puller(model, () => this.request(), () => this.where(), (reply) => this.show(reply), () => this.showState());
+    this.onAt = () => { if (this.constructor.ofNow) this.showPosition(); else this.puller.turn(); };
+    model.on("change:at", this.onAt);
     this.watchVisibility();
     this.clock = setInterval(() => this.showState(), 1000);
     this.showState();
   }
+
+  // The position to ask for: "" is the newest.
+  where() { return this.constructor.ofNow ? "" : this.model.get("at") || ""; }
 
   begin() {}
   tools() { return []; }
@@ -217,8 +233,10 @@ class Panel {
     }
     if (reply.position !== undefined) {
       this.root.dataset.position = reply.position;
-      this.position.textContent = `position ${grouped(reply.position)}`;
+      this.root.dataset.at = this.puller.at;
       this.position.title = reply.time ? `committed ${reply.time}` : "";
+      this.showPosition();
+      this.tellPosition(reply.position);
     }
     this.root.dataset.version = reply.version;
     if (!reply.unchanged) {
@@ -228,6 +246,22 @@ class Panel {
     }
     this.root.dataset.ready = "1";
     this.showState();
+  }
+
+  // Pinned and live must never look alike: another word before the number, a frame around both, another dot.
+  showPosition() {
+    const { position, at } = this.root.dataset;
+    if (position === undefined) return;
+    const wanted = this.model.get("at") || "";
+    const text = at ? `at commit ${grouped(position)}` : `position ${grouped(position)}`;
+    this.position.textContent = this.constructor.ofNow && wanted ? `${text} \u00b7 as of now, not ${wanted}` : text;
+    this.position.classList.toggle("hw-pinned", Boolean(at));
+  }
+
+  tellPosition(position) {
+    if (this.model.get("position") === position) return;
+    this.model.set("position", position);
+    this.model.save_changes();
   }
 
   showState() {
@@ -270,6 +304,7 @@ class Panel {
     clearInterval(this.clock);
     this.observer.disconnect();
     document.removeEventListener("visibilitychange", this.onVisibility);
+    this.model.off("change:at", this.onAt);
     this.puller.close();
   }
 }

@@ -21,6 +21,7 @@ import xxhash
 from sqlglot import exp
 
 from headwater import Lake, Result
+from headwater import position as positions
 from headwater.errors import NameNotFound, UsageError
 from headwater.log.names import near
 from headwater.types import quote
@@ -73,6 +74,7 @@ class PageSource(Protocol):
         after_key: Mapping[str, Any] | None = None,
         limit: int = 50,
         since_version: str | None = None,
+        at: positions.Position = None,
     ) -> dict[str, Any]: ...
 
 
@@ -95,20 +97,22 @@ class Pages:
         after_key: Mapping[str, Any] | None = None,
         limit: int = 50,
         since_version: str | None = None,
+        at: positions.Position = None,
     ) -> dict[str, Any]:
-        """One page as JSON values.
+        """One page as JSON values, at the newest position or ``at`` another.
 
         ``{version, position, time, columns, rows, total, next_key, cut}``; rows hold texts and None. Without
         ``rows`` but with ``unchanged`` when the page is still what ``since_version`` named. ``next_key`` is
         None on the last page. Raises HeadwaterErrors: what the query itself raises, unknown columns, values
         that are no value of their column's type.
         """
-        newest = self.lake.position()
+        newest = self.lake.position() if at is None else positions.resolve(self.lake.log, at)
+        where = None if at is None else newest
         if since_version and since_version.partition("-")[0] == str(newest):
             return {"unchanged": True, "version": since_version}
-        columns = self.columns(newest)
+        columns = self.columns(newest, where)
         plan = _Plan(self.query, columns, sort, filters, after_key, min(max(int(limit), 1), ROWS_MAX))
-        answer = self.lake.sql(plan.sql, params=plan.params or None, seconds=SECONDS_MAX)
+        answer = self.lake.sql(plan.sql, at=where, params=plan.params or None, seconds=SECONDS_MAX)
         content = plan.content(answer, after_key)
         version = f"{newest}-{_digest([sort, filters, after_key, limit, content])}"
         head = {"version": version, "position": str(answer.position), "time": self._time(answer.position)}
@@ -116,10 +120,10 @@ class Pages:
             return {**head, "unchanged": True}
         return {**head, **content}
 
-    def columns(self, newest: int) -> tuple[Column, ...]:
+    def columns(self, newest: int, at: int | None = None) -> tuple[Column, ...]:
         """The answer's columns, asked again when the lake has moved: a table may have got a new one."""
         if self._columns is None or self._columns[0] != newest:
-            empty = self.lake.sql(f"SELECT * FROM (\n{self.query}\n) LIMIT 0")
+            empty = self.lake.sql(f"SELECT * FROM (\n{self.query}\n) LIMIT 0", at=at)
             found = tuple(Column(name, kind) for name, kind in zip(empty.columns, empty.types, strict=True))
             self._columns = (newest, found)
         return self._columns[1]

@@ -21,6 +21,7 @@ import traitlets
 from headwater import Watch
 from headwater.errors import HeadwaterError, UsageError
 from headwater.lake.html import render
+from headwater.position import Position
 from headwater_notebooks.pages import Pages, PageSource
 
 STATIC_ROWS = 20
@@ -41,6 +42,13 @@ class Panel(anywidget.AnyWidget):
     """
 
     module: ClassVar[str]
+
+    at = traitlets.Unicode("").tag(sync=True)
+    """The position to show, as ``lake.at`` takes it: ``commit:42``, a timestamp, ``tag:x``. Empty: the newest."""
+    position = traitlets.Unicode("").tag(sync=True)
+    """The position that is shown now; written by the page, empty before its first answer."""
+    _link = traitlets.Unicode("").tag(sync=True)
+    """Name of a group of panels that turn to a new position together."""
 
     def __init_subclass__(cls, **options: Any) -> None:
         if "module" in cls.__dict__:  # not for the class that anywidget makes of each instance: its are traits
@@ -74,6 +82,13 @@ class Panel(anywidget.AnyWidget):
         """The reply to one request, without its id. May raise HeadwaterErrors; runs in any thread."""
         raise UsageError(f"this panel has no operation {op!r}", todo=f"Request {request.get('id')!r} was not answered.")
 
+    def where(self, request: Mapping[str, Any]) -> Position:
+        """Where this request wants to read, for ``lake.sql(..., at=)``; None is the newest position."""
+        at = request.get("at")
+        if at is not None and not isinstance(at, str):
+            raise UsageError(f"at is a text, not {json.dumps(at, default=str)[:80]}")
+        return at or None
+
     def static_html(self) -> str:
         """What is shown where no JavaScript runs: GitHub, a saved notebook, an e-mail."""
         raise NotImplementedError
@@ -86,7 +101,7 @@ class Panel(anywidget.AnyWidget):
         if self.closed:
             return reply | {"closed": True}
         try:
-            return reply | self.answer(str(request.get("op")), request)
+            return reply | self.answer(str(request.get("op")), request) | _asked_position(request)
         except HeadwaterError as error:
             return reply | {"error": {"what": _sentence(error), "todo": error.todo}}
         except duckdb.Error as error:
@@ -152,11 +167,12 @@ class TablePanel(Panel):
             after_key=_object(request, "after_key"),
             limit=_whole(request, "limit", self._page_rows),
             since_version=since if isinstance(since, str) else None,
+            at=self.where(request),
         )
 
     def static_html(self) -> str:
         try:
-            page = self.pages.page(limit=STATIC_ROWS)
+            page = self.pages.page(limit=STATIC_ROWS, at=self.at or None)
         except HeadwaterError as error:
             return f"<div>{html.escape(str(error))}</div>"
         return render(
@@ -197,6 +213,12 @@ def for_watch(watch: Watch) -> WatchPanel:
     if panel is None:
         panel = _panels[watch] = WatchPanel(watch)
     return panel
+
+
+def _asked_position(request: Mapping[str, Any]) -> dict[str, str]:
+    """Of an answer at ``commit:42`` the position is 42, also where the newest step of a view was published before."""
+    kind, _, number = str(request.get("at")).partition(":")
+    return {"position": number} if kind == "commit" and number.isdigit() else {}
 
 
 def _objects(request: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:

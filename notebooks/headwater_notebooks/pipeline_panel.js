@@ -12,6 +12,7 @@ function draw(tag, attributes = {}, text) {
 
 class Graph extends Panel {
   static label = "pipeline";
+  static ofNow = true; // of the past only positions are kept, not how a source or a worker was
   static help = "parts of the pipeline; space pauses, tab moves from part to part, enter chooses one";
 
   begin() {

@@ -108,16 +108,21 @@ _HOST = """<!doctype html><meta charset="utf-8"><link rel="stylesheet" href="/pa
 <script type="module">
 import panel from "/panel.js";
 const traits = TRAITS, listeners = new Map(), held = [];
+let dirty = false; // `changed` and `saved` leave the trait `position` out, which every panel writes
 const heard = (event) => listeners.get(event) || listeners.set(event, new Set()).get(event);
-Object.assign(window, { sent: [], answers: 0, hold: HOLD, changed: [], saved: 0 });
+Object.assign(window, { sent: [], answers: 0, hold: HOLD, changed: [], positions: [], saved: 0 });
 window.put = (name, value) => { traits[name] = value; heard(`change:${name}`).forEach((listener) => listener()); };
 const deliver = (reply) => heard("msg:custom").forEach((listener) => listener(reply));
 window.deliver = deliver;
 window.release = () => { window.hold = false; held.splice(0).forEach(deliver); };
 const model = {
   get: (name) => traits[name],
-  set: (name, value) => { traits[name] = value; window.changed.push([name, value]); },
-  save_changes: () => { window.saved += 1; },
+  set: (name, value) => {
+    if (name === "position") window.positions.push(value);
+    else dirty = window.changed.push([name, value]) > 0;
+    window.put(name, value);
+  },
+  save_changes: () => { window.saved += Number(dirty); dirty = false; },
   on: (event, listener) => heard(event).add(listener),
   off: (event, listener) => heard(event).delete(listener),
   send: async (request) => {
