@@ -6,14 +6,63 @@ are the source's commit times. ``valid_to`` is NULL while the version is current
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import duckdb
 
 from headwater import record
 from headwater.catalog.records import Topic
+from headwater.errors import NameNotFound, UsageError
 from headwater.log import moves
 from headwater.types import lift_sql, quote
 
 VALID_FROM, VALID_TO = "valid_from", "valid_to"
+
+
+def of_key(topic: Topic, key: Any) -> tuple[str, dict[str, Any]]:
+    """A SELECT of one row's versions in the order they came, and its parameters; ``key`` as ``key_values`` takes it.
+
+    Columns: the topic's, ``valid_from``, ``valid_to`` (NULL while it is current), ``_op`` of a table, ``_commit``,
+    ``_offset``. A version of a view's row is what one commit left of it, so none is shorter than a commit.
+    """
+    values = key_values(topic, key)
+    params = {f"key_{place}": value for place, value in enumerate(values)}
+    kinds = {field.name: field.type for field in topic.schema.fields}
+    same = " AND ".join(
+        f"{quote(column)} IS NOT DISTINCT FROM CAST(${name} AS {kinds[column]})"
+        for column, name in zip(topic.schema.key, params, strict=True)
+    )
+    source = f"history.{'.'.join(map(quote, topic.name.split('.')))}"
+    if topic.kind == "table":
+        return f"SELECT * FROM {source} WHERE {same} ORDER BY {record.COMMIT}, {record.OFFSET}", params
+    columns = ", ".join(quote(name) for name in topic.schema.names)
+    return (
+        f"""SELECT {columns}, {VALID_FROM}, {VALID_TO}, {record.COMMIT}, {record.OFFSET} FROM (
+  SELECT *, lead({VALID_FROM}) OVER (PARTITION BY {columns} ORDER BY {record.COMMIT}) AS {VALID_TO} FROM (
+    SELECT {columns}, min({VALID_FROM}) AS {VALID_FROM}, sum({record.WEIGHT}) AS {record.WEIGHT},
+      {record.COMMIT}, max({record.OFFSET}) AS {record.OFFSET}
+    FROM {source} WHERE {same} GROUP BY {columns}, {record.COMMIT} HAVING sum({record.WEIGHT}) <> 0))
+WHERE {record.WEIGHT} > 0 ORDER BY {record.COMMIT}, {record.OFFSET}""",
+        params,
+    )
+
+
+def key_values(topic: Topic, key: Any) -> list[Any]:
+    """The values of a key's columns from a value, or a tuple or mapping for composite keys.
+
+    NameNotFound for a topic without a key, UsageError for a key that is not one of its.
+    """
+    columns = topic.schema.key
+    if not columns:
+        raise NameNotFound(f"{topic.name} has no key", todo="Select the row with a WHERE clause.")
+    if isinstance(key, Mapping):
+        values = [key[column] for column in columns if column in key]
+    else:
+        values = list(key) if isinstance(key, tuple) else [key]
+    if len(values) != len(columns):
+        raise UsageError(f"{key!r} is no key of {topic.name}", todo=f"Its key is ({', '.join(columns)}).")
+    return values
 
 
 def history_sql(topic: Topic, source: str, offset: str = record.OFFSET) -> str:

@@ -25,7 +25,8 @@ from headwater.client.producer import BLOCK_S, BUFFER_BYTES, LINGER_MS, Durabili
 from headwater.client.replay import Replay
 from headwater.client.report import GroupReport, groups
 from headwater.config import Settings
-from headwater.errors import CorruptFile, NameNotFound, about
+from headwater.errors import CorruptFile, about
+from headwater.lake import history
 from headwater.lake.answer import Answers, Seen
 from headwater.lake.dependents import reading
 from headwater.lake.memory import Memory
@@ -200,24 +201,37 @@ class Lake:
 
     def lookup(self, name: str, key: Any) -> dict[str, Any] | None:
         """The current row of a key (a value, or a tuple or mapping for composite keys); None when absent."""
-        schema = self.describe(name)
-        if not schema.key:
-            raise NameNotFound(f"{name} has no key", todo="Select the row with a WHERE clause.")
-        if isinstance(key, Mapping):
-            values = [key[column] for column in schema.key]
-        else:
-            values = list(key) if isinstance(key, tuple) else [key]
-        condition = " AND ".join(f"{quote(column)} = ?" for column in schema.key)
-        found = self.sql(f"SELECT * FROM {_quoted(self.log.topic(name).name)} WHERE {condition}", params=values)
+        topic = self.log.topic(name, self._pinned_commit())
+        values = history.key_values(topic, key)
+        condition = " AND ".join(f"{quote(column)} = ?" for column in topic.schema.key)
+        found = self.sql(f"SELECT * FROM {_quoted(topic.name)} WHERE {condition}", params=values)
         rows = found.arrow().to_pylist()
         return rows[0] if rows else None
 
-    def watch(self, query: str, *, interval: float = 0.5, resume: str | None = None) -> Watch:
+    def history(self, name: str, key: Any, *, at: positions.Position = None) -> Result:
+        """Every version of one row of a table or view, the oldest first: its columns, ``valid_from``, ``valid_to``.
+
+        ``key`` as ``lookup`` takes it. ``valid_to`` is NULL while the version is the current one; of a row that was
+        deleted no version has it NULL. NameNotFound without such a name, or when it has no key.
+        """
+        then = self._pinned_commit() if at is None else positions.resolve(self.log, at)
+        query, params = history.of_key(self.log.topic(name, then), key)
+        return self.sql(query, params=params, at=at)
+
+    def watch(
+        self,
+        query: str,
+        *,
+        params: Mapping[str, Any] | None = None,
+        interval: float = 0.5,
+        resume: str | None = None,
+    ) -> Watch:
         """The answer again whenever it may have changed; shown in a notebook, a live panel.
 
+        ``params`` are bound as $name; one that is an ipywidgets control stands for its value, and turning it asks anew.
         ``.changes()`` yields the answer and then its changes, each with a token to ``resume`` from.
         """
-        return Watch(self, query, interval, resume)
+        return Watch(self, query, interval, resume, params)
 
     def connect(self, *, at: positions.Position = None) -> duckdb.DuckDBPyConnection:
         """A DuckDB connection of your own with every table and view at one position, as plain tables.

@@ -6,7 +6,7 @@ import hashlib
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ import pyarrow as pa
 from headwater import duck
 from headwater.config import MIB, Settings
 from headwater.errors import UsageError
+from headwater.lake import params as parameters
 from headwater.record import WEIGHT
 
 if TYPE_CHECKING:
@@ -47,16 +48,27 @@ class Watch:
     ``changes`` yields what changed instead. ``resume``, a token of an earlier watch of the same query: what it stands
     for is not told again. UsageError when the token is of another query or another lake.
 
+    ``params`` are bound in every answer, never pasted. One that is a control (it has ``value`` and ``observe``, as
+    ipywidgets' have) stands for what it is set to; when it is turned the answer comes again, at the same position too.
+
     ``interval`` seconds at least lie between two answers. In a notebook the object shows itself as a live
     panel. ``close`` ends the iteration, from another thread too.
     """
 
-    def __init__(self, lake: Lake, query: str, interval: float, resume: str | None = None) -> None:
+    def __init__(
+        self,
+        lake: Lake,
+        query: str,
+        interval: float,
+        resume: str | None = None,
+        params: Mapping[str, Any] | None = None,
+    ) -> None:
         self.lake = lake
         self.query = query
         self.interval = interval
+        self.params = dict(params or {})
         self._closed = threading.Event()
-        self._latest: Result | None = None
+        self._asked = self.values
         self._after = -1 if resume is None else self._position(resume)
 
     @property
@@ -66,10 +78,14 @@ class Watch:
             return None
         return f"{self.lake.log.incarnation[:8]}-{self._digest()}-{self._after}"
 
+    @property
+    def values(self) -> dict[str, Any]:
+        """The parameters as they are now: of a control its value."""
+        return parameters.now(self.params)
+
     def latest(self) -> Result:
         """The answer now."""
-        self._latest = self.lake.sql(self.query)
-        return self._latest
+        return self.lake.sql(self.query, params=self.values or None)
 
     def __iter__(self) -> Iterator[tuple[int, pa.Table]]:
         for position, answer in self._answers(self._after):
@@ -82,7 +98,7 @@ class Watch:
         Nothing is told twice or left out, whenever it is resumed: the answer at a token's position is asked for
         again. Expired when that can no longer be read (``time_travel_s``): watch anew, without a token.
         """
-        before = None if self._after < 0 else self.lake.sql(self.query, at=self._after)
+        before = None if self._after < 0 else self.lake.sql(self.query, at=self._after, params=self._asked or None)
         limit = f"{Settings().query_memory_bytes_max // MIB}MiB"
         with duck.connect(timezone=self.lake.log.timezone, memory_limit=limit) as own:
             for position, answer in self._answers(self._after):
@@ -98,18 +114,21 @@ class Watch:
 
     def _answers(self, position: int) -> Iterator[tuple[int, Result | None]]:
         """Positions after ``position`` with the answer there; None where it is the one before, so nobody asked."""
-        rows: tuple[tuple[Topic, ...], tuple[int, ...]] | None = None
+        rows: tuple[tuple[Topic, ...], tuple[int, ...], str] | None = None
         while not self._closed.is_set():
             begun = time.monotonic()
             newest = self.lake.log.newest_commit()  # before the answer: what is committed while it is used comes next
             seen = self.lake.seen(self.query)
-            before, rows = rows, (seen.topics, seen.newest)
-            answer = self.latest() if rows != before or self._reads_clock else None
+            values = self.values
+            turned, self._asked = values != self._asked, values
+            before, rows = rows, (seen.topics, seen.newest, repr(values))
+            asked = rows != before or self._reads_clock
+            answer = self.lake.sql(self.query, params=values or None) if asked else None
             reached = seen.position if answer is None else answer.position
-            if reached > position:
-                position = reached
+            if reached > position or turned:
+                position = max(position, reached)
                 yield position, answer
-            while not self._closed.is_set() and self.lake.log.wait(newest, 0.1) <= newest:
+            while not self._closed.is_set() and self.values == values and self.lake.log.wait(newest, 0.1) <= newest:
                 continue
             self._closed.wait(max(0.0, self.interval - (time.monotonic() - begun)))
 
@@ -119,7 +138,8 @@ class Watch:
         return _CLOCK.search(self.query) is not None
 
     def _digest(self) -> str:
-        return hashlib.sha256(self.query.encode()).hexdigest()[:8]
+        asked = self.query + (repr(sorted(self._asked.items())) if self._asked else "")
+        return hashlib.sha256(asked.encode()).hexdigest()[:8]
 
     def _position(self, token: str) -> int:
         lake, digest, position = [*token.split("-"), "", ""][:3]
