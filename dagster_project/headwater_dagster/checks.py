@@ -11,11 +11,11 @@ from typing import Any
 import dagster as dg
 
 from headwater.errors import HeadwaterError
+from headwater.lake.rules import Verdict
 from headwater.service.compared import compare_source
 from headwater_dagster import health, run_process
 from headwater_dagster.health import Known
 from headwater_dagster.resource import HeadwaterResource
-from headwater_dagster.rules import Verdict
 from headwater_dagster.translator import topic_key
 from headwater_pipelines import api
 

@@ -13,12 +13,12 @@ from typing import Any, Literal
 import dagster as dg
 
 from headwater.config import Project
+from headwater.lake import health as judged
+from headwater.lake.rules import Row, Verdict
 from headwater.log import Log, backlog
 from headwater.service.status import collect
-from headwater_dagster import rules
 from headwater_dagster.inventory import JOBS_NAMESPACE, VIEWS_NAMESPACE, Inventory, TopicData, lake_exists
 from headwater_dagster.resource import HeadwaterResource
-from headwater_dagster.rules import Row, Verdict
 from headwater_dagster.translator import input_keys, job_key, source_key, topic_key, view_key
 
 LAG, SLOT, SCHEMA, WHOLE, LETTERS = "lag", "slot", "schema", "whole", "dead_letters"
@@ -120,7 +120,7 @@ def take(resource: HeadwaterResource, found: Known) -> list[Health]:
     """How everything is now. Reads the catalog and the heartbeats for some milliseconds; opens no data file."""
     project = resource.project
     if not lake_exists(project.lake_dir):
-        return [_source(_unseen(name), 0, project) for name in sorted(found.sources)]
+        return [_source(judged.unseen(name), 0, project) for name in sorted(found.sources)]
     with resource.log() as log:
         now = collect(log, project)
         now["views"] = [row | {"lag_rows": _waiting(log, row, now["position"], found)} for row in now["views"]]
@@ -144,16 +144,10 @@ def _waiting(log: Log, row: Row, position: int, found: Known) -> int | None:
 def _sources(now: Row, found: Known, project: Project) -> Iterator[Health]:
     rows = {row["name"]: row for row in now["sources"]}
     for name in sorted(found.sources):
-        yield _source(rows.get(name) or _unseen(name), now["position"], project)
-
-
-def _unseen(name: str) -> dict[str, Any]:
-    """The row of a source that has never run."""
-    return {"name": name, "state": "stopped", "error": None, "lag_ms": None, "rows": None}
+        yield _source(rows.get(name) or judged.unseen(name), now["position"], project)
 
 
 def _source(row: Row, position: int, project: Project) -> Health:
-    slo = project.slo(row["name"])
     names = (
         "lag_ms",
         "lag_bytes",
@@ -171,19 +165,16 @@ def _source(row: Row, position: int, project: Project) -> Health:
         state=row["state"],
         position=row["rows"] or 0,
         figures={"position": position} | {name: row[name] for name in names if row.get(name) is not None},
-        verdicts=_given(rules.source_lag(row, slo), rules.source_slot(row)),
+        verdicts=judged.of_source(row, project.slo(row["name"])),
         trouble=row["error"],
     )
 
 
 def _topic_rows(now: Row, found: Known, project: Project) -> Iterator[Health]:
-    at, compared = time.time(), {row["name"]: row["compared"] for row in now["sources"]}
+    at = time.time()
     for row in now["topics"]:
         if row["name"] not in found.topics:
             continue
-        slo, (source, table) = project.slo(row["name"]), row["name"].split(".", 1)
-        damaged = [each for each in now["quarantine"] if each["topic"] == row["name"]]
-        letters = row["dead_letters"]
         yield Health(
             key=topic_key(row["name"]),
             kind="topic",
@@ -195,35 +186,19 @@ def _topic_rows(now: Row, found: Known, project: Project) -> Iterator[Health]:
                 "sealed_records": row["sealed"],
                 "sealed_bytes": row["sealed_bytes"],
                 "files": row["segments"],
-                "dead_letters_open": letters["open"],
+                "dead_letters_open": row["dead_letters"]["open"],
             },
-            verdicts=_given(
-                rules.topic_schema(row),
-                rules.topic_whole(damaged),
-                rules.dead_letters(letters, slo),
-                rules.equals_source(compared.get(source, {}).get(table), slo, at),
-            ),
+            verdicts=judged.of_topic(now, row, project.slo(row["name"]), at),
         )
 
 
 def _views(now: Row, found: Known, project: Project) -> Iterator[Health]:
     at = time.time()
-    records = {row["name"]: row["records"] for row in now["topics"]}
-    letters = {row["name"]: row["dead_letters"] for row in now["topics"]}
-    sources = {row["name"]: row for row in now["sources"]}
     for row in now["views"]:
         if (name := row["name"]) not in found.views:
             continue
-        slo, reads = project.slo(f"{VIEWS_NAMESPACE}.{name}"), found.reads[name]
-        feeding = [sources[each] for each in sorted({topic.split(".")[0] for topic in reads} & set(sources))]
-        read = sum(records.get(each, 0) for each in reads)
-        given = _given(
-            rules.follows(row, slo),
-            rules.fresh(row, feeding, slo),
-            rules.watermark(row, slo, at, read, project.settings.timezone),
-            rules.dead_letters(letters.get(f"{VIEWS_NAMESPACE}.{name}", {"open": 0, "total": 0}), slo),
-            rules.compared(row, slo, at),
-        )
+        slo, zone = project.slo(f"{VIEWS_NAMESPACE}.{name}"), project.settings.timezone
+        given = judged.of_view(now, row, found.reads[name], slo, at, zone)
         names = ("lag_ms", "lag_rows", "rows_per_s", "step_ms_p95", "state_bytes", "late_rows")
         yield Health(
             key=view_key(name),
@@ -241,7 +216,6 @@ def _jobs(now: Row, found: Known, project: Project) -> Iterator[Health]:
     for row in now["jobs"]:
         if (name := row["name"]) not in found.jobs:
             continue
-        slo = project.slo(f"{JOBS_NAMESPACE}.{name}")
         names = ("lag_ms", "lag_rows", "rows_per_s", "step_ms_p95", "state_rows")
         yield Health(
             key=job_key(name),
@@ -250,7 +224,7 @@ def _jobs(now: Row, found: Known, project: Project) -> Iterator[Health]:
             state=row["state"],
             position=row["input_commit"] or 0,
             figures={"rows_total": row["rows_out"]} | {each: row[each] for each in names if row[each] is not None},
-            verdicts=_given(rules.follows(row, slo), rules.dead_letters(row["dead_letters"], slo)),
+            verdicts=judged.of_job(row, project.slo(f"{JOBS_NAMESPACE}.{name}")),
             trouble=row["reason"],
         )
 
@@ -270,7 +244,3 @@ def due(resource: HeadwaterResource, topics: Sequence[str]) -> set[str]:
         if promised and now - at > promised / 2:
             found.add(topic)
     return found
-
-
-def _given(*verdicts: Verdict | None) -> tuple[Verdict, ...]:
-    return tuple(each for each in verdicts if each is not None)

@@ -19,11 +19,11 @@ from typing import Any
 
 import dagster as dg
 
+from headwater.lake.rules import Verdict
 from headwater_dagster import checks, health
 from headwater_dagster.health import Health, Known
 from headwater_dagster.provenance import Provenance
 from headwater_dagster.resource import HeadwaterResource
-from headwater_dagster.rules import Verdict
 
 OBSERVE = "observe"
 INTERVAL_S = 5

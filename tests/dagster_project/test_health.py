@@ -13,8 +13,9 @@ import pytest
 
 from headwater.config import Project, Slo, load
 from headwater.errors import ConfigError
+from headwater.lake import rules
 from headwater.log import open_log
-from headwater_dagster import build_definitions, observation, rules
+from headwater_dagster import build_definitions, observation
 from headwater_dagster import worker as process
 from headwater_dagster.checks import COMPARE
 from headwater_dagster.health import EQUAL, FRESH, LAG, SOURCED

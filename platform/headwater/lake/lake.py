@@ -24,11 +24,12 @@ from headwater.client.options import ConsumerOptions, ReadOptions
 from headwater.client.producer import BLOCK_S, BUFFER_BYTES, LINGER_MS, Durability, OnError, Producer
 from headwater.client.replay import Replay
 from headwater.client.report import GroupReport, groups
-from headwater.config import Settings
+from headwater.config import FILE, Project, Settings, load
 from headwater.errors import CorruptFile, about
 from headwater.lake import history
 from headwater.lake.answer import Answers, Seen
 from headwater.lake.dependents import reading
+from headwater.lake.health import Health, health
 from headwater.lake.memory import Memory
 from headwater.lake.pipeline import Pipeline
 from headwater.lake.result import Result
@@ -47,9 +48,8 @@ def open_lake(path: str | Path = ".") -> Lake:
     """
     folder = Path(path)
     if not (folder / "catalog.sqlite").exists() and (folder / "headwater.toml").exists():
-        from headwater import config
-
-        folder = config.load(folder).lake_dir
+        project = load(folder)
+        return Lake(open_log(project.lake_dir), project=project)
     return Lake(open_log(folder))
 
 
@@ -67,8 +67,10 @@ class Lake:
         pinned: positions.Position = None,
         shared: Lake | None = None,
         lease: leases.Lease | None = None,
+        project: Project | None = None,
     ) -> None:
         self.log = log
+        self._project = project
         self._pinned = pinned
         self._lease = lease
         self._memory: Memory = shared._memory if shared else Memory(log)
@@ -137,7 +139,7 @@ class Lake:
         lease = leases.Lease(self.log, expires_s=Settings().reader_expiry_s)  # before the position is resolved
         pinned = positions.resolve(self.log, where)
         lease.moves_to(pinned)
-        held = Lake(self.log, pinned=pinned, shared=self, lease=lease)
+        held = Lake(self.log, pinned=pinned, shared=self, lease=lease, project=self._project)
         weakref.finalize(held, lease.close)
         return held
 
@@ -317,6 +319,17 @@ class Lake:
             return found
         return {}
 
+    @property
+    def project(self) -> Project | None:
+        """The project whose lake this is: the one it was opened by, else of a folder above it; None without one."""
+        if self._project is None:
+            self._project = _project_of(self.log.folder)
+        return self._project
+
+    def health(self) -> Health:
+        """What the checks say of every source, topic, view and job, by the limits of ``[slo]``; the worst first."""
+        return health(self)
+
     def status(self) -> dict[str, Any]:
         """The object of ``headwater status --json``."""
         from headwater.lake.status import status
@@ -348,6 +361,12 @@ class Lake:
 
     def _pinned_commit(self) -> int | None:
         return None if self._pinned is None else positions.resolve(self.log, self._pinned)
+
+
+def _project_of(lake: Path) -> Project | None:
+    folder = next((each for each in lake.resolve().parents if (each / FILE).is_file()), None)
+    found = None if folder is None else load(folder)
+    return found if found is not None and found.lake_dir == lake.resolve() else None
 
 
 def _is_unique(topic: Topic, topics: Sequence[Topic]) -> bool:

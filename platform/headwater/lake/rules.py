@@ -1,4 +1,4 @@
-"""What the figures of ``headwater status --json`` mean for the checks: one rule each, over plain rows. No Dagster here.
+"""What the figures of ``headwater status --json`` mean: one rule for each check, over plain rows.
 
 Limits are those of ``[slo]`` in headwater.toml. A limit of 0 is not judged. A rule gives None where there is nothing
 to say yet.
@@ -63,7 +63,7 @@ def source_slot(row: Row) -> Verdict | None:
         figures |= {"gap_at": gap["at"], "gap_from_lsn": gap["from_lsn"], "gap_to_lsn": gap["to_lsn"]}
     if row.get("invalidation_reason") or row.get("wal_status") in LOST:
         said = row.get("invalidation_reason") or f"its WAL is {row['wal_status']}"
-        return _bad("slot", "ERROR", f"{said}: see `headwater source status`", figures)
+        return _bad("slot", "ERROR", f"{said}: see `headwater source check`", figures)
     if row.get("slot_warning"):
         return _bad("slot", "WARN", str(row["slot_warning"]), figures)
     kept = row.get("retained_wal_bytes")
