@@ -29,6 +29,7 @@ from headwater.errors import CorruptFile, about
 from headwater.lake import history
 from headwater.lake.answer import Answers, Seen
 from headwater.lake.dependents import reading
+from headwater.lake.features import as_of
 from headwater.lake.health import Health, health
 from headwater.lake.memory import Memory
 from headwater.lake.pipeline import Pipeline
@@ -219,6 +220,36 @@ class Lake:
         then = self._pinned_commit() if at is None else positions.resolve(self.log, at)
         query, params = history.of_key(self.log.topic(name, then), key)
         return self.sql(query, params=params, at=at)
+
+    def as_of(
+        self,
+        labels: Any,
+        features: Mapping[str, Sequence[str] | None] | Sequence[str],
+        *,
+        on: str | Sequence[str],
+        time: str,
+        event_time: Mapping[str, str] | None = None,
+    ) -> Result:
+        """The labels, in their order, with what tables and views said of each one's key when it was made.
+
+        A label of time t sees what ``lake.at(t)`` sees: rows of commits up to t, and none of a later one, however
+        early their own columns say they were. Equal labels have equal features, whenever they are asked for.
+
+        Args:
+            labels: a Polars, pandas or Arrow table, or a Result.
+            features: tables, views with a key, and event topics, by name; of each the columns, or None for all.
+                A name that the labels or an earlier table have already becomes ``<table>_<name>``.
+            on: the labels' columns that name the row: those of the table's key, in its order if named otherwise.
+                Of an event topic the newest record that they name is taken.
+            time: the labels' column with their times; without a zone they are in the lake's.
+            event_time: by table, its own column of time: among the rows that were known, and not of a time after the
+                label's, the latest one is taken, and ``on`` need not be the whole key.
+
+        A label whose key had no row has NULLs. One later than the newest commit sees that. Expired when retention has
+        removed what the oldest label needs, NotYet when that is older than the lake; UsageError, UnknownColumn,
+        NameNotFound.
+        """
+        return as_of(self._answers, labels, features, on, time, event_time or {}, self.position())
 
     def watch(
         self,
