@@ -25,7 +25,8 @@ SERVED = "served.yaml"
 LOCATION = "headwater"
 """What Dagster calls the definitions."""
 
-# Sensors in threads: one that is slow must not delay the rest. One lease at a time. Without
+# Sensors one after the other, in a thread of their own: two at once make each other slower, as both ask one process;
+# with slow ones of your own, more. One lease at a time. Without
 # free_slots_after_run_end_seconds a cancelled run would hold its slot for ever. nux is a dialog that asks newcomers
 # for their address.
 INSTANCE_TEXT = """\
@@ -36,7 +37,7 @@ nux:
   enabled: false
 sensors:
   use_threads: true
-  num_workers: 4
+  num_workers: 1
 run_monitoring:
   enabled: true
   start_timeout_seconds: 180

@@ -43,6 +43,7 @@ def build_definitions(
     known = health.known(found)
     assets = build_assets(found, translator or HeadwaterTranslator())
     made_of = provenance.of(assets)
+    resource = HeadwaterResource(project_dir=str(project.root))
     return dg.Definitions(
         assets=[
             *assets,
@@ -52,6 +53,6 @@ def build_definitions(
         asset_checks=build_health_checks(known),
         jobs=[build_stream_job(seconds, made_of), build_replay_job(), *build_maintenance_jobs()],
         schedules=[*build_comparing_schedule(known), *build_maintenance_schedules(project.settings.timezone)],
-        sensors=[*build_observation_sensor(known, made_of), build_renewing_sensor(seconds)],
-        resources={"headwater": HeadwaterResource(project_dir=str(project.root))},
+        sensors=[*build_observation_sensor(resource, known, made_of), build_renewing_sensor(resource, seconds)],
+        resources={"headwater": resource},
     )

@@ -11,6 +11,7 @@ an asset's checks, so its verdicts come with it.
 
 import base64
 import json
+import math
 import time
 import zlib
 from collections.abc import Mapping, Sequence
@@ -22,6 +23,7 @@ import dagster as dg
 from headwater.lake.rules import Verdict
 from headwater_dagster import checks, health
 from headwater_dagster.health import Health, Known
+from headwater_dagster.kept import instance_of
 from headwater_dagster.provenance import Provenance
 from headwater_dagster.resource import HeadwaterResource
 
@@ -33,6 +35,8 @@ QUIET_S = 3_600.0
 MATERIALIZED = ("view", "job")
 MATERIALIZED_S = 60.0
 """Between two materializations of an asset, whoever makes them."""
+SHARE = 3
+"""Assets that one tick reports on at least, of those that have merely moved."""
 Event = dg.AssetObservation | dg.AssetMaterialization | dg.AssetCheckEvaluation
 
 
@@ -59,8 +63,10 @@ def unpacked(cursor: str | None) -> dict[str, Told]:
     return {name: Told(**each) for name, each in json.loads(text).items()}
 
 
-def build_observation_sensor(found: Known, made_of: Provenance) -> list[dg.SensorDefinition]:
-    """None while there is nothing to report on."""
+def build_observation_sensor(
+    headwater: HeadwaterResource, found: Known, made_of: Provenance
+) -> list[dg.SensorDefinition]:
+    """None while there is nothing to report on. Given the resource, so that Dagster sets nothing up for a tick."""
     if not health.check_specs(found):
         return []
 
@@ -70,21 +76,18 @@ def build_observation_sensor(found: Known, made_of: Provenance) -> list[dg.Senso
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Progress, figures and checks of every asset, from what `headwater status --json` tells.",
     )
-    def observe(context: dg.SensorEvaluationContext, headwater: HeadwaterResource) -> dg.SensorResult:
+    def observe(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         told = unpacked(context.cursor)
         now, every_s = time.time(), headwater.project.slo("").report_every_s
         events: list[Event] = []
         all_health = health.take(headwater, found)
-        made_at = _materialized(context.instance, all_health)
-        for each in all_health:
+        made_at = _materialized(instance_of(context), all_health)
+        for each in _due(all_health, told, made_at, now, every_s):
             name = each.key.to_user_string()
-            last, (made, by_run) = told.get(name), made_at.get(each.key, (0.0, False))
-            if last is None or _is_due(each, last, now, every_s) or (by_run and last.at < made):
-                is_materialized = now - made < MATERIALIZED_S
-                events += _events(each, last, made_of.get(each.key), is_materialized=is_materialized)
-                told[name] = Told(
-                    mark=each.mark, at=now, position=each.position, rows=each.figures.get("rows_total", 0)
-                )
+            last, (made, _) = told.get(name), made_at.get(each.key, (0.0, False))
+            is_materialized = now - made < MATERIALIZED_S
+            events += _events(each, last, made_of.get(each.key), is_materialized=is_materialized)
+            told[name] = Told(mark=each.mark, at=now, position=each.position, rows=each.figures.get("rows_total", 0))
         cursor = packed(told)
         if not events:
             return dg.SensorResult(skip_reason="nothing new", cursor=cursor)
@@ -101,9 +104,27 @@ def _materialized(instance: dg.DagsterInstance, found: Sequence[Health]) -> dict
     return {key: (each.timestamp, bool(each.run_id)) for key, each in found_events.items() if each is not None}
 
 
-def _is_due(each: Health, last: Told, now: float, every_s: float) -> bool:
-    age = now - last.at
-    return each.mark != last.mark or age >= QUIET_S or (each.position != last.position and age >= every_s)
+def _due(
+    found: Sequence[Health],
+    told: Mapping[str, Told],
+    made_at: Mapping[dg.AssetKey, tuple[float, bool]],
+    now: float,
+    every_s: float,
+) -> list[Health]:
+    """What is said now: all that is new, and of what has merely moved or grown old, as much as is this tick's share.
+
+    Dagster writes events one by one: said together every five minutes they would be a tick of a second.
+    """
+    new, old = [], []
+    for each in found:
+        last, (made, by_run) = told.get(each.key.to_user_string()), made_at.get(each.key, (0.0, False))
+        if last is None or each.mark != last.mark or (by_run and last.at < made):
+            new.append(each)
+        elif now - last.at >= (every_s if each.position != last.position else QUIET_S):
+            old.append((last.at, each))
+    share = max(SHARE, math.ceil(len(found) * INTERVAL_S / max(every_s, INTERVAL_S)))
+    old.sort(key=lambda one: one[0])
+    return [*new, *(each for _, each in old[:share])]
 
 
 def _events(each: Health, last: Told | None, tags: Mapping[str, str] | None, *, is_materialized: bool) -> list[Event]:

@@ -167,7 +167,12 @@ def test_what_stands_still_is_said_once_an_hour(shop: Shop, instance: dg.Dagster
     assert ticks.tick() == []
     later(ticks, 600.0)
     shop.beat()
-    assert kinds(ticks.tick(), TOTALS)[0] == "AssetObservation"
+    rounds = []
+    while said := ticks.tick():
+        rounds.append({each.asset_key for each in said})
+        assert len(rounds[-1]) <= observation.SHARE, "a share at a time, so that no tick is long"
+    assert sum(map(len, rounds)) == len(set.union(*rounds)) == len(observation.unpacked(ticks.cursor))
+    assert {SOURCE, ORDERS, TOTALS} <= set.union(*rounds)
 
 
 def test_verdicts_follow_a_materialization_of_somebody_else(shop: Shop, instance: dg.DagsterInstance) -> None:

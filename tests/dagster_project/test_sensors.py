@@ -5,13 +5,14 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import dagster as dg
 import pytest
 
 from headwater.config import Project
 from headwater.log import open_log
-from headwater_dagster import HeadwaterResource, beats, build_definitions, lease, sensors, worker
+from headwater_dagster import HeadwaterResource, beats, build_definitions, kept, lease, sensors, worker
 from headwater_dagster.stream import JOB
 from headwater_pipelines.api import pause_pipeline, resume_pipeline
 from headwater_pipelines.runtime import worker as views
@@ -160,3 +161,17 @@ def test_a_reused_pid_is_no_worker(shop: Shop) -> None:
         assert child.poll() is None, "a process that is not the worker must never be killed"
     finally:
         child.communicate(b"\n")
+
+
+def test_one_instance_serves_all_ticks(tmp_path: Path) -> None:
+    """Dagster would set up a new one for each of them."""
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as made:
+        ticks = [dg.build_sensor_context(instance_ref=made.get_ref()) for _ in range(2)]
+        first, second = [kept.instance_of(each) for each in ticks]
+        assert first is second
+        by_hand = dg.build_sensor_context(instance=made)
+        assert kept.instance_of(by_hand) is made
+    (tmp_path / "other").mkdir()
+    with dg.DagsterInstance.local_temp(str(tmp_path / "other")) as other:
+        another = kept.instance_of(dg.build_sensor_context(instance_ref=other.get_ref()))
+        assert another.root_directory == other.root_directory != first.root_directory
