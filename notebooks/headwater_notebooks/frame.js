@@ -37,6 +37,56 @@ function ago(milliseconds) {
   return seconds < 5400 ? `${Math.round(seconds / 60)} min ago` : `${Math.round(seconds / 3600)} h ago`;
 }
 
+// A moment in the reader's own zone, as "2026-11-27 21:57:00 UTC".
+function moment(iso) {
+  const at = new Date(iso);
+  const two = (number) => String(number).padStart(2, "0");
+  const zone = new Intl.DateTimeFormat("en", { timeZoneName: "short" }).formatToParts(at).find((part) => part.type === "timeZoneName");
+  return `${at.getFullYear()}-${two(at.getMonth() + 1)}-${two(at.getDate())} `
+    + `${two(at.getHours())}:${two(at.getMinutes())}:${two(at.getSeconds())} ${zone ? zone.value : ""}`;
+}
+
+// What a person is asked before something is changed: a sentence, perhaps a field to fill in, yes and no. One at a time.
+class Question {
+  constructor() {
+    this.root = make("div", "hw-question");
+    this.root.setAttribute("role", "alertdialog");
+    this.root.hidden = true;
+    this.root.addEventListener("keydown", (event) => {
+      event.stopPropagation(); // a notebook acts on single keys
+      if (event.key === "Escape") this.end();
+      if (event.key === "Enter" && event.target.tagName === "INPUT") this.yes.click();
+    });
+  }
+
+  get open() { return !this.root.hidden; }
+
+  // `field`: an element that has a value, or none; `act` gets what stands in it. `back`: has the focus afterwards.
+  ask(text, yes, act, { field = null, needed = false, back = null } = {}) {
+    this.back = back;
+    this.yes = button(yes, "", () => { this.end(); act(field ? field.value : null); });
+    this.yes.classList.add("hw-yes");
+    const no = button("cancel", "Change nothing (escape)", () => this.end());
+    if (field && needed) {
+      const check = () => { this.yes.disabled = !field.value.trim(); };
+      field.addEventListener("input", check);
+      check();
+    }
+    const buttons = make("div", "hw-answers");
+    buttons.append(this.yes, no);
+    this.root.setAttribute("aria-label", text);
+    this.root.replaceChildren(make("div", "hw-sentence", text), ...(field ? [field] : []), buttons);
+    this.root.hidden = false;
+    (field || no).focus();
+  }
+
+  end() {
+    this.root.hidden = true;
+    this.root.replaceChildren();
+    if (this.back && this.back.isConnected) this.back.focus();
+  }
+}
+
 // The part that talks: one request outstanding, a pause after each answer, none while nobody looks.
 class Puller {
   constructor(model, describe, where, onReply, onState) {

@@ -40,6 +40,9 @@ PRODUCER: Final = "system:dlq"
 REDRIVE_ROWS: Final = 1_000
 """Letters that one commit redrives: bounds its memory, and what has to be done again after a conflict."""
 
+MENDED: Final = "mended by hand"
+"""Reason of a letter in whose place another row was written."""
+
 State = Literal["open", "redriven", "discarded"]
 
 _Faults = dict[int, tuple[str, str, str | None]]
@@ -105,13 +108,19 @@ class DeadLetters:
             for n, c, o, r, d, a, z in rows
         ]
 
-    def letters(self, topic: str, state: State = "open", *, after: int = 0, limit: int = 100) -> pa.Table:
-        """Letters of a topic in the order of their ids, from the one after id ``after`` on.
+    def letters(
+        self, topic: str, state: State = "open", *, cause: str | None = None, after: int = 0, limit: int = 100
+    ) -> pa.Table:
+        """Letters of a topic, of one cause or all, in the order of their ids, from the one after id ``after`` on.
 
         Columns: ``id``, ``state``, ``reason``, those of ``dead_letters.SCHEMA``, ``_headers``.
         """
-        found = self._index(self.log.topic(topic).id, state, after=after, limit=limit)
+        found = self._index(self.log.topic(topic).id, state, cause=cause, after=after, limit=limit)
         return self._records(found)
+
+    def several(self, topic: str, ids: Sequence[int]) -> pa.Table:
+        """The letters of a topic with these ids, of any state; columns as ``letters``. Unknown ids are left out."""
+        return self._records(self._index(self.log.topic(topic).id, None, after=0, limit=len(ids), ids=ids))
 
     def show(self, letter: int) -> dict[str, Any]:
         """One letter with every column; NameNotFound when there is none of this id."""
@@ -135,12 +144,7 @@ class DeadLetters:
         Each is looked at once, oldest first; one that still may not enter stays open, with a higher delivery count
         and the reason of this time. UsageError for a topic that takes no produced records.
         """
-        found = self.log.topic(topic)
-        door.require_producible(found)
-        writers = [job.name for job in jobs.read(self.log) if job.output == found.name]
-        if writers:
-            what = f"the dead letters of {found.name} are rows that job {writers[0]} cannot take in, not records of it"
-            raise UsageError(what, todo=f"Mend the job, then `headwater job reset {writers[0]}`; or discard them.")
+        found = self.require_redrivable(topic)
         written = failed = last = 0
         while chosen := self._index(found.id, "open", after=last, limit=REDRIVE_ROWS, ids=ids):
             last = chosen[-1].id
@@ -149,6 +153,38 @@ class DeadLetters:
             if on_progress is not None:
                 on_progress(written + failed)
         return Redriven(redriven=written, failed=failed)
+
+    def mend(self, letter: int, row: str) -> None:
+        """Write a row that somebody put right, one JSON object, in place of an open letter's record.
+
+        The letter is then redriven, in the same commit; the bytes that had come stay in ``<topic>.dlq``. Nothing is
+        changed where the row may not enter either (InvalidRecords), or the letter is not open any more (UsageError).
+        NameNotFound; UsageError for a topic that takes no produced records.
+        """
+        name = self.show(letter)["topic"]
+        self.require_redrivable(name)
+        _require_object(row)
+        while True:
+            topic = self.log.topic(name)
+            chosen = self._index(topic.id, "open", after=0, limit=1, ids=[letter])
+            if not chosen:
+                state = self.show(letter)["state"]
+                raise UsageError(f"letter {letter} is {state} already", todo="`headwater dlq show` lists open ones.")
+            try:
+                self._publish(topic, _mended(self._records(chosen), row), {letter: chosen[0].offset}, by_hand=True)
+            except (_Moved, TopicChanged):
+                continue
+            return
+
+    def require_redrivable(self, topic: str) -> Topic:
+        """The topic, whose letters can be redriven. UsageError says why those of captured tables and jobs cannot."""
+        found = self.log.topic(topic)
+        door.require_producible(found)
+        writers = [job.name for job in jobs.read(self.log) if job.output == found.name]
+        if writers:
+            what = f"the dead letters of {found.name} are rows that job {writers[0]} cannot take in, not records of it"
+            raise UsageError(what, todo=f"Mend the job, then `headwater job reset {writers[0]}`; or discard them.")
+        return found
 
     def discard(self, topic: str, ids: Sequence[int] | None = None, *, reason: str) -> int:
         """Give open letters up (all, or those of ``ids``), and say why; returns how many. Their bytes stay."""
@@ -161,10 +197,21 @@ class DeadLetters:
     # ---- reading
 
     def _index(
-        self, topic: int, state: str, *, after: int, limit: int, ids: Sequence[int] | None = None
+        self,
+        topic: int,
+        state: str | None,
+        *,
+        after: int,
+        limit: int,
+        cause: str | None = None,
+        ids: Sequence[int] | None = None,
     ) -> list[_Letter]:
         letter = tables.dead_letter
-        query = _SELECT.where(letter.c.topic == topic, letter.c.state == state, letter.c.id > after)
+        query = _SELECT.where(letter.c.topic == topic, letter.c.id > after)
+        if state is not None:
+            query = query.where(letter.c.state == state)
+        if cause is not None:
+            query = query.where(letter.c.cause == cause)
         if ids is not None:
             query = query.where(letter.c.id.in_(ids))
         with self.log.catalog.read() as connection:
@@ -217,7 +264,10 @@ class DeadLetters:
             except (_Moved, TopicChanged):
                 continue
 
-    def _publish(self, topic: Topic, letters: pa.Table, places: dict[int, int]) -> tuple[int, int]:
+    def _publish(
+        self, topic: Topic, letters: pa.Table, places: dict[int, int], *, by_hand: bool = False
+    ) -> tuple[int, int]:
+        """Redrive in one commit; how many were written and how many not. ``by_hand``: InvalidRecords for the first."""
         ids = letters["id"].to_pylist()
         if not ids:
             return 0, 0
@@ -230,11 +280,14 @@ class DeadLetters:
                 if checked is not None:
                     tx.append(topic.name, checked.good())
             bad = sorted(faults)
+            if bad and by_hand:
+                _, message, field = faults[bad[0]]
+                raise InvalidRecords(message, where=f"{topic.name}{'.' + field if field else ''}")
             if bad:
                 again = _failed_again(letters.take(bad), [faults[row] for row in bad])
                 dead_letters.append_again(tx, topic.name, again, [ids[row] for row in bad])
             done = [letter for row, letter in enumerate(ids) if row not in faults]
-            tx.inside(lambda connection, _: _mark(connection, done))
+            tx.inside(lambda connection, _: _mark(connection, done, MENDED if by_hand else None))
             tx.commit()
         return len(done), len(bad)
 
@@ -265,6 +318,15 @@ class DeadLetters:
 
 _LETTER = tables.dead_letter
 _SELECT = select(_LETTER.c.id, _LETTER.c.dlq, _LETTER.c.offset, _LETTER.c.state, _LETTER.c.reason)
+
+
+def row_text(letter: dict[str, Any]) -> str | None:
+    """The original of a letter as one JSON object in text, as ``mend`` takes it; None where it is no row."""
+    row = decoded(letter)
+    if not isinstance(row, dict):
+        return None
+    original: bytes = letter["original"]  # a number keeps every digit that it came with
+    return original.decode() if letter["format"] == "json" else json.dumps(row, default=str, ensure_ascii=False)
 
 
 def decoded(letter: dict[str, Any]) -> Any:
@@ -333,6 +395,25 @@ def _arrow(data: bytes) -> pa.Table:
         return stream.read_all()
 
 
+def _require_object(row: str) -> None:
+    try:
+        if isinstance(json.loads(row), dict):
+            return
+        what = "the row is no JSON object"
+    except ValueError as error:
+        what = f"the row is no JSON: {error}"
+    raise InvalidRecords(what, todo='Write it as {"column": value, ...}.')
+
+
+def _mended(letters: pa.Table, row: str) -> pa.Table:
+    """A letter with another original, of the schema that is in force."""
+    columns = {"original": [row.encode()], "format": ["json"], "schema_version": [None]}
+    for name, value in columns.items():
+        field = letters.schema.field(name)
+        letters = letters.set_column(letters.schema.get_field_index(name), field, pa.array(value, field.type))
+    return letters
+
+
 def _failed_again(letters: pa.Table, faults: Sequence[tuple[str, str, str | None]]) -> pa.Table:
     """The letters' next records: one delivery more, and the reason of this time."""
     classes, messages, fields = zip(*faults, strict=True)
@@ -357,5 +438,6 @@ def _require(connection: Connection, places: dict[int, int]) -> None:
         raise _Moved
 
 
-def _mark(connection: Connection, ids: Sequence[int]) -> None:
-    connection.execute(update(_LETTER).where(_LETTER.c.id.in_(ids)).values(state="redriven"))
+def _mark(connection: Connection, ids: Sequence[int], reason: str | None) -> None:
+    said = {} if reason is None else {"reason": reason}
+    connection.execute(update(_LETTER).where(_LETTER.c.id.in_(ids)).values(state="redriven", **said))

@@ -19,7 +19,6 @@ from headwater import position as positions
 from headwater.catalog.records import Topic, View
 from headwater.client.buffer import OnFull
 from headwater.client.consumer import Consumer
-from headwater.client.letters import DeadLetters
 from headwater.client.options import ConsumerOptions, ReadOptions
 from headwater.client.producer import BLOCK_S, BUFFER_BYTES, LINGER_MS, Durability, OnError, Producer
 from headwater.client.replay import Replay
@@ -31,6 +30,7 @@ from headwater.lake.answer import Answers, Seen
 from headwater.lake.dependents import reading
 from headwater.lake.features import as_of
 from headwater.lake.health import Health, health
+from headwater.lake.letters import Letters
 from headwater.lake.memory import Memory
 from headwater.lake.pipeline import Pipeline
 from headwater.lake.result import Result
@@ -182,9 +182,9 @@ class Lake:
         repartition(self.log, name, partitions)
 
     @property
-    def dlq(self) -> DeadLetters:
-        """The dead letters: list, show, redrive, discard."""
-        return DeadLetters(self.log)
+    def dlq(self) -> Letters:
+        """The dead letters: list, show, redrive, mend, discard; in a notebook, a panel that does so."""
+        return Letters(self)
 
     def topics(self) -> list[Topic]:
         """Every topic at this lake's position."""
