@@ -1,0 +1,107 @@
+"""Every panel as people see it, in light and dark: pictures to look at, and what a picture must not have.
+
+Taken of a running shop. They go to the folder that HEADWATER_SCREENSHOTS names, else to ``build/screenshots``; those of
+the documentation are kept from there (``make pictures``).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page
+
+from headwater import Lake
+from headwater_notebooks import panels
+from headwater_notebooks.guide import Shop, open_shop
+
+pytestmark = [pytest.mark.long, pytest.mark.timeout(240)]
+SHOTS = Path(os.environ.get("HEADWATER_SCREENSHOTS", "build/screenshots"))
+TABLE = "SELECT country, orders, revenue FROM sales_by_country ORDER BY revenue DESC"
+
+PANELS: dict[str, Callable[[Lake], Any]] = {
+    "table": lambda lake: lake.watch(TABLE),
+    "chart-bar": lambda lake: lake.chart(TABLE, kind="bar", x="country", y="revenue"),
+    "pipeline": lambda lake: lake.pipeline(),
+    "rates": lambda lake: lake.rates(),
+    "schema": lambda lake: lake.schema(),
+    "dead-letters": lambda lake: lake.dlq,
+    "timeline": lambda lake: lake.timeline(),
+    "backfill": lambda lake: lake.replay("sales_by_country", wait=False),
+}
+MIN_CONTRAST = 4.5
+"""Of text to what is behind it (WCAG 2.2, AA)."""
+
+# Text that is seen, with its contrast to the nearest background that is not clear; and what sticks out of the panel.
+LOOK = """() => {
+  const panel = document.querySelector(".hw-panel"), box = panel.getBoundingClientRect();
+  const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
+  const rgba = (colour) => {
+    canvas.clearRect(0, 0, 1, 1); canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1);
+    const [r, g, b, a] = canvas.getImageData(0, 0, 1, 1).data; return [r, g, b, a / 255];
+  };
+  const over = (top, below) => below.map((value, n) => n === 3 ? 1 : top[n] * top[3] + value * (1 - top[3]));
+  const light = ([r, g, b]) => [r, g, b].map((v) => v / 255)
+    .map((v) => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, v, n) => sum + v * [0.2126, 0.7152, 0.0722][n], 0);
+  const behind = (element) => {
+    const layers = [];
+    for (let each = element; each; each = each.parentElement) layers.push(rgba(getComputedStyle(each).backgroundColor));
+    const page = matchMedia("(prefers-color-scheme: dark)").matches ? [18, 18, 18, 1] : [255, 255, 255, 1];
+    return layers.reverse().reduce((below, top) => over(top, below), page);
+  };
+  const faint = [], outside = [];
+  const walker = document.createTreeWalker(panel, NodeFilter.SHOW_TEXT);
+  for (let node = walker.nextNode(); node; node = walker.nextNode()) {
+    const element = node.parentElement, style = getComputedStyle(element);
+    const text = node.textContent.trim();
+    if (!text || !element.checkVisibility({ opacityProperty: true, visibilityProperty: true })) continue;
+    if (element.closest(":disabled, option, title, .hw-scroll table thead .hw-type")) continue;
+    const range = document.createRange(); range.selectNodeContents(node);
+    const place = range.getBoundingClientRect();
+    if (!place.width) continue;
+    if (!element.closest(".hw-scroll") && (place.right > box.right + 1 || place.left < box.left - 1)) outside.push(text);
+    const svg = element instanceof SVGElement;
+    const colour = rgba(svg ? style.fill : style.color), ground = behind(element);
+    let shown = 1;
+    for (let each = element; each; each = each.parentElement) shown *= Number(getComputedStyle(each).opacity);
+    colour[3] *= shown * (svg ? Number(style.fillOpacity) : 1);
+    const [a, b] = [light(over(colour, ground)), light(ground)].sort((x, y) => y - x);
+    const contrast = (a + 0.05) / (b + 0.05);
+    if (contrast < 4.49) faint.push(`${text.slice(0, 30)}: ${contrast.toFixed(2)} (${element.className.baseVal ?? element.className})`);
+  }
+  return { faint, outside };
+}"""
+
+
+@pytest.fixture(scope="module")
+def shop() -> Iterator[Shop]:
+    """The guides' shop, with some trade to show."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("HEADWATER_PROJECT", raising=False)
+        opened = open_shop()
+        try:
+            opened.sell(seconds=6.0)
+            yield opened
+        finally:
+            opened.stop()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("name", list(PANELS))
+def test_picture(shop: Shop, show: Callable[..., Page], name: str, scheme: str) -> None:
+    panel = panels.of(PANELS[name](shop.lake))
+    try:
+        page = show(panel)
+        page.emulate_media(color_scheme=scheme)
+        page.wait_for_selector(".hw-panel[data-ready='1']")
+        page.evaluate("document.fonts.ready")
+        SHOTS.mkdir(parents=True, exist_ok=True)
+        page.locator(".hw-panel").first.screenshot(path=SHOTS / f"{name}-{scheme}.png", animations="disabled")
+        looked = page.evaluate(LOOK)
+    finally:
+        panel.close()
+    assert looked == {"faint": [], "outside": []}
