@@ -9,12 +9,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from playwright.sync_api import Page
 
-from headwater import Lake
 from headwater_notebooks import panels
 from headwater_notebooks.guide import Shop, open_shop
 
@@ -22,7 +21,7 @@ pytestmark = [pytest.mark.long, pytest.mark.timeout(240)]
 SHOTS = Path(os.environ.get("HEADWATER_SCREENSHOTS", "build/screenshots"))
 TABLE = "SELECT country, orders, revenue FROM sales_by_country ORDER BY revenue DESC"
 
-PANELS: dict[str, Callable[[Lake], Any]] = {
+PANELS: dict[str, Callable[[Any], Any]] = {
     "table": lambda lake: lake.watch(TABLE),
     "chart-bar": lambda lake: lake.chart(TABLE, kind="bar", x="country", y="revenue"),
     "pipeline": lambda lake: lake.pipeline(),
@@ -36,7 +35,7 @@ MIN_CONTRAST = 4.5
 """Of text to what is behind it (WCAG 2.2, AA)."""
 
 # Text that is seen, with its contrast to the nearest background that is not clear; and what sticks out of the panel.
-LOOK = """() => {
+LOOK = """(MIN) => {
   const panel = document.querySelector(".hw-panel"), box = panel.getBoundingClientRect();
   const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
   const rgba = (colour) => {
@@ -63,7 +62,8 @@ LOOK = """() => {
     const range = document.createRange(); range.selectNodeContents(node);
     const place = range.getBoundingClientRect();
     if (!place.width) continue;
-    if (!element.closest(".hw-scroll") && (place.right > box.right + 1 || place.left < box.left - 1)) outside.push(text);
+    const sticksOut = place.right > box.right + 1 || place.left < box.left - 1;
+    if (!element.closest(".hw-scroll") && sticksOut) outside.push(text);
     const svg = element instanceof SVGElement;
     const colour = rgba(svg ? style.fill : style.color), ground = behind(element);
     let shown = 1;
@@ -71,7 +71,8 @@ LOOK = """() => {
     colour[3] *= shown * (svg ? Number(style.fillOpacity) : 1);
     const [a, b] = [light(over(colour, ground)), light(ground)].sort((x, y) => y - x);
     const contrast = (a + 0.05) / (b + 0.05);
-    if (contrast < 4.49) faint.push(`${text.slice(0, 30)}: ${contrast.toFixed(2)} (${element.className.baseVal ?? element.className})`);
+    const where = element.outerHTML.slice(0, 60);
+    if (contrast < MIN - 0.01) faint.push(`${text.slice(0, 30)}: ${contrast.toFixed(2)} in ${where}`);
   }
   return { faint, outside };
 }"""
@@ -92,7 +93,7 @@ def shop() -> Iterator[Shop]:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("name", list(PANELS))
-def test_picture(shop: Shop, show: Callable[..., Page], name: str, scheme: str) -> None:
+def test_picture(shop: Shop, show: Callable[..., Page], name: str, scheme: Literal["light", "dark"]) -> None:
     panel = panels.of(PANELS[name](shop.lake))
     try:
         page = show(panel)
@@ -101,7 +102,7 @@ def test_picture(shop: Shop, show: Callable[..., Page], name: str, scheme: str) 
         page.evaluate("document.fonts.ready")
         SHOTS.mkdir(parents=True, exist_ok=True)
         page.locator(".hw-panel").first.screenshot(path=SHOTS / f"{name}-{scheme}.png", animations="disabled")
-        looked = page.evaluate(LOOK)
+        looked = page.evaluate(LOOK, MIN_CONTRAST)
     finally:
         panel.close()
     assert looked == {"faint": [], "outside": []}
