@@ -35,7 +35,7 @@ QUIET_S = 3_600.0
 MATERIALIZED = ("view", "job")
 MATERIALIZED_S = 60.0
 """Between two materializations of an asset, whoever makes them."""
-SHARE = 3
+SHARE = 1
 """Assets that one tick reports on at least, of those that have merely moved."""
 Event = dg.AssetObservation | dg.AssetMaterialization | dg.AssetCheckEvaluation
 
