@@ -27,12 +27,15 @@ from headwater.config import FILE, Project, Settings, load
 from headwater.errors import CorruptFile, about
 from headwater.lake import history
 from headwater.lake.answer import Answers, Seen
+from headwater.lake.chart import chart
 from headwater.lake.dependents import reading
 from headwater.lake.features import as_of
 from headwater.lake.health import Health, health
 from headwater.lake.letters import Letters
 from headwater.lake.memory import Memory
 from headwater.lake.pipeline import Pipeline
+from headwater.lake.plot.encoding import Kind
+from headwater.lake.plot.engines import Engine
 from headwater.lake.result import Result
 from headwater.lake.watch import Watch
 from headwater.log import Log, administration, leases, open_log, quarantine, retention, tags
@@ -265,6 +268,33 @@ class Lake:
         ``.changes()`` yields the answer and then its changes, each with a token to ``resume`` from.
         """
         return Watch(self, query, interval, resume, params)
+
+    def chart(
+        self,
+        query: str,
+        *,
+        kind: Kind | None = None,
+        x: str | None = None,
+        y: str | Sequence[str] | None = None,
+        color: str | None = None,
+        window: str | None = None,
+        title: str = "",
+        log: bool = False,
+        unit: str = "",
+        params: Mapping[str, Any] | None = None,
+        interval: float = 1.0,
+        engine: Engine | None = None,
+    ) -> Any:
+        """A chart of the answer that follows the lake (a ``Chart``): a live panel in a notebook, ``svg()`` for a file.
+
+        ``kind``: "line", "bar", "area", "histogram" or "scatter"; what is left open is chosen from the columns' types.
+        Several ``y`` are series, or each value of ``color`` is one. ``window``: only the last stretch of x ("15m").
+        Rows are aggregated by the engine, so a chart of millions of them is as quick to show as one of hundreds.
+        ``engine``: "altair" or "plotly" gives that library's own chart of all rows, where it is installed.
+        UsageError, NameNotFound, and what ``sql`` raises.
+        """
+        options: dict[str, Any] = {"kind": kind, "x": x, "y": y, "color": color, "window": window, "title": title}
+        return chart(self, query, log=log, unit=unit, params=params, interval=interval, engine=engine, **options)
 
     def connect(self, *, at: positions.Position = None) -> duckdb.DuckDBPyConnection:
         """A DuckDB connection of your own with every table and view at one position, as plain tables.

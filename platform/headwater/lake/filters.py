@@ -1,0 +1,39 @@
+"""Conditions on columns as plain values, as panels share them: ``{"column": "id", "op": ">=", "value": "10"}``.
+
+Values are bound and columns must exist, so nothing that comes from a page becomes SQL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+from headwater.errors import NameNotFound, UsageError
+from headwater.log.names import near
+from headwater.types import quote
+
+COMPARISONS: Final = {"=": "=", "!=": "<>", "<": "<", "<=": "<=", ">": ">", ">=": ">="}
+
+
+def where(filters: Sequence[Mapping[str, Any]], types: Mapping[str, str], bind: Callable[[str], str]) -> str:
+    """A WHERE clause, or nothing. ``types``: DuckDB type of each column; ``bind`` takes a value, gives its parameter.
+
+    NameNotFound, UsageError.
+    """
+    conditions = [_condition(each, types, bind) for each in filters]
+    return f" WHERE {' AND '.join(conditions)}" if conditions else ""
+
+
+def _condition(spec: Mapping[str, Any], types: Mapping[str, str], bind: Callable[[str], str]) -> str:
+    column, op = str(spec.get("column")), spec.get("op")
+    if column not in types:
+        raise NameNotFound(f"the answer has no column {column!r}", suggestions=near(column, list(types)))
+    name = quote(column)
+    if op in ("null", "not null"):
+        return f"{name} IS {str(op).upper()}"
+    value = str(spec.get("value", ""))
+    if op == "contains":
+        return f"contains(lower(CAST({name} AS VARCHAR)), lower({bind(value)}))"
+    if op in COMPARISONS:
+        return f"{name} {COMPARISONS[op]} CAST({bind(value)} AS {types[column]})"
+    raise UsageError(f"no filter is called {op!r}", todo=f"Use contains, null, not null, {', '.join(COMPARISONS)}.")
