@@ -84,7 +84,7 @@ def test_position_and_limit(shell: InteractiveShell, shop: Shop) -> None:
     shown = run(shell, "%%sql --limit 5\nSELECT * FROM orders")
     assert shown.rows == 53
     assert shown._repr_html_().count("<tr") == 6
-    assert "first 5 of 53 rows" in shown._repr_html_()
+    assert "showing 5 of 53 rows" in shown._repr_html_()
 
 
 def test_choosing_a_lake(shell: InteractiveShell, shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

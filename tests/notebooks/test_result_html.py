@@ -59,7 +59,7 @@ def test_hard_values_keep_their_text(lake: Lake) -> None:
 
 def test_what_is_left_out_is_said() -> None:
     html = render(["<b>"], ["VARCHAR"], [("x" * 1000,)], total=12_345, shown=1, position=6789)
-    assert "first 1 of 12,345 rows · position 6,789" in html
+    assert "showing 1 of 12,345 rows · position 6,789" in html
     assert Cells(html).cells == ["x" * CELL_CHARACTERS_MAX + "…"]
     assert "&lt;b&gt;" in html
     assert "0 rows" in render(["a"], ["BIGINT"], [], total=0, shown=0, position=0)

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import duckdb
 
@@ -28,13 +28,17 @@ from headwater.errors import (
     UnknownColumn,
 )
 from headwater.lake import history
+from headwater.lake.attended import Attention
 from headwater.lake.memory import Memory
-from headwater.lake.resolve import Reference, Resolved, mentioned, resolve
-from headwater.lake.result import Result, fetch
+from headwater.lake.resolve import Reference, Resolved, may_differ, mentioned, resolve
+from headwater.lake.result import Params, Question, Result, Rows, fetch
 from headwater.log import Log, base, generations, quarantine, read
 from headwater.log.names import near
 from headwater.log.rows import records_sql
 from headwater.types import quote
+
+if TYPE_CHECKING:
+    from headwater.lake.lake import Lake
 
 STALE_AFTER_S = 60.0
 """A paused view older than this makes a query without ``at=`` fail instead of answering from the past."""
@@ -69,23 +73,36 @@ class Answers:
 
     def answer(
         self,
+        lake: Lake,
         query: str,
         at: positions.Position,
-        params: Sequence[Any] | Mapping[str, Any] | None,
+        params: Params,
         seconds: float | None,
         missing: list[quarantine.Damage] | None,
+        *,
+        whole: bool,
     ) -> Result:
         """See ``Lake.sql``. ``missing`` takes what was left out; None refuses to leave anything out."""
-        with self.reading(query, at, missing) as (cursor, resolved, published, inputs), _at_most(cursor, seconds):
-            try:
-                relation = cursor.sql(resolved.sql, params=params)
-                table = fetch(relation)
-                types = [str(kind) for kind in relation.types]
-            except duckdb.Error as error:
-                raise self._explained(error, resolved, published) from error
+        whole = whole or missing is not None or may_differ(query)
+
+        def ask(attention: Attention) -> tuple[Resolved, int, int, Rows, list[str]]:
+            with (
+                self.reading(query, at, missing, attention) as (cursor, resolved, published, inputs),
+                attention.on(cursor),
+                _at_most(cursor, seconds),
+            ):
+                try:
+                    relation = cursor.sql(resolved.sql, params=params)
+                    rows = fetch(relation, whole=whole)
+                except duckdb.Error as error:
+                    raise self._explained(error, resolved, published) from error
+                return resolved, published, inputs, rows, [str(kind) for kind in relation.types]
+
+        resolved, published, inputs, rows, types = self.memory.attendant.run(ask)
         explicit = at is not None or self.pinned is not None
         notices = () if explicit else _notices(resolved)
-        return Result(query, table, types, published, inputs, missing=missing or (), notices=notices)
+        question = Question(text=query, params=params, references=resolved.references)
+        return Result(lake, question, rows, types, published, inputs, missing=missing or (), notices=notices)
 
     def seen(self, query: str) -> Seen:
         """What an answer now would be made of. Raises what the answer would."""
@@ -97,12 +114,16 @@ class Answers:
 
     @contextmanager
     def reading(
-        self, query: str, at: positions.Position, missing: list[quarantine.Damage] | None = None
+        self,
+        query: str,
+        at: positions.Position,
+        missing: list[quarantine.Damage] | None = None,
+        attention: Attention | None = None,
     ) -> Iterator[tuple[duckdb.DuckDBPyConnection, Resolved, int, int]]:
         """A cursor in a transaction that sees every name of ``query`` at one position."""
         cursor = self.memory.cursor()
         with ExitStack() as stack:
-            resolved, published, inputs = self._begin(cursor, query, at, stack, missing)
+            resolved, published, inputs = self._begin(cursor, query, at, stack, missing, attention or Attention())
             yield cursor, resolved, published, inputs
 
     def _begin(
@@ -112,6 +133,7 @@ class Answers:
         at: positions.Position,
         stack: ExitStack,
         missing: list[quarantine.Damage] | None,
+        attention: Attention,
     ) -> tuple[Resolved, int, int]:
         """Resolve the query, define its names, and pin what they see; ``stack`` ends the transaction."""
         with self.memory.lock:
@@ -122,9 +144,10 @@ class Answers:
             published, inputs = self._positions(resolved.references, then)
             stack.callback(self._end, cursor)
             try:
-                bodies = [
-                    self._body(cursor, r, published, inputs, n, missing) for n, r in enumerate(resolved.references)
-                ]
+                with attention.on(self.memory.connection):
+                    bodies = [
+                        self._body(cursor, r, published, inputs, n, missing) for n, r in enumerate(resolved.references)
+                    ]
                 for reference, body in zip(resolved.references, bodies, strict=True):
                     self.memory.define(reference.private, body, reference.topic.schema)
                 cursor.execute("BEGIN")
@@ -192,6 +215,8 @@ class Answers:
         ``defining``: nothing of the person's own SQL had run yet.
         """
         # Some of the Parquet reader's errors have no class of their own, some come as the caller's fault.
+        if isinstance(error, duckdb.InterruptException):  # no file is to blame, and nobody waits for a look at them
+            return _sql_error(error, resolved)
         by_reader = type(error) is duckdb.Error or isinstance(error, _READER_ERRORS) or ".parquet" in str(error)
         if defining or by_reader:
             for reference in resolved.references:

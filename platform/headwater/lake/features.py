@@ -24,7 +24,7 @@ import pyarrow as pa
 from headwater import record
 from headwater.errors import Expired, NotYet, SqlError, UnknownColumn, UsageError
 from headwater.lake.history import filled
-from headwater.lake.result import Result, fetch
+from headwater.lake.result import Question, Result, Rows, fetch
 from headwater.log import generations, moves, read
 from headwater.log.names import near
 from headwater.types import lift_sql, quote
@@ -32,6 +32,7 @@ from headwater.types import lift_sql, quote
 if TYPE_CHECKING:
     from headwater.catalog.records import Topic
     from headwater.lake.answer import Answers
+    from headwater.lake.lake import Lake
 
 KINDS: Final = ("table", "changelog", "event")
 _PAGE: Final = 100_000
@@ -77,6 +78,7 @@ class Feature:
 
 
 def as_of(
+    lake: Lake,
     answers: Answers,
     labels: Any,
     features: Mapping[str, Sequence[str] | None] | Sequence[str],
@@ -116,7 +118,7 @@ def as_of(
         raise SqlError(str(error), todo="Check that the labels' columns have the types of the tables'.") from error
     finally:
         cursor.execute("DROP TABLE IF EXISTS asof_labels")
-    return Result("", table, types, upto, upto)
+    return Result(lake, Question(), Rows(table, table.num_rows), types, upto, upto)
 
 
 def _table(labels: Any) -> pa.Table:
@@ -209,7 +211,7 @@ def _joined(
         )
     try:
         relation = cursor.sql(sql)
-        return fetch(relation), [str(kind) for kind in relation.types]
+        return fetch(relation, whole=True).table, [str(kind) for kind in relation.types]
     finally:
         cursor.execute("DROP TABLE asof_versions")
 

@@ -49,6 +49,17 @@ def render(
         position: the commit at which the answer is true.
         notices: sentences below it.
     """
+    return render_table(columns, types, rows, f"{_extent(total, shown)} · position {position:,}", notices)
+
+
+def render_table(
+    columns: Sequence[str],
+    types: Sequence[str],
+    rows: Sequence[Sequence[str | None]],
+    extent: str,
+    notices: Sequence[str] = (),
+) -> str:
+    """The same of any rows; ``extent`` says how many there are of what."""
     sides = ["right" if kind.split("(")[0] in _NUMERIC else "left" for kind in types]
     head = "".join(_title(*each) for each in zip(columns, types, sides, strict=True))
     body = "".join(f'<tr style="background: transparent">{_line(row, sides)}</tr>' for row in rows)
@@ -56,7 +67,7 @@ def render(
         '<div class="headwater-result" style="overflow-x: auto">'
         f'<table style="{_TABLE}"><thead><tr style="background: transparent">{head}</tr></thead>'
         f"<tbody>{body}</tbody></table>"
-        f'<div style="padding: 5px 12px; font-size: 12px; {_DIM}">{_extent(total, shown)} · position {position:,}</div>'
+        f'<div style="padding: 5px 12px; font-size: 12px; {_DIM}">{escape(extent)}</div>'
         + "".join(f'<div style="padding: 0 12px 5px; font-size: 12px">{escape(text)}</div>' for text in notices)
         + "</div>"
     )
@@ -82,5 +93,5 @@ def _cell(value: str | None, side: str) -> str:
 
 def _extent(total: int, shown: int) -> str:
     if shown < total:
-        return f"first {shown:,} of {total:,} rows"
+        return f"showing {shown:,} of {total:,} rows"
     return f"{total:,} {'row' if total == 1 else 'rows'}"

@@ -25,18 +25,20 @@ from headwater.client.replay import Replay
 from headwater.client.report import GroupReport, groups
 from headwater.config import FILE, Project, Settings, load
 from headwater.errors import CorruptFile, about
-from headwater.lake import history
+from headwater.lake import history, views
 from headwater.lake.answer import Answers, Seen
 from headwater.lake.chart import chart
 from headwater.lake.dependents import reading
 from headwater.lake.features import as_of
 from headwater.lake.health import Health, health
 from headwater.lake.letters import Letters
+from headwater.lake.listing import TOPICS, VIEWS, Listing
 from headwater.lake.memory import Memory
 from headwater.lake.pipeline import Pipeline
 from headwater.lake.plot.encoding import Kind
 from headwater.lake.plot.engines import Engine
-from headwater.lake.result import Result
+from headwater.lake.result import Params, Result
+from headwater.lake.views import ViewHandle
 from headwater.lake.watch import Watch
 from headwater.log import Log, administration, leases, open_log, quarantine, retention, tags
 from headwater.log.repartition import repartition
@@ -97,16 +99,18 @@ class Lake:
         query: str,
         *,
         at: positions.Position = None,
-        params: Sequence[Any] | Mapping[str, Any] | None = None,
+        params: Params = None,
         seconds: float | None = None,
         damaged: Literal["refuse", "skip"] = "refuse",
+        whole: bool = False,
     ) -> Result:
         """Run one SELECT at one position. ``params`` are bound, never pasted ($name or ?).
 
         Plain names are tables and views, ``log."<topic>"`` the records of a topic with their metadata,
         ``history.<table>`` its versions. Raises NameNotFound, AmbiguousName, UnknownColumn, SqlError,
         NotYet and NoCommonPosition; an answer is always whole and of one position. A query that runs longer
-        than ``seconds`` is given up with SqlError.
+        than ``seconds`` is given up with SqlError. Of a large answer (64 MB) the first rows come now, and all when
+        they are asked for; ``whole`` has all come now.
 
         CorruptFile when stored bytes that the answer needs are not the committed ones. With ``damaged="skip"``
         such records (of ``log.``, and of event topics) are left out and listed in ``Result.missing``; rows of
@@ -114,12 +118,12 @@ class Lake:
         """
         if damaged == "refuse":
             with about(query):
-                return self._answers.answer(query, at, params, seconds, None)
+                return self._answers.answer(self, query, at, params, seconds, None, whole=whole)
         known = -1
         while True:
             missing: list[quarantine.Damage] = []
             try:
-                return self._answers.answer(query, at, params, seconds, missing)
+                return self._answers.answer(self, query, at, params, seconds, missing, whole=whole)
             except CorruptFile:
                 if len(missing) <= known:  # what it found is in quarantine, so the next try is without it
                     raise
@@ -189,17 +193,34 @@ class Lake:
         """The dead letters: list, show, redrive, mend, discard; in a notebook, a panel that does so."""
         return Letters(self)
 
-    def topics(self) -> list[Topic]:
+    def topics(self) -> Listing[Topic]:
         """Every topic at this lake's position."""
-        return self.log.topics(self._pinned_commit())
+        return Listing(self.log.topics(self._pinned_commit()), TOPICS, "topics")
 
     def tables(self) -> list[str]:
         """Full names of the captured tables and event topics."""
         return [topic.name for topic in self.topics() if topic.kind not in ("changelog", "system")]
 
-    def views(self) -> list[View]:
+    def views(self) -> Listing[View]:
         """The maintained views."""
-        return self.log.views(self._pinned_commit())
+        return Listing(self.log.views(self._pinned_commit()), VIEWS, "views")
+
+    def view(self, name: str) -> ViewHandle:
+        """One view: its state, lag and rows, and ``pause``, ``resume``, ``replace``, ``drop``, ... NameNotFound."""
+        return views.handle(self, name)
+
+    def create_view(self, name: str, sql: str) -> ViewHandle:
+        """Create a maintained view from a SELECT; ``.wait()`` on what is returned waits for its rows.
+
+        What cannot be maintained is refused, and nothing is created: SqlSyntax, UnsupportedSql, UnknownColumn,
+        NameNotFound, DuplicateName.
+        """
+        return ViewHandle(self, views.api().create_view(self, sql, name=name).name)
+
+    @property
+    def is_pinned(self) -> bool:
+        """Whether this is the lake at one position (``at``)."""
+        return self._pinned is not None
 
     def describe(self, name: str) -> Schema:
         """Columns, types and key of a table or view; NameNotFound with near names."""
@@ -252,7 +273,7 @@ class Lake:
         removed what the oldest label needs, NotYet when that is older than the lake; UsageError, UnknownColumn,
         NameNotFound.
         """
-        return as_of(self._answers, labels, features, on, time, event_time or {}, self.position())
+        return as_of(self, self._answers, labels, features, on, time, event_time or {}, self.position())
 
     def watch(
         self,

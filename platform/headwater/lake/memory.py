@@ -14,6 +14,7 @@ from headwater import duck
 from headwater.catalog.records import Topic
 from headwater.client.producer import Producer
 from headwater.config import MIB, Settings
+from headwater.lake.attended import Attendant
 from headwater.log import Log
 from headwater.log.rows import CurrentRows
 from headwater.schema import Schema
@@ -25,6 +26,7 @@ class Memory:
 
     def __init__(self, log: Log) -> None:
         self.lock = threading.RLock()
+        self.attendant = Attendant()
         self.producers: weakref.WeakSet[Producer] = weakref.WeakSet()
         self._log = log
         self._spill = tempfile.mkdtemp(prefix="headwater-")
@@ -42,15 +44,21 @@ class Memory:
         self._rows: dict[int, CurrentRows] = {}
         self._local = threading.local()
 
+    @property
+    def connection(self) -> duckdb.DuckDBPyConnection:
+        """The connection that keeps rows; ``lock`` is held while it works."""
+        return self._opened.result()
+
     def rows(self, topic: Topic) -> CurrentRows:
         """The kept rows of a topic."""
-        return self._rows.setdefault(topic.id, CurrentRows(self._log, self._opened.result(), topic))
+        return self._rows.setdefault(topic.id, CurrentRows(self._log, self.connection, topic))
 
     def cursor(self) -> duckdb.DuckDBPyConnection:
         """This thread's cursor: a connection of its own to the same memory."""
         if not hasattr(self._local, "cursor"):
-            cursor = self._opened.result().cursor()
+            cursor = self.connection.cursor()
             duck.pin(cursor, self._log.timezone)
+            _count(cursor)
             self._local.cursor, self._local.defined = cursor, {}
         found: duckdb.DuckDBPyConnection = self._local.cursor
         return found
@@ -64,4 +72,11 @@ class Memory:
             defined[name] = (body, schema)
 
     def close(self) -> None:
-        self._opened.result().close()
+        self.attendant.close()
+        self.connection.close()
+
+
+def _count(cursor: duckdb.DuckDBPyConnection) -> None:
+    """Have DuckDB count how far a statement is, and print nothing: ``attended`` shows it."""
+    cursor.execute("SET enable_progress_bar = true")
+    cursor.execute("SET enable_progress_bar_print = false")

@@ -16,19 +16,23 @@ def plain_table(
     position: int,
     notices: Sequence[str] = (),
 ) -> str:
-    """Names, types, rows (numbers to the right, NULL as such), how many of how many and at which commit, notices."""
+    """Names, types, rows, how many of how many and at which commit, notices."""
+    shown = f"{total:,} rows" if total == len(rows) else f"showing {len(rows):,} of {total:,} rows"
+    extent = f"({shown}, at commit {position})" if total != 1 else f"(1 row, at commit {position})"
+    return "\n".join([*lines(columns, types, rows), extent, *notices])
+
+
+def lines(columns: Sequence[str], types: Sequence[str], rows: Sequence[Sequence[str | None]]) -> list[str]:
+    """Names, types and rows; numbers to the right, NULL as such."""
     cells = [[_cell(value) for value in row] for row in rows]
     right = [name.startswith(_NUMERIC) for name in types]
     widths = [
         max([len(name), len(kind), *(len(row[place]) for row in cells)])
         for place, (name, kind) in enumerate(zip(columns, types, strict=True))
     ]
-    lines = [_line(columns, widths, right), _line([t.lower() for t in types], widths, right)]
-    lines.append("─" * (sum(widths) + 2 * (len(widths) - 1)))
-    lines += [_line(row, widths, right) for row in cells]
-    shown = f"{total:,} rows" if total == len(rows) else f"{len(rows):,} of {total:,} rows"
-    lines.append(f"({shown}, at commit {position})" if total != 1 else f"(1 row, at commit {position})")
-    return "\n".join([*lines, *notices])
+    head = [_line(columns, widths, right), _line([t.lower() for t in types], widths, right)]
+    rule = "─" * (sum(widths) + 2 * (len(widths) - 1))
+    return [*head, rule, *(_line(row, widths, right) for row in cells)]
 
 
 def _cell(value: str | None) -> str:

@@ -6,6 +6,7 @@ typed, so DuckDB's own dialect and its own error positions hold.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,6 +19,12 @@ from headwater.catalog.records import Topic
 from headwater.errors import NameNotFound, SqlSyntax
 from headwater.log import names
 from headwater.types import quote
+
+_VOLATILE = re.compile(
+    r"\b(now|today|age|ago|random|uuid\w*|gen_random_uuid|current_\w+|localtime\w*|\w+_timestamp|setseed|nextval"
+    r"|\w*sample|limit|fetch|top)\b",
+    re.IGNORECASE,
+)
 
 Facet = Literal["rows", "log", "history"]
 
@@ -63,6 +70,12 @@ def resolve(query: str, topics: Sequence[Topic]) -> Resolved:
     for start, end, text in sorted(edits, reverse=True):
         query = query[:start] + text + query[end:]
     return Resolved(sql=query, references=tuple(references.values()))
+
+
+def may_differ(query: str) -> bool:
+    """Whether the same query over the same rows may have another answer: it reads the clock, draws lots, or takes some
+    rows of equal rank. A column's name may say so as well: then it is asked for all at once, no more."""
+    return _VOLATILE.search(query) is not None
 
 
 def mentioned(query: str) -> set[str]:

@@ -1,14 +1,17 @@
 """A query's answer: its rows, the position they are true at, and every form a person wants them in.
 
-Rows are fetched once. Up to 64 MB they stay in memory; beyond, they go to a temporary file that lives as long
-as the Result and is mapped, so memory stays bounded and every form shows the same rows.
+Up to 64 MB, rows are fetched at once and stay in memory. Of a larger answer the first rows and the number of all of
+them are known; the rest is asked for when somebody wants it, at the same position, which is kept readable until then.
+It goes to a temporary file that lives as long as the Result and is mapped, so memory stays bounded.
 """
 
 from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,15 +19,48 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 import pyarrow as pa
 
+from headwater.errors import UsageError
+
 if TYPE_CHECKING:
     import pandas as pd
     import polars as pl
 
+    from headwater.lake.lake import Lake
+    from headwater.lake.lineage import Lineage
+    from headwater.lake.plan import Plan
+    from headwater.lake.plot.encoding import Kind
+    from headwater.lake.resolve import Reference
+    from headwater.lake.watch import Watch
     from headwater.log.quarantine import Damage
 
 MEMORY_BYTES_MAX = 64 * 1024 * 1024
+HEAD_ROWS = 10_000
+"""Rows that are kept of an answer which is not fetched yet: as many as a person may have shown."""
 SHOWN_ROWS = 20
 _BATCH_ROWS = 122_880
+
+Params = Sequence[Any] | Mapping[str, Any] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """What was asked, and of what: enough to ask again. Without a text the answer is of several queries."""
+
+    text: str = ""
+    params: Params = None
+    references: tuple[Reference, ...] = ()
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Fetched rows, and how many the answer has: more than those when it is not whole."""
+
+    table: pa.Table
+    total: int
+
+    @property
+    def whole(self) -> bool:
+        return bool(self.table.num_rows == self.total)
 
 
 class Result:
@@ -36,14 +72,18 @@ class Result:
     ``notices``: tables in the query whose newest rows are not all of the source's, and why: one is being copied again,
     or has rows that could not be read, or is not captured any more.
     ``shown_rows`` is how many rows the forms for people show.
+
+    Rows of a large answer come when they are asked for (``arrow``, ``pl``, ``df``, ``reader``, ``fetchall``): those of
+    ``position``, or Expired when it was held for longer than ``reader_expiry_s``. Thread-safe.
     """
 
     shown_rows = SHOWN_ROWS
 
     def __init__(
         self,
-        text: str,
-        table: pa.Table,
+        lake: Lake,
+        question: Question,
+        rows: Rows,
         types: list[str],
         position: int,
         input_position: int,
@@ -51,22 +91,46 @@ class Result:
         missing: Sequence[Damage] = (),
         notices: Sequence[str] = (),
     ) -> None:
-        self.text = text
+        self.lake = lake
+        self.question = question
         self.types = types
         self.position = position
         self.input_position = input_position
         self.missing = tuple(missing)
         self.notices = tuple(notices)
-        self._table = table
+        self._rows = rows
+        self._held: Lake | None = None if rows.whole else lake.at(position)
+        self._lock = threading.Lock()
+
+    @property
+    def text(self) -> str:
+        """The query."""
+        return self.question.text
+
+    @property
+    def _table(self) -> pa.Table:
+        """All rows."""
+        with self._lock:
+            if self._held is not None:
+                answer = self._held.sql(self.text, params=self.question.params, whole=True)
+                self._rows = answer._rows
+                self._held.close()
+                self._held = None
+            return self._rows.table
 
     @property
     def columns(self) -> list[str]:
-        return list(self._table.column_names)
+        return list(self._rows.table.column_names)
 
     @property
     def rows(self) -> int:
         """How many rows the answer has."""
-        return int(self._table.num_rows)
+        return self._rows.total
+
+    @property
+    def fetched(self) -> bool:
+        """Whether all rows are here already."""
+        return self._rows.whole
 
     def __len__(self) -> int:
         return self.rows
@@ -106,11 +170,83 @@ class Result:
     def texts(self, limit: int = SHOWN_ROWS, offset: int = 0) -> list[tuple[str | None, ...]]:
         """Rows as exact text (NULL is None): no float in place of a decimal, infinities by name."""
         # A copy: DuckDB 2.0 refuses a struct column that is a slice of a larger one.
-        part = self._table.take(pa.array(range(offset, min(offset + limit, self.rows)), pa.int64()))
+        end = min(offset + limit, self.rows)
+        table = self._rows.table if end <= self._rows.table.num_rows else self._table
+        part = table.take(pa.array(range(offset, end), pa.int64()))
         with duckdb.connect() as connection:
             connection.execute("SET TimeZone = 'UTC'")
             connection.register("part", part)
             return connection.execute("SELECT CAST(COLUMNS(*) AS VARCHAR) FROM part").fetchall() if self.columns else []
+
+    # ---- what else may be asked of the same query
+
+    def live(self, *, interval: float = 0.5) -> Watch:
+        """The same query with the same parameters, followed from now on: in a notebook, a live table."""
+        return self.lake.watch(self._query, params=self._named_params, interval=interval)
+
+    def chart(
+        self,
+        *,
+        kind: Kind | None = None,
+        x: str | None = None,
+        y: str | Sequence[str] | None = None,
+        color: str | None = None,
+        **more: Any,
+    ) -> Any:
+        """These rows as a chart, at their position (``lake.chart`` follows); arguments as ``Lake.chart`` has them.
+
+        Of an answer that is not fetched the engine draws it where the rows are.
+        """
+        from headwater.lake.chart import chart_of
+
+        options: dict[str, Any] = {"kind": kind, "x": x, "y": y, "color": color, **more}
+        if self.fetched:
+            return chart_of(self._table, timezone=self.lake.log.timezone, position=self.position, **options)
+        return self.lake.at(self.position).chart(self._query, params=self._named_params, **options)
+
+    def history(self, key: Any) -> Result:
+        """All versions of one row of the table or view that the query reads, by its key (see ``Lake.history``).
+
+        UsageError when it reads several.
+        """
+        names = sorted({reference.topic.name for reference in self.question.references})
+        if len(names) != 1:
+            raise UsageError(
+                f"the query reads {len(names)} tables: {', '.join(names) or 'none'}",
+                todo="Write lake.history(NAME, key).",
+            )
+        return self.lake.history(names[0], key)
+
+    def explain(self) -> Plan:
+        """How the query would be maintained as a view, and how the engine ran it just now. Creates nothing."""
+        from headwater.lake.plan import explain
+
+        return explain(self)
+
+    def lineage(self) -> Lineage:
+        """Which topics, views and columns the answer was made of, and at which position."""
+        from headwater.lake.lineage import of_result
+
+        return of_result(self)
+
+    @property
+    def _query(self) -> str:
+        """The text, for what asks anew. UsageError when there is none."""
+        if not self.text:
+            raise UsageError("these rows are not of one query", todo="Ask for what they were made of.")
+        return self.text
+
+    @property
+    def _named_params(self) -> Mapping[str, Any] | None:
+        """The parameters by name. UsageError where they were given as a list."""
+        params = self.question.params
+        if not params:
+            return None
+        if not isinstance(params, Mapping):
+            raise UsageError("the query's parameters have no names", todo="Write $name, and give params={'name': ...}.")
+        return params
+
+    # ---- for people
 
     @cached_property
     def _shown(self) -> list[tuple[str | None, ...]]:
@@ -138,8 +274,8 @@ class Result:
         )
 
 
-def fetch(relation: duckdb.DuckDBPyRelation) -> pa.Table:
-    """All rows of a query: in memory up to the limit, beyond it in a mapped temporary file."""
+def fetch(relation: duckdb.DuckDBPyRelation, *, whole: bool) -> Rows:
+    """All rows of a query, beyond the limit in a mapped file; or without ``whole`` the first of so many."""
     reader = relation.to_arrow_reader(_BATCH_ROWS)
     batches: list[pa.RecordBatch] = []
     size = 0
@@ -148,8 +284,18 @@ def fetch(relation: duckdb.DuckDBPyRelation) -> pa.Table:
         batches.append(batch)
         size += batch.nbytes
         if size > MEMORY_BYTES_MAX:
-            return _spill(reader.schema, batches, rest)
-    return pa.Table.from_batches(batches, schema=reader.schema)
+            break
+    else:
+        table = pa.Table.from_batches(batches, schema=reader.schema)
+        return Rows(table, table.num_rows)
+    if whole:
+        table = _spill(reader.schema, batches, rest)
+        return Rows(table, table.num_rows)
+    reader.close()
+    table = pa.Table.from_batches(batches, schema=reader.schema)
+    first = table.take(pa.array(range(min(HEAD_ROWS, table.num_rows)), pa.int64()))  # a copy: a slice keeps them all
+    count = relation.aggregate("count(*)").fetchall()
+    return Rows(first, int(count[0][0]))
 
 
 def _batches(reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:

@@ -85,7 +85,7 @@ class Watch:
 
     def latest(self) -> Result:
         """The answer now."""
-        return self.lake.sql(self.query, params=self.values or None)
+        return self.lake.sql(self.query, params=self.values or None, whole=True)
 
     def __iter__(self) -> Iterator[tuple[int, pa.Table]]:
         for position, answer in self._answers(self._after):
@@ -98,7 +98,11 @@ class Watch:
         Nothing is told twice or left out, whenever it is resumed: the answer at a token's position is asked for
         again. Expired when that can no longer be read (``time_travel_s``): watch anew, without a token.
         """
-        before = None if self._after < 0 else self.lake.sql(self.query, at=self._after, params=self._asked or None)
+        before = (
+            None
+            if self._after < 0
+            else self.lake.sql(self.query, at=self._after, params=self._asked or None, whole=True)
+        )
         limit = f"{Settings().query_memory_bytes_max // MIB}MiB"
         with duck.connect(timezone=self.lake.log.timezone, memory_limit=limit) as own:
             for position, answer in self._answers(self._after):

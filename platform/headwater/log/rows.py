@@ -27,6 +27,7 @@ import pyarrow.compute as pc
 from headwater import record
 from headwater.catalog.records import Base, Segment, Topic
 from headwater.config import MIB
+from headwater.errors import Expired
 from headwater.log import base, generations, moves, read
 from headwater.log.fold import GONE, KEPT, fold_sql, truncated_sql
 from headwater.types import lift_sql, quote
@@ -57,6 +58,7 @@ class _Kept:
 
     ``base``: the one read in place; the keys that it no longer speaks for are in ``touched``. ``owes``: rows of a
     changelog were taken back that it never had. They are kept, with less than no copies, for they may yet come.
+    ``reached``: it has been brought to a position that was asked for.
     """
 
     table: str
@@ -65,6 +67,7 @@ class _Kept:
     base: Base | None = None
     churn: int = 0
     owes: bool = False
+    reached: bool = False
 
     @property
     def touched(self) -> str:
@@ -113,8 +116,22 @@ class CurrentRows:
         self.topic = topic
         kept = self._slot(commit)
         if kept.commit < commit:
-            self._advance(kept, commit)
+            try:
+                self._advance(kept, commit)
+            except (KeyboardInterrupt, RuntimeError, duckdb.InterruptException):
+                # Nobody knows whether the last statement's rows are counted.
+                self._forget(kept)
+                raise
+            except Expired:
+                if not kept.reached:
+                    raise
+                self._forget(kept)  # nobody asked for so long that the changes since have gone: from a base, then
+                return self._kept_at(topic, commit)
+        kept.reached = True
         return kept
+
+    def _forget(self, kept: _Kept) -> None:
+        self._slots = {slot: each for slot, each in self._slots.items() if each is not kept}
 
     def _slot(self, commit: int) -> _Kept:
         newest = self._slots.get("newest")
@@ -132,6 +149,7 @@ class CurrentRows:
             # The file of a base that was replaced will go, and the new one leaves less to keep.
             or (kept.base is not None and base.newest(self.log, self.topic, commit) != kept.base)
         ):
+            self._slots.pop(slot, None)  # its table goes, also when an interrupt ends this half-way
             kept = self._start(f'"{slot}_{self.topic.id}"', commit)
             self._slots[slot] = kept
         return kept
@@ -174,8 +192,8 @@ class CurrentRows:
         """Changes that replace or remove rows, in one transaction: several statements read them."""
         files: list[Segment | Base] = [*plan.segments, *([kept.base] if kept.base else [])]
         emptied = False
-        self.connection.execute("BEGIN")
         try:
+            self.connection.execute("BEGIN")
             self.connection.register("hot_rows", hot)
             with read.blaming(self.log, files):
                 emptied = self._apply(kept, source, None if plan.segments else hot)
@@ -183,13 +201,20 @@ class CurrentRows:
         except BaseException:
             # A damaged file can take DuckDB's whole memory down; it is the file that is to be named then.
             with suppress(duckdb.Error):
-                self.connection.execute("ROLLBACK")
+                self._roll_back()
             raise
         finally:  # a name that stayed would hide the next change's rows
             with suppress(duckdb.FatalException, duckdb.TransactionException):
                 self.connection.unregister("hot_rows")
         if emptied:
             kept.base = None
+
+    def _roll_back(self) -> None:
+        """An interrupt that was meant for the statement before may meet this one."""
+        while True:
+            with suppress(duckdb.InterruptException):
+                self.connection.execute("ROLLBACK")
+                return
 
     def _compact(self, kept: _Kept) -> None:
         """Write the table anew once more rows were rewritten than it holds: bounds memory under churn."""
