@@ -1,16 +1,11 @@
-// What every panel is made of: a frame that says how live it is, and the part that asks. It asks, the kernel answers; it
-// never asks twice before an answer, and not at all while paused, hidden or off the screen. Everything that came from
-// data reaches the page through textContent. A panel's own module follows this text and is a class of `Panel`.
+// What every panel is made of: a frame that says how live it is, around the part that asks (pull.js stands before this
+// text). Everything that came from data reaches the page through textContent. A panel's own module follows this text and
+// is a class of `Panel`.
 
-const BUSY_AFTER_MS = 2000; // an answer that takes longer shows as "kernel busy"
-const LOST_AFTER_MS = 15000; // ... and longer than this as "no answer"
-const AUTO_MAX_MS = 2000; // the longest pause of the automatic interval while nothing changes
-const LOAD_SHARE = 4; // automatic: wait at least this many times as long as the last answer took ...
-const LOAD_MAX_MS = 10000; // ... but after one long cell not for minutes
 const INTERVALS = [["auto", "auto"], ["500", "0.5 s"], ["1000", "1 s"], ["5000", "5 s"], ["30000", "30 s"]];
 const STATES = {
   loading: "loading", live: "live", pinned: "pinned", paused: "paused", hidden: "not in view", busy: "kernel busy",
-  lost: "no answer", error: "error", closed: "closed",
+  behind: "behind", lost: "no answer", error: "error", closed: "closed",
 };
 
 function make(tag, className, text) {
@@ -87,119 +82,11 @@ class Question {
   }
 }
 
-// The part that talks: one request outstanding, a pause after each answer, none while nobody looks.
-class Puller {
-  constructor(model, describe, where, onReply, onState) {
-    Object.assign(this, { model, describe, where, onReply, onState });
-    this.view = Math.random().toString(36).slice(2, 10);
-    this.count = 0;
-    this.pending = null; // {id, revision, sent, at}
-    this.at = ""; // of the last answer: "" is the newest position
-    this.revision = 0; // grows with each change of what is asked for
-    this.version = null;
-    this.paused = false;
-    this.visible = false;
-    this.closed = false;
-    this.failed = false;
-    this.answered = null; // when the last answer came
-    this.every = "auto";
-    this.base = Math.max(100, model.get("_interval_ms") || 500);
-    this.delay = this.base;
-    this.timer = null;
-    this.receive = this.receive.bind(this);
-    model.on("msg:custom", this.receive);
-  }
-
-  get state() {
-    if (this.closed) return "closed";
-    const waited = this.pending ? performance.now() - this.pending.sent : 0;
-    if (waited > LOST_AFTER_MS) return "lost";
-    if (this.failed) return "error";
-    if (this.paused) return "paused";
-    if (!this.visible) return "hidden";
-    if (waited > BUSY_AFTER_MS) return "busy";
-    return this.answered === null ? "loading" : this.at ? "pinned" : "live";
-  }
-
-  // What is asked for changed: ask at once, even when paused, because a person did it.
-  change() {
-    this.revision += 1;
-    this.version = null;
-    this.ask(true);
-  }
-
-  // Another position is wanted: at once, but a panel that is paused or that nobody sees waits.
-  turn() {
-    this.revision += 1;
-    this.version = null;
-    this.ask();
-  }
-
-  ask(byPerson = false) {
-    clearTimeout(this.timer);
-    if (this.pending || this.closed) return;
-    if (!byPerson && (this.paused || !this.visible)) return;
-    const at = this.where();
-    this.pending = { id: `${this.view}.${++this.count}`, revision: this.revision, sent: performance.now(), at };
-    this.model.send({ id: this.pending.id, since_version: this.version, at, ...this.describe() });
-    this.onState();
-  }
-
-  receive(message) {
-    if (message && message.closed) return this.close();
-    if (!this.pending || !message || message.id !== this.pending.id) return;
-    const { revision, sent, at } = this.pending;
-    this.pending = null;
-    if (revision !== this.revision) return this.ask(true); // the question changed meanwhile
-    const took = performance.now() - sent;
-    this.failed = Boolean(message.error);
-    this.answered = Date.now();
-    if (!message.error) [this.version, this.at] = [message.version, at];
-    const quiet = message.unchanged || message.error;
-    this.delay = quiet ? Math.min(this.delay * 1.5, Math.max(AUTO_MAX_MS, this.base)) : this.base;
-    this.delay = Math.max(this.delay, Math.min(took * LOAD_SHARE, LOAD_MAX_MS));
-    this.onReply(message);
-    this.later();
-  }
-
-  later() {
-    clearTimeout(this.timer);
-    if (this.at && !this.failed) return; // a past position stays as it is
-    this.timer = setTimeout(() => this.ask(), this.every === "auto" ? this.delay : Number(this.every));
-  }
-
-  pause(paused) {
-    this.paused = paused;
-    clearTimeout(this.timer);
-    if (!paused) this.ask();
-    this.onState();
-  }
-
-  see(visible) {
-    if (visible === this.visible) return;
-    this.visible = visible;
-    clearTimeout(this.timer);
-    if (visible) this.ask();
-    this.onState();
-  }
-
-  retry() {
-    this.pending = null; // its answer, should it still come, carries another id
-    this.ask(true);
-  }
-
-  close() {
-    this.closed = true;
-    this.pending = null;
-    clearTimeout(this.timer);
-    this.model.off("msg:custom", this.receive);
-    this.onState();
-  }
-}
-
 // A panel: `static label`, `request()` (what to ask for: op and arguments), `fill(reply)` (show an answer), and if need
 // be `tools()` (buttons of the bar), `actions()` (keys), `foot(element)`, `settled()` (after each look at the state). One that
-// can only tell what is so now, whatever the trait `at` says, has `static ofNow = true`.
+// can only tell what is so now, whatever the trait `at` says, has `static ofNow = true`; one that has something new to tell
+// while a past position is shown, `static always = true`. Every reply has `version` and `position`; `unchanged` without a
+// position means that neither moved.
 class Panel {
   constructor(model, root) {
     this.model = model;
@@ -207,16 +94,13 @@ class Panel {
     this.beat = false;
     this.begin();
     this.build();
-    this.puller = new Puller(model, () => this.request(), () => this.where(), (reply) => this.show(reply), () => this.showState());
-    this.onAt = () => { if (this.constructor.ofNow) this.showPosition(); else this.puller.turn(); };
+    this.puller = new Puller(model, this);
+    this.onAt = () => this.showPosition();
     model.on("change:at", this.onAt);
     this.watchVisibility();
     this.clock = setInterval(() => this.showState(), 1000);
     this.showState();
   }
-
-  // The position to ask for: "" is the newest.
-  where() { return this.constructor.ofNow ? "" : this.model.get("at") || ""; }
 
   begin() {}
   tools() { return []; }
@@ -242,10 +126,12 @@ class Panel {
     this.every.setAttribute("aria-label", "refresh interval");
     this.every.title = "How often to ask. auto: as often as answers are quick and something changes";
     for (const [value, text] of INTERVALS) this.every.append(new Option(text, value));
-    this.every.addEventListener("change", () => { this.puller.every = this.every.value; this.puller.ask(); });
-    this.pauseButton = button("pause", "Stop or go on asking for changes (space)", () => this.togglePause());
+    this.every.addEventListener("change", () => this.puller.link.setEvery(this.every.value));
+    const pause = "Stop or go on asking for changes (space); with shift, of all linked panels";
+    this.pauseButton = button("pause", pause, (event) => this.togglePause(event.shiftKey));
+    this.newestButton = button("newest", "Go back to the newest position", () => this.goTo(""));
     bar.append(this.dot, this.stateText, this.total, this.position, this.age, make("span", "hw-gap"),
-      this.every, ...this.tools(), this.pauseButton);
+      this.newestButton, this.every, ...this.tools(), this.pauseButton);
     this.message = make("div", "hw-message");
     this.message.setAttribute("role", "alert");
     this.message.hidden = true;
@@ -266,14 +152,21 @@ class Panel {
   // Keys that are ours end here: a notebook acts on single keys too.
   key(event) {
     if (event.target !== this.scroll || event.ctrlKey || event.metaKey || event.altKey) return;
-    const act = { " ": () => this.togglePause(), ...this.actions() }[event.key];
+    const act = { " ": () => this.togglePause(event.shiftKey), ...this.actions() }[event.key];
     if (!act) return;
     event.preventDefault();
     event.stopPropagation();
     act();
   }
 
-  togglePause() { this.puller.pause(!this.puller.paused); }
+  togglePause(all = false) { this.puller.pause(!this.puller.paused, all); }
+
+  // Another position, of all linked panels.
+  goTo(at) {
+    if ((this.model.get("at") || "") === at) return;
+    this.model.set("at", at);
+    this.model.save_changes();
+  }
 
   show(reply) {
     this.message.hidden = !reply.error;
@@ -302,9 +195,10 @@ class Panel {
   showPosition() {
     const { position, at } = this.root.dataset;
     if (position === undefined) return;
-    const wanted = this.model.get("at") || "";
-    const text = at ? `at commit ${grouped(position)}` : `position ${grouped(position)}`;
-    this.position.textContent = this.constructor.ofNow && wanted ? `${text} \u00b7 as of now, not ${wanted}` : text;
+    const wanted = this.model.get("at");
+    const now = wanted ? `as of now, not ${wanted}` : "as of now";
+    const past = at ? `at commit ${grouped(position)}` : `position ${grouped(position)}`;
+    this.position.textContent = this.constructor.ofNow ? now : past;
     this.position.classList.toggle("hw-pinned", Boolean(at));
   }
 
@@ -326,7 +220,9 @@ class Panel {
     this.age.textContent = puller.answered === null ? "" : `updated ${ago(Date.now() - puller.answered)}`;
     this.pauseButton.textContent = puller.paused ? "resume" : "pause";
     this.pauseButton.setAttribute("aria-pressed", String(puller.paused));
-    this.pauseButton.disabled = this.every.disabled = state === "closed";
+    this.newestButton.hidden = !puller.at;
+    this.every.value = puller.link.every;
+    this.pauseButton.disabled = this.newestButton.disabled = this.every.disabled = state === "closed";
     this.settled(state);
   }
 

@@ -18,7 +18,8 @@ import anywidget
 import duckdb
 import traitlets
 
-from headwater import Watch
+from headwater import Lake, Watch
+from headwater import position as positions
 from headwater.errors import HeadwaterError, UsageError
 from headwater.lake.html import render
 from headwater.position import Position
@@ -37,7 +38,8 @@ def _text(name: str) -> str:
 class Panel(anywidget.AnyWidget):
     """A widget that answers requests; subclasses name their module and write ``answer``.
 
-    A module is text that follows ``frame.js``, which has what panels share: the frame, and the part that asks.
+    A module is text that follows ``pull.js`` and ``frame.js``, which have what panels share: the part that asks, and
+    the frame. ``lake``: what the panel reads; with it a position is resolved once, for all that the panel then asks.
     ``_esm`` and ``_css`` are texts and not paths: for a path anywidget keeps every instance alive.
     """
 
@@ -45,14 +47,18 @@ class Panel(anywidget.AnyWidget):
 
     at = traitlets.Unicode("").tag(sync=True)
     """The position to show, as ``lake.at`` takes it: ``commit:42``, a timestamp, ``tag:x``. Empty: the newest."""
-    position = traitlets.Unicode("").tag(sync=True)
+    position = traitlets.Unicode("").tag(sync=True, echo_update=False)
     """The position that is shown now; written by the page, empty before its first answer."""
     _link = traitlets.Unicode("").tag(sync=True)
     """Name of a group of panels that turn to a new position together."""
+    paused = traitlets.Bool(False).tag(sync=True)
+    """Whether the page asks no more, until it is False again."""
+
+    lake: Lake | None = None
 
     def __init_subclass__(cls, **options: Any) -> None:
         if "module" in cls.__dict__:  # not for the class that anywidget makes of each instance: its are traits
-            cls._esm = _text("frame.js") + _text(f"{cls.module}.js")
+            cls._esm = _text("pull.js") + _text("frame.js") + _text(f"{cls.module}.js")
             cls._css = _text("frame.css") + _text(f"{cls.module}.css")
         super().__init_subclass__(**options)
 
@@ -101,11 +107,20 @@ class Panel(anywidget.AnyWidget):
         if self.closed:
             return reply | {"closed": True}
         try:
-            return reply | self.answer(str(request.get("op")), request) | _asked_position(request)
+            placed = self._resolved(request)
+            return reply | self.answer(str(request.get("op")), placed) | _asked_position(placed)
         except HeadwaterError as error:
             return reply | {"error": {"what": _sentence(error), "todo": error.todo}}
         except duckdb.Error as error:
             return reply | {"error": {"what": str(error).split("\n\nLINE ")[0], "todo": ""}}
+
+    def _resolved(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The request with its position as a commit, so that it means the same to each query of the answer."""
+        at = self.where(request)
+        if at is None or self.lake is None:
+            return request
+        commit = self.lake.position() if at == "latest" else positions.resolve(self.lake.log, at)
+        return {**request, "at": f"commit:{commit}"}
 
     def _receive(self, _: Any, request: object, __: object) -> None:
         reply = {"id": request.get("id") if isinstance(request, dict) else None, "error": _UNEXPECTED}
@@ -155,6 +170,7 @@ class TablePanel(Panel):
 
     def __init__(self, pages: PageSource, *, sql: str = "", interval: float = 0.5, page_rows: int = 50) -> None:
         self.pages = pages
+        self.lake = getattr(pages, "lake", None)
         super().__init__(_sql=sql, _interval_ms=max(100, round(interval * 1000)), _page_rows=page_rows)
 
     def answer(self, op: str, request: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from importlib.metadata import entry_points
 
 from headwater.errors import UsageError
@@ -29,3 +30,16 @@ def of(thing: object) -> Panel:
         return panel
     names = ", ".join(sorted(entry_points(group=GROUP).names))
     raise UsageError(f"{type(thing).__name__} has no panel", todo=f"Panels are there of: {names}.")
+
+
+def link(*things: object) -> list[Panel]:
+    """The panels of these, which from now on show one position together, at every moment; see ``of``.
+
+    They turn together where they are shown in one page; setting ``at`` of one sets it of all. What was linked already
+    stays so: they all join the first link that is found among them.
+    """
+    found = [of(thing) for thing in things]
+    name = next((panel._link for panel in found if panel._link), "") or uuid.uuid4().hex
+    for panel in found:
+        panel._link = name
+    return found

@@ -29,6 +29,7 @@ class PipelinePanel(Panel):
 
     def __init__(self, pipeline: Pipeline, *, interval: float = 1.0) -> None:
         self.pipeline = pipeline
+        self.lake = pipeline.lake
         super().__init__(_interval_ms=max(100, round(interval * 1000)))
 
     def answer(self, op: str, request: Mapping[str, Any]) -> dict[str, Any]:

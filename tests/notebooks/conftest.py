@@ -106,33 +106,46 @@ _HOST = """<!doctype html><meta charset="utf-8"><link rel="stylesheet" href="/pa
 <body style="margin: 16px; background: Canvas; color-scheme: light dark">
 <div id="host"></div><div style="height: 3000px"></div>
 <script type="module">
-import panel from "/panel.js";
-const traits = TRAITS, listeners = new Map(), held = [];
-let dirty = false; // `changed` and `saved` leave the trait `position` out, which every panel writes
-const heard = (event) => listeners.get(event) || listeners.set(event, new Set()).get(event);
-Object.assign(window, { sent: [], answers: 0, hold: HOLD, changed: [], positions: [], saved: 0 });
-window.put = (name, value) => { traits[name] = value; heard(`change:${name}`).forEach((listener) => listener()); };
-const deliver = (reply) => heard("msg:custom").forEach((listener) => listener(reply));
-window.deliver = deliver;
-window.release = () => { window.hold = false; held.splice(0).forEach(deliver); };
-const model = {
-  get: (name) => traits[name],
-  set: (name, value) => {
-    if (name === "position") window.positions.push(value);
-    else dirty = window.changed.push([name, value]) > 0;
-    window.put(name, value);
-  },
-  save_changes: () => { window.saved += Number(dirty); dirty = false; },
-  on: (event, listener) => heard(event).add(listener),
-  off: (event, listener) => heard(event).delete(listener),
-  send: async (request) => {
-    window.sent.push(request);
-    const reply = await window.kernel(request);
-    window.answers += 1;
-    if (window.hold) held.push(reply); else deliver(reply);
-  },
-};
-window.dispose = panel.render({ model, el: document.getElementById("host") });
+const held = [], hosts = []; // of several panels, the globals below that name none mean the first
+const heldBack = new Set(); // numbers of the panels whose answers do not arrive; `hold` is for all
+Object.assign(window, { sent: [], answers: 0, hold: HOLD, heldBack, changed: [], positions: [], saved: 0 });
+window.put = (name, value, at = 0) => hosts[at].put(name, value);
+window.deliver = (reply, at = 0) => hosts[at].deliver(reply);
+window.dispose = (at = 0) => hosts[at].dispose();
+window.release = () => { window.hold = false; heldBack.clear(); held.splice(0).forEach((deliver) => deliver()); };
+async function host(traits, number) {
+  const listeners = new Map();
+  let dirty = false; // `changed` and `saved` leave the trait `position` out, which every panel writes
+  const heard = (event) => listeners.get(event) || listeners.set(event, new Set()).get(event);
+  const put = (name, value) => {
+    traits[name] = value;
+    [...heard(`change:${name}`)].forEach((listener) => listener());
+  };
+  const deliver = (reply) => [...heard("msg:custom")].forEach((listener) => listener(reply));
+  const model = {
+    get: (name) => traits[name],
+    set: (name, value) => {
+      if (name === "position") window.positions.push(value);
+      else dirty = window.changed.push([name, value]) > 0;
+      put(name, value);
+    },
+    save_changes: () => { window.saved += Number(dirty); dirty = false; },
+    on: (event, listener) => heard(event).add(listener),
+    off: (event, listener) => heard(event).delete(listener),
+    send: async (request) => {
+      window.sent.push(number ? { ...request, panel: number } : request);
+      const reply = await window.kernel(request, number);
+      window.answers += 1;
+      if (window.hold || heldBack.has(number)) held.push(() => deliver(reply)); else deliver(reply);
+    },
+  };
+  const el = document.createElement("div");
+  document.getElementById("host").append(el);
+  hosts[number] = { put, deliver, model, traits };
+  const { default: panel } = await import(`/panel.js?${number}`); // a module of its own each, as anywidget loads them
+  hosts[number].dispose = panel.render({ model, el });
+}
+TRAITS.forEach(host);
 </script>"""
 
 
@@ -145,7 +158,8 @@ class _Files(http.server.BaseHTTPRequestHandler):
         super().__init__(*args)
 
     def do_GET(self) -> None:
-        kind, text = self.files.get(self.path, ("", ""))
+        place = self.path if self.path in self.files else self.path.partition("?")[0]
+        kind, text = self.files.get(place, ("", ""))
         self.send_response(200 if kind else 404)
         self.send_header("Content-Type", f"{kind or 'text/plain'}; charset=utf-8")
         self.end_headers()
@@ -155,19 +169,23 @@ class _Files(http.server.BaseHTTPRequestHandler):
         """Quiet: the access log is no part of a test's output."""
 
 
+def _traits(panel: Panel) -> dict[str, Any]:
+    own = {name: getattr(panel, name) for name in panel.keys if not name.startswith(_HOSTS_OWN)}
+    return {name: value for name, value in own.items() if isinstance(value, str | int | list | dict)}
+
+
 @pytest.fixture
 def show(browser: Browser) -> Iterator[Callable[..., Page]]:
-    """Shows a panel in a page whose clock the test drives (``page.clock``); fails on any script error."""
+    """Shows a panel, or several, in a page whose clock the test drives (``page.clock``); fails on any script error."""
     closing: list[Callable[[], None]] = []
     errors: list[str] = []
 
-    def open_page(panel: Panel, *, hold: bool = False) -> Page:
-        own = {name: getattr(panel, name) for name in panel.keys if not name.startswith(_HOSTS_OWN)}
-        traits = {name: value for name, value in own.items() if isinstance(value, str | int | list | dict)}
+    def open_page(*panels: Panel, hold: bool = False) -> Page:
+        traits = [_traits(panel) for panel in panels]
         files = {
             "/": ("text/html", _HOST.replace("TRAITS", json.dumps(traits)).replace("HOLD", json.dumps(hold))),
-            "/panel.js": ("text/javascript", panel._esm),
-            "/panel.css": ("text/css", panel._css),
+            **{f"/panel.js?{number}": ("text/javascript", panel._esm) for number, panel in enumerate(panels)},
+            "/panel.css": ("text/css", "\n".join(dict.fromkeys(panel._css for panel in panels))),
             "/favicon.ico": ("image/x-icon", ""),
         }
         server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(_Files, files))
@@ -176,7 +194,7 @@ def show(browser: Browser) -> Iterator[Callable[..., Page]]:
         closing.extend([page.close, server.shutdown, server.server_close])
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.clock.install()
-        page.expose_function("kernel", panel.handle)
+        page.expose_function("kernel", lambda request, number: panels[number].handle(request))
         page.goto(f"http://127.0.0.1:{server.server_address[1]}/")
         return page
 
