@@ -4,9 +4,9 @@
 
 A source commits every 100 ms over three views; one worker takes it in all the time. First without Dagster, then with
 a daemon whose leases last 20 s (as a rule 10 minutes), until so many have been renewed, then without it again. A
-renewal is from a second before the end of a lease to three seconds after the next one's run is at work: in it a code server starts a process,
-which imports Dagster. Steady is what lies between the renewals, and what was without Dagster: against that, the whole
-time from the first renewal to the end of the last is held.
+renewal is from a second before the end of a lease to three seconds after the next one's run is at work: in it a code
+server starts a process, which imports Dagster. Steady is what lies between the renewals, and what was without Dagster:
+against that, the whole time from the first renewal to the end of the last is held.
 """
 
 from __future__ import annotations
