@@ -165,6 +165,7 @@ def replay_view(
     promote: bool = False,
     keep: Path | None = None,
     say: Callable[[str], None] = lambda _: None,
+    tell: Callable[[str, int], None] = lambda *_: None,
 ) -> Replayed:
     """Make a view anew beside the live one and compare: the tables' rows at ``start``, plus the changes up to ``stop``.
 
@@ -172,7 +173,7 @@ def replay_view(
     the tables' rows there. Nothing of the live view changes.
     With ``promote`` the pipeline then puts it in the live view's place, in one commit that holds the difference; it is
     run here if nobody runs it. ``keep`` is a Parquet file for the rows that were made. ``say`` hears of progress, a
-    line each time.
+    line each time; ``tell`` of the phase (making, comparing, promoting) and the records read so far.
 
     NameNotFound, UsageError for an empty range, NotYet where the view had not published yet, Expired beyond retention
     (it names the oldest position), PipelineError where it cannot be promoted.
@@ -184,10 +185,31 @@ def replay_view(
     after, began = None if start is None else position.resolve(log, start), time.time()
     plan = replay.plan(log, name, after, position.resolve(log, stop))
     say(plan.text)
-    found = replay.replay(log, plan, project.settings, say, promote=promote, keep=keep)
+    found = replay.replay(log, plan, project.settings, say, promote=promote, keep=keep, tell=tell)
     if not found.commit and plan.step == log.newest_common_step(frozenset({plan.view.id}), log.newest_commit()):
         audit.keep(log, plan, found.comparison, began)
     return found
+
+
+def plan_replay(lake_or_log: Any, name: str, start: Position = None, stop: Position = None) -> dict[str, int]:
+    """What ``replay_view`` would read: ``after`` and ``upto`` (input commits), ``rows``, ``files``, ``bytes``; about.
+
+    Raises as ``replay_view``.
+    """
+    from headwater import position
+    from headwater_pipelines.replay import replay
+
+    log = _log(lake_or_log)
+    after = None if start is None else position.resolve(log, start)
+    plan = replay.plan(log, name, after, position.resolve(log, stop))
+    files = replay.files(log, plan)
+    return {
+        "after": plan.start,
+        "upto": plan.stop,
+        "rows": plan.rows,
+        "files": len(files),
+        "bytes": sum(files.values()),
+    }
 
 
 def compare_view(lake_or_log: Any, project: Project, name: str) -> Comparison:

@@ -30,6 +30,7 @@ def replay(
     keep: Annotated[
         Path | None, typer.Option("--keep", metavar="FILE", help="Write the rows that were made to this Parquet file.")
     ] = None,
+    journal: Annotated[Path | None, typer.Option(hidden=True)] = None,  # of who began it and follows: lake.backfill
     as_json: JsonOption = False,
 ) -> None:
     """Make a view anew beside the live one and compare both. Exit code 1 when they differ and nothing is promoted."""
@@ -37,10 +38,14 @@ def replay(
     from headwater.config import load
     from headwater.service.maintenance import give_way
     from headwater_pipelines import api
+    from headwater_pipelines.replay.follower import journalled
 
     give_way()  # somebody waits for what the live views do
-    with opened(project) as log, status_line() as say:
-        found = api.replay_view(log, load(project), name, start, stop, promote=promote, keep=keep, say=say)
+    with opened(project) as log, status_line() as say, journalled(log, journal) as follower:
+        found = api.replay_view(
+            log, load(project), name, start, stop, promote=promote, keep=keep, say=say, tell=follower.tell
+        )
+        follower.found = found
     _show(found, as_json=as_json)
     if not found.comparison.is_same and not found.commit:
         raise typer.Exit(1)

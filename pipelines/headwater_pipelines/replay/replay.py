@@ -25,7 +25,7 @@ from headwater.config import Settings
 from headwater.errors import Expired, HeadwaterError, NotYet, OwnedElsewhere, PipelineError, UsageError
 from headwater.failpoint import hit
 from headwater.lake import Lake
-from headwater.log import Log, leases, open_log, read
+from headwater.log import Log, base, leases, open_log, read
 from headwater.ownership import holder_pid
 from headwater_pipelines import api
 from headwater_pipelines.compiler import CompiledView
@@ -37,6 +37,8 @@ from headwater_pipelines.runtime.fill import rows_at
 from headwater_pipelines.runtime.publish import PRODUCER
 
 Say = Callable[[str], None]
+Tell = Callable[[str, int], None]
+"""Hears of each phase (making, comparing, promoting) and of the records that were read so far."""
 FOLDER = "replays"
 STEPS = 20
 DRIFT_S = 60.0
@@ -103,7 +105,14 @@ def plan(log: Log, name: str, start: int | None, stop: int, compiled: Compiled |
 
 
 def replay(
-    log: Log, wanted: Plan, settings: Settings, say: Say, *, promote: bool = False, keep: Path | None = None
+    log: Log,
+    wanted: Plan,
+    settings: Settings,
+    say: Say,
+    *,
+    promote: bool = False,
+    keep: Path | None = None,
+    tell: Tell = lambda *_: None,
 ) -> Replayed:
     """Make a view anew beside the live one, compare both at ``wanted.stop``; with ``promote`` have the worker switch.
 
@@ -118,16 +127,21 @@ def replay(
         leases.Lease(log, wanted.start, expires_s=settings.reader_expiry_s),
         Lake(log) as lake,
     ):
-        rows = Rows(log, lake, wanted.view, wanted.compiled, folder, settings, _counting(wanted, say))
+        said = _counting(wanted, say, tell)
+        rows = Rows(log, lake, wanted.view, wanted.compiled, folder, settings, said, total=wanted.rows)
         try:
+            tell("making", 0)
             made = rows.make(wanted.start, wanted.step)
             seconds = time.monotonic() - began
             hit("replay.make:after")
+            tell("comparing", wanted.rows)
             found = compare(lake, wanted.compiled, made, wanted.step.publish_commit)
             say(str(found))
             if keep is not None:
                 _keep(made, keep)
                 say(f"kept in {keep}")
+            if promote:
+                tell("promoting", wanted.rows)
             commit = _promote(log, wanted, rows, lake, settings, say) if promote else 0
         finally:
             rows.close()
@@ -153,13 +167,14 @@ def _keep(made: Path, target: Path) -> None:
         raise UsageError(f"{target} cannot be written: {error.strerror}", todo="Give another file.") from error
 
 
-def _counting(wanted: Plan, say: Say) -> Callable[[int], None]:
+def _counting(wanted: Plan, say: Say, tell: Tell) -> Callable[[int], None]:
     """Progress a step at a time: some twenty lines, however long it takes, for a run's log keeps them all."""
     done, said = 0, 0
 
     def read(more: int) -> None:
         nonlocal done, said
         done += more
+        tell("making", min(done, wanted.rows))
         if (reached := STEPS * done // max(1, wanted.rows)) > said:
             said = reached
             say(f"{done:,} of about {wanted.rows:,} records")
@@ -259,6 +274,21 @@ def _is_used(folder: Path) -> bool:
         return maker.status() != psutil.STATUS_ZOMBIE and maker.create_time() <= folder.stat().st_mtime + DRIFT_S
     except (psutil.NoSuchProcess, FileNotFoundError):
         return False
+
+
+def files(log: Log, wanted: Plan) -> dict[str, int]:
+    """Bytes by path of the files that a replay reads; records that are not in one of their own yet count by theirs."""
+    found: dict[str, int] = {}
+    for each in wanted.compiled.used:
+        topic = log.topic(each.name)
+        rows = base.newest(log, topic, wanted.start)
+        if rows is not None:
+            found[rows.path] = rows.bytes
+        later = read.plan(log, topic, rows.commit if rows is not None else 0, wanted.stop)
+        found |= {segment.path: segment.bytes for segment in later.segments}
+        for batch in later.batches:
+            found[batch.path] = found.get(batch.path, 0) + batch.byte_length
+    return found
 
 
 def _rows(log: Log, compiled: CompiledView, start: int, stop: int) -> int:

@@ -8,7 +8,9 @@ Both are read only, and neither looks at what the pipeline has stored or publish
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import duckdb
@@ -26,6 +28,8 @@ from headwater_pipelines.runtime.blame import ViewFailed
 from headwater_pipelines.runtime.program import Program
 
 PREFIX = "views."
+WATCH_S = 0.2
+"""Between two looks at how far a query is."""
 
 
 class Rows:
@@ -42,13 +46,16 @@ class Rows:
         said: Callable[[int], None],
         *,
         by_query: bool = False,
+        total: int = 0,
     ) -> None:
+        """``total``: records that are read, where ``said`` is to hear of a query while it runs."""
         self.log = log
         self.lake = lake
         self.view = view
         self.compiled = compiled
         self.path = folder / "rows.parquet"
         self._begun = False
+        self._said, self._total = said, total
         by_query = by_query or is_one_query(compiled)
         self._build = None if by_query else Build(log, view, compiled, folder, settings, said)
 
@@ -84,9 +91,37 @@ class Rows:
         query = f"SELECT {listed}, 1::BIGINT AS {WEIGHT} FROM ({self.compiled.query}) AS view({names}) {where}"
         with self.lake.reading(query, at=commit) as (cursor, sql):
             try:
-                cursor.execute(f"COPY ({sql}) TO '{quoted(self.path)}' (FORMAT parquet)")
+                with _watched(cursor, self._said, self._total):
+                    cursor.execute(f"COPY ({sql}) TO '{quoted(self.path)}' (FORMAT parquet)")
             except duckdb.Error as error:
                 raise ViewFailed(message(error), frozenset({self.view.id})) from error
+
+
+@contextmanager
+def _watched(cursor: duckdb.DuckDBPyConnection, said: Callable[[int], None], total: int) -> Iterator[None]:
+    """While the block's query runs ``said`` hears of its share of ``total``, as DuckDB tells it."""
+    if not total:
+        yield
+        return
+    over, told = threading.Event(), 0
+
+    def watch() -> None:
+        nonlocal told
+        while not over.wait(WATCH_S):
+            reached = round(max(0.0, cursor.query_progress()) / 100 * total)
+            if reached > told:
+                said(reached - told)
+                told = reached
+
+    cursor.execute("SET enable_progress_bar = true; SET enable_progress_bar_print = false; SET progress_bar_time = 0")
+    watcher = threading.Thread(target=watch, name="progress", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join()
+        cursor.execute("SET enable_progress_bar = false")
 
 
 def is_one_query(compiled: CompiledView) -> bool:

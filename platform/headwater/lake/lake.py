@@ -27,6 +27,7 @@ from headwater.config import FILE, Project, Settings, load
 from headwater.errors import CorruptFile, about
 from headwater.lake import history, views
 from headwater.lake.answer import Answers, Seen
+from headwater.lake.backfill import Backfill
 from headwater.lake.chart import chart
 from headwater.lake.dependents import reading
 from headwater.lake.features import as_of
@@ -393,6 +394,17 @@ class Lake:
     def pipeline(self) -> Pipeline:
         """Sources, topics, views and jobs with what feeds them, their state and lag; in a notebook, a live graph."""
         return Pipeline(self)
+
+    def replay(
+        self, view: str, start: positions.Position = None, stop: positions.Position = None, *, promote: bool = False
+    ) -> Backfill:
+        """A view made anew beside the live one and compared; in a notebook, a panel that plans, starts and promotes.
+
+        The tables' rows at ``start``, plus the changes up to ``stop``; without ``start`` from their rows there.
+        ``.run()`` blocks with a progress bar. With ``promote`` what was made is then put in the live view's place.
+        Raises as ``headwater replay``: NameNotFound, NotYet, Expired, UsageError.
+        """
+        return Backfill(self, view, start, stop, promote=promote)
 
     def lineage(self) -> dict[str, list[str]]:
         """View → full names of the topics and views that its definition reads."""
