@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from headwater.client.letters import Cause, DeadLetters, decoded
 from headwater.lake.html import render
@@ -24,6 +24,8 @@ _LETTER_TYPES: Final = ("BIGINT", "VARCHAR", "TIMESTAMPTZ", "VARCHAR", "VARCHAR"
 
 class Letters(DeadLetters):
     """The dead letters; as text the causes, in a notebook a panel that redrives, mends and discards."""
+
+    panel: ClassVar[str] = "dlq"
 
     def __init__(self, lake: Lake) -> None:
         super().__init__(lake.log)
