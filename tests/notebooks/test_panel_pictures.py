@@ -14,6 +14,7 @@ from typing import Any, Literal
 import pytest
 from playwright.sync_api import Page
 
+from headwater import Lake
 from headwater_notebooks import panels
 from headwater_notebooks.guide import Shop, open_shop
 
@@ -29,7 +30,7 @@ PANELS: dict[str, Callable[[Any], Any]] = {
     "schema": lambda lake: lake.schema(),
     "dead-letters": lambda lake: lake.dlq,
     "timeline": lambda lake: lake.timeline(),
-    "backfill": lambda lake: lake.replay("sales_by_country", wait=False),
+    "backfill": lambda lake: lake.replay("sales_by_country"),
 }
 MIN_CONTRAST = 4.5
 """Of text to what is behind it (WCAG 2.2, AA)."""
@@ -86,9 +87,19 @@ def shop() -> Iterator[Shop]:
         opened = open_shop()
         try:
             opened.sell(seconds=6.0)
+            _set_aside(opened.lake)
             yield opened
         finally:
             opened.stop()
+
+
+def _set_aside(lake: Lake) -> None:
+    """Records that do not fit: a letter in the amount, a column too many."""
+    lake.create_topic("shop.events.clicks", {"user": "BIGINT", "page": "VARCHAR"}, key=["user"])
+    rows: list[dict[str, Any]] = [{"user": n, "page": "/"} for n in range(20)]
+    rows += [{"user": name, "page": "/buy"} for name in ("ann", "بيرت", "cæcilie")]
+    with lake.producer(on_error="dead_letter") as producer:
+        producer.send("clicks", [*rows, {"user": 30, "page": "/", "referrer": "an ad"}])
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
