@@ -156,7 +156,7 @@ class Panel {
     if (!act) return;
     event.preventDefault();
     event.stopPropagation();
-    act();
+    act(event);
   }
 
   togglePause(all = false) { this.puller.pause(!this.puller.paused, all); }

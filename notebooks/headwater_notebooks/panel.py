@@ -7,10 +7,8 @@ and ends with the page that asks.
 
 from __future__ import annotations
 
-import html
 import importlib.resources
 import json
-import weakref
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -21,12 +19,8 @@ import traitlets
 from headwater import Lake, Watch
 from headwater import position as positions
 from headwater.errors import HeadwaterError, UsageError
-from headwater.lake.html import render
 from headwater.position import Position
-from headwater_notebooks.pages import Pages, PageSource
 
-STATIC_ROWS = 20
-"""Rows of the form without JavaScript, which a saved notebook keeps."""
 _WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 _UNEXPECTED = {"what": "The panel failed to answer.", "todo": "The kernel's log has the reason."}
 
@@ -152,110 +146,17 @@ class Panel(anywidget.AnyWidget):
         return bundle, {}
 
 
-class TablePanel(Panel):
-    """A table of a query's answer that follows the lake: page, sort, filter, pause.
+def for_watch(watch: Watch) -> Panel:
+    """The panel of a ``lake.watch(...)``, see ``table_panel``."""
+    from headwater_notebooks import table_panel  # it is a panel, so it comes after this module
 
-    Args:
-        pages: where rows come from.
-        sql: shown to the reader, never run from here.
-        interval: seconds between two requests while something changes.
-        page_rows: rows of one page.
-    """
-
-    module = "table_panel"
-
-    _sql = traitlets.Unicode().tag(sync=True)
-    _interval_ms = traitlets.Int(500).tag(sync=True)
-    _page_rows = traitlets.Int(50).tag(sync=True)
-
-    def __init__(self, pages: PageSource, *, sql: str = "", interval: float = 0.5, page_rows: int = 50) -> None:
-        self.pages = pages
-        self.lake = getattr(pages, "lake", None)
-        super().__init__(_sql=sql, _interval_ms=max(100, round(interval * 1000)), _page_rows=page_rows)
-
-    def answer(self, op: str, request: Mapping[str, Any]) -> dict[str, Any]:
-        if op != "page":
-            return super().answer(op, request)
-        since = request.get("since_version")
-        return self.pages.page(
-            sort=_objects(request, "sort"),
-            filters=_objects(request, "filters"),
-            after_key=_object(request, "after_key"),
-            limit=_whole(request, "limit", self._page_rows),
-            since_version=since if isinstance(since, str) else None,
-            at=self.where(request),
-        )
-
-    def static_html(self) -> str:
-        try:
-            page = self.pages.page(limit=STATIC_ROWS, at=self.at or None)
-        except HeadwaterError as error:
-            return f"<div>{html.escape(str(error))}</div>"
-        return render(
-            columns=[column["name"] for column in page["columns"]],
-            types=[column["type"] for column in page["columns"]],
-            rows=[tuple(row) for row in page["rows"]],
-            total=int(page["total"]),
-            shown=len(page["rows"]),
-            position=int(page["position"]),
-        )
-
-    def __repr__(self) -> str:
-        return f"<live table of {' '.join(self._sql.split())!r}>"
-
-
-class WatchPanel(TablePanel):
-    """The panel of one ``lake.watch(...)``; closed with it."""
-
-    def __init__(self, watch: Watch) -> None:
-        # Weak: the panel lives as long as the page shows it, the watch as long as somebody holds it.
-        self._watch = weakref.ref(watch)
-        super().__init__(Pages(watch.lake, watch.query), sql=watch.query, interval=watch.interval)
-
-    def answer(self, op: str, request: Mapping[str, Any]) -> dict[str, Any]:
-        watch = self._watch()
-        if watch is not None and watch.closed:
-            self.closed = True
-            return {"closed": True}
-        return super().answer(op, request)
-
-
-_panels: weakref.WeakKeyDictionary[Watch, WatchPanel] = weakref.WeakKeyDictionary()
-
-
-def for_watch(watch: Watch) -> WatchPanel:
-    """The panel that shows a ``lake.watch(...)``: made once, however often the watch is shown."""
-    panel = _panels.get(watch)
-    if panel is None:
-        panel = _panels[watch] = WatchPanel(watch)
-    return panel
+    return table_panel.for_watch(watch)
 
 
 def _asked_position(request: Mapping[str, Any]) -> dict[str, str]:
     """Of an answer at ``commit:42`` the position is 42, also where the newest step of a view was published before."""
     kind, _, number = str(request.get("at")).partition(":")
     return {"position": number} if kind == "commit" and number.isdigit() else {}
-
-
-def _objects(request: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
-    value = request.get(name) or []
-    if not isinstance(value, list) or not all(isinstance(each, Mapping) for each in value):
-        raise UsageError(f"{name} is a list of objects, not {json.dumps(value, default=str)[:80]}")
-    return value
-
-
-def _object(request: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:
-    value = request.get(name)
-    if value is not None and not isinstance(value, Mapping):
-        raise UsageError(f"{name} is an object or null, not {json.dumps(value, default=str)[:80]}")
-    return value
-
-
-def _whole(request: Mapping[str, Any], name: str, default: int) -> int:
-    value = request.get(name, default)
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise UsageError(f"{name} is a whole number, not {json.dumps(value, default=str)[:80]}")
-    return value
 
 
 def _sentence(error: HeadwaterError) -> str:

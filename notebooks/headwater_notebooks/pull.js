@@ -261,6 +261,13 @@ class Puller {
     else this.ask(this.link.at);
   }
 
+  // ... but not by a person who looks at it: a panel that is paused or that nobody sees waits.
+  turn() {
+    this.revision += 1;
+    this.version = null;
+    if (this.active) this.link.enter(this);
+  }
+
   ask(at) {
     if (this.pending || this.closed) return;
     this.overdue = false;

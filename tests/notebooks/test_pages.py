@@ -15,9 +15,11 @@ from headwater import Lake, ownership
 from headwater.errors import HeadwaterError, NameNotFound, SqlError, UsageError
 from headwater.lake import open_lake
 from headwater.schema import Schema
-from headwater_notebooks import pages as limits
+from headwater_notebooks import page_plan as limits
+from headwater_notebooks import pages as paging
+from headwater_notebooks.page_plan import Wish
 from headwater_notebooks.pages import Pages
-from headwater_notebooks.panel import TablePanel, for_watch
+from headwater_notebooks.table_panel import TablePanel, for_watch
 
 if TYPE_CHECKING:
     from tests.notebooks.conftest import Shop
@@ -33,15 +35,16 @@ EVERY_KIND = """SELECT CASE WHEN i % 7 > 0 THEN i % 5 END AS small, CASE WHEN i 
   (i % 2)::HUGEINT * 170141183460469231731687303715884105727 AS huge FROM range(400) t(i)"""
 
 
-def every_page(pages: Pages, limit: int, **request: Any) -> list[list[str | None]]:
+def every_page(pages: Pages, limit: int, *, backwards: bool = False, **wish: Any) -> list[list[str | None]]:
+    """All pages from the first to the last, or all from the last to the first, as rows in their order."""
     rows: list[list[str | None]] = []
-    after_key = None
+    key = None
     while True:
-        page = pages.page(after_key=after_key, limit=limit, **request)
+        page = pages.page(Wish(key=key, limit=limit, backwards=backwards, **wish))
         assert len(page["rows"]) <= limit
-        rows += page["rows"]
-        after_key = page["next_key"]
-        if after_key is None:
+        rows = page["rows"] + rows if backwards else rows + page["rows"]
+        key = page["previous_key" if backwards else "next_key"]
+        if key is None:
             assert page["total"] == str(len(rows))
             return rows
 
@@ -57,7 +60,7 @@ def bag(rows: list[list[str | None]]) -> list[str]:
 def test_pages_together_are_the_answer_in_every_order(lake: Lake, seed: int) -> None:
     pages = Pages(lake, EVERY_KIND)
     chance = random.Random(seed)
-    names = [column.name for column in pages.columns(lake.position())]
+    names = [column["name"] for column in pages.page()["columns"]]
     whole = bag(texts(lake, EVERY_KIND))
     for _ in range(3):
         sort = [
@@ -66,6 +69,7 @@ def test_pages_together_are_the_answer_in_every_order(lake: Lake, seed: int) -> 
         limit = chance.randint(30, 150)
         rows = every_page(pages, limit, sort=sort)
         assert bag(rows) == whole, (seed, sort, limit)
+        assert every_page(pages, limit, sort=sort, backwards=True) == rows, (seed, sort, limit)
         order = ", ".join(f"{s['column']} {'DESC' if s['descending'] else 'ASC'} NULLS LAST" for s in sort)
         if sort:
             chosen = [names.index(str(s["column"])) for s in sort]
@@ -73,6 +77,27 @@ def test_pages_together_are_the_answer_in_every_order(lake: Lake, seed: int) -> 
                 lake, f"SELECT {', '.join(str(s['column']) for s in sort)} FROM ({EVERY_KIND}) ORDER BY {order}"
             )
             assert [[row[place] for place in chosen] for row in rows] == wanted, (seed, sort, limit)
+
+
+def test_pages_turned_forth_and_back_are_the_same_rows(lake: Lake, seed: int) -> None:
+    """Also where a page begins or ends among rows that are equal in every column."""
+    chance = random.Random(seed)
+    pages = Pages(lake, "SELECT i // 7 AS a, CASE WHEN i % 21 < 14 THEN 'x' END AS b FROM range(60) t(i)")
+    rows = every_page(pages, 60)
+    start, key, backwards = 0, None, False
+    for _ in range(40):
+        limit = chance.randint(1, 12)
+        page = pages.page(Wish(key=key, backwards=backwards, limit=limit))
+        shown = page["rows"]
+        if backwards:
+            start -= len(shown)
+        assert shown == rows[start : start + len(shown)], (seed, start, limit)
+        assert len(shown) == min(limit, start + len(shown) if backwards else 60 - start), (seed, start, limit)
+        ahead, behind = page["next_key"], page["previous_key"]
+        assert (ahead is None, behind is None) == (start + len(shown) == 60, start == 0)
+        backwards = behind is not None and (ahead is None or chance.random() < 0.5)
+        key = behind if backwards else ahead
+        start = start if backwards else start + len(shown)
 
 
 @pytest.mark.parametrize(
@@ -97,7 +122,7 @@ def test_filters_are_bound_and_exact(lake: Lake) -> None:
     pages = Pages(lake, "SELECT * FROM orders")
 
     def ids(*filters: dict[str, str]) -> list[str]:
-        return [row[0] or "" for row in pages.page(filters=filters)["rows"]]
+        return [row[0] or "" for row in pages.page(Wish(filters=filters))["rows"]]
 
     big = "9007199254740993"
     assert ids({"column": "id", "op": "=", "value": big}) == [big]
@@ -160,22 +185,22 @@ def test_a_pinned_lake_pages_the_past(lake: Lake, shop: Shop) -> None:
 
 def test_what_leaves_is_bounded(lake: Lake) -> None:
     wide = Pages(lake, "SELECT i, repeat('ä', 5000) AS long FROM range(2000) t(i)")
-    page = wide.page(limit=10_000)
+    page = wide.page(Wish(limit=10_000))
     assert len(page["rows"]) == limits.ROWS_MAX
     assert page["cut"] == limits.ROWS_MAX
     assert page["rows"][0][1] == "ä" * limits.CELL_CHARACTERS_MAX + "…"
     many = Pages(
         lake, f"SELECT i, {', '.join(f'repeat(chr(97), 300) AS c{n}' for n in range(20))} FROM range(500) t(i)"
     )
-    page = many.page(limit=500)
+    page = many.page(Wish(limit=500))
     assert 0 < len(page["rows"]) < 100
     assert len(every_page(many, 500)) == 500
     with pytest.raises(UsageError, match="Sort by"):
-        Pages(lake, "SELECT repeat('a', 20000) || i AS long FROM range(9) t(i)").page(limit=2)
+        Pages(lake, "SELECT repeat('a', 20000) || i AS long FROM range(9) t(i)").page(Wish(limit=2))
 
 
 def test_a_page_that_takes_too_long_is_given_up(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "SECONDS_MAX", 0.2)
+    monkeypatch.setattr(paging, "SECONDS_MAX", 0.2)
     endless = Pages(lake, "SELECT sum(a.range * b.range) AS n FROM range(10000000) a, range(10000000) b")
     with pytest.raises(SqlError, match=r"0\.2 s"):
         endless.page()
@@ -222,8 +247,16 @@ def test_requests_from_many_threads_while_commits_arrive(shop: Shop) -> None:
         {"id": "a", "op": "page", "sort": [{"column": "id; DROP TABLE orders"}]},
         {"id": "a", "op": "page", "filters": [{"op": "="}]},
         {"id": "a", "op": "page", "limit": "many"},
-        {"id": "a", "op": "page", "after_key": {"values": ["1"], "skip": 1}},
-        {"id": "a", "op": "page", "after_key": [1]},
+        {"id": "a", "op": "page", "key": {"values": ["1", "2"], "skip": 1}},
+        {"id": "a", "op": "page", "key": [1]},
+        {"id": "a", "op": "page", "key": {"values": ["1"], "skip": "1; DROP TABLE orders"}},
+        {"id": "a", "op": "page", "key": {"values": ["1"], "left": -1}},
+        {"id": "a", "op": "page", "search": ["x"]},
+        {"id": "a", "op": "page", "search": "x" * 1000},
+        {"id": "a", "op": "page", "show": "everything"},
+        {"id": "a", "op": "page", "show": "history", "of": "1"},
+        {"id": "a", "op": "page", "show": "history", "of": ["1", "2"]},
+        {"id": "a", "op": "page", "show": "history", "of": ["x" * 1000]},
         {"id": "a"},
     ],
 )

@@ -11,8 +11,8 @@ from playwright.sync_api import Page, expect
 from headwater import Lake
 from headwater.errors import UsageError
 from headwater_notebooks import panels
-from headwater_notebooks.panel import TablePanel, for_watch
 from headwater_notebooks.pipeline_panel import PipelinePanel
+from headwater_notebooks.table_panel import TablePanel, for_watch
 
 if TYPE_CHECKING:
     from tests.notebooks.conftest import Shop

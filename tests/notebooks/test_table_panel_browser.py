@@ -14,7 +14,7 @@ from playwright.sync_api import Page, expect
 
 from headwater import Lake
 from headwater_notebooks.pages import Pages
-from headwater_notebooks.panel import TablePanel, for_watch
+from headwater_notebooks.table_panel import TablePanel, for_watch
 
 if TYPE_CHECKING:
     from tests.notebooks.conftest import Shop

@@ -104,9 +104,10 @@ class Answers:
         question = Question(text=query, params=params, references=resolved.references)
         return Result(lake, question, rows, types, published, inputs, missing=missing or (), notices=notices)
 
-    def seen(self, query: str) -> Seen:
-        """What an answer now would be made of. Raises what the answer would."""
-        then = positions.resolve(self.log, self.pinned) if self.pinned is not None else None
+    def seen(self, query: str, at: positions.Position = None) -> Seen:
+        """What an answer now, or at a position, would be made of. Raises what the answer would."""
+        where = self.pinned if at is None else at
+        then = positions.resolve(self.log, where) if where is not None else None
         resolved = self._resolved(query, then)
         published, inputs = self._positions(resolved.references, then)
         topics = tuple(reference.topic for reference in resolved.references)

@@ -20,11 +20,18 @@ def where(filters: Sequence[Mapping[str, Any]], types: Mapping[str, str], bind: 
 
     NameNotFound, UsageError.
     """
-    conditions = [_condition(each, types, bind) for each in filters]
+    conditions = [condition(each, types, bind) for each in filters]
     return f" WHERE {' AND '.join(conditions)}" if conditions else ""
 
 
-def _condition(spec: Mapping[str, Any], types: Mapping[str, str], bind: Callable[[str], str]) -> str:
+def contains(column: str, kind: str, bound: str) -> str:
+    """Whether a column's text has a text in it, in whatever case."""
+    text = quote(column) if kind == "VARCHAR" else f"CAST({quote(column)} AS VARCHAR)"
+    return f"contains(lower({text}), lower({bound}))"
+
+
+def condition(spec: Mapping[str, Any], types: Mapping[str, str], bind: Callable[[str], str]) -> str:
+    """One of them, without the WHERE."""
     column, op = str(spec.get("column")), spec.get("op")
     if column not in types:
         raise NameNotFound(f"the answer has no column {column!r}", suggestions=near(column, list(types)))
@@ -33,7 +40,7 @@ def _condition(spec: Mapping[str, Any], types: Mapping[str, str], bind: Callable
         return f"{name} IS {str(op).upper()}"
     value = str(spec.get("value", ""))
     if op == "contains":
-        return f"contains(lower(CAST({name} AS VARCHAR)), lower({bind(value)}))"
+        return contains(column, types[column], bind(value))
     if op in COMPARISONS:
         return f"{name} {COMPARISONS[op]} CAST({bind(value)} AS {types[column]})"
     raise UsageError(f"no filter is called {op!r}", todo=f"Use contains, null, not null, {', '.join(COMPARISONS)}.")

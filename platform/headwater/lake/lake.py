@@ -130,9 +130,9 @@ class Lake:
                     raise
                 known = len(missing)
 
-    def seen(self, query: str) -> Seen:
-        """What an answer now would be made of: equal ``topics`` and ``newest`` are equal rows. Raises as ``sql``."""
-        return self._answers.seen(query)
+    def seen(self, query: str, *, at: positions.Position = None) -> Seen:
+        """What an answer would be made of: equal ``topics`` and ``newest`` are equal rows. Raises as ``sql``."""
+        return self._answers.seen(query, at)
 
     # ---- what there is
 

@@ -126,8 +126,8 @@ class Watch:
             values = self.values
             turned, self._asked = values != self._asked, values
             before, rows = rows, (seen.topics, seen.newest, repr(values))
-            asked = rows != before or self._reads_clock
-            answer = self.lake.sql(self.query, params=values or None) if asked else None
+            asked = rows != before or reads_clock(self.query)
+            answer = self.lake.sql(self.query, params=values or None, whole=True) if asked else None
             reached = seen.position if answer is None else answer.position
             if reached > position or turned:
                 position = max(position, reached)
@@ -135,11 +135,6 @@ class Watch:
             while not self._closed.is_set() and self.values == values and self.lake.log.wait(newest, 0.1) <= newest:
                 continue
             self._closed.wait(max(0.0, self.interval - (time.monotonic() - begun)))
-
-    @property
-    def _reads_clock(self) -> bool:
-        """Whether the answer may be another one over the same rows. A column's name may say so as well: no harm."""
-        return _CLOCK.search(self.query) is not None
 
     def _digest(self) -> str:
         asked = self.query + (repr(sorted(self._asked.items())) if self._asked else "")
@@ -169,6 +164,11 @@ class Watch:
             return panel.load()(self)._repr_mimebundle_(include=include, exclude=exclude)
         answer = self.latest()
         return {"text/plain": str(answer), "text/html": answer._repr_html_()}
+
+
+def reads_clock(query: str) -> bool:
+    """Whether the answer may be another one over the same rows. A column's name may say so as well: no harm."""
+    return _CLOCK.search(query) is not None
 
 
 def _difference(own: duckdb.DuckDBPyConnection, before: pa.Table | None, after: pa.Table) -> pa.Table:

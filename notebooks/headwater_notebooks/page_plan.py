@@ -1,0 +1,365 @@
+"""One page of an answer as SQL: filter, begin at a key, order, cut; and what comes back as a page.
+
+The order is total: after the wanted columns come those that name a row (``Question.unique``), or else a hash of the
+whole row. So a page can begin at a key instead of at a number of rows: a deep page costs what the first costs, and
+rows that arrive before it do not move it. Turned around, the same order pages backwards.
+
+A key is ``{values, skip}``: begin at these values, after so many rows equal in every column; or ``{values, left}``:
+begin behind them, but for so many of their equals.
+
+Columns must exist and values are bound, or written as literals where a person is to read the SQL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+import sqlglot
+from sqlglot import exp
+from sqlglot.tokenizer_core import TokenType
+
+from headwater import Result
+from headwater.errors import NameNotFound, UsageError
+from headwater.lake import filters
+from headwater.log.names import near
+from headwater.types import quote
+from headwater_notebooks.question import Question
+
+ROWS_MAX: Final = 500
+"""Rows of one page: more than a screen shows, few enough to paint at once."""
+CELL_CHARACTERS_MAX: Final = 300
+"""A longer cell is cut, and the page says how many were."""
+REPLY_BYTES_MAX: Final = 512 * 1024
+"""Text of one page; the rest of a wider page is on the next one."""
+KEY_BYTES_MAX: Final = 16 * 1024
+"""A sort value longer than this is not sent as a key: sort by a shorter column."""
+SEARCH_CHARACTERS_MAX: Final = 200
+_DEFAULT_SORT_COLUMNS: Final = 3
+_HASH, _NUMBER = "hw_hash", "hw_number"
+
+_WHOLE = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT",
+          "UHUGEINT", "DECIMAL")  # fmt: skip
+_FLOATING = ("FLOAT", "DOUBLE")
+_MOMENTS = ("DATE", "TIME", "TIMESTAMP", "TIMESTAMP WITH TIME ZONE")
+
+Bind = Callable[[Any], str]
+"""SQL that stands for a value."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the answer; ``type`` as DuckDB writes it."""
+
+    name: str
+    type: str
+
+    @property
+    def kind(self) -> str:
+        return self.type if self.type.endswith("]") else self.type.split("(")[0]
+
+    @property
+    def numeric(self) -> bool:
+        return self.kind in _WHOLE or self.kind in _FLOATING
+
+    def may_hold(self, text: str) -> bool:
+        """Whether a value's text may have ``text`` (lower case) in it: no letter is in a whole number."""
+        alphabet = "0123456789.-"
+        if self.kind in _FLOATING:
+            alphabet += "+einfaty"
+        elif self.kind in _MOMENTS:
+            alphabet += "+: infty(bc)"
+        elif self.kind not in _WHOLE:
+            return self.kind != "BOOLEAN" or text in "true" or text in "false"
+        return set(text) <= set(alphabet)
+
+
+@dataclass(frozen=True)
+class Sort:
+    """One sort column. NULLs come last either way, and first when the order is turned around."""
+
+    column: str
+    descending: bool = False
+    turned: bool = False
+
+    @property
+    def sql(self) -> str:
+        down = self.descending != self.turned
+        return f"{quote(self.column)} {'DESC' if down else 'ASC'} NULLS {'FIRST' if self.turned else 'LAST'}"
+
+    def behind(self, value: str | None, bound: str) -> str:
+        """The condition that a row comes later than one with ``value`` here; empty when none does."""
+        name = quote(self.column)
+        if value is None:
+            return f"{name} IS NOT NULL" if self.turned else ""
+        beyond = f"{name} {'<' if self.descending != self.turned else '>'} {bound}"
+        return beyond if self.turned else f"({beyond} OR {name} IS NULL)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wish:
+    """What a page is asked for, besides the question: as the page in the browser says it, and checked by ``Plan``."""
+
+    sort: Sequence[Mapping[str, Any]] = ()
+    filters: Sequence[Mapping[str, Any]] = ()
+    search: str = ""
+    key: Mapping[str, Any] | None = None
+    backwards: bool = False
+    limit: int = 50
+
+
+@dataclass(kw_only=True)
+class Plan:
+    """A page's SQL in ``sql``, with ``params``. NameNotFound, UsageError for a wish that cannot be."""
+
+    question: Question
+    columns: tuple[Column, ...]
+    wish: Wish
+    total: int | None = None
+    """How many rows the filtered answer has, when that is known already; else it is counted."""
+    params: dict[str, Any] = field(init=False)
+    sql: str = field(init=False)
+    order: list[Sort] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.params = dict(self.question.params)
+        self.limit = min(max(self.wish.limit, 1), ROWS_MAX)
+        source = Source.of(self.question, self.columns, numbered=not self.wanted)
+        wanted = self.wanted or source.order
+        named = {sort.column for sort in wanted}
+        unique = self.question.unique or (_HASH,) if wanted != [Sort(_NUMBER)] else ()
+        ties = [Sort(name) for name in unique if name not in named]
+        self.order = [replace(sort, turned=self.wish.backwards) for sort in [*wanted, *ties]]
+        self.sql = self._sql(source)
+
+    @property
+    def wanted(self) -> list[Sort]:
+        """The sort columns that were asked for."""
+        return [Sort(self._column(each.get("column")).name, bool(each.get("descending"))) for each in self.wish.sort]
+
+    def _column(self, name: object) -> Column:
+        for column in self.columns:
+            if column.name == name:
+                return column
+        raise NameNotFound(
+            f"the answer has no column {name!r}", suggestions=near(str(name), [c.name for c in self.columns])
+        )
+
+    def _bind(self, value: Any) -> str:
+        name = f"hw_{len(self.params)}"
+        self.params[name] = value
+        return f"${name}"
+
+    def conditions(self, bind: Bind) -> list[str]:
+        """What a row must be to be in the filtered answer: each filter, and the search."""
+        types = {column.name: column.type for column in self.columns}
+        found = [filters.condition(each, types, bind) for each in self.wish.filters]
+        return [*found, self._found(self.wish.search, bind)] if self.wish.search else found
+
+    def _sql(self, source: Source) -> str:
+        conditions = self.conditions(self._bind)
+        where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
+        order = ", ".join(sort.sql for sort in self.order)
+        begin, skip = self._begin() if self.wish.key else ("", "")
+        # "left" limits what a cell costs on its way here; one character more than is shown tells that it was cut.
+        cells = ", ".join(f"left(CAST({quote(c.name)} AS VARCHAR), {CELL_CHARACTERS_MAX + 1})" for c in self.columns)
+        keys = ", ".join(f"CAST({quote(s.column)} AS VARCHAR)" for s in self.order)
+        counted = "count(*) FROM hw_rows" if self.total is None else self._bind(self.total)
+        top = f"SELECT * FROM hw_rows{begin} ORDER BY {order} LIMIT {self.limit + 1}{skip}"
+        late = source.cheap and bool(self.question.unique)
+        # With filters the rows found are kept, so that they are found once: they are counted and put in order.
+        keep = late and bool(conditions) and self.total is None
+        return f"""WITH hw_answer AS {"NOT " if source.cheap else ""}MATERIALIZED (
+{source.sql}
+), hw_filtered AS NOT MATERIALIZED (SELECT * FROM hw_answer{where}),
+hw_rows AS {"" if keep else "NOT "}MATERIALIZED ({self._rows(late)}),
+{self._late_page(top) if late else f"hw_page AS ({top})"}
+SELECT hw_total, hw_place, hw_cells, hw_key FROM (SELECT {counted}) AS hw_counted(hw_total) LEFT JOIN (
+  SELECT row_number() OVER (ORDER BY {order}) AS hw_place, [{cells}] AS hw_cells, [{keys}] AS hw_key FROM hw_page
+) ON true ORDER BY hw_place"""
+
+    def _rows(self, late: bool) -> str:
+        if late:
+            return f"SELECT {', '.join(quote(sort.column) for sort in self.order)} FROM hw_filtered"
+        if any(sort.column == _HASH for sort in self.order):
+            return f"SELECT *, hash({', '.join(quote(c.name) for c in self.columns)}) AS {_HASH} FROM hw_filtered"
+        return "SELECT * FROM hw_filtered"
+
+    def _late_page(self, top: str) -> str:
+        """The page's rows fetched by what names them, after the columns that put them in order were read alone."""
+        unique = [quote(name) for name in self.question.unique]
+        same = " AND ".join(f"r.{name} = t.{name}" for name in unique)  # "=" lets the scan skip what cannot match
+        null = " OR ".join(f"r.{name} IS NULL" for name in unique)
+        as_well = " AND ".join(f"r.{name} IS NOT DISTINCT FROM t.{name}" for name in unique)
+        return f"""hw_top AS MATERIALIZED ({top}),
+hw_page AS (SELECT r.* FROM hw_answer r SEMI JOIN hw_top t ON {same} UNION ALL
+  SELECT r.* FROM (SELECT * FROM hw_answer r WHERE {null}) r SEMI JOIN hw_top t ON {as_well})"""
+
+    def _found(self, text: str, bind: Bind) -> str:
+        if len(text) > SEARCH_CHARACTERS_MAX:
+            raise UsageError(f"a search is at most {SEARCH_CHARACTERS_MAX} characters")
+        places = [column for column in self.columns if column.may_hold(text.lower())]
+        value = bind(text) if places else ""
+        return (
+            f"({' OR '.join(filters.contains(each.name, each.type, value) for each in places)})" if places else "false"
+        )
+
+    def _begin(self) -> tuple[str, str]:
+        """The row comparison with the key, written out since directions differ; and what to skip of its equals."""
+        key = self.wish.key
+        assert key is not None
+        values = key.get("values")
+        if not isinstance(values, list) or len(values) != len(self.order):
+            raise UsageError("the key is not one of this order", todo="Begin at the first page.")
+        types = {c.name: c.type for c in self.columns} | {_NUMBER: "BIGINT", _HASH: "UBIGINT"}
+        ahead = ""
+        alternatives: list[str] = []
+        equal: list[str] = []
+        for sort, value in zip(self.order, values, strict=True):
+            bound = "" if value is None else f"CAST({self._bind(str(value))} AS {types[sort.column]})"
+            behind = sort.behind(value, bound)
+            ahead = ahead if equal else behind
+            if behind:
+                alternatives.append(" AND ".join([*equal, behind]))
+            equal.append(f"{quote(sort.column)} {'IS NULL' if value is None else f'= {bound}'}")
+        same = " AND ".join(equal)
+        left = _count(key, "left") if "left" in key else None
+        if left != 0:
+            alternatives.append(same)
+        # The first column alone once more: that is what row groups can be skipped by.
+        first = f"({' OR '.join([*alternatives[: bool(ahead)], equal[0]])}) AND " if len(self.order) > 1 else ""
+        begin = f" WHERE {first}({' OR '.join(f'({each})' for each in alternatives) or 'false'})"
+        if left is None:
+            return begin, f" OFFSET {self._bind(_count(key, 'skip'))}"
+        if left == 0:
+            return begin, ""
+        return begin, f" OFFSET (SELECT greatest(count(*) - {self._bind(left)}, 0) FROM hw_rows WHERE {same})"
+
+    def content(self, answer: Result) -> dict[str, Any]:
+        """The reply's part that depends on the rows alone."""
+        found = [line for line in answer.fetchall() if line[1] is not None]
+        rows: list[list[str | None]] = []
+        size = cut = 0
+        for _, _, cells, _ in found[: self.limit]:
+            size += sum(len(cell.encode()) for cell in cells if cell is not None) + 8 * len(cells)
+            if rows and size > REPLY_BYTES_MAX:
+                break
+            cut += sum(cell is not None and len(cell) > CELL_CHARACTERS_MAX for cell in cells)
+            rows.append([_cut(cell) for cell in cells])
+        keys = [key for _, _, _, key in found[: len(rows)]]
+        near_end, far_end = self._ends(keys, more=len(found) > len(rows))
+        if self.wish.backwards:
+            rows.reverse()
+        return {
+            "columns": [
+                {"name": c.name, "type": c.type, "align": "right" if c.numeric else "left"} for c in self.columns
+            ],
+            "rows": rows,
+            "total": str(answer.arrow().column("hw_total")[0].as_py()),
+            "next_key": near_end if self.wish.backwards else far_end,
+            "previous_key": far_end if self.wish.backwards else near_end,
+            "cut": cut,
+        }
+
+    def _ends(self, keys: list[list[str | None]], *, more: bool) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+        """Where the page before this one begins, turned around, and the page after it; None where there is none."""
+        if not keys:
+            return None, None
+        key = self.wish.key or {}
+        form = "left" if "left" in key else "skip"
+        begun = _count(key, form) if key.get("values") == keys[0] else 0  # rows like the first that the key speaks of
+        near_end: dict[str, Any] | None = {"values": keys[0], "left": 0} if key else None
+        if begun:  # what one direction has left out, the other has left
+            near_end = {"values": keys[0], "skip" if form == "left" else "left": begun}
+        if not more:
+            return near_end, None
+        last = keys[-1]
+        if sum(len(value.encode()) for value in last if value is not None) > KEY_BYTES_MAX:
+            raise UsageError(
+                f"a sort value is longer than {KEY_BYTES_MAX} bytes", todo="Sort by a column of shorter values."
+            )
+        equals = next((n for n, other in enumerate(reversed(keys)) if other != last), len(keys))
+        if begun and equals == len(keys):
+            return near_end, {"values": last, form: begun + equals if form == "skip" else max(begun - equals, 0)}
+        return near_end, {"values": last, "skip": equals}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A question's SQL to be put in ``order``; ``cheap``: running it twice costs less than keeping its rows."""
+
+    sql: str
+    order: list[Sort]
+    cheap: bool
+
+    @classmethod
+    def of(cls, question: Question, columns: Sequence[Column], *, numbered: bool = False) -> Source:
+        """Without its own ORDER BY where that can be said in its columns and cuts nothing.
+
+        ``numbered``: where it cannot be said, rows get a number.
+        """
+        query, parsed = question.sql, sqlglot.parse_one(question.sql, read="duckdb")
+        own = own_order(parsed, columns)
+        if own is None and numbered:
+            query = f"SELECT *, row_number() OVER () AS {_NUMBER} FROM (\n{query}\n)"
+            return cls(sql=query, order=[Sort(_NUMBER)], cheap=False)
+        if own and isinstance(parsed, exp.Select) and not parsed.args.get("limit") and not parsed.args.get("offset"):
+            parsed.set("order", None)
+            query = _before_order(query)
+        first = question.unique or tuple(c.name for c in columns[:_DEFAULT_SORT_COLUMNS])
+        order = own if own is None or own else [Sort(name) for name in first]
+        return cls(sql=query, order=order or [], cheap=_cheap(parsed))
+
+
+def own_order(query: exp.Expr, columns: Sequence[Column]) -> list[Sort] | None:
+    """The query's own ORDER BY said in its output columns; empty without one, None when it cannot be said."""
+    order = query.args.get("order")
+    if not isinstance(order, exp.Order):
+        return []
+    names = {c.name.lower(): c.name for c in columns}
+    outputs = {each.unalias(): each.alias_or_name for each in query.selects} if isinstance(query, exp.Select) else {}
+    found = []
+    for each in order.expressions:
+        term = each.this if isinstance(each, exp.Ordered) else each
+        nulls_first = isinstance(each, exp.Ordered) and bool(each.args.get("nulls_first"))
+        name = _output_name(term, outputs, columns)
+        if nulls_first or name.lower() not in names:
+            return None
+        found.append(Sort(names[name.lower()], isinstance(each, exp.Ordered) and bool(each.args.get("desc"))))
+    return found
+
+
+def _output_name(term: exp.Expr, outputs: Mapping[exp.Expr, str], columns: Sequence[Column]) -> str:
+    if isinstance(term, exp.Literal) and not term.is_string and 1 <= int(term.this) <= len(columns):
+        return columns[int(term.this) - 1].name
+    if isinstance(term, exp.Column) and not term.table:
+        return term.name
+    return outputs.get(term, "")
+
+
+def _before_order(query: str) -> str:
+    """The text of a SELECT up to its own ORDER BY."""
+    depth = place = 0
+    for token in sqlglot.tokenize(query, read="duckdb"):
+        depth += (token.token_type == TokenType.L_PAREN) - (token.token_type == TokenType.R_PAREN)
+        if token.token_type == TokenType.ORDER_BY and depth == 0:
+            place = token.start
+    return query[:place]
+
+
+def _cheap(query: exp.Expr) -> bool:
+    """Whether running the query twice (rows, and their count) costs less than keeping all its rows."""
+    costly = (exp.Group, exp.Join, exp.Distinct, exp.AggFunc, exp.Window, exp.SetOperation, exp.Limit, exp.Order)
+    return query.find(*costly) is None
+
+
+def _count(key: Mapping[str, Any], name: str) -> int:
+    value = key.get(name)
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise UsageError("the key is not one of this order", todo="Begin at the first page.")
+    return value
+
+
+def _cut(cell: str | None) -> str | None:
+    return cell if cell is None or len(cell) <= CELL_CHARACTERS_MAX else cell[:CELL_CHARACTERS_MAX] + "…"
