@@ -14,7 +14,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Final
@@ -24,10 +23,9 @@ from headwater.errors import HeadwaterError, PipelineError, UsageError
 from headwater.lake.backfill_run import Journal, Run, process_of
 from headwater.lake.html import render
 from headwater.position import Position, resolve
+from headwater.progress import bar
 
 if TYPE_CHECKING:
-    from rich.progress import Progress as Bar
-
     from headwater.lake.lake import Lake
 
 ROWS_PER_S: Final = 5_000_000
@@ -151,12 +149,12 @@ class Backfill:
         if run is None:
             raise UsageError(f"no replay of view {self.view} was begun", todo="Use run(), or begin().")
         try:
-            with _bar() as bar:
-                task = bar.add_task(f"replay {self.view}: {run.phase}", total=run.rows or 1)
+            with bar(f"replay of {self.view}") as shown:
                 while not run.ended:
                     self.lake.log.wait(self.lake.log.newest_commit(), LOOK_S)
                     run = self.state or run
-                    bar.update(task, description=f"replay {self.view}: {run.phase}", completed=run.done)
+                    now = progress_of(run)
+                    shown.to(now.fraction or 0.0, _said(now, run))
         except KeyboardInterrupt:
             again = f"lake.replay({self.view!r})"
             sys.stderr.write(f"The replay of {self.view} goes on: {again}.follow() waits for it, .cancel() ends it.\n")
@@ -298,15 +296,10 @@ def _planner() -> Any:
     raise UsageError("nothing here replays views", todo="Install headwater whole: its pipelines do.")
 
 
-@contextmanager
-def _bar() -> Iterator[Bar]:
-    """A bar on stderr, also in a notebook's output; where neither is, nothing is drawn."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        yield bar
+def _said(now: Progress, run: Run) -> str:
+    rate = f", {now.rows_per_s:,.0f} a second" if now.rows_per_s else ""
+    left = f", {_duration(now.left_s)} left" if now.left_s is not None else ""
+    return f"{now.phase}, {now.done:,} of about {now.rows:,} records{rate}{left}, commits {run.after:,} to {run.upto:,}"
 
 
 def _size(count: int) -> str:

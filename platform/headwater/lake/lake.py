@@ -39,6 +39,7 @@ from headwater.lake.pipeline import Pipeline
 from headwater.lake.plot.encoding import Kind
 from headwater.lake.plot.engines import Engine
 from headwater.lake.result import Params, Result
+from headwater.lake.schema_tree import SchemaTree
 from headwater.lake.views import ViewHandle
 from headwater.lake.watch import Watch
 from headwater.log import Log, administration, leases, open_log, quarantine, retention, tags
@@ -394,6 +395,10 @@ class Lake:
     def pipeline(self) -> Pipeline:
         """Sources, topics, views and jobs with what feeds them, their state and lag; in a notebook, a live graph."""
         return Pipeline(self)
+
+    def schema(self) -> SchemaTree:
+        """What there is to read: sources, tables, topics and views with their columns; in a notebook, a browser."""
+        return SchemaTree(self)
 
     def replay(
         self, view: str, start: positions.Position = None, stop: positions.Position = None, *, promote: bool = False
