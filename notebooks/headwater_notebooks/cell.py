@@ -1,6 +1,6 @@
 """What is typed into an SQL cell: options, an assignment, the SQL, and its ``:name`` parameters.
 
-    %%sql [NAME <<] [--at POSITION] [--limit ROWS]
+    %%sql [NAME <<] [--at POSITION] [--limit ROWS | --live]
     SELECT ... WHERE customer = :who
 
 A parameter is a colon directly before a name and not directly after a word, a quote or a bracket: ``a::int``,
@@ -21,6 +21,9 @@ from headwater.log.names import near
 _OPTION = re.compile(
     r"""\s*(?:(?P<assign>[^\W\d]\w*)\s*<<|--(?P<name>[\w-]+)(?:[ =]+(?P<value>"[^"]*"|'[^']*'|[^\s"'-]\S*))?)"""
 )
+_BLANK = r"(?:\s|--[^\n]*(?:\n|$)|/\*.*?\*/)*"
+_NOTHING = re.compile(_BLANK + r"(?:;\s*)*", re.DOTALL)
+_ASSIGN = re.compile(rf"(?P<before>{_BLANK})(?P<name>[^\W\d]\w*)\s*<<", re.DOTALL)
 _PIECE = re.compile(
     r"""(?P<skip>'(?:[^']|'')*'|"(?:[^"]|"")*"|--[^\n]*|/\*.*?\*/|\$(?P<tag>\w*)\$.*?\$(?P=tag)\$)"""
     r"""|(?<![\w:'"\)\]\[}]):(?P<parameter>[^\W\d]\w*)""",
@@ -30,12 +33,13 @@ _PIECE = re.compile(
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One SQL cell, read. ``params`` are the values by the name that the query now calls ``$name``."""
+    """One SQL cell, read. ``params`` are values, or controls, by the name that the query now calls ``$name``."""
 
     sql: str
     assign: str | None = None
     at: str | None = None
     limit: int | None = None
+    live: bool = False
     params: Mapping[str, Any]
 
 
@@ -48,12 +52,16 @@ def read(line: str, body: str | None, namespace: Mapping[str, Any]) -> Cell:
             raise UsageError(
                 f"{rest.strip()!r} was not understood", where="first line of the cell", todo="The SQL begins below it."
             )
-        first, rest = _options(body, {})
-        assign = assign or first
-    if not rest.strip():
+        named = _ASSIGN.match(body)
+        assign = assign or (named["name"] if named else None)
+        rest = named["before"] + body[named.end() :] if named else body
+    if _NOTHING.fullmatch(rest):
         raise UsageError("the cell has no SQL", todo="Write a SELECT, as in `%%sql` and below it `SELECT 1`.")
     sql, params = bind(rest, namespace)
-    return Cell(sql=sql, assign=assign, at=options.get("at"), limit=_limit(options.get("limit")), params=params)
+    limit, live = _limit(options.get("limit")), "live" in options
+    if live and limit is not None:
+        raise UsageError("--limit is for rows that are shown once", todo="A live table turns pages: leave it out.")
+    return Cell(sql=sql, assign=assign, at=options.get("at"), limit=limit, live=live, params=params)
 
 
 def _options(text: str, options: dict[str, str]) -> tuple[str | None, str]:
@@ -63,12 +71,14 @@ def _options(text: str, options: dict[str, str]) -> tuple[str | None, str]:
             assign = found["assign"]
         elif found["name"] in ("at", "limit") and found["value"]:
             options[found["name"]] = found["value"].strip("\"'")
+        elif found["name"] == "live" and not found["value"]:
+            options["live"] = ""
         elif found["name"] in ("at", "limit"):
             raise UsageError(f"--{found['name']} needs a value", todo=f"As in --{found['name']} 10.")
         elif found["name"] and text[found.start() :].lstrip().startswith("-- "):
             break  # an SQL comment
         else:
-            raise UsageError(f"there is no option --{found['name']}", todo="The options are --at and --limit.")
+            raise UsageError(f"there is no option --{found['name']}", todo="The options are --at, --limit and --live.")
         text = text[found.end() :]
     return assign, text
 
@@ -82,7 +92,7 @@ def _limit(text: str | None) -> int | None:
 
 
 def bind(sql: str, namespace: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """``:name`` to ``$name``, and the values. NameNotFound when a variable does not exist."""
+    """``:name`` to ``$name``, and the variables' values. NameNotFound when one does not exist."""
     params: dict[str, Any] = {}
 
     def replace(found: re.Match[str]) -> str:
@@ -91,15 +101,12 @@ def bind(sql: str, namespace: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
             return found[0]
         if name not in namespace:
             known = [each for each in namespace if not each.startswith("_")]
+            meant = near(name, known)
+            todo = "" if meant else f"Give it a value in a cell of its own: {name} = ..."
             raise NameNotFound(
-                f"there is no variable {name} for :{name}", suggestions=near(name, known), where="the notebook"
+                f"there is no variable {name} for :{name}", suggestions=meant, where="the notebook", todo=todo
             )
-        params[name] = _plain(namespace[name])
+        params[name] = namespace[name]
         return f"${name}"
 
     return _PIECE.sub(replace, sql), params
-
-
-def _plain(value: Any) -> Any:
-    """A NumPy scalar as the Python value it stands for; everything else as it is."""
-    return value.item() if type(value).__module__ == "numpy" and getattr(value, "shape", None) == () else value

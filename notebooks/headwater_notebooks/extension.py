@@ -18,13 +18,14 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
 _NAME = "headwater"
-_SHORT = "sql"
+_SHORT = {"sql": "hw", "view": "hwview"}
 
 
 def load(shell: InteractiveShell) -> None:
     """Register everything; doing it twice changes nothing.
 
-    ``%%sql`` is taken only when no other extension has it; ``%%hw`` is the same and always there.
+    ``%%sql`` and ``%%view`` are taken only when no other extension has them; ``%%hw`` and ``%%hwview`` are the same and
+    always there.
     """
     if _NAME in shell.magics_manager.registry:
         return
@@ -32,12 +33,18 @@ def load(shell: InteractiveShell) -> None:
     magics = HeadwaterMagics(shell, session)
     shell.register_magics(magics)
     shell.magics_manager.registry[_NAME] = magics
-    for kind in ("line", "cell"):
-        if _SHORT not in shell.magics_manager.magics[kind]:
-            shell.magics_manager.magics[kind][_SHORT] = shell.magics_manager.magics[kind]["hw"]
-    magics.completion = Completion(session)
+    for registered in shell.magics_manager.magics.values():
+        for short, name in _SHORT.items():
+            if name in registered:
+                registered.setdefault(short, registered[name])
+    magics.completion = Completion(session, lambda name: _is_ours(shell, name))
     shell.Completer.custom_matchers.append(magics.completion.matcher)
     HeadwaterError._render_traceback_ = failure.render  # type: ignore[attr-defined]  # IPython's hook
+
+
+def _is_ours(shell: InteractiveShell, name: str) -> bool:
+    """Whether a cell magic of this name is one of these, and not another extension's."""
+    return isinstance(getattr(shell.magics_manager.magics["cell"].get(name), "__self__", None), HeadwaterMagics)
 
 
 def unload(shell: InteractiveShell) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import textwrap
+import unicodedata
 from typing import Final
 
 import duckdb
@@ -21,6 +22,7 @@ LINES_MAX: Final = 8
 _WIDTH: Final = 110
 _RED, _DIM, _PLAIN = "\x1b[31m", "\x1b[2m", "\x1b[0m"
 _ENGINE_NAME = re.compile(r"""with name "?(\w+)|["']([^"']+)["']""")
+_NO_COLUMN = re.compile(r'does not have a column named "([^"]+)"')
 _ENGINE_LINE = re.compile(r"LINE (\d+): (.*)\n(\s*)(\^+)")
 
 
@@ -61,9 +63,8 @@ def _marked(error: HeadwaterError) -> list[str]:
     begin = max(0, start - _WIDTH + 30)  # a long line is shown from shortly before the place
     shown = text[begin : begin + _WIDTH - 10]
     label = f"{number:>4} | "
-    caret = (
-        " " * (len(label) - 2) + "| " + " " * (start - begin) + "^" * max(1, min(length, len(shown) - (start - begin)))
-    )
+    place, end = start - begin, min(start - begin + max(1, length), max(len(shown), start - begin + 1))
+    caret = f"{'| ':>{len(label)}}{' ' * _cells(shown[:place])}{'^' * max(1, _cells(shown[place:end]))}"
     return [f"{_DIM}{label}{_PLAIN}{shown}", f"{_DIM}{caret}{_PLAIN}"]
 
 
@@ -81,6 +82,8 @@ def _place(error: HeadwaterError, sql: str) -> tuple[int, int, int] | None:
         return (
             (number, max(0, int(str(first["col"])) - len(highlight)), len(highlight)) if number <= len(lines) else None
         )
+    if isinstance(cause, duckdb.Error) and (named := _NO_COLUMN.search(str(cause))):
+        return _find(lines, named[1], 1)
     if isinstance(cause, duckdb.Error) and (marked := _ENGINE_LINE.search(str(cause))):
         number, text = int(marked[1]), marked[2]
         start = len(marked[3]) - len(f"LINE {number}: ")
@@ -89,6 +92,12 @@ def _place(error: HeadwaterError, sql: str) -> tuple[int, int, int] | None:
         named = _ENGINE_NAME.search(re.split(r"Candidate|Did you mean", str(cause))[0])
         return _find(lines, (named[1] or named[2]).rpartition(".")[2], 1) if named else None
     return _find(lines, error.what.split()[-1].strip("'\""), 1) if error.what else None
+
+
+def _cells(text: str) -> int:
+    """Columns that a terminal or a notebook's font gives a text: two for a Chinese character, none for an accent."""
+    wide = sum(unicodedata.east_asian_width(each) in "WF" for each in text)
+    return len(text) + wide - sum(bool(unicodedata.combining(each)) for each in text)
 
 
 def _word(text: str) -> str:

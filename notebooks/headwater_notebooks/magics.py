@@ -1,4 +1,4 @@
-"""The magics: ``%%hw`` (and ``%%sql``), ``%%view``, ``%hwexplain``, ``%headwater``, ``%hwstatus``."""
+"""The magics: ``%%hw`` (``%%sql``), ``%%hwview`` (``%%view``), ``%hwexplain``, ``%headwater``, ``%hwstatus``."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from IPython.core.magic import Magics, cell_magic, line_cell_magic, line_magic, magics_class
 
-from headwater import Lake, Result
+from headwater import Lake, Result, Watch
 from headwater.errors import DuplicateName, HeadwaterError, NameNotFound, SchemaError, UsageError
 from headwater.lake.html import render
+from headwater.lake.params import now
 from headwater.lake.plain import plain_table
 from headwater.log.names import near
 from headwater_notebooks import cell as cells
@@ -45,32 +46,41 @@ class HeadwaterMagics(Magics):
         self.session = session
 
     @line_cell_magic
-    def hw(self, line: str, cell: str | None = None) -> Result | None:
-        """Run one SELECT over the lake: ``%%hw [NAME <<] [--at POSITION] [--limit ROWS]``, the SQL below.
+    def hw(self, line: str, cell: str | None = None) -> Result | Watch | None:
+        """Run one SELECT over the lake: ``%%hw [NAME <<] [--at POSITION] [--limit ROWS | --live]``, the SQL below.
 
         ``NAME <<`` keeps the result in a variable instead of showing it. ``:name`` in the SQL is the value of
-        the notebook's variable, bound and never pasted. ``--at`` takes commit:N, a timestamp, lsn:X/Y or
-        latest. ``--limit`` says how many rows to show (20); the result has them all:
-        ``.pl()``, ``.df()``, ``.arrow()``.
+        the notebook's variable, bound and never pasted; of an ipywidgets control, what it is set to. ``--at`` takes
+        commit:N, a timestamp, lsn:X/Y, tag:NAME or latest. ``--limit`` says how many rows to show (20); the result has
+        them all: ``.pl()``, ``.df()``, ``.arrow()``. ``--live`` shows a table that follows the lake, and controls that
+        are turned.
         """
         namespace = self.shell.user_ns
         sql = cell if cell is not None else line
         try:
             asked = cells.read(line, cell, namespace)
             sql = asked.sql if not asked.params else sql
-            result = self.session.lake.sql(asked.sql, at=_position(asked.at), params=dict(asked.params) or None)
+            result = self._ask(asked)
         except HeadwaterError as error:
             raise with_sql(error, sql)  # noqa: B904 (the same error: its cause says where in the SQL)
-        if asked.limit is not None:
-            result.shown_rows = asked.limit
         if asked.assign is None:
             return result
         self.shell.push({asked.assign: result})
         return None
 
+    def _ask(self, asked: cells.Cell) -> Result | Watch:
+        lake = self.session.lake
+        result = lake.sql(asked.sql, at=_position(asked.at), params=now(asked.params) or None)  # a mistake shows here
+        if asked.live:
+            place = lake if asked.at is None else lake.at(_position(asked.at))
+            return place.watch(asked.sql, params=asked.params)
+        if asked.limit is not None:
+            result.shown_rows = asked.limit
+        return result
+
     @cell_magic
-    def view(self, line: str, cell: str) -> Created:
-        """Create a materialized view: ``%%view NAME [--replace]``, its SELECT below.
+    def hwview(self, line: str, cell: str) -> Created:
+        """Create a materialized view: ``%%hwview NAME [--replace]``, its SELECT below; ``%%view`` is the same.
 
         The SQL is checked first; what cannot be maintained is refused and nothing is created. The answer shows
         how each part is maintained. Running the same cell again changes nothing; ``--replace`` puts a changed

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 
 from headwater import Lake, config
 from headwater.lake import open_lake
+from headwater_notebooks.names import functions
 
 VARIABLE = "HEADWATER_PROJECT"
 """Names the project when no folder from the notebook's upwards is one."""
@@ -34,6 +36,8 @@ class Session:
         lake = open_lake(folder)
         self.close()
         self._lake, self.folder = lake, folder.resolve()
+        # The first key press in an SQL cell would wait for them.
+        threading.Thread(target=functions, name="headwater functions", daemon=True).start()
         return lake
 
     def close(self) -> None:

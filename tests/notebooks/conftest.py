@@ -71,6 +71,12 @@ class Shop:
         return number
 
 
+@pytest.fixture(scope="session")
+def shop_class() -> type[Shop]:
+    """For tests that keep one shop for a whole module."""
+    return Shop
+
+
 @pytest.fixture
 def shop(tmp_path: Path) -> Iterator[Shop]:
     """Three orders; the last holds what is easily got wrong: 2^53 + 1, markup, more digits than a double has."""

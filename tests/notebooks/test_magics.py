@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import itertools
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import ipywidgets
 import pytest
-from IPython.core.completer import provisionalcompleter
 from IPython.core.interactiveshell import InteractiveShell
 
-from headwater import Lake, Result
+from headwater import Lake, Result, Watch
 from headwater.errors import HeadwaterError, NameNotFound, UsageError
 from headwater_notebooks import cell, extension, failure
 from headwater_notebooks.magics import HeadwaterMagics, Status
@@ -87,6 +85,46 @@ def test_position_and_limit(shell: InteractiveShell, shop: Shop) -> None:
     assert "showing 5 of 53 rows" in shown._repr_html_()
 
 
+def test_live_cells_follow_the_lake_and_the_controls_that_are_turned(shell: InteractiveShell, shop: Shop) -> None:
+    shell.user_ns.update(below=ipywidgets.IntSlider(value=50, max=10_000), some="Ada")
+    cell = "%%sql --live\nSELECT count(*) AS n FROM orders WHERE id < :below AND coalesce(customer, :some) = :some"
+    watch = run(shell, cell)
+    assert isinstance(watch, Watch)
+    assert watch.latest().scalar() == 2
+    shell.user_ns["below"].value = 1
+    assert watch.latest().scalar() == 0
+    assert run(shell, cell.replace(" --live", "")).scalar() == 0, "a control is what it is set to"
+    assert run(shell, cell.replace("--live", "kept << --live")) is None
+    shell.user_ns["below"].value = 9
+    shop.commit("c", (8, "Ada", None))
+    assert run(shell, "kept.latest().scalar()") == 3
+    fixed = run(shell, "%%sql --live --at 1\nSELECT count(*) FROM orders")
+    assert fixed.latest().scalar() == 3, "a position stays where it is"
+    with pytest.raises(UsageError, match="shown once"):
+        run(shell, "%%sql --live --limit 3\nSELECT 1")
+    with pytest.raises(HeadwaterError, match="nowhere"):
+        run(shell, "%%sql --live\nSELECT * FROM nowhere")
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "%%time\n%%sql\nSELECT count(*) AS n FROM orders",
+        "%%sql\n-- how many\n/* of\nthem */ SELECT count(*) AS n FROM orders; -- that's it\n",
+        "%%sql\n\n\nSELECT count(*) AS n\nFROM orders\n;\n",
+        "%%hw --limit 1\nFROM orders SELECT count(*) AS n",
+    ],
+)
+def test_cells_are_understood_in_many_forms(shell: InteractiveShell, source: str) -> None:
+    assert run(shell, source).scalar() == 3
+
+
+def test_a_result_may_be_named_behind_a_comment(shell: InteractiveShell) -> None:
+    assert run(shell, "%%sql\n-- the sum\n/* once */ größe << SELECT 'é' AS ключ, 7 AS größe") is None
+    assert shell.user_ns["größe"].columns == ["ключ", "größe"]
+    assert run(shell, "%%sql\n-- x << is no assignment in a comment\nSELECT 1 AS one").scalar() == 1
+
+
 def test_choosing_a_lake(shell: InteractiveShell, shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lake = run(shell, "%headwater")
     assert isinstance(lake, Lake)
@@ -140,6 +178,10 @@ def test_a_refused_view_creates_nothing(shell: InteractiveShell, capsys: pytest.
         ("SELECT * FORM orders WHERE id = 1", "SqlSyntax", "orders", ""),
         ("SELECT id FROM orders WHERE nothere(id)", "SqlError", "nothere", ""),
         ("SELECT 1 AS one\nFROM orders\nWHERE id = :wo", "NameNotFound", ":wo", "Did you mean who?"),
+        ("SELECT 1 WHERE 1 = :zzzzzz", "NameNotFound", ":zzzzzz", "zzzzzz = ..."),
+        ("WITH a AS (SELECT * FROM orders)\nSELECT a.custmer FROM a", "UnknownColumn", "custmer", '"customer"'),
+        ("SELECT o.custmer FROM orders o", "UnknownColumn", "custmer", '"customer"'),
+        ("SELECT 'größe' AS größe, custmer FROM orders", "UnknownColumn", "custmer", '"customer"'),
     ],
 )
 def test_an_error_is_short_marks_the_place_and_says_what_was_meant(
@@ -180,6 +222,28 @@ def test_what_is_wrong_with_a_view_or_a_query_is_marked(
     carets = [place for place, line in enumerate(lines) if "^" in line]
     found = [lines[at - 1][lines[at].index("^") :][: lines[at].count("^")] for at in carets]
     assert found == ([marked] if marked else [])
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("SELECT 1; SELECT 2", ["SqlSyntax: 2 statements were given", "Give one SELECT."]),
+        ("-- nothing\n/* here */ ;", ["UsageError: the cell has no SQL"]),
+        ("EXPLAIN SELECT 1", ["SqlSyntax: EXPLAIN is not a query", ".explain()"]),
+        ("DELETE FROM orders", ["SqlSyntax: DELETE is not a query", "SELECT"]),
+    ],
+)
+def test_what_is_no_query_is_refused_with_what_to_do(
+    shell: InteractiveShell, capsys: pytest.CaptureFixture[str], source: str, said: list[str]
+) -> None:
+    lines = message(shell, f"%%sql\n{source}", capsys)
+    assert len(lines) <= 3
+    assert all(any(each in line for line in lines) for each in said)
+
+
+def test_a_caret_stands_below_wide_characters(shell: InteractiveShell, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = message(shell, "%%sql\nSELECT '数据' AS a, custmer FROM orders", capsys)
+    assert lines[2].index("^") == lines[1].index("custmer") + 2, "each of the two takes two columns"
 
 
 def test_errors_of_python_cells_are_short_as_well(shell: InteractiveShell, capsys: pytest.CaptureFixture[str]) -> None:
@@ -225,44 +289,20 @@ def test_loading_twice_and_unloading_leave_the_shell_as_it_was(shell: Interactiv
     extension.load(shell)
     extension.load(shell)
     assert len(shell.Completer.custom_matchers) == len(matchers) + 1
-    assert {"hw", "sql", "view"} <= set(shell.magics_manager.magics["cell"])
+    assert {"hw", "sql", "view", "hwview"} <= set(shell.magics_manager.magics["cell"])
     extension.unload(shell)
     assert {kind: set(names) for kind, names in shell.magics_manager.magics.items()} == before
     assert shell.Completer.custom_matchers == matchers
     assert not hasattr(HeadwaterError, "_render_traceback_")
-    shell.magics_manager.magics["cell"]["sql"] = lambda *_: "theirs"
+    for name in ("sql", "view"):
+        shell.magics_manager.magics["cell"][name] = lambda *_: "theirs"
     extension.load(shell)
-    assert shell.run_cell_magic("sql", "", "SELECT 1") == "theirs", "%%sql of another extension stays"
+    for name in ("sql", "view"):
+        assert shell.run_cell_magic(name, "", "SELECT 1") == "theirs", "what another extension has stays"
+    assert run(shell, "%%hwview v\nSELECT id FROM orders").name == "v"
     assert run(shell, "%%hw\nSELECT 1 AS one").scalar() == 1
 
 
 def test_every_magic_explains_itself() -> None:
-    for name in ("hw", "view", "headwater", "hwstatus"):
+    for name in ("hw", "hwview", "headwater", "hwstatus"):
         assert len(getattr(HeadwaterMagics, name).__doc__) > 60
-
-
-def completions(shell: InteractiveShell, text: str) -> list[str]:
-    cursor = text.index("|")
-    text = text.replace("|", "")
-    with provisionalcompleter():
-        return [each.text for each in itertools.islice(shell.Completer.completions(text, cursor), 40)]
-
-
-def test_completion_knows_the_catalog(shell: InteractiveShell) -> None:
-    run(shell, "%%sql\nSELECT 1")
-    assert completions(shell, "%%sql\nSELECT * FROM or|") == ["orders"]
-    assert completions(shell, "%%hw\nSELECT o.| FROM orders AS o") == ["o.customer", "o.id", "o.total"]
-    assert completions(shell, "%%sql\nSELECT cu| FROM orders")[0] == "customer"
-    assert completions(shell, "%%view v\nSELECT to|")[0] == "total"
-    assert "SELECT" in completions(shell, "%%sql\nSE|")
-    assert completions(shell, "found = %sql SELECT * FROM or|") == ["orders"]
-    assert "orders" not in completions(shell, "or|")
-
-
-def test_completion_again_is_the_same(shell: InteractiveShell) -> None:
-    run(shell, "%%sql\nSELECT 1")
-    completions(shell, "%%sql\nSELECT * FROM or|")
-    begun = time.perf_counter()
-    for _ in range(10):
-        assert completions(shell, "%%sql\nSELECT * FROM or|") == ["orders"]
-    print(f"a completion takes {(time.perf_counter() - begun) * 100:.1f} ms")

@@ -48,6 +48,10 @@ _READER_ERRORS = (duckdb.IOException, duckdb.InvalidInputException, duckdb.Inter
 _KIND_PREFIX = re.compile(r"^\w+(?: \w+)* Error: ")
 """DuckDB begins its messages with the kind of error, which our own class says already."""
 
+_UNKNOWN_COLUMN = re.compile(
+    r'[Cc]olumn (?:with name )?"?([^"\s]+)"? (?:\S+ )?not found|does not have a column named "([^"]+)"'
+)
+
 _KEPT_KINDS = ("table", "multiset", "changelog")
 _RECORD_KINDS = ("event", "transactions", "system")
 """Kinds whose rows are their records, each by itself: one that cannot be read changes no other."""
@@ -327,8 +331,9 @@ def _sql_error(error: duckdb.Error, resolved: Resolved) -> SqlError:
         text = text.replace(reference.private, reference.topic.name)
     if isinstance(error, duckdb.ParserException):
         return SqlSyntax(text, todo="Check the SQL near the marked place.")
-    if isinstance(error, duckdb.BinderException) and "column" in text.lower() and "not found" in text.lower():
+    unknown = _UNKNOWN_COLUMN.search(text)
+    if isinstance(error, duckdb.BinderException) and unknown:
         columns = [name for reference in resolved.references for name in reference.topic.schema.names]
-        wanted = text.partition('"')[2].partition('"')[0].rpartition(".")[2]
+        wanted = (unknown[1] or unknown[2]).rpartition(".")[2]
         return UnknownColumn(text.splitlines()[0].rstrip("!"), suggestion=next(iter(near(wanted, columns)), ""))
     return SqlError(text, todo="Check the SQL and the data it meets.")

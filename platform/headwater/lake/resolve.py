@@ -6,6 +6,7 @@ typed, so DuckDB's own dialect and its own error positions hold.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,6 +28,9 @@ _VOLATILE = re.compile(
 )
 
 Facet = Literal["rows", "log", "history"]
+
+# It would warn of every statement that it does not know, which is refused here with a sentence of its own.
+logging.getLogger("sqlglot").setLevel(logging.ERROR)
 
 PARSED_MAX = 128
 """Queries whose names are remembered: a panel asks the same one again and again."""
@@ -87,15 +91,18 @@ def mentioned(query: str) -> set[str]:
 def _tables(query: str) -> tuple[exp.Table, ...]:
     """Table references in the query that are neither CTEs of an enclosing scope nor functions; nobody changes them."""
     try:
-        statements = [part for part in sqlglot.parse(query, read="duckdb") if part is not None]
+        parsed = sqlglot.parse(query, read="duckdb")
     except sqlglot.errors.SqlglotError as error:
         raise SqlSyntax(_message(error), todo="Check the SQL near the marked place.") from error
+    statements = [part for part in parsed if part is not None and not isinstance(part, exp.Semicolon)]
     if len(statements) != 1:
-        raise SqlSyntax(f"{len(statements)} statements were given", todo="Give one SELECT.")
+        raise SqlSyntax(f"{len(statements) or 'no'} statements were given", todo="Give one SELECT.")
     if not isinstance(statements[0], exp.Query | exp.Describe | exp.Summarize | exp.Values | exp.Pivot):
+        word = statements[0].this if isinstance(statements[0], exp.Command) else statements[0].key
+        how = "`.explain()` of a query's result shows plans." if str(word).upper() == "EXPLAIN" else ""
         raise SqlSyntax(
-            f"{statements[0].key.upper()} is not a query",
-            todo="The lake is read with SELECT; views are created with `view`.",
+            f"{str(word).upper()} is not a query",
+            todo=how or "The lake is read with SELECT; views are created with `view`.",
         )
     tables = statements[0].find_all(exp.Table)
     # A name of four parts, as a dead letter topic's is, is a Dot.
