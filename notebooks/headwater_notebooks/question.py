@@ -66,9 +66,9 @@ class Subject:
             record.COMMIT,
             f"{moment if record.COMMITTED_AT in has else record.INGESTED_AT} AS {record.COMMITTED_AT}",
             *(f"{lift_sql(each.name, each.type)} AS {quote(self.outputs[each.name])}" for each in shown),
-            *(name for name in (record.UNCHANGED,) if name in has),
             record.PARTITION,
             record.OFFSET,
+            *(name for name in (record.UNCHANGED,) if name in has),
         ]
         order = ", ".join(f"{name} DESC" for name in place)
         sql = f"SELECT {', '.join(columns)}\nFROM log.{quote(self.topic.name)}\nORDER BY {order}"

@@ -418,9 +418,9 @@ class Table extends Panel {
       made.append(line);
     }
     this.body.append(made);
-    const operation = this.of || this.showing === "log" ? this.columns.findIndex((c) => c.name === "_op" || c.name === "_weight") : -1;
+    const operation = this.showing === "log" && !this.of ? this.columns.findIndex((c) => c.name === "_op" || c.name === "_weight") : -1;
     rows.forEach((row, r) => {
-      this.sign(this.cells[r][0].parentNode, operation < 0 ? null : row[operation]);
+      this.sign(this.cells[r][0], operation < 0 ? null : row[operation]);
       row.forEach((value, c) => {
         const cell = this.cells[r][c];
         this.write(cell, value);
@@ -443,12 +443,12 @@ class Table extends Panel {
     if (cell.classList.contains("hw-null") !== (value === null)) cell.classList.toggle("hw-null", value === null);
   }
 
-  sign(line, operation) {
+  sign(cell, operation) {
     const sign = operation === null ? undefined : SIGNS[operation] || (operation.startsWith("-") ? "\u2212" : "+");
-    if (line.dataset.sign === sign) return;
-    if (sign === undefined) delete line.dataset.sign;
-    else line.dataset.sign = sign;
-    line.title = CHANGES[sign] || "";
+    if (cell.dataset.sign === sign) return;
+    if (sign === undefined) delete cell.dataset.sign;
+    else cell.dataset.sign = sign;
+    cell.parentNode.title = CHANGES[sign] || "";
   }
 
   differs(r, c, value) { return r >= this.rows.length || this.rows[r][c] !== value; }
