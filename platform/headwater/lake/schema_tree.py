@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
 from headwater import duck
 from headwater.catalog.records import Topic, View
@@ -80,6 +80,8 @@ class Version:
 
 class SchemaTree:
     """The catalog at the lake's position, or at ``at``; read anew each time it is asked."""
+
+    panel: ClassVar[str] = "schema"
 
     def __init__(self, lake: Lake) -> None:
         self.lake = lake
