@@ -293,8 +293,11 @@ class Kernel:
                 time.sleep(interrupt)
                 self.manager.interrupt_kernel()
                 break
-        reply: dict[str, Any] = self.client.get_shell_msg(timeout=60)["content"]
-        return reply
+        reply = self.client.get_shell_msg(timeout=60)
+        while reply["parent_header"].get("msg_id") != sent:  # what it still says of its beginning
+            reply = self.client.get_shell_msg(timeout=60)
+        content: dict[str, Any] = reply["content"]
+        return content
 
     def close(self) -> None:
         self.client.stop_channels()

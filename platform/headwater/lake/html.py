@@ -24,7 +24,7 @@ _HEAD: Final = (
     " white-space: nowrap; background: transparent"
 )
 _CELL: Final = (
-    f"padding: 3px 12px; border: 0; border-bottom: {_LINE}; white-space: pre-wrap; overflow-wrap: anywhere;"
+    f"padding: 3px 12px; border: 0; border-bottom: {_LINE}; white-space: pre-wrap; overflow-wrap: break-word;"
     " max-width: 32em; font-variant-numeric: tabular-nums; vertical-align: top; background: transparent"
 )
 
@@ -58,10 +58,14 @@ def render_table(
     rows: Sequence[Sequence[str | None]],
     extent: str,
     notices: Sequence[str] = (),
+    *,
+    typed: bool = True,
 ) -> str:
-    """The same of any rows; ``extent`` says how many there are of what."""
+    """The same of any rows; ``extent`` says how many there are of what. ``typed``: types stand below the names."""
     sides = ["right" if kind.split("(")[0] in _NUMERIC else "left" for kind in types]
-    head = "".join(_title(*each) for each in zip(columns, types, sides, strict=True))
+    head = "".join(
+        _title(name, kind if typed else "", side) for name, kind, side in zip(columns, types, sides, strict=True)
+    )
     body = "".join(f'<tr style="background: transparent">{_line(row, sides)}</tr>' for row in rows)
     return (
         '<div class="headwater-result" style="overflow-x: auto">'
@@ -74,10 +78,8 @@ def render_table(
 
 
 def _title(name: str, kind: str, side: str) -> str:
-    return (
-        f'<th scope="col" style="{_HEAD}; text-align: {side}">{escape(name)}'
-        f'<br><span style="font-size: 10.5px; font-weight: 400; {_DIM}">{escape(kind.lower())}</span></th>'
-    )
+    below = f'<br><span style="font-size: 10.5px; font-weight: 400; {_DIM}">{escape(kind.lower())}</span>'
+    return f'<th scope="col" style="{_HEAD}; text-align: {side}">{escape(name)}{below if kind else ""}</th>'
 
 
 def _line(row: Sequence[str | None], sides: Sequence[str]) -> str:

@@ -84,6 +84,11 @@ class Lake:
         self._memory: Memory = shared._memory if shared else Memory(log)
         self._answers = Answers(log, self._memory, pinned)
 
+    def __repr__(self) -> str:
+        views, tables = len(self.views()), len(self.tables())
+        place = f"at position {self.position():,}" + (", which it keeps" if self.is_pinned else "")
+        return f"<lake {self.log.folder} {place}: {tables:,} tables and event topics, {views:,} views>"
+
     # ---- queries
 
     @contextmanager

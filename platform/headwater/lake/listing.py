@@ -48,10 +48,10 @@ class Listing(list[T]):
 
     def __repr__(self) -> str:
         heads, types, rows, extent = self._shown()
-        return "\n".join([*lines(heads, types, rows), f"({extent})"])
+        return "\n".join([*lines(heads, types, rows, typed=False), f"({extent})"])
 
     def _repr_html_(self) -> str:
-        return render_table(*self._shown())
+        return render_table(*self._shown(), typed=False)
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
         """IPython prints a list's elements one by one unless told otherwise."""

@@ -22,15 +22,17 @@ def plain_table(
     return "\n".join([*lines(columns, types, rows), extent, *notices])
 
 
-def lines(columns: Sequence[str], types: Sequence[str], rows: Sequence[Sequence[str | None]]) -> list[str]:
-    """Names, types and rows; numbers to the right, NULL as such."""
+def lines(
+    columns: Sequence[str], types: Sequence[str], rows: Sequence[Sequence[str | None]], *, typed: bool = True
+) -> list[str]:
+    """Names, types (if ``typed``) and rows; numbers to the right, NULL as such."""
     cells = [[_cell(value) for value in row] for row in rows]
     right = [name.startswith(_NUMERIC) for name in types]
     widths = [
-        max([len(name), len(kind), *(len(row[place]) for row in cells)])
+        max([len(name), len(kind) if typed else 0, *(len(row[place]) for row in cells)])
         for place, (name, kind) in enumerate(zip(columns, types, strict=True))
     ]
-    head = [_line(columns, widths, right), _line([t.lower() for t in types], widths, right)]
+    head = [_line(columns, widths, right), *([_line([t.lower() for t in types], widths, right)] if typed else [])]
     rule = "─" * (sum(widths) + 2 * (len(widths) - 1))
     return [*head, rule, *(_line(row, widths, right) for row in cells)]
 

@@ -42,7 +42,7 @@ def explain(result: Result) -> Plan:
         refused = "not with parameters: a view has none, write the values."
     else:
         try:
-            view = views.api().explain(lake, query)
+            view = views.api().explain(lake, query, name="query")
         except SqlError as error:
             refused = str(error)
     with lake.reading(query, at=result.position) as (cursor, sql):

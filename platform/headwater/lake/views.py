@@ -212,10 +212,10 @@ class ViewHandle:
 
     def __repr__(self) -> str:
         heads, types, rows, _ = self._shown()
-        return "\n".join(lines(heads, types, rows))
+        return "\n".join(lines(heads, types, rows, typed=False))
 
     def _repr_html_(self) -> str:
-        return render_table(*self._shown())
+        return render_table(*self._shown(), typed=False)
 
 
 def handle(lake: Lake, name: str) -> ViewHandle:
