@@ -16,6 +16,7 @@ import xxhash
 from headwater.client.letters import Cause, State, decoded, row_text
 from headwater.errors import HeadwaterError, UsageError
 from headwater.lake.letters import Letters
+from headwater.log import dead_letters, read
 from headwater_notebooks.panel import Panel
 
 CAUSES_MAX: Final = 200
@@ -72,6 +73,14 @@ class DeadLettersPanel(Panel):
         if chosen is None and causes:
             chosen = max(causes, key=lambda each: each.open)
         after = _id(request.get("after") or "0")
+        position = self.letters.log.newest_commit()
+        # A letter that moves leaves its cause's counts, or gets a new record: without either its bytes are not read.
+        moved = None if chosen is None else self._moved(chosen.topic, position)
+        known = [list(vars(each).values()) for each in causes]
+        version = xxhash.xxh3_64_hexdigest(repr((known, chosen, state, after, moved)).encode())
+        head = {"version": version, "position": str(position)}
+        if version == since:
+            return {**head, "unchanged": True}
         found: list[dict[str, Any]] = []
         if chosen is not None:
             page = self.letters.letters(chosen.topic, state, cause=chosen.cause, after=after, limit=LETTERS_MAX)  # type: ignore[arg-type]
@@ -86,9 +95,12 @@ class DeadLettersPanel(Panel):
             "next": found[-1]["id"] if len(found) == LETTERS_MAX else None,
             "refused": None if chosen is None else self._refused(chosen.topic),
         }
-        version = xxhash.xxh3_64_hexdigest(json.dumps(shown).encode())
-        head = {"version": version, "position": str(self.letters.log.newest_commit())}
-        return {**head, "unchanged": True} if version == since else {**head, **shown}
+        return {**head, **shown}
+
+    def _moved(self, topic: str, upto: int) -> tuple[int, ...]:
+        """The newest commit with letters of a topic."""
+        log = self.letters.log
+        return read.newest(log, [(log.topic(dead_letters.name_of(topic)), upto)])
 
     def _refused(self, topic: str) -> str | None:
         """Why letters of a topic cannot be redriven."""

@@ -18,6 +18,9 @@ from headwater.log import subjects
 from headwater.log.system import transaction
 from headwater.registry import Proposal
 from headwater.schema import Schema
+from headwater_notebooks import panels
+from headwater_notebooks.backfill_panel import BackfillPanel
+from headwater_notebooks.dead_letters_panel import DeadLettersPanel
 from headwater_notebooks.schema_panel import ITEMS_MAX, SchemaPanel
 from headwater_pipelines import api
 from headwater_pipelines.runtime import worker
@@ -25,6 +28,7 @@ from headwater_pipelines.runtime import worker
 if TYPE_CHECKING:
     from tests.notebooks.conftest import Shop
 
+VIEW = "application/vnd.jupyter.widget-view+json"
 Show = Callable[..., Page]
 BAD = "<img src=x onerror=window.hacked=1>"
 
@@ -144,6 +148,19 @@ def test_without_a_kernel_it_is_a_table_of_text(named: Lake) -> None:
     assert "id BIGINT, customer VARCHAR, total DECIMAL(20,2)" in bundle["text/html"]
     assert "<img" not in bundle["text/html"]
     assert "shop.public.orders" in bundle["text/plain"]
+
+
+def test_what_is_shown_again_is_the_same_panel(named: Lake) -> None:
+    for thing, kind in (
+        (named.schema(), SchemaPanel),
+        (named.dlq, DeadLettersPanel),
+        (named.replay("totals"), BackfillPanel),
+    ):
+        first = thing._repr_mimebundle_()[0][VIEW]["model_id"]
+        assert thing._repr_mimebundle_()[0][VIEW]["model_id"] == first
+        panel = panels.of(thing)
+        assert isinstance(panel, kind)
+        assert panel.model_id == first
 
 
 # ---- the page

@@ -85,6 +85,7 @@ class Backfill:
         self.view = lake.log.view(view).name
         self.start, self.stop, self.promotes = start, stop, promote
         self._journal = Journal.of(lake.log, self.view)
+        self._panel: Any = None
         self._child: subprocess.Popen[bytes] | None = None
         self.plan()  # a beginning that is gone, or a view without rows, is said at once
 
@@ -242,7 +243,8 @@ class Backfill:
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> Any:
         """The panel where the notebook package is present, else a static table."""
         for panel in entry_points(group="headwater.panel", name="backfill"):
-            return panel.load()(self)._repr_mimebundle_(include=include, exclude=exclude)
+            self._panel = self._panel or panel.load()(self)  # one, however often it is shown
+            return self._panel._repr_mimebundle_(include=include, exclude=exclude)
         return {"text/plain": str(self), "text/html": self.static_html()}
 
     def static_html(self) -> str:

@@ -30,6 +30,7 @@ class Letters(DeadLetters):
     def __init__(self, lake: Lake) -> None:
         super().__init__(lake.log)
         self.lake = lake
+        self._panel: Any = None
 
     def __str__(self) -> str:
         causes = self.causes()
@@ -42,7 +43,8 @@ class Letters(DeadLetters):
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> Any:
         """The panel where the notebook package is present, else static tables."""
         for panel in entry_points(group="headwater.panel", name="dlq"):
-            return panel.load()(self)._repr_mimebundle_(include=include, exclude=exclude)
+            self._panel = self._panel or panel.load()(self)  # one, however often it is shown
+            return self._panel._repr_mimebundle_(include=include, exclude=exclude)
         return {"text/plain": str(self), "text/html": self.static_html()}
 
     def static_html(self) -> str:

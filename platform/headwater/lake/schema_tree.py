@@ -82,9 +82,11 @@ class SchemaTree:
     """The catalog at the lake's position, or at ``at``; read anew each time it is asked."""
 
     panel: ClassVar[str] = "schema"
+    """Of the entry points ``headwater.panel``, the one that shows it."""
 
     def __init__(self, lake: Lake) -> None:
         self.lake = lake
+        self._panel: Any = None
 
     def items(self, search: str = "", at: Position = None) -> list[Item]:
         """Everything whose name, description, owner or column has ``search`` in it; by group and name."""
@@ -182,7 +184,8 @@ class SchemaTree:
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> Any:
         """The browser where the notebook package is present, else a static table."""
         for panel in entry_points(group="headwater.panel", name="schema"):
-            return panel.load()(self)._repr_mimebundle_(include=include, exclude=exclude)
+            self._panel = self._panel or panel.load()(self)  # one, however often it is shown
+            return self._panel._repr_mimebundle_(include=include, exclude=exclude)
         return {"text/plain": str(self), "text/html": self.static_html()}
 
     def static_html(self, at: Position = None) -> str:
