@@ -66,6 +66,13 @@ def test_causes_and_letters_of_the_most_frequent(panel: DeadLettersPanel) -> Non
     assert [each["field"] for each in other["letters"]] == ["ref"]
 
 
+def test_a_letter_that_failed_again_is_told(clicks: Lake, panel: DeadLettersPanel) -> None:
+    before = panel.handle({"id": "1", "op": "list"})
+    clicks.dlq.redrive("clicks", [1])
+    after = panel.handle({"id": "2", "op": "list", "since_version": before["version"]})
+    assert [each["tries"] for each in after["letters"]] == [2, 1]
+
+
 def test_pages_follow_the_ids(panel: DeadLettersPanel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("headwater_notebooks.dead_letters_panel.LETTERS_MAX", 1)
     first = panel.handle({"id": "1", "op": "list"})
