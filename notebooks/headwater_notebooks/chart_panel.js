@@ -1,5 +1,5 @@
-// The chart: the kernel sends elements with their places, the page patches them in. What is left to the page: which
-// point is near, what is chosen, which series are put away.
+// The chart, and plots above one another (rates): the kernel sends elements with their places, the page patches them in.
+// What is left to the page: which point is near, what is chosen, which series are put away.
 
 const NEAR = 8; // pixels within which another series' point is read out together
 const DRAG = 4; // pixels that make a press a drag
@@ -26,6 +26,7 @@ function patch(parent, elements) {
   });
 }
 
+const across = (from, to) => (from === to ? from : `${from} to ${to}`);
 const SVG = "http://www.w3.org/2000/svg";
 const element = (tag, className, parent) => {
   const node = document.createElementNS(SVG, tag);
@@ -41,7 +42,9 @@ class ChartView extends Panel {
   begin() {
     this.hidden = new Set();
     this.log = this.model.get("_log") || false;
+    this.window = this.model.get("_window") || "";
     this.reply = null;
+    this.series = new Map(); // number -> series
     this.marks = [];
     this.cursor = null; // a mark
     this.drag = null; // where a press began
@@ -51,7 +54,7 @@ class ChartView extends Panel {
 
   request() {
     return {
-      op: "chart", width: this.width, height: 280, log: this.log, hidden: [...this.hidden],
+      op: "chart", width: this.width, height: 280, log: this.log, hidden: [...this.hidden], window: this.window,
       filters: this.model.get("filters") || [], selection: this.model.get("selection") || [],
     };
   }
@@ -63,7 +66,20 @@ class ChartView extends Panel {
     this.logButton.setAttribute("aria-pressed", String(this.log));
     this.tableButton.setAttribute("aria-expanded", "false");
     this.clearButton.hidden = true;
-    return [this.clearButton, this.logButton, this.tableButton];
+    return [...this.windows(), this.clearButton, this.logButton, this.tableButton];
+  }
+
+  // The stretches of time to choose from, where there are any.
+  windows() {
+    const known = this.model.get("_windows") || [];
+    if (!known.length) return [];
+    const select = make("select", "hw-select hw-window");
+    select.setAttribute("aria-label", "window");
+    select.title = "The stretch of time to look at";
+    for (const each of [...new Set([this.window, ...known])]) select.append(new Option(`last ${each}`, each));
+    select.value = this.window;
+    select.addEventListener("change", () => { this.window = select.value; this.puller.change(); });
+    return [select];
   }
 
   actions() {
@@ -75,6 +91,8 @@ class ChartView extends Panel {
   }
 
   fillFrame(scroll) {
+    const label = this.model.get("_label");
+    if (label) this.root.setAttribute("aria-label", label);
     scroll.classList.add("hw-chart");
     const title = this.model.get("_title");
     if (title) scroll.append(make("div", "hw-chart-title", title));
@@ -93,7 +111,14 @@ class ChartView extends Panel {
     this.stage.append(this.tip);
     this.table = make("div", "hw-points");
     this.table.hidden = true;
-    scroll.append(this.legend, this.stage, this.table);
+    this.figures = make("div", "hw-figures");
+    for (const keys of [this.legend, this.figures]) {
+      keys.addEventListener("click", (event) => {
+        const key = event.target.closest(".hw-key");
+        if (key) this.toggle(key.dataset.name, event.shiftKey);
+      });
+    }
+    scroll.append(this.legend, this.stage, this.figures, this.table);
     this.svg.addEventListener("pointermove", (event) => this.move(event));
     this.svg.addEventListener("pointerleave", () => { if (!this.drag) this.point(null); });
     this.svg.addEventListener("pointerdown", (event) => this.down(event));
@@ -123,6 +148,7 @@ class ChartView extends Panel {
   fill(reply) {
     const near = this.cursor && this.keyOf(this.cursor);
     this.reply = reply;
+    this.series = new Map(reply.series.map((each) => [each.n, each]));
     this.marks = reply.marks.map(([series, x, y, left, right, point]) => ({ series, x, y, left, right, point }));
     const axis = this.axis;
     this.ordered = [...this.marks].sort((a, b) => a[axis] - b[axis] || a.series - b.series);
@@ -133,7 +159,7 @@ class ChartView extends Panel {
     }
     patch(this.drawn, reply.elements);
     this.showChosen();
-    this.showLegend();
+    this.showKeys();
     this.total.textContent = reply.extent;
     this.notes.textContent = reply.notes.join(" \u00b7 ");
     this.notes.parentElement.hidden = !reply.notes.length;
@@ -144,9 +170,9 @@ class ChartView extends Panel {
   }
 
   get axis() { return this.reply && this.reply.sideways ? "y" : "x"; }
-  told(mark) { return this.reply.series[mark.series].points[mark.point]; }
+  told(mark) { return this.series.get(mark.series).points[mark.point]; }
   keyOf(mark) { return JSON.stringify([mark.series, this.told(mark)[0]]); }
-  get bars() { return this.reply && this.reply.choice[0] === "="; }
+  get bars() { return Boolean(this.reply && this.reply.choice && this.reply.choice[0] === "="); }
 
   // Bars that are not chosen step back.
   showChosen() {
@@ -163,42 +189,40 @@ class ChartView extends Panel {
     }
   }
 
-  showLegend() {
-    const named = this.reply.series.filter((each) => each.named);
-    while (this.legend.children.length > named.length) this.legend.lastChild.remove();
-    while (this.legend.children.length < named.length) this.legend.append(this.legendButton());
-    named.forEach((series, n) => {
-      const key = this.legend.children[n];
-      const shown = !this.hidden.has(series.name);
-      key.setAttribute("aria-pressed", String(shown));
-      key.dataset.name = series.name;
-      const line = key.querySelector("path");
-      line.setAttribute("stroke", series.colour);
-      line.setAttribute("stroke-dasharray", series.dash);
-      const text = key.lastChild;
-      if (text.textContent !== series.name) text.textContent = series.name;
-    });
+  // Names that put series away: above the plot, or in the table of figures where there is one.
+  showKeys() {
+    const { figures, series } = this.reply;
+    this.tableButton.hidden = Boolean(figures);
+    patch(this.legend, figures ? [] : series.filter((each) => each.named).map((each) => this.keyFor(each)));
+    if (!figures) return;
+    const right = (n) => (n ? { class: "hw-right" } : {});
+    const rows = figures.rows.map((row) => ["tr", {}, row.cells.map((text, n) => ["td", right(n), n || !row.key ? text
+      : [this.keyFor(row.key)]])]);
+    patch(this.figures, [["table", { class: "hw-table" }, [
+      ["thead", {}, [["tr", {}, figures.heads.map((text, n) => ["th", { scope: "col", ...right(n) }, text])]]],
+      ["tbody", {}, rows],
+    ]]]);
   }
 
-  legendButton() {
-    const key = button("", "Show or hide (shift: only this one)", (event) => this.toggle(key.dataset.name, event.shiftKey));
-    key.className = "hw-key";
-    const swatch = element("svg", "", key);
-    for (const [name, value] of [["width", 18], ["height", 10], ["aria-hidden", "true"]]) swatch.setAttribute(name, value);
-    element("path", "", swatch).setAttribute("d", "M0 5H18");
-    key.append(make("span", "hw-key-name"));
-    return key;
+  keyFor({ name, colour, dash }) {
+    return ["button", {
+      type: "button", class: "hw-key", "data-name": name, "aria-pressed": String(!this.hidden.has(name)),
+      title: "Show or hide (shift: only this one)",
+    }, [
+      ["i", { class: "hw-swatch", style: `border-top: 3px ${dash ? "dashed" : "solid"} ${colour}` }, ""],
+      ["span", { class: "hw-key-name" }, name],
+    ]];
   }
 
   toggle(name, alone) {
-    const names = this.reply.series.map((each) => each.name);
+    const names = [...new Set(this.reply.series.map((each) => each.name))];
     if (alone) {
       const only = !this.hidden.has(name) && this.hidden.size === names.length - 1;
       this.hidden = new Set(only ? [] : names.filter((each) => each !== name));
     } else if (!this.hidden.delete(name)) this.hidden.add(name);
-    this.showLegend();
+    this.showKeys();
     for (const group of this.drawn.querySelectorAll(".hw-series")) { // at once; the scales follow with the answer
-      group.toggleAttribute("hidden", this.hidden.has(names[Number(group.dataset.series)]));
+      group.toggleAttribute("hidden", this.hidden.has(this.series.get(Number(group.dataset.series)).name));
     }
     this.point(null);
     this.puller.change();
@@ -219,8 +243,8 @@ class ChartView extends Panel {
   showTable() {
     if (this.table.hidden || !this.reply) return;
     const { heads, series } = this.reply;
-    const rows = series.filter((each) => !this.hidden.has(each.name)).flatMap((each) => each.points.map(([, , across, ...value]) =>
-      [...(each.named ? [each.name] : []), across, value.filter(Boolean).join(", ")]));
+    const rows = series.filter((each) => !this.hidden.has(each.name)).flatMap((each) => each.points.map(([from, to, ...value]) =>
+      [...(each.named ? [each.name] : []), across(from, to), value.filter(Boolean).join(", ")]));
     const cell = (tag) => (text, n, all) => [tag, n === all.length - 1 ? { class: "hw-right" } : {}, text];
     const body = rows.slice(0, TABLE_MAX).map((row) => ["tr", {}, row.map(cell("td"))]);
     if (rows.length > TABLE_MAX) body.push(["tr", {}, [["td", {}, `${grouped(rows.length - TABLE_MAX)} more`]]]);
@@ -278,7 +302,7 @@ class ChartView extends Panel {
   together(mark) {
     if (this.scattered) return [mark];
     const { axis } = this;
-    return this.reply.series.flatMap((_, n) => {
+    return this.reply.series.flatMap(({ n }) => {
       const mine = this.marks.filter((each) => each.series === n);
       if (!mine.length) return [];
       const near = n === mark.series ? mark
@@ -298,24 +322,30 @@ class ChartView extends Panel {
     }
     if (mark && !this.bars && !this.scattered) shapes.push(["path", { class: "hw-hair", d: `M${mark.x} ${top}V${bottom}` }, ""]);
     for (const each of found) {
-      shapes.push(["circle", { class: "hw-spot", cx: each.x, cy: each.y, r: 4, fill: this.reply.series[each.series].colour }, ""]);
+      shapes.push(["circle", { class: "hw-spot", cx: each.x, cy: each.y, r: 4, fill: this.series.get(each.series).colour }, ""]);
     }
     patch(this.over, shapes);
     this.tip.hidden = !mark;
     if (!mark) return;
-    const across = this.told(mark)[2];
-    patch(this.tip, [["div", { class: "hw-tip-head" }, across], ...found.map((each) => {
-      const series = this.reply.series[each.series];
-      const [, , place, value, detail] = this.told(each);
+    const [from, to] = this.told(mark);
+    const lines = new Map(); // of plots above one another, the values of a name stand on one line
+    for (const each of found) {
+      const series = this.series.get(each.series);
+      const [first, last, value, detail] = this.told(each);
       const apart = Math.abs(each[this.axis] - mark[this.axis]) > NEAR / 2; // not the same place: say which
-      const more = [detail, apart ? `at ${place}` : ""].filter(Boolean).join(", ");
-      return ["div", { class: "hw-tip-line" }, [
+      const line = lines.get(series.name) || { series, values: [], more: [] };
+      line.values.push(value);
+      line.more.push(...[detail, apart ? `at ${across(first, last)}` : ""].filter(Boolean));
+      lines.set(series.name, line);
+    }
+    patch(this.tip, [["div", { class: "hw-tip-head" }, across(from, to)], ...[...lines.values()].map(({ series, values, more }) => [
+      "div", { class: "hw-tip-line" }, [
         ["i", { style: `background: ${series.colour}` }, ""],
         ...(series.named ? [["span", { class: "hw-tip-name" }, series.name]] : []),
-        ["b", {}, value],
-        ...(more ? [["small", {}, more]] : []),
-      ]];
-    })]);
+        ["b", {}, values.join(" \u00b7 ")],
+        ...(more.length ? [["small", {}, more.join(", ")]] : []),
+      ],
+    ])]);
     const box = this.tip.getBoundingClientRect();
     const wide = this.svg.getBoundingClientRect().width || right;
     const x = mark.x + 14 + box.width > wide ? mark.x - 14 - box.width : mark.x + 14;
@@ -325,7 +355,7 @@ class ChartView extends Panel {
   // ---- choosing
 
   down(event) {
-    if (event.button !== 0 || !this.reply || this.puller.closed) return;
+    if (event.button !== 0 || !this.reply || !this.reply.choice || this.puller.closed) return;
     this.drag = { from: this.place(event)[this.axis] };
     this.svg.setPointerCapture(event.pointerId);
   }
@@ -363,7 +393,7 @@ class ChartView extends Panel {
 
   // From or to is the point that is read now; the other end stays, or is the plot's.
   limit(end) {
-    if (!this.cursor) return;
+    if (!this.cursor || !this.reply.choice) return;
     if (this.bars) return this.chooseBar(this.cursor);
     const now = this.model.get("selection") || [];
     const [first, last] = [this.ordered[0], this.ordered[this.ordered.length - 1]];

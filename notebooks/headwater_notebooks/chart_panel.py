@@ -8,7 +8,7 @@ from typing import Any, Final
 import traitlets
 
 from headwater.errors import UsageError
-from headwater.lake.chart import Chart, Drawn, across, table_heads, version
+from headwater.lake.chart import Chart, Drawn, table_heads, version
 from headwater.lake.plot.palette import COLOURS, DASHES
 from headwater.lake.plot.picture import HEIGHT, HEIGHTS, WIDTH, WIDTHS
 from headwater_notebooks.panel import Panel
@@ -41,7 +41,7 @@ class ChartPanel(Panel):
         if op != "chart":
             return super().answer(op, request)
         at = self.where(request)
-        wanted = _wanted(request)
+        wanted = wanted_of(request)
         selection = _conditions(request, "selection")
         state = self.chart.source.state(at)
         current = version(state.rows, wanted, selection)
@@ -75,11 +75,12 @@ def document(chart: Chart, drawn: Drawn, selection: list[Mapping[str, Any]]) -> 
         "marks": [[each.series, each.x, each.y, each.left, each.right, each.point] for each in picture.marks],
         "series": [
             {
+                "n": n,
                 "name": each.name,
                 "colour": COLOURS[n],
                 "dash": DASHES[n] if encoding.kind in ("line", "area") else "",
                 "named": bool(drawn.names),
-                "points": [[point.x0_text, point.x1_text, across(point), *drawn.told(point)] for point in each.points],
+                "points": [[point.x0_text, point.x1_text, *drawn.told(point)] for point in each.points],
             }
             for n, each in enumerate(series)
         ],
@@ -90,7 +91,7 @@ def document(chart: Chart, drawn: Drawn, selection: list[Mapping[str, Any]]) -> 
     }
 
 
-def _wanted(request: Mapping[str, Any]) -> dict[str, Any]:
+def wanted_of(request: Mapping[str, Any]) -> dict[str, Any]:
     """What the page asks for, checked and bounded."""
     hidden = request.get("hidden") or []
     if not isinstance(hidden, list) or not all(isinstance(each, str) for each in hidden) or len(hidden) > HIDDEN_MAX:

@@ -38,6 +38,7 @@ from headwater.lake.memory import Memory
 from headwater.lake.pipeline import Pipeline
 from headwater.lake.plot.encoding import Kind
 from headwater.lake.plot.engines import Engine
+from headwater.lake.rates import Rates
 from headwater.lake.result import Params, Result
 from headwater.lake.schema_tree import SchemaTree
 from headwater.lake.views import ViewHandle
@@ -415,6 +416,10 @@ class Lake:
         Raises as ``headwater replay``: NameNotFound, NotYet, Expired, UsageError.
         """
         return Backfill(self, view, start, stop, promote=promote)
+
+    def rates(self, window: str = "5m") -> Rates:
+        """Rows and bytes a second and the end-to-end lag of each topic and view over the last minutes; a live panel."""
+        return Rates(self, window)
 
     def lineage(self) -> dict[str, list[str]]:
         """View → full names of the topics and views that its definition reads."""

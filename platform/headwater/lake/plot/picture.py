@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
 from headwater.lake.plot import scale
-from headwater.lake.plot.palette import COLOURS, DASHES
+from headwater.lake.plot.palette import COLOURS, DASHES, MOST
 from headwater.lake.plot.points import Point, Points, Series
 from headwater.lake.plot.scale import Scale, Tick
 
@@ -23,7 +23,7 @@ WIDTH, HEIGHT = 720, 280
 WIDTHS: Final = (240, 3000)
 HEIGHTS: Final = (80, 1600)
 _FONT: Final = 11
-_TOP, _RIGHT, _BOTTOM = 26, 14, 38
+_TOP, _RIGHT, _BOTTOM, _BARE = 26, 14, 38, 10
 _LABEL_MAX: Final = 26
 _LINE: Final = {"stroke": "currentColor", "stroke-opacity": 0.16, "shape-rendering": "crispEdges"}
 _TICKS_EACH: Final = (52, 92)
@@ -46,6 +46,10 @@ class Look:
     hidden: frozenset[str] = frozenset()
     zero: bool = False
     """Whether the y axis begins at 0 for lines, too."""
+    bare: bool = False
+    """Without labels along x: those of the plot below it hold for it, too."""
+    left: int = 0
+    """Room for the labels of the y axis, at least: plots above one another begin at the same place."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +75,36 @@ class Picture:
     frame: tuple[float, float, float, float] = (0, 0, 0, 0)
     sideways: bool = False
     notes: tuple[str, ...] = field(default=())
+
+
+def stacked(pictures: Sequence[Picture]) -> Picture:
+    """Plots of the same series above one another, as one picture; the n-th one's series are counted on from n * 10."""
+    elements: list[Element] = []
+    marks: list[Mark] = []
+    frames, down = [], 0
+    for n, picture in enumerate(pictures):
+        moved = [_counted(element, n * MOST) for element in picture.elements]
+        elements.append(["g", {"transform": f"translate(0 {down})"}, moved])
+        marks += [replace(mark, series=mark.series + n * MOST, y=_r(mark.y + down)) for mark in picture.marks]
+        left, top, right, bottom = picture.frame
+        frames.append((left, top + down, right, bottom + down))
+        down += picture.height
+    whole = (max(each[0] for each in frames), frames[0][1], min(each[2] for each in frames), frames[-1][3])
+    return Picture(
+        width=pictures[0].width,
+        height=down,
+        elements=tuple(elements),
+        marks=tuple(marks),
+        frame=whole,
+        notes=tuple(note for picture in pictures for note in picture.notes),
+    )
+
+
+def _counted(element: Element, first: int) -> Element:
+    tag, attributes, inside = element
+    if "data-series" not in attributes:
+        return element
+    return [tag, {**attributes, "data-series": str(int(attributes["data-series"]) + first)}, inside]
 
 
 def draw(points: Points, look: Look) -> Picture:
@@ -117,9 +151,9 @@ class _Plane:
         if stacked:
             values = [end for low, high in self.stacks.values() for end in (low, high) if end > 0 or not look.log]
         zero = look.zero or stacked or look.kind == "area"
-        top, bottom = _TOP, look.height - _BOTTOM
+        top, bottom = _TOP, look.height - (_BARE if look.bare else _BOTTOM)
         self.y = _y_scale(look, values or [1.0], bottom, top, zero=zero)
-        left = 12 + max((text_width(each.label) for each in self.y.ticks), default=0)
+        left = max(look.left, 12 + max((text_width(each.label) for each in self.y.ticks), default=0))
         room = 5 if look.kind == "scatter" else 0
         self.frame = (left, top, look.width - _RIGHT, bottom)
         low, high = self._span()
@@ -363,6 +397,8 @@ def _bottom_axis(x: Scale, frame: tuple[float, float, float, float], look: Look)
     for tick in x.ticks:
         at, half = x.place(tick.at), text_width(tick.label) / 2
         found.append(["path", {"d": f"M{_r(at)} {bottom}v5", **_LINE, "stroke-opacity": 0.55}, ""])
+        if look.bare:
+            continue
         if at - half >= free and at + half <= right + _RIGHT:
             found.append(_words(at, bottom + 17, tick.label, "middle"))
             free = at + half + 6
@@ -370,7 +406,7 @@ def _bottom_axis(x: Scale, frame: tuple[float, float, float, float], look: Look)
         if tick.context and start >= context_free and start + text_width(tick.context) <= right + _RIGHT:
             found.append(_words(start, bottom + 31, tick.context, "start", dim=True))
             context_free = start + text_width(tick.context) + 10
-    return [_plain([*found, _x_label(look, frame, context_free)])]
+    return [_plain(found if look.bare else [*found, _x_label(look, frame, context_free)])]
 
 
 def _x_label(look: Look, frame: tuple[float, float, float, float], free: float = 0.0) -> Element:

@@ -122,7 +122,7 @@ hw_series AS (SELECT hw_s, n FROM hw_all ORDER BY n DESC, hw_s LIMIT {MOST}),
 {self._points()}
 SELECT * FROM hw_points
 UNION ALL {_fact("span", "n", "(SELECT count(*) FROM hw_rows)", ends=("lo", "hi"))} FROM hw_span
-UNION ALL {_fact("series", "n", name="hw_s")} FROM hw_series
+UNION ALL {_fact("series", "n", name=f"left(hw_s, {TEXT_MAX})")} FROM hw_series
 UNION ALL {_fact("all", "count(*)", "sum(n)")} FROM hw_all
 {self._band()}"""
 
@@ -138,15 +138,14 @@ UNION ALL {_fact("all", "count(*)", "sum(n)")} FROM hw_all
     def _place(self, value: str) -> str:
         if self._x.sort == "number":
             return f"CAST({value} AS DOUBLE)"
-        if self._wall:
-            value = f"({value} AT TIME ZONE current_setting('TimeZone'))"
         return f"CAST(epoch_us({value}) AS DOUBLE)"
 
     def _band(self) -> str:
         if self._is_category or self.limits == (None, None):
             return ""
         ends = (f"CAST(${name} AS {self._x.type})" for name in ("hw_from", "hw_to"))
-        low, high = (self._place(end) for end in ends)
+        zone = " AT TIME ZONE current_setting('TimeZone')" if self._wall else ""
+        low, high = (self._place(f"({end}{zone})") for end in ends)
         return f"UNION ALL {_fact('band', '0', ends=(low, high))}"
 
     @property
@@ -190,7 +189,7 @@ UNION ALL {_fact("all", "count(*)", "sum(n)")} FROM hw_all
 
     def _select(self, name: str, values: Mapping[str, str]) -> str:
         """One SELECT of points; what is not said is NULL, and a point is of all rows of its group."""
-        series = "hw_s" if self.encoding.color else _text(name)
+        series = f"left(hw_s, {TEXT_MAX})" if self.encoding.color else _text(name)
         given = {"n": "count(*)", "m": "count(*)", **values}
         numbers = (f"CAST({given.get(each, 'NULL')} AS DOUBLE) AS {each}" for each in ("y", "lo", "hi"))
         texts = (f"CAST({given.get(each, 'NULL')} AS VARCHAR) AS {each}" for each in ("tlo", "thi"))
@@ -204,22 +203,37 @@ UNION ALL {_fact("all", "count(*)", "sum(n)")} FROM hw_all
         """Only the largest series; no look at them where there is one."""
         return f" {word} hw_s IN (SELECT hw_s FROM hw_series)" if self.encoding.color else ""
 
-    def _totals(self, place: Mapping[str, str]) -> list[str]:
-        """Of each y, or of the rows, the SELECT of sums or counts at a place."""
+    def _totals(self, place: Mapping[str, str], rows: str = "count(*)", values: str = "count(hw_y{})") -> list[str]:
+        """Of each y, or of the rows, the SELECT of sums or counts at a place; ``rows`` and ``values`` count them."""
         if not self.encoding.y:
-            return [self._select("", {**place, "y": "count(*)", "tlo": "count(*)"})]
-        sums = ({"y": f"sum(hw_y{n})", "tlo": f"sum(hw_y{n})", "m": f"count(hw_y{n})"} for n in range(len(self._names)))
-        return [self._select(name, {**place, **found}) for name, found in zip(self._names, sums, strict=True)]
+            return [self._select("", {**place, "y": rows, "tlo": rows, "n": rows, "m": rows})]
+        return [
+            self._select(
+                name, {**place, "y": f"sum(hw_y{n})", "tlo": f"sum(hw_y{n})", "n": rows, "m": values.format(n)}
+            )
+            for n, name in enumerate(self._names)
+        ]
 
     def _bins(self) -> str:
-        """Sums or counts by stretches whose width people like."""
+        """Sums or counts by stretches whose width people like.
+
+        Over a zone's time they begin on its clock, which is asked for each quarter of an hour and not for each row: no
+        zone's clock is set within one. So rows are added up twice, first by what lies within a quarter.
+        """
+        clock = "epoch_us(make_timestamptz(CAST(hw_q * unit AS BIGINT)) AT TIME ZONE current_setting('TimeZone'))"
+        local = clock if self._wall else "hw_q * unit"
+        sums = "".join(f", sum(hw_y{n}) AS hw_y{n}, count(hw_y{n}) AS hw_m{n}" for n in range(len(self.encoding.y)))
         edges = self._edge("hw_key * width"), self._edge("(hw_key + 1) * width")
         place = {"x0": "hw_key * width", "x1": "(hw_key + 1) * width", "t0": edges[0], "t1": edges[1]}
-        every = [f"{each} GROUP BY hw_s, hw_key, width" for each in self._totals(place)]
+        totals = self._totals(place, "sum(hw_rows)", "sum(hw_m{})")
+        every = [f"{each} GROUP BY hw_s, hw_key, width" for each in totals]
+        unit = "least(width, 9e8)" if self._wall else "width"
         return (
-            f"hw_width AS (SELECT {self._width()} AS width FROM hw_span),\n"
-            "hw_keyed AS NOT MATERIALIZED (SELECT hw_in.*, floor(hw_x / width) AS hw_key, width"
-            f" FROM hw_in, hw_width{self._kept('WHERE')}),\nhw_points AS ({' UNION ALL '.join(every)})"
+            f"hw_width AS (SELECT {self._width()} AS width, {unit} AS unit FROM hw_span),\n"
+            f"hw_fine AS (SELECT hw_s, floor(hw_x / unit) AS hw_q, count(*) AS hw_rows{sums}"
+            f" FROM hw_in, hw_width{self._kept('WHERE')} GROUP BY hw_s, hw_q),\n"
+            f"hw_keyed AS (SELECT hw_fine.*, floor({local} / width) AS hw_key, width FROM hw_fine, hw_width),\n"
+            f"hw_points AS ({' UNION ALL '.join(every)})"
         )
 
     def _width(self) -> str:
@@ -246,7 +260,8 @@ UNION ALL {_fact("all", "count(*)", "sum(n)")} FROM hw_all
         """The largest categories, or the first ones in the query's own order."""
         sizes = " + ".join(f"abs(coalesce(sum(CAST(hw_y{n} AS DOUBLE)), 0))" for n in range(len(self.encoding.y)))
         order = "min(hw_n)" if self.ordered else f"{sizes or 'count(*)'} DESC, hw_v"
-        place = {"x0": "min(hw_place)", "x1": "min(hw_place)", "t0": "hw_v", "t1": "hw_v"}
+        cut = f"left(hw_v, {TEXT_MAX})"
+        place = {"x0": "min(hw_place)", "x1": "min(hw_place)", "t0": cut, "t1": cut}
         every = [f"{each} GROUP BY hw_s, hw_v" for each in self._totals(place)]
         return (
             f"hw_ranked AS (SELECT hw_v, row_number() OVER (ORDER BY {order}) - 1.0::DOUBLE AS hw_place"
@@ -257,6 +272,7 @@ UNION ALL {_fact("all", "count(*)", "sum(n)")} FROM hw_all
         )
 
     def _scatter(self) -> str:
+        """Chosen first and written as text then: of a sort, each column costs, and of text most."""
         each = {
             "x0": "hw_x",
             "x1": "hw_x",
@@ -268,9 +284,9 @@ UNION ALL {_fact("all", "count(*)", "sum(n)")} FROM hw_all
             "m": "1",
         }
         return (
-            f"hw_keyed AS NOT MATERIALIZED (SELECT * FROM hw_in WHERE hw_y0 IS NOT NULL{self._kept('AND')}),\n"
-            f"hw_points AS (({self._select(self._names[0], each)}"
-            f" ORDER BY hash(hw_v, hw_y0, hw_s), hw_v, hw_y0 LIMIT {SCATTER_MAX})"
+            f"hw_keyed AS (SELECT * FROM hw_in WHERE hw_y0 IS NOT NULL{self._kept('AND')}"
+            f" ORDER BY hash(hw_v, hw_y0) LIMIT {SCATTER_MAX}),\n"
+            f"hw_points AS ({self._select(self._names[0], each)}"
             f" UNION ALL {_fact('empty', 'count(*)')} FROM hw_in WHERE hw_y0 IS NULL)"
         )
 
@@ -333,8 +349,8 @@ def _categories(series: Sequence[Series]) -> tuple[str, ...]:
 
 
 def _named(column: Column) -> str:
-    """A category or a series, as text of bounded length."""
-    return f"coalesce(left(CAST({quote(column.name)} AS VARCHAR), {TEXT_MAX}), 'NULL')"
+    """A category or a series as text; it is cut where it leaves, for cutting each row's costs more than the rest."""
+    return f"coalesce(CAST({quote(column.name)} AS VARCHAR), 'NULL')"
 
 
 def _text(value: str) -> str:
