@@ -30,6 +30,7 @@ from headwater.testing.writer import Writer
 
 TOPIC = "shop.events.clicks"
 DLQ = f"{TOPIC}.dlq"
+OWN = pa.map_(pa.string(), pa.string())
 CLICKS = Schema.of({"user": "BIGINT", "page": "VARCHAR"}, key=["user"])
 
 
@@ -221,6 +222,31 @@ def test_two_who_redrive_at_once_write_each_record_once(lake: Lake) -> None:
     assert sum(each.redriven for each in done) == 300
     assert sorted(lake.sql("SELECT user FROM clicks").fetchall()) == [(n,) for n in range(300)]
     assert lake.dlq.causes()[0].redriven == 300
+
+
+def test_a_mended_row_is_written_once_with_the_records_own_headers(lake: Lake) -> None:
+    table = pa.table({"user": ["one"], "page": ["p"]}).append_column("_headers", pa.array([[("trace", "t1")]], OWN))
+    with lake.producer(on_error="dead_letter") as producer:
+        producer.send("clicks", table)
+    (letter,) = lake.dlq.letters("clicks")["id"].to_pylist()
+    told: list[str] = []
+
+    def mend(user: int) -> None:
+        with open_lake(lake.log.folder) as own:
+            try:
+                own.dlq.mend(letter, f'{{"user": {user}, "page": "p"}}')
+            except UsageError as error:
+                told.append(error.what)
+
+    threads = [threading.Thread(target=mend, args=(user,)) for user in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert told == [f"letter {letter} is redriven already"] * 2
+    (row,) = lake.sql("SELECT page, _headers FROM log.clicks").arrow().to_pylist()
+    assert row == {"page": "p", "_headers": [("trace", "t1")]}
+    assert lake.dlq.show(letter)["reason"] == "mended by hand"
 
 
 def test_discard_says_why_and_keeps_the_bytes(lake: Lake) -> None:
