@@ -35,6 +35,7 @@ class ChartPanel(Panel):
 
     def __init__(self, chart: Chart) -> None:
         self.chart = chart
+        self.lake = getattr(chart.source, "lake", None)
         super().__init__(_title=chart.title, _log=chart.log, _interval_ms=max(100, round(chart.interval * 1000)))
 
     def answer(self, op: str, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -46,9 +47,9 @@ class ChartPanel(Panel):
         state = self.chart.source.state(at)
         current = version(state.rows, wanted, selection)
         if request.get("since_version") == current:
-            return {"version": current, "unchanged": True, "position": state.position}
+            return {"version": current, "unchanged": True, **_position(state.position)}
         drawn = self.chart.draw(at=at, chosen=_limits(selection), **wanted)
-        head = {"version": current, "position": drawn.position}
+        head = {"version": current, **_position(drawn.position)}
         return {**head, "time": drawn.time, **document(self.chart, drawn, selection)}
 
     def static_html(self) -> str:
@@ -89,6 +90,11 @@ def document(chart: Chart, drawn: Drawn, selection: list[Mapping[str, Any]]) -> 
         "choice": ["=", "="] if drawn.points.categories else [">=", upper],
         "chosen": [str(each.get("value", "")) for each in selection] if drawn.points.categories else [],
     }
+
+
+def _position(position: str) -> dict[str, str]:
+    """Rows that are of no lake have none."""
+    return {"position": position} if position else {}
 
 
 def wanted_of(request: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from headwater.errors import UsageError
 from headwater.lake.chart import version
 from headwater.lake.flow import Rate
 from headwater.lake.plot.palette import COLOURS, DASHES, MOST
-from headwater.lake.rates import HEADS, WINDOWS, Rates, short, texts
+from headwater.lake.rates import HEADS, WINDOWS, Rates, drawn, short, texts
 from headwater_notebooks.chart_panel import wanted_of
 from headwater_notebooks.panel import Panel
 
@@ -27,7 +27,7 @@ class RatesPanel(Panel):
     _interval_ms = traitlets.Int(1000).tag(sync=True)
 
     def __init__(self, rates: Rates) -> None:
-        self.rates = rates
+        self.rates, self.lake = rates, rates.lake
         every = max(100, round(rates.interval * 1000))
         super().__init__(_window=rates.window, _windows=list(WINDOWS), _interval_ms=every)
 
@@ -47,6 +47,7 @@ class RatesPanel(Panel):
         picture, plots = self.rates.picture(
             rates, span, width=wanted["width"], log=wanted["log"], hidden=wanted["hidden"]
         )
+        places = {rate.name: n for n, rate in enumerate(drawn(rates))}
         total = sum(each.rows_per_s for each in rates if each.kind != "changelog")
         return {
             **head,
@@ -69,7 +70,7 @@ class RatesPanel(Panel):
                 for plot, points in enumerate(plots)
                 for n, each in enumerate(points.series)
             ],
-            "figures": {"heads": HEADS, "rows": [_row(rate, n) for n, rate in enumerate(rates)]},
+            "figures": {"heads": HEADS, "rows": [_row(rate, places.get(rate.name)) for rate in rates]},
             "heads": [],
             "column": "",
             "choice": None,
@@ -87,7 +88,7 @@ def _key(name: str, n: int) -> dict[str, str]:
     return {"name": name, "colour": COLOURS[n], "dash": DASHES[n]}
 
 
-def _row(rate: Rate, n: int) -> dict[str, Any]:
-    """Figures of a topic or view; those that are drawn have their name and colour as a key."""
-    key = _key(short(rate.name), n) if n < MOST else None
-    return {"key": key, "cells": ["-" if text is None else text for text in texts(rate)]}
+def _row(rate: Rate, n: int | None) -> dict[str, Any]:
+    """Figures of a topic or view; one that is drawn, as number ``n``, has its name and colour as a key."""
+    _, *figures = ["-" if text is None else text for text in texts(rate)]
+    return {"key": None if n is None else _key(short(rate.name), n), "cells": [short(rate.name), *figures]}

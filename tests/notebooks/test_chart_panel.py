@@ -19,6 +19,8 @@ from headwater.lake.plot import scale
 from headwater.lake.plot.palette import COLOURS
 from headwater_notebooks import panels
 from headwater_notebooks.chart_panel import ChartPanel
+from headwater_notebooks.pages import Pages
+from headwater_notebooks.table_panel import TablePanel
 
 if TYPE_CHECKING:
     from tests.notebooks.conftest import Shop
@@ -384,7 +386,9 @@ def test_the_legend_puts_series_away(page: Page) -> None:
     expect(page.locator(".hw-series")).to_have_attribute("data-series", "1")
 
 
-def test_a_brush_the_kernel_and_keys_choose_rows_that_a_table_can_show(page: Page, by_hour: ChartPanel) -> None:
+def test_a_brush_the_kernel_and_keys_choose_rows_that_a_table_can_show(
+    page: Page, by_hour: ChartPanel, lake: Lake
+) -> None:
     box = page.locator("svg.hw-plot").bounding_box()
     assert box is not None
     left, top = box["x"], box["y"] + 100
@@ -399,6 +403,10 @@ def test_a_brush_the_kernel_and_keys_choose_rows_that_a_table_can_show(page: Pag
     assert float(page.locator(".hw-chosen").get_attribute("width") or 0) > 100
     narrowed = ask(by_hour, filters=chosen)
     assert 5 <= len(narrowed["marks"]) <= 8
+    table = TablePanel(Pages(lake, BY_HOUR))
+    table.filters = chosen
+    shown = table.handle({"id": 1, "op": "page", "filters": table.filters})
+    assert shown["total"] == str(len(narrowed["marks"]))
     page.get_by_role("button", name="clear").click()
     expect(page.locator(".hw-panel")).to_have_attribute("data-chosen", "0")
     saved = page.evaluate("window.saved")

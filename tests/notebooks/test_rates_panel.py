@@ -20,7 +20,7 @@ from headwater import Lake, ownership
 from headwater.config import Settings
 from headwater.errors import UsageError
 from headwater.lake import flow, open_lake
-from headwater.lake.rates import Rates, bytes_text, lag_text
+from headwater.lake.rates import Rates, bytes_text, count_text, drawn, lag_text
 from headwater.log import Log, open_log
 from headwater.maintenance import run_once
 from headwater.schema import Schema
@@ -198,6 +198,14 @@ def test_forms_without_a_page(lake: Lake) -> None:
         lake.rates("soon")
 
 
+def test_views_are_drawn_before_the_busiest_topics() -> None:
+    def rate(name: str, kind: str, rows: int) -> flow.Rate:
+        return flow.Rate(name, kind, rows, 0.0, 0.0, None, ())
+
+    every = [rate(f"shop.public.t{n}", "table", 100 - n) for n in range(20)] + [rate("views.late", "changelog", 1)]
+    assert [each.name for each in drawn(every)] == [*(f"shop.public.t{n}" for n in range(9)), "views.late"]
+
+
 def test_an_empty_lake_has_no_rates(tmp_path: Path) -> None:
     with open_log(tmp_path / "lake", create=True), open_lake(tmp_path / "lake") as lake:
         assert lake.rates().measure() == []
@@ -211,6 +219,8 @@ def test_an_empty_lake_has_no_rates(tmp_path: Path) -> None:
         (bytes_text(999), "999 B"),
         (bytes_text(1500), "1.5 KiB"),
         (bytes_text(3e8), "286 MiB"),
+        (count_text(0.013), "0.01"),
+        (count_text(1234.5), "1,234"),
         (lag_text(0.4), "0 ms"),
         (lag_text(9_999), "9,999 ms"),
         (lag_text(12_340), "12.3 s"),

@@ -61,12 +61,12 @@ class Rates:
         log: bool = False,
         hidden: Iterable[str] = (),
     ) -> tuple[Picture, list[Points]]:
-        """Three plots above one another with one time axis: rows, bytes, lag; the ten busiest of ``rates``."""
+        """Three plots above one another with one time axis: rows, bytes, lag; those that ``drawn`` chooses."""
         zone = ZoneInfo(self.lake.log.timezone)
         plots = []
         looks = []
         for what, height in _PLOTS:
-            each, label = _points(rates[:MOST], what, span, zone)
+            each, label = _points(drawn(rates), what, span, zone)
             plots.append(each)
             looks.append(
                 Look(
@@ -78,7 +78,7 @@ class Rates:
 
     def notes(self, rates: Sequence[Rate]) -> list[str]:
         """What is not in the plots, or not whole."""
-        found = [f"the {MOST} busiest of {len(rates):,} are drawn"] if len(rates) > MOST else []
+        found = [f"{MOST} of {len(rates):,} are drawn: views, then the busiest topics"] if len(rates) > MOST else []
         cut = [short(rate.name) for rate in rates if not rate.whole]
         return [*found, *(f"of {name} only the newest records, about {RECORDS_MAX:,}" for name in cut)]
 
@@ -101,7 +101,7 @@ class Rates:
         rows = [texts(rate) for rate in rates]
         table = render(HEADS, _TYPES, rows, len(rows), len(rows), span.upto)
         notes = "".join(f"<div>{escape(note)}</div>" for note in self.notes(rates))
-        key = legend([short(rate.name) for rate in rates[:MOST]], dashed=True)
+        key = legend([short(rate.name) for rate in drawn(rates)], dashed=True)
         return f'<div style="overflow-x: auto">{svg(picture, self.label(rates))}{key}{notes}</div>{table}'
 
     def __str__(self) -> str:
@@ -147,6 +147,13 @@ def _point(bucket: Bucket, what: str, span: Span, unit: float, zone: ZoneInfo) -
     return Point(bucket.start, bucket.start + span.step, shown, shown, shown, when, when, text, text, bucket.rows)
 
 
+def drawn(rates: Sequence[Rate]) -> list[Rate]:
+    """Ten at most, in their order: up to five views, for how late those are is what people ask, and what is busiest."""
+    views = [rate for rate in rates if rate.kind == "changelog"][: MOST // 2]
+    rest = [rate for rate in rates if rate not in views][: MOST - len(views)]
+    return [rate for rate in rates if rate in views or rate in rest]
+
+
 def short(name: str) -> str:
     """A name as it is told from others: without its source's."""
     return name if name.count(".") < 2 else name.split(".", 1)[1]
@@ -160,6 +167,8 @@ def texts(rate: Rate) -> tuple[str | None, ...]:
 
 
 def count_text(value: float) -> str:
+    if 0 < value < 0.1:
+        return f"{value:.1g}"
     return f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:,.1f}"
 
 
