@@ -217,7 +217,8 @@ class Panel {
       this.stateText.textContent = STATES[state];
       if (state === "lost") this.showLost();
     }
-    this.age.textContent = puller.answered === null ? "" : `updated ${ago(Date.now() - puller.answered)}`;
+    // How old a past position's answer is says nothing.
+    this.age.textContent = puller.answered === null || state === "pinned" ? "" : `updated ${ago(Date.now() - puller.answered)}`;
     this.pauseButton.textContent = puller.paused ? "resume" : "pause";
     this.pauseButton.setAttribute("aria-pressed", String(puller.paused));
     this.newestButton.hidden = !puller.at;

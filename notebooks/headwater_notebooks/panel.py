@@ -10,8 +10,9 @@ from __future__ import annotations
 import base64
 import importlib.resources
 import json
+import uuid
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import anywidget
@@ -23,7 +24,7 @@ from headwater import position as positions
 from headwater.errors import HeadwaterError, UsageError
 from headwater.position import Position
 
-_WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 _UNEXPECTED = {"what": "The panel failed to answer.", "todo": "The kernel's log has the reason."}
 
 
@@ -161,7 +162,7 @@ class Panel(anywidget.AnyWidget):
         """The widget for a live kernel, a static table for everything else, in one output."""
         bundle: dict[str, Any] = {"text/plain": repr(self), "text/html": self.static_html()}
         if not self.closed:
-            bundle[_WIDGET_VIEW] = {"version_major": 2, "version_minor": 0, "model_id": self.model_id}
+            bundle[WIDGET_VIEW] = {"version_major": 2, "version_minor": 0, "model_id": self.model_id}
         return bundle, {}
 
 
@@ -170,6 +171,13 @@ def for_watch(watch: Watch) -> Panel:
     from headwater_notebooks import table_panel  # it is a panel, so it comes after this module
 
     return table_panel.for_watch(watch)
+
+
+def linked(panels: Sequence[Panel]) -> None:
+    """Let these turn together, with what the first link among them holds already."""
+    name = next((panel._link for panel in panels if panel._link), "") or uuid.uuid4().hex
+    for panel in panels:
+        panel._link = name
 
 
 def _asked_position(request: Mapping[str, Any]) -> dict[str, str]:

@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-import uuid
 from importlib.metadata import entry_points
+from typing import overload
 
 from headwater.errors import UsageError
-from headwater_notebooks.panel import Panel
+from headwater.lake.dashboard import Dashboard
+from headwater.lake.shown import GROUP, panel_of
+from headwater_notebooks.board import Board
+from headwater_notebooks.panel import Panel, linked
 
-GROUP = "headwater.panel"
 
-
-def of(thing: object) -> Panel:
-    """The panel that shows ``thing``; a panel is its own. The same panel each time it is asked for.
+@overload
+def of(thing: Dashboard) -> Board: ...
+@overload
+def of(thing: object) -> Panel: ...
+def of(thing: object) -> Panel | Board:
+    """The panel that shows ``thing``, of a dashboard the box of panels; a panel is its own. The same each time.
 
     Its class names the entry point of this group in an attribute ``panel``, or else is called as the entry point is
     (``Watch``: watch). UsageError when there is none.
     """
-    if isinstance(thing, Panel):
+    if isinstance(thing, Panel | Board):
         return thing
-    known = getattr(thing, "_panel", None)
-    if isinstance(known, Panel):
-        return known
-    name = getattr(type(thing), "panel", None) or type(thing).__name__.lower()
-    for entry in entry_points(group=GROUP, name=name):
-        panel = entry.load()(thing)
-        assert isinstance(panel, Panel)
-        thing._panel = panel  # type: ignore[attr-defined]  # they are each other's: they go together
+    panel = panel_of(thing)
+    if isinstance(panel, Panel | Board):
         return panel
     names = ", ".join(sorted(entry_points(group=GROUP).names))
     raise UsageError(f"{type(thing).__name__} has no panel", todo=f"Panels are there of: {names}.")
@@ -39,7 +38,5 @@ def link(*things: object) -> list[Panel]:
     stays so: they all join the first link that is found among them.
     """
     found = [of(thing) for thing in things]
-    name = next((panel._link for panel in found if panel._link), "") or uuid.uuid4().hex
-    for panel in found:
-        panel._link = name
+    linked(found)
     return found

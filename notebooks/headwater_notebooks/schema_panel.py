@@ -35,6 +35,7 @@ class SchemaPanel(Panel):
 
     def __init__(self, tree: SchemaTree, *, interval: float = 2.0) -> None:
         self.tree = tree
+        self.lake = tree.lake
         super().__init__(_interval_ms=max(100, round(interval * 1000)))
 
     def answer(self, op: str, request: Mapping[str, Any]) -> dict[str, Any]:

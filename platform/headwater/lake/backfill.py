@@ -22,6 +22,7 @@ from headwater.config import Project
 from headwater.errors import HeadwaterError, PipelineError, UsageError
 from headwater.lake.backfill_run import Journal, Run, process_of
 from headwater.lake.html import render
+from headwater.lake.shown import panel_of
 from headwater.position import Position, resolve
 from headwater.progress import bar
 
@@ -242,9 +243,8 @@ class Backfill:
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> Any:
         """The panel where the notebook package is present, else a static table."""
-        for panel in entry_points(group="headwater.panel", name="backfill"):
-            self._panel = self._panel or panel.load()(self)  # one, however often it is shown
-            return self._panel._repr_mimebundle_(include=include, exclude=exclude)
+        if (panel := panel_of(self, "backfill")) is not None:
+            return panel._repr_mimebundle_(include=include, exclude=exclude)
         return {"text/plain": str(self), "text/html": self.static_html()}
 
     def static_html(self) -> str:

@@ -6,7 +6,6 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from html import escape
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Final
 from zoneinfo import ZoneInfo
 
@@ -24,6 +23,7 @@ from headwater.lake.plot.picture import Look, Picture, draw
 from headwater.lake.plot.points import Point, Points, Question
 from headwater.lake.plot.source import LakeSource, Source, TableSource, nature
 from headwater.lake.plot.svg import legend, svg
+from headwater.lake.shown import panel_of
 
 if TYPE_CHECKING:
     from headwater.lake.lake import Lake
@@ -229,9 +229,8 @@ class Chart:
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> Any:
         """The live panel where the notebook package is present, else the picture."""
-        for panel in entry_points(group="headwater.panel", name="chart"):
-            self._panel = self._panel or panel.load()(self)  # one, however often it is shown
-            return self._panel._repr_mimebundle_(include=include, exclude=exclude)
+        if (panel := panel_of(self, "chart")) is not None:
+            return panel._repr_mimebundle_(include=include, exclude=exclude)
         return {"text/plain": str(self), "text/html": self.static_html()}
 
 

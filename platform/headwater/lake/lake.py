@@ -29,7 +29,9 @@ from headwater.lake import history, views
 from headwater.lake.answer import Answers, Seen
 from headwater.lake.backfill import Backfill
 from headwater.lake.chart import chart
+from headwater.lake.dashboard import Dashboard
 from headwater.lake.dependents import reading
+from headwater.lake.difference import difference
 from headwater.lake.features import as_of
 from headwater.lake.health import Health, health
 from headwater.lake.letters import Letters
@@ -41,6 +43,7 @@ from headwater.lake.plot.engines import Engine
 from headwater.lake.rates import Rates
 from headwater.lake.result import Params, Result
 from headwater.lake.schema_tree import SchemaTree
+from headwater.lake.timeline import Timeline
 from headwater.lake.views import ViewHandle
 from headwater.lake.watch import Watch
 from headwater.log import Log, administration, leases, open_log, quarantine, retention, tags
@@ -397,6 +400,28 @@ class Lake:
         )
         self._memory.producers.add(producer)
         return producer
+
+    def diff(self, query: str, since: positions.Position, until: positions.Position = None) -> Result:
+        """The rows of ``query`` that came (``_weight`` above 0) and went (below) between two positions.
+
+        A changed row is one that went and one that came. ``until`` is the newest position if left out. Raises as
+        ``sql`` does, and UsageError when the answer has other columns at one of them.
+        """
+        return difference(self, query, since, until)
+
+    def timeline(self, *, link: object | Sequence[object] = ()) -> Timeline:
+        """Where the lake can be read; in a notebook a slider over its commits.
+
+        ``link``: panels (``lake.watch(...)``, ``lake.chart(...)``), one or several, that turn to the slider's position.
+        """
+        return Timeline(self, tuple(link) if isinstance(link, list | tuple) else (link,))
+
+    def dashboard(self, *things: object, columns: int = 2, timeline: bool = True) -> Dashboard:
+        """Several panels in one cell, at one position, at most ``columns`` beside one another.
+
+        ``timeline``: the slider on top. UsageError for something that has no panel.
+        """
+        return Dashboard(self, things, columns=columns, timeline=timeline)
 
     def pipeline(self) -> Pipeline:
         """Sources, topics, views and jobs with what feeds them, their state and lag; in a notebook, a live graph."""

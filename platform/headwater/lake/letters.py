@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from headwater.client.letters import Cause, DeadLetters, decoded
 from headwater.lake.html import render
 from headwater.lake.plain import plain_table
+from headwater.lake.shown import panel_of
 
 if TYPE_CHECKING:
     from headwater.lake.lake import Lake
@@ -42,9 +42,8 @@ class Letters(DeadLetters):
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> Any:
         """The panel where the notebook package is present, else static tables."""
-        for panel in entry_points(group="headwater.panel", name="dlq"):
-            self._panel = self._panel or panel.load()(self)  # one, however often it is shown
-            return self._panel._repr_mimebundle_(include=include, exclude=exclude)
+        if (panel := panel_of(self, "dlq")) is not None:
+            return panel._repr_mimebundle_(include=include, exclude=exclude)
         return {"text/plain": str(self), "text/html": self.static_html()}
 
     def static_html(self) -> str:

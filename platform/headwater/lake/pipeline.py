@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Literal
 
 from headwater.config import Slo
 from headwater.lake.html import render
 from headwater.lake.plain import plain_table
+from headwater.lake.shown import panel_of
 from headwater.lake.status import status
 
 if TYPE_CHECKING:
@@ -75,8 +75,8 @@ class Pipeline:
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> Any:
         """The live panel where the notebook package is present, else a static table."""
-        for panel in entry_points(group="headwater.panel", name="pipeline"):
-            return panel.load()(self)._repr_mimebundle_(include=include, exclude=exclude)
+        if (panel := panel_of(self, "pipeline")) is not None:
+            return panel._repr_mimebundle_(include=include, exclude=exclude)
         return {"text/plain": str(self), "text/html": self.static_table(self.nodes())}
 
     def static_table(self, nodes: Sequence[Node]) -> str:

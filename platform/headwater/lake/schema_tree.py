@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
 from headwater import duck
@@ -16,6 +15,7 @@ from headwater.errors import HeadwaterError
 from headwater.lake.html import render
 from headwater.lake.plain import plain_table
 from headwater.lake.resolve import resolve
+from headwater.lake.shown import panel_of
 from headwater.log import jobs, names, subjects
 from headwater.position import Position
 from headwater.position import resolve as resolve_position
@@ -183,9 +183,8 @@ class SchemaTree:
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> Any:
         """The browser where the notebook package is present, else a static table."""
-        for panel in entry_points(group="headwater.panel", name="schema"):
-            self._panel = self._panel or panel.load()(self)  # one, however often it is shown
-            return self._panel._repr_mimebundle_(include=include, exclude=exclude)
+        if (panel := panel_of(self, "schema")) is not None:
+            return panel._repr_mimebundle_(include=include, exclude=exclude)
         return {"text/plain": str(self), "text/html": self.static_html()}
 
     def static_html(self, at: Position = None) -> str:

@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
 import duckdb
@@ -18,6 +17,7 @@ from headwater import duck
 from headwater.config import MIB, Settings
 from headwater.errors import UsageError
 from headwater.lake import params as parameters
+from headwater.lake.shown import panel_of
 from headwater.record import WEIGHT
 
 if TYPE_CHECKING:
@@ -160,8 +160,8 @@ class Watch:
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> Any:
         """The live panel where the notebook package is present, else the answer now as a static table."""
-        for panel in entry_points(group="headwater.panel", name="watch"):
-            return panel.load()(self)._repr_mimebundle_(include=include, exclude=exclude)
+        if (panel := panel_of(self, "watch")) is not None:
+            return panel._repr_mimebundle_(include=include, exclude=exclude)
         answer = self.latest()
         return {"text/plain": str(answer), "text/html": answer._repr_html_()}
 
