@@ -83,11 +83,11 @@ class Timeline:
     def commits(self, *, window_s: float | None = None, most: int = BUCKETS_MAX) -> Commits:
         """Counts of commits from the oldest readable one to the newest, or of the last ``window_s`` seconds.
 
-        At most ``most`` stretches (up to 120) of a length people like, the last one with the newest commit in it.
+        At most ``most`` stretches (4 to 120) of a length people like, the last one with the newest commit in it.
         """
         if window_s is not None and not window_s >= 1:
             raise UsageError("a window is at least one second")
-        most = min(max(most, 2), BUCKETS_MAX)
+        most = min(max(most, 4), BUCKETS_MAX)
         newest, named = self.lake.position(), tuple(self.lake.tags())
         oldest = self._readable_from(newest)
         if newest == 0:
