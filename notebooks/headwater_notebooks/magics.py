@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Any, Final
 from IPython.core.magic import Magics, cell_magic, line_cell_magic, line_magic, magics_class
 
 from headwater import Lake, Result, Watch
-from headwater.errors import DuplicateName, HeadwaterError, NameNotFound, SchemaError, UsageError
+from headwater.errors import (
+    DuplicateName,
+    HeadwaterError,
+    NameNotFound,
+    NotYet,
+    PipelineError,
+    SchemaError,
+    UsageError,
+)
 from headwater.lake.html import render
 from headwater.lake.params import now
 from headwater.lake.plain import plain_table
@@ -226,15 +234,12 @@ def _wait_live(lake: Lake, name: str) -> str:
     live = lake.log.live.read().get("pipeline:main")
     if live is None or time.time() - live.beat_at > _WORKER_FRESH_S:
         return "created; it fills when a worker runs (`headwater up`)"
-    until = time.monotonic() + WAIT_LIVE_S
-    newest = lake.position()
-    while time.monotonic() < until:
-        found = next(view for view in lake.views() if view.name == name)
-        new = next((view for view in lake.log.replacements() if view.replaces == found.id), None)
-        if (new or found).state in ("failed", "paused"):
-            return f"{(new or found).state}: {(new or found).reason}"
-        if new is None and found.topic is not None:
-            rows = lake.sql(f"SELECT count(*) FROM {name}").scalar()
-            return f"live, {rows:,} {'row' if rows == 1 else 'rows'} at position {lake.position():,}"
-        newest = lake.log.wait(newest, 0.5)
-    return "being filled; `%hwstatus` shows how far it is"
+    try:
+        lake.wait(f"views.{name}", seconds=WAIT_LIVE_S)
+    except PipelineError:
+        view = next((new for new in lake.log.replacements() if new.name == name), lake.log.view(name))
+        return f"{view.state}: {view.reason}"
+    except (NotYet, KeyboardInterrupt):  # whoever is impatient ends the waiting, not the view
+        return "being filled; `%hwstatus` shows how far it is"
+    rows = lake.view(name).rows
+    return f"live, {rows:,} {'row' if rows == 1 else 'rows'} at position {lake.position():,}"

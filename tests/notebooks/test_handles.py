@@ -33,6 +33,7 @@ ENDLESS = "SELECT a.i FROM range(100000) a(i), range(1000000) b(i) WHERE (a.i * 
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """An answer of more than a handful of rows is a large one."""
     monkeypatch.setattr(result, "MEMORY_BYTES_MAX", 1)
+    monkeypatch.setattr(result, "FETCHED_BYTES_MAX", 1)
     monkeypatch.setattr(result, "_BATCH_ROWS", 2048)
     monkeypatch.setattr(result, "HEAD_ROWS", 100)
 
@@ -84,6 +85,21 @@ def test_rows_beyond_the_first_ones_are_fetched_for_whoever_asks(lake: Lake) -> 
 )
 def test_what_could_answer_otherwise_the_second_time_is_asked_once(lake: Lake, query: str) -> None:
     assert lake.sql(query).fetched
+
+
+@pytest.mark.usefixtures("many")
+def test_sorted_rows_that_are_few_are_all_there(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    query = "SELECT id FROM orders ORDER BY id DESC"
+    assert lake.sql(query).fetched, "no more than are kept of any answer"
+    monkeypatch.setattr(result, "HEAD_ROWS", 100)
+    answer = lake.sql(query)
+    assert answer.fetched, "a few bytes"
+    assert (answer.rows, answer.pl()["id"].is_sorted(descending=True)) == (5003, True)
+    monkeypatch.setattr(result, "FETCHED_BYTES_MAX", 1)
+    answer = lake.sql(query)
+    assert (answer.rows, answer.fetched) == (5003, False)
+    assert answer.texts(2)[1] == ("5009",)
+    assert answer.pl()["id"].is_sorted(descending=True)
 
 
 @pytest.mark.usefixtures("small")
@@ -200,7 +216,7 @@ def test_a_view_is_handled_by_its_name(lake: Lake) -> None:
     assert "ADDITIVE_STATE" in str(view.explain())
     with pytest.raises(NotYet, match="not been published"):
         view.result()
-    with pytest.raises(NotYet, match="not filled within 0 s"):
+    with pytest.raises(NotYet, match=r"views\.per_customer is not there after 0 s"):
         view.wait(0)
     assert view.pause("because").reason == "because"
     with pytest.raises(PipelineError, match="paused: because"):
@@ -216,6 +232,17 @@ def test_a_view_is_handled_by_its_name(lake: Lake) -> None:
     assert view.drop() == ["per_customer"]
     with pytest.raises(NameNotFound):
         _ = view.sql
+
+
+def test_a_table_is_waited_for_until_it_is_copied(lake: Lake) -> None:
+    assert lake.wait("orders", "shop.public.orders") is lake
+    with pytest.raises(NotYet, match="later is not there after"):
+        lake.wait("orders", "later", seconds=0.01)
+    waiting = threading.Thread(target=lake.wait, args=("later",))
+    waiting.start()
+    lake.create_topic("shop.public.later", {"id": "BIGINT"})
+    waiting.join(60)
+    assert not waiting.is_alive()
 
 
 def test_lists_are_lists_that_show_themselves_as_tables(lake: Lake) -> None:

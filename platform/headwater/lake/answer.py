@@ -97,7 +97,7 @@ class Answers:
             ):
                 try:
                     relation = cursor.sql(resolved.sql, params=params)
-                    rows = fetch(relation, whole=whole)
+                    rows = fetch(relation, whole=whole, ordered=resolved.ordered)
                 except duckdb.Error as error:
                     raise self._explained(error, resolved, published) from error
                 return resolved, published, inputs, rows, [str(kind) for kind in relation.types]

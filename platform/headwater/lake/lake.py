@@ -25,7 +25,7 @@ from headwater.client.replay import Replay
 from headwater.client.report import GroupReport, groups
 from headwater.config import FILE, Project, Settings, load
 from headwater.errors import CorruptFile, about
-from headwater.lake import history, views
+from headwater.lake import history, views, waiting
 from headwater.lake.answer import Answers, Seen
 from headwater.lake.backfill import Backfill
 from headwater.lake.chart import chart
@@ -120,7 +120,7 @@ class Lake:
         Plain names are tables and views, ``log."<topic>"`` the records of a topic with their metadata,
         ``history.<table>`` its versions. Raises NameNotFound, AmbiguousName, UnknownColumn, SqlError,
         NotYet and NoCommonPosition; an answer is always whole and of one position. A query that runs longer
-        than ``seconds`` is given up with SqlError. Of a large answer (64 MB) the first rows come now, and all when
+        than ``seconds`` is given up with SqlError. Of a large answer (16 MB) the first rows come now, and all when
         they are asked for; ``whole`` has all come now.
 
         CorruptFile when stored bytes that the answer needs are not the committed ones. With ``damaged="skip"``
@@ -219,6 +219,16 @@ class Lake:
     def view(self, name: str) -> ViewHandle:
         """One view: its state, lag and rows, and ``pause``, ``resume``, ``replace``, ``drop``, ... NameNotFound."""
         return views.handle(self, name)
+
+    def wait(self, *names: str, seconds: float = waiting.WAIT_S) -> Lake:
+        """Return once the tables and views of these names can be read as a whole: copied, filled.
+
+        A progress bar shows meanwhile; an interrupt ends the waiting and nothing else. NotYet when one is not there
+        after ``seconds``; PipelineError when a view failed or is paused.
+        """
+        for name in names:
+            waiting.wait(self, name, seconds)
+        return self
 
     def create_view(self, name: str, sql: str) -> ViewHandle:
         """Create a maintained view from a SELECT; ``.wait()`` on what is returned waits for its rows.

@@ -51,10 +51,11 @@ class Reference:
 
 @dataclass(frozen=True, kw_only=True)
 class Resolved:
-    """A query over private names, and what those stand for."""
+    """A query over private names, and what those stand for. ``ordered``: it sorts its rows last."""
 
     sql: str
     references: tuple[Reference, ...]
+    ordered: bool = False
 
 
 def resolve(query: str, topics: Sequence[Topic]) -> Resolved:
@@ -63,6 +64,7 @@ def resolve(query: str, topics: Sequence[Topic]) -> Resolved:
     NameNotFound and AmbiguousName for names that mean nothing or too much; SqlSyntax when the text does not
     parse. Table functions and CTE names are left alone.
     """
+    ordered = _statement(query).args.get("order") is not None
     edits: list[tuple[int, int, str]] = []
     references: dict[str, Reference] = {}
     for table in _tables(query):
@@ -73,7 +75,7 @@ def resolve(query: str, topics: Sequence[Topic]) -> Resolved:
         edits.append((start, end, quote(reference.private) + alias))
     for start, end, text in sorted(edits, reverse=True):
         query = query[:start] + text + query[end:]
-    return Resolved(sql=query, references=tuple(references.values()))
+    return Resolved(sql=query, references=tuple(references.values()), ordered=ordered)
 
 
 def may_differ(query: str) -> bool:
@@ -88,8 +90,8 @@ def mentioned(query: str) -> set[str]:
 
 
 @lru_cache(maxsize=PARSED_MAX)
-def _tables(query: str) -> tuple[exp.Table, ...]:
-    """Table references in the query that are neither CTEs of an enclosing scope nor functions; nobody changes them."""
+def _statement(query: str) -> exp.Expr:
+    """The one query that was given; nobody changes it."""
     try:
         parsed = sqlglot.parse(query, read="duckdb")
     except sqlglot.errors.SqlglotError as error:
@@ -104,7 +106,13 @@ def _tables(query: str) -> tuple[exp.Table, ...]:
             f"{str(word).upper()} is not a query",
             todo=how or "The lake is read with SELECT; views are created with `view`.",
         )
-    tables = statements[0].find_all(exp.Table)
+    return statements[0]
+
+
+@lru_cache(maxsize=PARSED_MAX)
+def _tables(query: str) -> tuple[exp.Table, ...]:
+    """Table references in the query that are neither CTEs of an enclosing scope nor functions; nobody changes them."""
+    tables = _statement(query).find_all(exp.Table)
     # A name of four parts, as a dead letter topic's is, is a Dot.
     named = (t for t in tables if isinstance(t.this, exp.Identifier | exp.Dot))
     return tuple(t for t in named if t.db or not _is_cte(t))

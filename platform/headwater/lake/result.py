@@ -1,8 +1,8 @@
 """A query's answer: its rows, the position they are true at, and every form a person wants them in.
 
-Up to 64 MB, rows are fetched at once and stay in memory. Of a larger answer the first rows and the number of all of
-them are known; the rest is asked for when somebody wants it, at the same position, which is kept readable until then.
-It goes to a temporary file that lives as long as the Result and is mapped, so memory stays bounded.
+Up to 16 MB, rows are fetched at once. Of a larger answer the first rows and the number of all of them are known; the
+rest is asked for when somebody wants it, at the same position, which is kept readable until then. Beyond 64 MB it goes
+to a temporary file that lives as long as the Result and is mapped, so memory stays bounded.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from headwater.log.quarantine import Damage
 
 MEMORY_BYTES_MAX = 64 * 1024 * 1024
+FETCHED_BYTES_MAX = 16 * 1024 * 1024
+"""A larger answer is fetched when it is asked for: showing it costs reading so much, and counting."""
 HEAD_ROWS = 10_000
 """Rows that are kept of an answer which is not fetched yet: as many as a person may have shown."""
 SHOWN_ROWS = 20
@@ -274,8 +276,18 @@ class Result:
         )
 
 
-def fetch(relation: duckdb.DuckDBPyRelation, *, whole: bool) -> Rows:
-    """All rows of a query, beyond the limit in a mapped file; or without ``whole`` the first of so many."""
+def fetch(relation: duckdb.DuckDBPyRelation, *, whole: bool, ordered: bool = False) -> Rows:
+    """All rows of a query; without ``whole``, of a large answer the first ones and the number of all.
+
+    ``ordered``: it sorts its rows last. The first of so many cost far less to find than all of them to sort.
+    """
+    if ordered and not whole:
+        first = relation.limit(HEAD_ROWS + 1).to_arrow_table()
+        if first.num_rows <= HEAD_ROWS:
+            return Rows(first, first.num_rows)
+        total = _count(relation)
+        if first.nbytes / first.num_rows * total > FETCHED_BYTES_MAX:
+            return Rows(_head(first), total)
     reader = relation.to_arrow_reader(_BATCH_ROWS)
     batches: list[pa.RecordBatch] = []
     size = 0
@@ -283,7 +295,7 @@ def fetch(relation: duckdb.DuckDBPyRelation, *, whole: bool) -> Rows:
     for batch in rest:
         batches.append(batch)
         size += batch.nbytes
-        if size > MEMORY_BYTES_MAX:
+        if size > (MEMORY_BYTES_MAX if whole else FETCHED_BYTES_MAX):
             break
     else:
         table = pa.Table.from_batches(batches, schema=reader.schema)
@@ -292,10 +304,16 @@ def fetch(relation: duckdb.DuckDBPyRelation, *, whole: bool) -> Rows:
         table = _spill(reader.schema, batches, rest)
         return Rows(table, table.num_rows)
     reader.close()
-    table = pa.Table.from_batches(batches, schema=reader.schema)
-    first = table.take(pa.array(range(min(HEAD_ROWS, table.num_rows)), pa.int64()))  # a copy: a slice keeps them all
-    count = relation.aggregate("count(*)").fetchall()
-    return Rows(first, int(count[0][0]))
+    return Rows(_head(pa.Table.from_batches(batches, schema=reader.schema)), _count(relation))
+
+
+def _head(table: pa.Table) -> pa.Table:
+    """A copy: a slice would keep all rows in memory."""
+    return table.take(pa.array(range(min(HEAD_ROWS, table.num_rows)), pa.int64()))
+
+
+def _count(relation: duckdb.DuckDBPyRelation) -> int:
+    return int(relation.aggregate("count(*)").fetchall()[0][0])
 
 
 def _batches(reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:

@@ -6,12 +6,11 @@ views can be read, and not changed.
 
 from __future__ import annotations
 
-import time
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Protocol
 
-from headwater import progress
-from headwater.errors import HeadwaterError, NameNotFound, NotYet, PipelineError, UsageError
+from headwater.errors import HeadwaterError, NameNotFound, NotYet, UsageError
+from headwater.lake import waiting
 from headwater.lake.html import render_table
 from headwater.lake.plain import lines
 from headwater.types import quote
@@ -23,8 +22,6 @@ if TYPE_CHECKING:
     from headwater.lake.watch import Watch
     from headwater.position import Position
     from headwater.schema import Schema
-
-WAIT_S = 600.0
 
 
 class Definitions(Protocol):
@@ -166,31 +163,13 @@ class ViewHandle:
         """End it, and with ``cascade`` the views that read it; what was dropped. Older positions stay readable."""
         return api().drop_view(self.lake, self.name, cascade=cascade)
 
-    def wait(self, seconds: float = WAIT_S) -> ViewHandle:
+    def wait(self, seconds: float = waiting.WAIT_S) -> ViewHandle:
         """Return once its rows can be read; a progress bar meanwhile, and an interrupt only ends the waiting.
 
-        NotYet after ``seconds``; PipelineError when it failed or was paused before.
+        NotYet after ``seconds``; PipelineError when it failed or is paused.
         """
-        until = time.monotonic() + seconds
-        newest = self.lake.log.newest_commit()
-        with progress.bar(f"filling {self.name}") as bar:
-            while not self._is_readable():
-                if time.monotonic() > until:
-                    raise NotYet(
-                        f"view {self.name} was not filled within {seconds:g} s", todo="Does `headwater up` run?"
-                    )
-                read, of = (self.status["fill"] or {"rows": 0, "of": 0}).values()
-                bar.to(read / of if of else 0.0, f"{read:,} of {of:,} rows" if of else "")
-                newest = self.lake.log.wait(newest, 0.2)
+        waiting.wait(self.lake, f"views.{self.name}", seconds)
         return self
-
-    def _is_readable(self) -> bool:
-        view = self.record
-        new = next((each for each in self.lake.log.replacements() if each.replaces == view.id), None)
-        for each in (new, view):
-            if each is not None and each.state in ("failed", "paused"):
-                raise PipelineError(f"view {self.name} is {each.state}: {each.reason}", todo="`view.resume()` goes on.")
-        return new is None and view.topic is not None
 
     # ---- for people
 
