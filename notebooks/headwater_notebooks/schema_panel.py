@@ -44,15 +44,17 @@ class SchemaPanel(Panel):
         search, chosen = _text(request, "search")[:SEARCH_MAX], _text(request, "chosen")
         at = self.where(request)
         position = self.tree.lake.position() if at is None else resolve(self.tree.lake.log, at)
+        version = xxhash.xxh3_64_hexdigest(repr((self.tree.seen(at), search, chosen, at)).encode())
+        head = {"version": version, "position": str(position)}
+        if version == request.get("since_version"):
+            return {**head, "unchanged": True}
         items = self.tree.items(search, at)
-        shown = {
+        return {
+            **head,
             "items": [_document(each) for each in items[:ITEMS_MAX]],
             "count": str(len(items)),
             "chosen": self._chosen(chosen, at) if chosen else None,
         }
-        version = xxhash.xxh3_64_hexdigest(json.dumps(shown).encode())
-        head = {"version": version, "position": str(position)}
-        return {**head, "unchanged": True} if version == request.get("since_version") else {**head, **shown}
 
     def static_html(self) -> str:
         return self.tree.static_html(self.at or None)

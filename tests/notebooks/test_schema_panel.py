@@ -126,6 +126,11 @@ def test_an_answer_is_of_its_position(named: Lake) -> None:
     assert (past["position"], past["count"], past["chosen"]["missing"]) == ("1", "1", True)
     again = browse(named, chosen="app.clicks", since_version=reply["version"])
     assert again["unchanged"]
+    named.alter_topic("app.clicks", owner="somebody else")
+    changed = browse(named, chosen="app.clicks", since_version=reply["version"])
+    assert changed["items"][0]["owner"] == "somebody else"
+    named.create_topic("app.more", {"id": "BIGINT"})
+    assert browse(named, since_version=changed["version"])["count"] == "5"
     assert "chosen is a text" in browse(named, chosen=7)["error"]["what"]
 
 

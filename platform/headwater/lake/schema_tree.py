@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
+import xxhash
+
 from headwater import duck
 from headwater.catalog.records import Topic, View
 from headwater.errors import HeadwaterError
@@ -158,6 +160,14 @@ class SchemaTree:
         _, views = self._all(at)
         view = views.get(self._topic(name, at).name.removeprefix("views."))
         return None if view is None else view.sql
+
+    def seen(self, at: Position = None) -> str:
+        """A text that stays the same as long as nothing here would be told differently."""
+        topics, views = self._all(at)
+        told = [(each.id, each.name, each.schema_version, each.state, each.owner, each.description) for each in topics]
+        made = [(each.id, each.name, each.state) for each in views.values()]
+        readers = [(each.name, each.inputs) for each in jobs.read(self.lake.log)]
+        return xxhash.xxh3_64_hexdigest(repr((told, made, readers)).encode())
 
     def _all(self, at: Position) -> tuple[list[Topic], dict[str, View]]:
         upto = self._commit(at)
