@@ -26,7 +26,7 @@ from headwater.schema import Schema
 
 ROWS, QUICK_ROWS = 10_000_000, 1_000_000
 INTERRUPTS, QUICK_INTERRUPTS = 20, 5
-GOAL_BY_FETCHED, GOAL_INTERRUPT_S = 0.2, 1.0
+GOAL_BY_FETCHED, GOAL_MB, GOAL_INTERRUPT_S = 0.2, 250.0, 1.0
 QUERY = "SELECT * FROM accounts"
 ENDLESS = "SELECT a.i FROM range(100000) a(i), range(1000000) b(i) WHERE (a.i * b.i + b.i) % 999999937 = 3"
 PARTS: dict[str, Callable[[Lake], object]] = {
@@ -65,8 +65,12 @@ def main() -> int:
             seconds[part] = median(said[1:])
             report.figure(f"{part}_s", seconds[part])
             report.figure(f"{part}_more_mb", cost.peak_mb - memory["opened"])
-        report.goal("shown_by_fetched_s", seconds["shown"] / seconds["fetched_at_once"], at_most=GOAL_BY_FETCHED)
-        report.goal("shown_by_fetched_mb", memory["shown"] / memory["fetched_at_once"], at_most=1.0)
+        by_fetched = seconds["shown"] / seconds["fetched_at_once"]
+        if options.quick:
+            report.figure("shown_by_fetched", by_fetched)  # of so few rows a good part is shown
+        else:
+            report.goal("shown_by_fetched", by_fetched, at_most=GOAL_BY_FETCHED)
+        report.goal("shown_held_mb", memory["shown"] - memory["opened"], at_most=GOAL_MB)
         _interrupts(report, lake, QUICK_INTERRUPTS if options.quick else INTERRUPTS)
     return report.finish(as_json=options.json)
 

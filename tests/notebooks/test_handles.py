@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -16,7 +18,7 @@ import pytest
 from jupyter_client.manager import KernelManager
 from tests.waiting import until
 
-from headwater import Lake
+from headwater import Lake, progress
 from headwater.config import Settings
 from headwater.errors import Expired, NameNotFound, NotYet, PipelineError, SqlError, UsageError
 from headwater.lake import open_lake, result
@@ -301,6 +303,34 @@ def test_rows_that_were_being_kept_are_whole_after_an_interrupt(lake: Lake, shop
         assert lake.sql("SELECT count(*), count(DISTINCT id) FROM orders").fetchall() == [(5103 + number * 100,) * 2]
 
 
+class Screen(io.StringIO):
+    """A terminal's stderr."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("tqdm", [True, False])
+def test_a_terminal_gets_a_bar_and_a_file_none(monkeypatch: pytest.MonkeyPatch, tqdm: bool) -> None:
+    monkeypatch.setattr(progress, "SHOWN_AFTER_S", 0.0)
+    monkeypatch.setattr(progress, "_EVERY_S", 0.0)
+    if not tqdm:
+        monkeypatch.setitem(sys.modules, "tqdm", None)
+    for screen in (Screen(), io.StringIO()):
+        monkeypatch.setattr(sys, "stderr", screen)
+        with progress.bar("copying orders") as bar:
+            bar.to(0.25, "25 of 100 rows")
+            bar.to(0.5, "50 of 100 rows")
+        text = screen.getvalue()
+        assert ("50" in text) == ("rows" in text) == isinstance(screen, Screen)
+    quiet = Screen()
+    monkeypatch.setattr(sys, "stderr", quiet)
+    thread = threading.Thread(target=lambda: progress.Bar("a panel's").to(0.5))
+    thread.start()
+    thread.join()
+    assert quiet.getvalue() == "", "panels' threads draw nothing"
+
+
 class Kernel:
     """A real kernel, with what its cells send."""
 
@@ -326,6 +356,19 @@ class Kernel:
         content: dict[str, Any] = reply["content"]
         return content
 
+    def displayed(self, source: str) -> list[dict[str, Any]]:
+        """What a cell displays, each time it does, by mime type."""
+        sent = self.client.execute(source)
+        found: list[dict[str, Any]] = []
+        while True:
+            message = self.client.get_iopub_msg(timeout=60)
+            if message["parent_header"].get("msg_id") != sent:
+                continue
+            if message["msg_type"] in ("display_data", "update_display_data"):
+                found.append(message["content"]["data"])
+            if message["msg_type"] == "status" and message["content"]["execution_state"] == "idle":
+                return found
+
     def close(self) -> None:
         self.client.stop_channels()
         self.manager.shutdown_kernel(now=True)
@@ -336,6 +379,15 @@ def kernel(shop: Shop, tmp_path: Path) -> Iterator[Kernel]:
     made = Kernel(shop.folder, {"IPYTHONDIR": str(tmp_path / "ipython")})
     yield made
     made.close()
+
+
+def test_long_work_says_how_far_it_is_and_leaves_nothing_behind(kernel: Kernel) -> None:
+    kernel.run("%load_ext headwater\nlake = %headwater\nfrom headwater import progress\nprogress.SHOWN_AFTER_S = 0.05")
+    shown = kernel.displayed("lake.wait('nothing', seconds=1)")
+    assert "progress" in shown[0]["text/html"]
+    assert shown[0]["text/plain"] == "waiting for nothing 0%"
+    assert set(shown[-1].values()) == {""}, "a saved notebook has no bar"
+    assert not any("widget" in kind for each in shown for kind in each)
 
 
 def test_an_interrupted_cell_ends_and_the_next_one_runs(kernel: Kernel) -> None:

@@ -128,7 +128,7 @@ class ViewHandle:
         """Its rows again whenever they change: in a notebook, a live table."""
         return self.lake.watch(f"SELECT * FROM {self._quoted}", interval=interval)
 
-    def history(self, key: Any) -> Any:
+    def history(self, key: Any) -> Result:
         """All versions of one row, by its key (see ``Lake.history``)."""
         return self.lake.history(f"views.{self.name}", key)
 
