@@ -40,7 +40,9 @@ export default module.default;
 
 def _packed(text: str) -> str:
     """A module of a third of the size: every panel brings its own to the page, and a saved widget state keeps it."""
-    return _PACKED.format(packed=base64.b64encode(zlib.compress(text.encode(), 9)).decode())
+    lines = (line.strip() for line in text.splitlines())
+    bare = "\n".join(line for line in lines if line and not line.startswith("//"))
+    return _PACKED.format(packed=base64.b64encode(zlib.compress(bare.encode(), 9)).decode())
 
 
 def _text(name: str) -> str:

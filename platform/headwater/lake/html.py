@@ -18,15 +18,17 @@ _NUMERIC = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "
             "UHUGEINT", "FLOAT", "DOUBLE", "DECIMAL")  # fmt: skip
 _LINE: Final = "1px solid var(--jp-border-color2, var(--vscode-panel-border, rgba(128, 128, 128, 0.3)))"
 _DIM: Final = "color: var(--jp-ui-font-color2, var(--vscode-descriptionForeground, inherit)); opacity: 0.8"
-_TABLE: Final = "border-collapse: collapse; border: 0; margin: 0; font-size: 13px; width: auto; table-layout: auto"
+_TABLE: Final = (
+    "border-collapse: collapse; border: 0; margin: 0; font-size: 13px; width: auto; table-layout: auto;"
+    " overflow-wrap: break-word; font-variant-numeric: tabular-nums"
+)
+_ROW: Final = f"background: transparent; border-bottom: {_LINE}"
 _HEAD: Final = (
     f"padding: 4px 12px; border: 0; border-bottom: {_LINE}; vertical-align: bottom; font-weight: 600;"
     " white-space: nowrap; background: transparent"
 )
-_CELL: Final = (
-    f"padding: 3px 12px; border: 0; border-bottom: {_LINE}; white-space: pre-wrap; overflow-wrap: break-word;"
-    " max-width: 32em; font-variant-numeric: tabular-nums; vertical-align: top; background: transparent"
-)
+_CELL: Final = "padding: 3px 12px; border: 0; white-space: pre-wrap; max-width: 32em; vertical-align: top"
+"""Only what hosts set on cells themselves: it stands in every one, and a saved notebook keeps them all."""
 
 
 def render(
@@ -66,7 +68,7 @@ def render_table(
     head = "".join(
         _title(name, kind if typed else "", side) for name, kind, side in zip(columns, types, sides, strict=True)
     )
-    body = "".join(f'<tr style="background: transparent">{_line(row, sides)}</tr>' for row in rows)
+    body = "".join(f'<tr style="{_ROW}">{_line(row, sides)}</tr>' for row in rows)
     return (
         '<div class="headwater-result" style="overflow-x: auto">'
         f'<table style="{_TABLE}"><thead><tr style="background: transparent">{head}</tr></thead>'
@@ -88,7 +90,7 @@ def _line(row: Sequence[str | None], sides: Sequence[str]) -> str:
 
 def _cell(value: str | None, side: str) -> str:
     if value is None:
-        return f'<td style="{_CELL}; text-align: {side}"><i style="font-size: 11px; {_DIM}">NULL</i></td>'
+        return f'<td style="{_CELL}; text-align: {side}"><i style="font-size: 11px; opacity: 0.8">NULL</i></td>'
     text = value if len(value) <= CELL_CHARACTERS_MAX else value[:CELL_CHARACTERS_MAX] + "…"
     return f'<td style="{_CELL}; text-align: {side}">{escape(text)}</td>'
 
