@@ -28,7 +28,7 @@ from headwater.lake.shown import panel_of
 if TYPE_CHECKING:
     from headwater.lake.lake import Lake
 
-STATIC_ROWS: Final = 40
+STATIC_ROWS: Final = 12
 """Of the table below a static picture."""
 _NUMBER = re.compile(r"-?\d+(\.\d+)?")
 
