@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import Page, expect
+from tests.notebooks.conftest import Shop
 
 from headwater import Lake
 from headwater.config import Settings
 from headwater.errors import NameNotFound
+from headwater.lake import open_lake
 from headwater.lake.schema_tree import SchemaTree, sql_name
 from headwater.log import subjects
 from headwater.log.system import transaction
@@ -25,17 +28,15 @@ from headwater_notebooks.schema_panel import ITEMS_MAX, SchemaPanel
 from headwater_pipelines import api
 from headwater_pipelines.runtime import worker
 
-if TYPE_CHECKING:
-    from tests.notebooks.conftest import Shop
-
 VIEW = "application/vnd.jupyter.widget-view+json"
 Show = Callable[..., Page]
 BAD = "<img src=x onerror=window.hacked=1>"
 
 
-@pytest.fixture
-def named(shop: Shop, lake: Lake) -> Lake:
+def made(shop: Shop) -> Lake:
     """A captured table, a topic with two schema versions, a view over the one, a view on the view that waits."""
+    lake = open_lake(shop.folder)
+    shop.commit("c", (1, "Ada", "12.50"), (2, None, None), (3, "Bob", "1.00"))
     lake.create_topic("app.clicks", {"user": "BIGINT", "Page Url": "VARCHAR"}, key=["user"])
     lake.alter_topic("app.clicks", owner="web", description=BAD)
     wider = Schema.of({"user": "BIGINT", "Page Url": "VARCHAR", "ref": "VARCHAR"}, key=["user"])
@@ -46,6 +47,24 @@ def named(shop: Shop, lake: Lake) -> Lake:
     worker.run(shop.log, Settings(), threading.Event(), until_caught_up=True)
     api.create_view(shop.log, "SELECT count(*) AS n FROM totals", name="customers")
     return lake
+
+
+@pytest.fixture(scope="module")
+def named(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lake]:
+    """One for all tests that only look."""
+    shop = Shop(tmp_path_factory.mktemp("named"))
+    with made(shop) as lake:
+        yield lake
+    shop.log.close()
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[Lake]:
+    """One for a test that changes it."""
+    shop = Shop(tmp_path / "shop")
+    with made(shop) as lake:
+        yield lake
+    shop.log.close()
 
 
 def names_of(tree: SchemaTree, *args: Any) -> list[str]:
@@ -69,12 +88,12 @@ def test_everything_that_can_be_read_is_listed(named: Lake) -> None:
     assert named.sql(f"SELECT count(*) AS n FROM {orders.sql}").arrow().to_pylist() == [{"n": 3}]
 
 
-def test_names_are_quoted_only_where_they_must_be(named: Lake) -> None:
+def test_names_are_quoted_only_where_they_must_be(own: Lake) -> None:
     assert [sql_name(name) for name in ("user_id", "Page Url", "select", "of", '2"x')] == [
         "user_id", '"Page Url"', '"select"', "of", '"2""x"'
     ]  # fmt: skip
-    named.create_topic("other.orders", {"id": "BIGINT"})
-    assert {each.sql for each in named.schema().items("orders")} == {"other.orders", "shop.public.orders"}
+    own.create_topic("other.orders", {"id": "BIGINT"})
+    assert {each.sql for each in own.schema().items("orders")} == {"other.orders", "shop.public.orders"}
 
 
 def test_a_search_finds_columns_owners_and_all_words(named: Lake) -> None:
@@ -118,20 +137,20 @@ def test_who_reads_what(named: Lake) -> None:
 # ---- the protocol
 
 
-def test_an_answer_is_of_its_position(named: Lake) -> None:
-    reply = browse(named, chosen="app.clicks")
-    assert reply["position"] == str(named.position())
+def test_an_answer_is_of_its_position(own: Lake) -> None:
+    reply = browse(own, chosen="app.clicks")
+    assert reply["position"] == str(own.position())
     assert [each["name"] for each in reply["chosen"]["columns"]] == ["user", "Page Url", "ref"]
-    past = browse(named, chosen="app.clicks", at="commit:1")
+    past = browse(own, chosen="app.clicks", at="commit:1")
     assert (past["position"], past["count"], past["chosen"]["missing"]) == ("1", "1", True)
-    again = browse(named, chosen="app.clicks", since_version=reply["version"])
+    again = browse(own, chosen="app.clicks", since_version=reply["version"])
     assert again["unchanged"]
-    named.alter_topic("app.clicks", owner="somebody else")
-    changed = browse(named, chosen="app.clicks", since_version=reply["version"])
+    own.alter_topic("app.clicks", owner="somebody else")
+    changed = browse(own, chosen="app.clicks", since_version=reply["version"])
     assert changed["items"][0]["owner"] == "somebody else"
-    named.create_topic("app.more", {"id": "BIGINT"})
-    assert browse(named, since_version=changed["version"])["count"] == "5"
-    assert "chosen is a text" in browse(named, chosen=7)["error"]["what"]
+    own.create_topic("app.more", {"id": "BIGINT"})
+    assert browse(own, since_version=changed["version"])["count"] == "5"
+    assert "chosen is a text" in browse(own, chosen=7)["error"]["what"]
 
 
 def test_a_thousand_tables_are_bounded(lake: Lake) -> None:
