@@ -115,8 +115,9 @@ def test_what_a_run_has_told_is_seen_by_every_handle(viewed: Lake, shop: Shop) -
     assert (progress.phase, progress.fraction, progress.done) == ("making", 0.25, 250_000)
     assert progress.rows_per_s == pytest.approx(125_000, rel=0.2)
     assert progress.left_s == pytest.approx(6, rel=0.2)
-    told(viewed, "done", found=compared(0, 0))
+    done = told(viewed, "done", found=compared(0, 0))
     assert "3 replayed, 3 live" in str(viewed.replay("totals"))
+    assert repr(done).startswith("replay of view totals\n  run        done, commits 0 to 1")
 
 
 def test_a_run_whose_process_is_gone_has_failed(viewed: Lake) -> None:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from headwater.config import Project
 from headwater.errors import HeadwaterError, PipelineError, UsageError
-from headwater.lake.backfill_run import Journal, Run, process_of
+from headwater.lake.backfill_run import Journal, Run, as_text, duration, process_of
 from headwater.lake.html import render
 from headwater.lake.shown import panel_of
 from headwater.position import Position, resolve
@@ -56,7 +56,8 @@ class Plan:
     def __str__(self) -> str:
         files = f"{self.files:,} {'file' if self.files == 1 else 'files'} ({_size(self.bytes)})"
         range_ = f"commits {self.after:,} to {self.upto:,}"
-        return f"{range_}: about {self.rows:,} records in {files}, about {_duration(self.seconds)}"
+        rows = f"about {self.rows:,} {'record' if self.rows == 1 else 'records'}"
+        return f"{range_}: {rows} in {files}, about {duration(self.seconds)}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,7 +228,7 @@ class Backfill:
     # ---- showing
 
     def __str__(self) -> str:
-        return "\n".join([f"replay of view {self.view}", *(f"  {name:<9}  {value}" for name, value in self.lines())])
+        return as_text(self.view, self.lines())
 
     def __repr__(self) -> str:
         return str(self)
@@ -239,7 +240,7 @@ class Backfill:
         except HeadwaterError as error:
             yield "plan", str(error)
         if (run := self.state) is not None:
-            yield from told(run)
+            yield from run.lines()
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> Any:
         """The panel where the notebook package is present, else a static table."""
@@ -273,25 +274,6 @@ def progress_of(run: Run) -> Progress:
     )
 
 
-def told(run: Run) -> Iterator[tuple[str, str]]:
-    """A run as lines of text."""
-    state = "interrupted" if run.phase == "failed" and not run.error else run.phase
-    yield "run", f"{state}, commits {run.after:,} to {run.upto:,}, {_duration(run.seconds)}"
-    if run.rows_per_s:
-        yield "records", f"{run.rows:,}, {run.rows_per_s:,.0f} a second"
-    if run.found is not None:
-        replayed, live = run.found["replayed"], run.found["live"]
-        yield "rows", f"{replayed['rows']:,} replayed, {live['rows']:,} live"
-        yield "checksum", f"{replayed['checksum']} replayed, {live['checksum']} live"
-        yield "differing", f"{run.found['missing']:,} missing in the live view, {run.found['extra']:,} too many"
-    if run.keep and run.phase == "done":
-        yield "kept", run.keep
-    if run.commit:
-        yield "promoted", f"at commit {run.commit:,}"
-    if run.error:
-        yield "reason", run.error
-
-
 def _planner() -> Any:
     for entry in entry_points(group="headwater.replay", name="plan"):
         return entry.load()
@@ -300,15 +282,9 @@ def _planner() -> Any:
 
 def _said(now: Progress, run: Run) -> str:
     rate = f", {now.rows_per_s:,.0f} a second" if now.rows_per_s else ""
-    left = f", {_duration(now.left_s)} left" if now.left_s is not None else ""
+    left = f", {duration(now.left_s)} left" if now.left_s is not None else ""
     return f"{now.phase}, {now.done:,} of about {now.rows:,} records{rate}{left}, commits {run.after:,} to {run.upto:,}"
 
 
 def _size(count: int) -> str:
     return f"{count / 2**20:,.1f} MiB" if count >= 2**20 else f"{count / 2**10:,.1f} KiB"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:,.1f} s"
-    return f"{seconds / 60:,.0f} min" if seconds < 5_400 else f"{seconds / 3_600:,.1f} h"

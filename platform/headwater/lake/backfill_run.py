@@ -10,7 +10,7 @@ import json
 import os
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -31,7 +31,7 @@ TOLD_S: Final = 0.2
 _ENDED: Final = ("done", "failed", "cancelled")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Run:
     """``after``, ``upto``: the input commits of its range; ``rows``: records to read, about, of which ``done`` are.
 
@@ -79,6 +79,38 @@ class Run:
         spent = self.made_s if self.made_s is not None else self.seconds
         count = self.rows if self.made_s is not None else self.done
         return count / spent if spent > 0 and count else None
+
+    def lines(self) -> Iterator[tuple[str, str]]:
+        """What there is to say of it, a line each."""
+        yield "run", f"{self.phase}, commits {self.after:,} to {self.upto:,}, {duration(self.seconds)}"
+        if self.rows_per_s:
+            yield "records", f"{self.rows:,}, {self.rows_per_s:,.0f} a second"
+        if self.found is not None:
+            replayed, live = self.found["replayed"], self.found["live"]
+            yield "rows", f"{replayed['rows']:,} replayed, {live['rows']:,} live"
+            yield "checksum", f"{replayed['checksum']} replayed, {live['checksum']} live"
+            yield "differing", f"{self.found['missing']:,} missing in the live view, {self.found['extra']:,} too many"
+        if self.keep and self.phase == "done":
+            yield "kept", self.keep
+        if self.commit:
+            yield "promoted", f"at commit {self.commit:,}"
+        if self.error:
+            yield "reason", self.error
+
+    def __repr__(self) -> str:
+        return as_text(self.view, self.lines())
+
+
+def as_text(view: str, lines: Iterable[tuple[str, str]]) -> str:
+    """What there is to say of a view's replay, for a terminal."""
+    return "\n".join([f"replay of view {view}", *(f"  {name:<9}  {value}" for name, value in lines)])
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them."""
+    if seconds < 90:
+        return f"{seconds:,.1f} s"
+    return f"{seconds / 60:,.0f} min" if seconds < 5_400 else f"{seconds / 3_600:,.1f} h"
 
 
 @dataclass
