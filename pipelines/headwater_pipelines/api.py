@@ -115,7 +115,7 @@ def drop_view(lake_or_log: Any, name: str, *, cascade: bool = False) -> list[str
     if readers and not cascade:
         raise UsageError(
             f"view {name} is read by {', '.join(readers)}",
-            todo=f"Drop {readers[0]} first, or all of them by --cascade.",
+            todo=f"Drop {readers[0]} first, or all of them: --cascade, in Python cascade=True.",
         )
     for each in (*readers, view.name):
         log.drop_view(each)

@@ -14,6 +14,7 @@ import pytest
 from tests.waiting import until
 
 from headwater.config import Settings
+from headwater.errors import NameNotFound
 from headwater.lake import Lake
 from headwater.log import Log, open_log
 from headwater.ownership import own
@@ -339,3 +340,30 @@ def test_a_checkpoint_is_made_later_while_rows_are_frozen(shop: Shop, monkeypatc
             gate.set()
             mine.close()
         shop.check_every_step(log, ["totals"])
+
+
+def test_a_view_and_its_topic_dropped_while_it_is_built(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The worker begins anew with what there is; what it cannot find in a catalog that stands still ends it."""
+    with open_log(shop.lake) as log, Lake(log) as lake:
+        api.create_view(log, VIEWS["totals"], name="totals")
+        lake.create_topic("web.clicks", {"page": "VARCHAR"})
+        api.create_view(log, "SELECT page, count(*) AS n FROM clicks GROUP BY page", name="pages")
+        load, dropped = intake.load, list[str]()
+
+        def drop_first(*args: Any, **options: Any) -> None:
+            if not dropped:
+                dropped.extend(api.drop_view(log, "pages"))
+                lake.drop_topic("web.clicks")
+            load(*args, **options)
+
+        monkeypatch.setattr(intake, "load", drop_first)
+        worker.run(log, Settings(), threading.Event(), until_caught_up=True)
+        assert dropped == ["pages"]
+        shop.commit(log)
+        worker.run(log, Settings(), threading.Event(), until_caught_up=True)
+        check_as_of_every_step(shop, log)
+        assert [view.state for view in log.views()] == ["live"]
+
+        monkeypatch.setattr(worker.Worker, "advance", lambda *_, **__: log.topic("web.clicks"))
+        with pytest.raises(NameNotFound, match=r"web\.clicks"):
+            worker.run(log, Settings(), threading.Event(), until_caught_up=True)

@@ -13,6 +13,7 @@ from headwater.lake import Lake
 from headwater.log import Log, open_log
 from headwater_pipelines import api
 from headwater_pipelines.compiler import parse
+from headwater_pipelines.compiler.definition import Definition
 from headwater_pipelines.runtime.worker import Worker
 
 from .conftest import VIEWS, Shop
@@ -37,6 +38,20 @@ def create(log: Log, name: str, refresh: str, sql: str = "") -> None:
 )
 def test_forms(text: str, means: str) -> None:
     assert parse(f"CREATE MATERIALIZED VIEW v WITH (refresh = {text}) AS SELECT 1 AS a").options["refresh"] == means
+
+
+def test_options_without_the_create(shop: Shop) -> None:
+    """As a notebook's cell is written, its name beside it; a CTE is no option, and places are those of the text."""
+    text = "WITH (refresh = 'manual') AS SELECT 1 AS a"
+    assert parse(text, name="v") == Definition("v", text, text.index("SELECT"), {"refresh": "manual"})
+    assert parse("WITH t AS (SELECT 1 AS a) SELECT a FROM t", name="v").options == {}
+    with pytest.raises(UnsupportedSql, match="there is no option refesh") as error:
+        parse("WITH (\n  refesh = 'manual') AS SELECT 1 AS a", name="v")
+    assert (error.value.line, error.value.column) == (2, 3)
+    with open_log(shop.lake) as log:
+        assert api.create_view(log, "WITH (refresh = 'manual') AS FROM orders", name="v").options == {
+            "refresh": "manual"
+        }
 
 
 @pytest.mark.parametrize("text", ["'every 0 minutes'", "'hourly'", "every 'fortnight'", "'every -1 minutes'"])

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from headwater.catalog.records import TopicSettings
-from headwater.errors import DuplicateName, NameNotFound, UsageError
+from headwater.errors import DuplicateName, IncompatibleSchema, NameNotFound, UsageError
 from headwater.lake import Lake, open_lake
 from headwater.log import Log, administration, dead_letters, topic_settings
 from headwater.log.repartition import repartition
@@ -176,6 +176,33 @@ def test_what_is_in_use_is_not_dropped(lake: Lake, writer: Writer) -> None:
     lake.dlq.discard(NAME, reason="a test")
     lake.drop_topic(NAME)
     assert [topic.name for topic in lake.topics()] == ["shop.public.orders"], "its dead letter topic went with it"
+
+
+def test_a_query_that_only_the_view_compiler_parses_holds_what_it_names(lake: Lake) -> None:
+    lake.create_topic("web.clicks", COLUMNS)
+    lake.create_topic("web.clicks_of_bots", COLUMNS)
+    query = "SELECT user, count(*) AS n FROM SESSION(clicks, at_time, INTERVAL 15 SECONDS, user) GROUP BY ALL"
+    with lake.log.catalog.write() as connection:
+        create_view(connection, "visits", query, {})
+    with pytest.raises(UsageError, match="is read by visits"):
+        lake.drop_topic("web.clicks")
+    lake.drop_topic("web.clicks_of_bots")
+
+
+def test_the_next_schema_of_a_topic_is_given_by_its_columns(lake: Lake) -> None:
+    lake.create_topic("t", {"id": "BIGINT", "n": "INTEGER"}, key=["id"])
+    with lake.producer() as producer:
+        producer.send("t", {"id": 1, "n": 1}).result(timeout=20)
+    wider = {"id": "BIGINT", "number": "BIGINT", "note": "VARCHAR"}
+    assert lake.register_schema("t", wider, renames={"number": "n"}).number == 2
+    assert lake.register_schema("t", wider).number == 2, "what is in force is no new version"
+    with lake.producer() as producer:
+        producer.send("t", [{"id": 2, "number": 2**40}, {"id": 3, "number": 3, "note": "x"}]).result(timeout=20)
+    assert lake.sql("FROM t ORDER BY id").fetchall() == [(1, 1, None), (2, 2**40, None), (3, 3, "x")]
+    assert lake.describe("t").key == ("id",)
+    assert lake.register_schema("t", {**wider, "more": "DATE"}).number == 3
+    with pytest.raises(IncompatibleSchema, match="number was BIGINT"):
+        lake.register_schema("t", {**wider, "number": "VARCHAR", "more": "DATE"})
 
 
 def test_an_older_position_has_the_partitions_of_then(log: Log) -> None:

@@ -1,4 +1,5 @@
 """The accepted form of a view: CREATE MATERIALIZED VIEW name [WITH (option = value, ...)] AS SELECT ...
+Where the name is given beside the text, as in a notebook's cell, it may begin with WITH or with the SELECT.
 
 Only the header is read here; the SELECT keeps its place in the text, so every later message can say line and
 column of what the user wrote. A comment that the text begins with is the option ``description``, unless that is given.
@@ -102,7 +103,7 @@ def tokenize(text: str) -> list[Token]:
 
 
 def parse(text: str, name: str = "") -> Definition:
-    """Read a definition; a bare SELECT (or WITH, FROM) is accepted when ``name`` is given.
+    """Read a definition; without its CREATE, as WITH (option = value) AS SELECT or as a bare query, it takes ``name``.
 
     SqlSyntax or UnsupportedSql with the place when the header is not of the accepted form.
     """
@@ -112,7 +113,10 @@ def parse(text: str, name: str = "") -> Definition:
     if tokens[0].text.upper() != "CREATE":
         if not name:
             raise _form(text, tokens[0], "a view needs a name")
-        definition = Definition(name=name, text=text, start=tokens[0].start)
+        if [token.text.upper() for token in tokens[:2]] == ["WITH", "("]:
+            definition = _Header(text, tokens).rest(name)
+        else:
+            definition = Definition(name=name, text=text, start=tokens[0].start)
     else:
         definition = _Header(text, tokens).read()
     if comment := _comment(tokens[0]):
@@ -164,11 +168,15 @@ class _Header:
             raise _form(self.text, name, "expected the view's name")
         if self.peek() == ".":
             raise _form(self.text, self.tokens[self.at], "a view's name has one part")
+        return self.rest(name.text)
+
+    def rest(self, name: str) -> Definition:
+        """What follows the name."""
         options = self.options() if self.peek() == "WITH" else {}
         self.expect("AS")
         if self.at >= len(self.tokens):
             raise _form(self.text, self.tokens[-1], "the SELECT is missing")
-        return Definition(name.text, self.text, self.tokens[self.at].start, options, self.places)
+        return Definition(name, self.text, self.tokens[self.at].start, options, self.places)
 
     def peek(self) -> str:
         return self.tokens[self.at].text.upper() if self.at < len(self.tokens) else ""

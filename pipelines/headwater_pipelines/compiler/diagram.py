@@ -29,7 +29,7 @@ COLOURS: Final = {
 }
 """By class, the cheapest first. Each has a contrast of at least 3 to white and to black."""
 _DIM: Final = "opacity: 0.8"
-_CELL: Final = "text-align: left; padding: 2px 10px; vertical-align: top"
+_CELL: Final = "text-align:left"
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def _svg(plan: Explain, why: Sequence[str]) -> str:
     return (
         f'<svg role="img" aria-label="{html.escape(label, quote=True)}" xmlns="http://www.w3.org/2000/svg"'
         f' width="{width:g}" height="{height:g}" viewBox="{-_MARGIN} {-_MARGIN} {width:g} {height:g}"'
-        ' style="display: block; color: inherit; font-family: system-ui, sans-serif" fill="currentColor">'
+        ' style="display: block; color: inherit; font: 11px system-ui, sans-serif" fill="currentColor">'
         f'<g fill="none" stroke="currentColor" stroke-opacity="0.55">{lines}</g>{drawn}</svg>'
     )
 
@@ -112,17 +112,16 @@ def _box(plan: Explain, box: _Placed, why: str) -> str:
     node = plan.nodes[box.place]
     cost = plan.costs.get(node.stored)
     colour = COLOURS[node.maintenance]
-    measured = f"{cost.rows:,} rows · {cost.ms:.1f} ms" if cost else ""
+    measured = f'<text x="14" y="68">{cost.rows:,} rows · {cost.ms:.1f} ms</text>' if cost else ""
     tip = f"{node.operator} {node.detail}\n{node.reason}: {why}"
     return (
         f'<g transform="translate({box.left:g} {box.top:g})"><title>{html.escape(tip)}</title>'
-        f'<rect width="{_WIDTH}" height="{_HEIGHT}" rx="5" fill="#808080" fill-opacity="0.1" stroke="#808080"/>'
+        f'<rect width="{_WIDTH}" height="{_HEIGHT}" rx="5" fill="#8080801a" stroke="#808080"/>'
         f'<rect width="6" height="{_HEIGHT}" rx="3" fill="{colour}"/>'
         f'<text x="14" y="19" font-size="13" font-weight="600">{html.escape(_cut(node.operator, 20))}</text>'
-        f'<text x="{_WIDTH - 10}" y="19" font-size="11" text-anchor="end">{node.maintenance}</text>'
-        f'<text x="14" y="38" font-size="11" font-family="monospace">{html.escape(_cut(node.detail))}</text>'
-        f'<text x="14" y="53" font-size="10" fill-opacity="0.8">{node.reason}</text>'
-        f'<text x="14" y="68" font-size="11">{measured}</text></g>'
+        f'<text x="{_WIDTH - 10}" y="19" text-anchor="end">{node.maintenance}</text>'
+        f'<text x="14" y="38" font-family="monospace">{html.escape(_cut(node.detail))}</text>'
+        f'<text x="14" y="53" font-size="10" fill-opacity="0.8">{node.reason}</text>{measured}</g>'
     )
 
 
@@ -131,20 +130,21 @@ def _cut(text: str, characters: int = _DETAIL_CHARACTERS) -> str:
 
 
 def _table(plan: Explain, why: Sequence[str]) -> str:
-    names = ("operator", "detail", "maintenance", "reason", "rows", "last step ms")
+    names = ("operator", "detail", "maintenance", "reason", *(("rows", "last step ms") if plan.costs else ()))
     head = "".join(f'<th scope="col" style="{_CELL}">{name}</th>' for name in names)
-    rows = "".join(_row(plan, node, text) for node, text in zip(plan.nodes, why, strict=True))
+    rows = "".join(_row(plan, node) for node in plan.nodes)
     caption = f"<caption>view {html.escape(plan.name)}</caption>"
-    return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
-
-
-def _row(plan: Explain, node: ExplainNode, why: str) -> str:
-    cost = plan.costs.get(node.stored)
-    rows, took = (f"{cost.rows:,}", f"{cost.ms:.1f}") if cost else ("", "")
+    said = dict.fromkeys(f"{node.reason}: {text}" for node, text in zip(plan.nodes, why, strict=True))
+    reasons = "".join(f"<li>{html.escape(text)}</li>" for text in said)
     return (
-        f'<tr><td style="{_CELL}; padding-left: {node.depth + 0.5}em">{html.escape(node.operator)}</td>'
-        f'<td style="{_CELL}"><code>{html.escape(node.detail)}</code></td>'
-        f'<td style="{_CELL}">{node.maintenance}</td>'
-        f'<td style="{_CELL}" title="{html.escape(why, quote=True)}">{node.reason}</td>'
-        f'<td style="{_CELL}">{rows}</td><td style="{_CELL}">{took}</td></tr>'
+        f'<table cellpadding="4">{caption}<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table><ul>{reasons}</ul>'
     )
+
+
+def _row(plan: Explain, node: ExplainNode) -> str:
+    cost = plan.costs.get(node.stored)
+    measured = (f"{cost.rows:,}", f"{cost.ms:.1f}") if cost else ("", "") if plan.costs else ()
+    texts = (f"<code>{html.escape(node.detail)}</code>", node.maintenance, node.reason, *measured)
+    cells = "".join(f'<td style="{_CELL}">{text}</td>' for text in texts)
+    operator = f'<td style="{_CELL};padding-left:{node.depth + 0.5:g}em">{html.escape(node.operator)}</td>'
+    return f"<tr>{operator}{cells}</tr>"

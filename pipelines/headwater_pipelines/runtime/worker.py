@@ -59,15 +59,29 @@ def run(log: Log, settings: Settings, stop: threading.Event, *, until_caught_up:
     OwnedElsewhere when another process runs it; Fenced when one took over.
     """
     with own(log, PRODUCER) as owner:
-        worker = Worker(log, owner.epoch, settings)
-        try:
-            worker.run(stop, log.newest_commit() if until_caught_up else None)
-        except HeadwaterError as error:
+        while not _worked(Worker(log, owner.epoch, settings), stop, log.newest_commit() if until_caught_up else None):
+            logs.logger("pipeline").info("something was dropped while it was taken up: begins anew")
+
+
+def _worked(worker: Worker, stop: threading.Event, until: int | None) -> bool:
+    """Whether a worker ended in order; False where a view or topic was dropped under its hands.
+
+    Such a one begins anew, as after a crash, and with what there is then: one half of what it does may be done.
+    """
+    try:
+        worker.run(stop, until)
+    except NameNotFound as error:
+        if not worker.is_outdated:
             worker.beat("error", str(error))
             raise
-        finally:
-            worker.close()
-        worker.beat("stopped", None)
+        return False
+    except HeadwaterError as error:
+        worker.beat("error", str(error))
+        raise
+    finally:
+        worker.close()
+    worker.beat("stopped", None)
+    return True
 
 
 class Worker:
@@ -80,6 +94,8 @@ class Worker:
         self.pulse = Pulse(log)
         self.duck = Duck()
         self.generation = ""
+        self.begun = ""
+        """The catalog's generation when it was last looked at, whether or not that came to an end."""
         self.fill: Fill | None = None
         self.merging = Merging()
         self.asked: list[Mapping[int, CompiledView]] = []
@@ -119,6 +135,11 @@ class Worker:
             self.engine.published()
         self._housekeeping(idle=found is None)
         return found
+
+    @property
+    def is_outdated(self) -> bool:
+        """Whether the catalog's topics or views have changed since it was looked at."""
+        return self.begun != "" and self.log.setting(GENERATION) != self.begun
 
     def close(self) -> None:
         if self.fill is not None:
@@ -164,7 +185,7 @@ class Worker:
 
     def _reconcile(self) -> None:
         """Bring the program in line with the catalog; cheap unless the catalog's topics or views changed."""
-        generation = self.log.setting(GENERATION) or ""
+        generation = self.begun = self.log.setting(GENERATION) or ""
         ended = self.fill is not None and not self.fill.is_running
         if generation == self.generation and not ended and not self.schedule.is_due:
             return

@@ -46,7 +46,7 @@ from headwater.lake.schema_tree import SchemaTree
 from headwater.lake.timeline import Timeline
 from headwater.lake.views import ViewHandle
 from headwater.lake.watch import Watch
-from headwater.log import Log, administration, leases, open_log, quarantine, retention, tags
+from headwater.log import Log, administration, leases, open_log, quarantine, retention, subjects, tags
 from headwater.log.repartition import repartition
 from headwater.log.topic_settings import Value
 from headwater.schema import Schema
@@ -190,6 +190,16 @@ class Lake:
     def alter_topic(self, name: str, **options: Value) -> Topic:
         """Change a topic's settings (retention, cleanup, ...), description, owner, criticality, classification."""
         return administration.alter(self.log, name, **options)
+
+    def register_schema(
+        self, name: str, columns: Mapping[str, str] | Schema, *, renames: Mapping[str, str] | None = None
+    ) -> subjects.Version:
+        """Give a topic of producers its next schema: all of its columns; ``renames``: new name to old name.
+
+        Records stay as they are. A column that is new in a mapping is NULL where nobody gives it, in older records
+        too. IncompatibleSchema for what the topic's compatibility refuses; what is in force is no new version.
+        """
+        return administration.evolve(self.log, name, columns, renames or {})
 
     def drop_topic(self, name: str) -> None:
         """Drop a topic; older positions read it. UsageError when views or jobs read it, or it has open dead letters."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Literal
 
 from sqlalchemy import Connection, func, select, update
@@ -17,11 +18,11 @@ from headwater.catalog import tables
 from headwater.catalog.records import CommitInfo, Topic
 from headwater.config import REFUSED_SOURCE_NAMES
 from headwater.errors import DuplicateName, NameNotFound, UsageError
-from headwater.log import dead_letters, names, topic_settings, topics
+from headwater.log import dead_letters, names, subjects, topic_settings, topics
 from headwater.log.repartition import check_count
 from headwater.log.system import transaction
 from headwater.log.topic_settings import Value
-from headwater.registry.proposal import refuse_structs
+from headwater.registry.proposal import NEW, Proposal, refuse_structs
 from headwater.schema import Schema
 
 if TYPE_CHECKING:
@@ -171,6 +172,23 @@ def check_name(name: str) -> None:
         raise UsageError(
             f"a topic cannot be called {name!r}: {taken} means something else", todo="Choose another name."
         )
+
+
+def evolve(log: Log, name: str, columns: Mapping[str, str] | Schema, renames: Mapping[str, str]) -> subjects.Version:
+    """See ``Lake.register_schema``. Of a mapping, columns that the topic has keep what is declared of them."""
+    topic = log.topic(name)
+    schema = columns if isinstance(columns, Schema) else Schema.of(dict(columns), key=topic.schema.key)
+    proposal = Proposal.of(schema)
+    if not isinstance(columns, Schema):
+        known = {field.name: field for field in topic.schema.fields}
+        fields = [
+            replace(known[old], id=NEW, name=field.name, type=field.type, write_type="")
+            if (old := renames.get(field.name, field.name)) in known
+            else replace(field, null_default=True)
+            for field in proposal.fields
+        ]
+        proposal = replace(proposal, fields=tuple(fields))
+    return subjects.register(log, topic, replace(proposal, renames=renames))
 
 
 def check_schema(columns: Mapping[str, str] | Schema, key: Sequence[str], where: str) -> Schema:
