@@ -15,7 +15,7 @@ export PIP_NO_INPUT := 1
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-browser setup-compiler demo test test-long check format lock bench clean
+.PHONY: help setup setup-browser setup-compiler demo test test-long guides check format lock bench clean
 
 help:  ## Lists the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -65,6 +65,9 @@ test: $(STAMP) setup-browser setup-compiler  ## Runs the tests, all but the long
 
 test-long: $(STAMP) setup-browser setup-compiler  ## Runs the long tests: load, crash sweeps, restarts. ARGS="..." goes to pytest.
 	$(BIN)/python -m pytest -m long $(ARGS)
+
+guides: $(STAMP)  ## Runs the guides under notebooks/ and stores in them what they show.
+	HEADWATER_STORE_GUIDES=1 $(BIN)/python -m pytest tests/notebooks/test_guides.py -m "not long" $(ARGS)
 
 check: $(STAMP)  ## Checks format, lint, types and the direction of imports; changes nothing.
 	$(BIN)/ruff format --check --quiet .

@@ -23,6 +23,7 @@ from headwater.errors import CatalogError, ConfigError, NotYet
 from headwater.lake import open_lake
 from headwater_connectors.demo import load, project
 from headwater_notebooks.session import default_folder
+from headwater_pipelines.runtime.publish import PRODUCER
 
 READY_S: Final = 90.0
 """How long the first copy and the demo's views may take."""
@@ -49,7 +50,7 @@ class Shop:
         return self._lake
 
     def execute(self, sql: str) -> int:
-        """Run SQL in the shop's PostgreSQL as one transaction; returns the commit once headwater has captured it."""
+        """Run SQL in the shop's PostgreSQL as one transaction; returns its commit, once the views have it too."""
         with psycopg.connect(self._dsn) as connection:
             connection.execute(sql.encode())
             row = connection.execute("SELECT pg_current_wal_insert_lsn()::text").fetchone()
@@ -59,9 +60,24 @@ class Shop:
         while time.monotonic() < until:  # the commit record comes after everything the transaction wrote
             state = self.lake.log.producer(f"source:{project.SOURCE}")
             if state.position is not None and state.commit is not None and _lsn(state.position) > _lsn(row[0]):
+                self.settle(state.commit)
                 return state.commit
             newest = self.lake.log.wait(newest, 0.5)
         raise NotYet("the change was not captured in time", todo="Does `headwater up` run? `%hwstatus` says so.")
+
+    def settle(self, commit: int | None = None) -> None:
+        """Wait until the views have their rows, and have taken in everything up to a commit, or up to now."""
+        log = self.lake.log
+        wanted = log.newest_commit() if commit is None else commit
+        until = time.monotonic() + READY_S
+        while time.monotonic() < until:
+            step = log.last_step()
+            rest = log.commits(0 if step is None else step.input_commit, wanted)
+            filled = all(view.topic or view.state in ("paused", "failed") for view in self.lake.views())
+            if filled and all(info.producer == PRODUCER for info in rest):
+                return
+            log.wait(log.newest_commit(), 0.1)
+        raise NotYet("the views did not take the change in", todo="Does `headwater up` run? `%hwstatus` says so.")
 
     def sell(self, seconds: float = 3.0, rate: float = 200.0) -> dict[str, float]:
         """Let customers browse, order, pay and cancel for a while; returns what they did."""
