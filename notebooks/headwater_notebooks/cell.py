@@ -61,7 +61,20 @@ def read(line: str, body: str | None, namespace: Mapping[str, Any]) -> Cell:
     limit, live = _limit(options.get("limit")), "live" in options
     if live and limit is not None:
         raise UsageError("--limit is for rows that are shown once", todo="A live table turns pages: leave it out.")
-    return Cell(sql=sql, assign=assign, at=options.get("at"), limit=limit, live=live, params=params)
+    at = _place(options.get("at"), namespace)
+    return Cell(sql=sql, assign=assign, at=at, limit=limit, live=live, params=params)
+
+
+def _place(text: str | None, namespace: Mapping[str, Any]) -> str | None:
+    """A position, of which ``:name`` is the value of a variable, as in the SQL."""
+    name = (text or "").removeprefix(":")
+    if text is None or not name.isidentifier() or name not in namespace:
+        if text is not None and text.startswith(":"):
+            bind(text, namespace)  # says which names there are
+        return text
+    if not text.startswith(":"):
+        raise UsageError(f"{text!r} is a variable's name, not a position", todo=f"Write --at :{name} for its value.")
+    return str(namespace[name])
 
 
 def _options(text: str, options: dict[str, str]) -> tuple[str | None, str]:

@@ -15,6 +15,8 @@ from headwater.service.component import Component
 PAGES = 4
 """Stage: pages stay open until the end."""
 PORT = 8888
+FIRST = "01_first_look.ipynb"
+"""What the page opens with: whoever comes for the first time need not look for where to begin."""
 
 
 def components(project: Project) -> list[Component]:
@@ -28,10 +30,11 @@ def components(project: Project) -> list[Component]:
     # The token goes by the environment: command lines are visible to every user of the machine.
     argv = [sys.executable, "-m", "jupyterlab", "--no-browser", "--ip=127.0.0.1", f"--port={port}"]
     argv += ["--ServerApp.port_retries=0", f"--ServerApp.root_dir={folder}"]
+    argv += ["--LabApp.news_url=None", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]  # no network
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         argv.append("--allow-root")
     env = {"JUPYTER_TOKEN": token, "HEADWATER_PROJECT": str(project.root)}
-    url = f"http://127.0.0.1:{port}/lab?token={token}"
+    url = f"http://127.0.0.1:{port}/lab/tree/{FIRST}?token={token}"
     return [Component(name="jupyterlab", argv=argv, stage=PAGES, env=env, url=url)]
 
 

@@ -73,7 +73,7 @@ class Shop:
         while time.monotonic() < until:
             step = log.last_step()
             rest = log.commits(0 if step is None else step.input_commit, wanted)
-            filled = all(view.topic or view.state in ("paused", "failed") for view in self.lake.views())
+            filled = all(view.state != "creating" for view in self.lake.views())
             if filled and all(info.producer == PRODUCER for info in rest):
                 return
             log.wait(log.newest_commit(), 0.1)

@@ -39,6 +39,10 @@ if TYPE_CHECKING:
 WAIT_LIVE_S: Final = 10.0
 """How long ``%%view`` waits for the first rows: a small view takes a second, a large one goes on by itself."""
 _WORKER_FRESH_S: Final = 5.0
+_MEND: Final = (
+    "Mend the rows, or the SELECT and run the cell with --replace;"
+    " `WITH (on_error = 'null') AS` before it takes what fails as NULL, 'dead_letter' sets the row aside."
+)
 _VIEW_LINE: Final = re.compile(r"\s*(?P<name>[^\W\d]\w*)?\s*(?P<replace>--replace)?\s*")
 
 
@@ -101,6 +105,8 @@ class HeadwaterMagics(Magics):
             )
         lake = self.session.lake
         name = options["name"] or ""
+        if not name and not cell.lstrip().upper().startswith("CREATE"):
+            raise UsageError("the view has no name", todo="Write it behind the magic, as in %%view big_orders.")
         try:
             plan = api.explain(lake, cell, name=name)
             made = _replace(lake, cell, plan.name) if options["replace"] else _create(lake, cell, name)
@@ -233,12 +239,14 @@ def _wait_live(lake: Lake, name: str) -> str:
     """Wait for the view's first rows as long as a worker is there to make them; what to say about it."""
     live = lake.log.live.read().get("pipeline:main")
     if live is None or time.time() - live.beat_at > _WORKER_FRESH_S:
-        return "created; it fills when a worker runs (`headwater up`)"
+        return (
+            "created; it fills once a worker runs: `headwater up`, or in the demo Dagster, which takes a while to start"
+        )
     try:
         lake.wait(f"views.{name}", seconds=WAIT_LIVE_S)
     except PipelineError:
         view = next((new for new in lake.log.replacements() if new.name == name), lake.log.view(name))
-        return f"{view.state}: {view.reason}"
+        return f"{view.state}: {view.reason}. {_MEND}"
     except (NotYet, KeyboardInterrupt):  # whoever is impatient ends the waiting, not the view
         return "being filled; `%hwstatus` shows how far it is"
     rows = lake.view(name).rows

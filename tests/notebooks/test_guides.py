@@ -52,10 +52,16 @@ def execute(path: Path, folder: Path) -> Any:
 
 
 def outputs(notebook: Any, beginning: str) -> list[Any]:
-    """Outputs of the one code cell whose source holds ``beginning``."""
+    """Outputs of the one code cell whose source holds ``beginning``, but for progress bars that were taken away."""
     (found,) = [cell for cell in notebook.cells if cell.cell_type == "code" and beginning in cell.source]
-    result: list[Any] = found.outputs
-    return result
+    return [output for output in found.outputs if not is_gone(output)]
+
+
+def is_gone(output: Any) -> bool:
+    """Whether nothing is left of an output: a progress bar leaves an empty text, or a line that was wiped."""
+    if output.output_type == "stream":
+        return output.name == "stderr" and not output.text.split("\r")[-1].strip()
+    return output.output_type == "display_data" and not any(output.data.values())
 
 
 def store(notebook: Any, path: Path) -> None:
@@ -64,6 +70,8 @@ def store(notebook: Any, path: Path) -> None:
         cell.metadata.pop("execution", None)
         for output in cell.get("outputs", []):
             output.get("data", {}).pop(WIDGET_VIEW, None)
+        if "outputs" in cell:
+            cell.outputs = [output for output in cell.outputs if not is_gone(output)]
     notebook.metadata.pop("widgets", None)
     notebook.metadata["language_info"] = {"name": "python"}  # not the version of whoever ran it last
     nbformat.write(notebook, path)
@@ -74,7 +82,7 @@ def what_there_is(shop: guide.Shop) -> tuple[list[str], ...]:
     lake = shop.lake
     return (
         [view.name for view in lake.views()],
-        [topic.name for topic in lake.topics()],
+        [topic.name for topic in lake.topics() if not topic.name.endswith(".dlq")],  # dead letters outlive a view
         [tag.name for tag in lake.tags()],
         [group.name for group in lake.groups()],
     )
@@ -190,12 +198,33 @@ def producer(notebook: Any) -> None:
     assert outputs(notebook, "producer.transaction()")[-1]["data"]["text/plain"] == "0"
 
 
+def replays(notebook: Any) -> None:
+    def said(part: str) -> str:
+        text: str = outputs(notebook, part)[-1]["data"]["text/plain"]
+        return text
+
+    assert "'paused'" in said("stock.state, stock.reason")
+    assert "many" in said("letter[")
+    assert said("run = replay.run()").endswith("'missing in the live view': 0, 'not to be there': 0}")
+    assert said("promoted = replay.promote()") == "('done', True)"
+
+
+def monitoring(notebook: Any) -> None:
+    assert "headwater resume orders_per_customer" in outputs(notebook, "to look at something")[-1]["data"]["text/plain"]
+    assert outputs(notebook, "view.resume()")[-1]["data"]["text/plain"] == "[]"
+    assert {"text/html", WIDGET_VIEW} <= set(outputs(notebook, "lake.pipeline()")[0]["data"])
+    assert "page views" in outputs(notebook, "lake.chart(")[0]["data"]["text/html"]
+    assert "true" in outputs(notebook, "half_within_5s")[0]["data"]["text/plain"]
+
+
 SAYS = {
     "01_first_look": first_look,
     "02_defining_views": defining_views,
     "03_windows_and_late_data": windows,
     "04_time_travel_and_audit": time_travel,
+    "05_replay_and_promote": replays,
     "06_features_for_models": features,
+    "07_monitoring": monitoring,
     "08_polars": polars,
     "09_your_own_producer": producer,
 }

@@ -306,3 +306,27 @@ def test_loading_twice_and_unloading_leave_the_shell_as_it_was(shell: Interactiv
 def test_every_magic_explains_itself() -> None:
     for name in ("hw", "hwview", "headwater", "hwstatus"):
         assert len(getattr(HeadwaterMagics, name).__doc__) > 60
+
+
+def test_a_position_may_be_a_variable(shell: InteractiveShell, shop: Shop) -> None:
+    run(shell, "%load_ext headwater\nlake = %headwater\nbefore = lake.position()")
+    shop.commit("c", (77, "Bob", "1.00"))
+    counted = "SELECT count(*) FROM orders"
+    assert run(shell, f"%%sql --at :before\n{counted}").scalar() == 3
+    assert run(shell, f"%%sql\n{counted}").scalar() == 4
+    with pytest.raises(UsageError, match="a variable's name") as said:
+        run(shell, f"%%sql --at before\n{counted}")
+    assert said.value.todo == "Write --at :before for its value."
+    with pytest.raises(NameNotFound, match="no variable befor for :befor"):
+        run(shell, f"%%sql --at :befor\n{counted}")
+
+
+def test_a_view_without_a_name_is_told_where_to_write_it(shell: InteractiveShell) -> None:
+    with pytest.raises(UsageError, match="the view has no name") as said:
+        run(shell, "%%view\nSELECT count(*) AS n FROM orders")
+    assert "%%view big_orders" in said.value.todo
+    assert "created" in run(shell, "%%view\nCREATE MATERIALIZED VIEW n AS SELECT count(*) AS n FROM orders").state
+
+
+def test_a_lake_says_what_it_is(lake: Lake) -> None:
+    assert repr(lake) == "<lake of shop: 1 tables, 0 views, at commit 1>"

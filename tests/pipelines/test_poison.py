@@ -100,6 +100,22 @@ def test_other_values_are_refused() -> None:
         parse("CREATE MATERIALIZED VIEW v WITH (on_error = 'skip') AS SELECT 1 AS a")
 
 
+def test_an_answer_says_that_a_view_is_not_kept_up_to_date(tmp_path: Path) -> None:
+    with open_log(tmp_path / "lake", create=True) as log, Lake(log) as lake:
+        writer = Writer(log)
+        writer.create("s.public.t", "table", Schema.of(id="BIGINT", raw="VARCHAR", key=["id"]))
+        view = lake.create_view("v", "SELECT id, raw::INT AS n FROM t")
+        for number, text in enumerate(("1", "many")):
+            writer.write("s.public.t", pa.table({"id": [number], "raw": [text], "_op": ["c"]}))
+            run(log)
+            assert lake.sql("FROM t").notices == ()
+            (*said,) = lake.sql("FROM v").notices
+            assert said == ([] if text == "1" else [f"view v is paused ({view.reason}): these are its last rows"])
+        assert lake.sql("FROM v").fetchall() == [(0, 1)]
+        assert lake.sql("FROM v", at=lake.position()).notices == (), "the past is what it is"
+        assert str(view.reason) in repr(view), "however long it is"
+
+
 FAILING = {
     "plain": ("SELECT id, raw::INT AS n FROM t", "SELECT id, raw::INT AS n FROM good"),
     "chosen": ("SELECT id FROM t WHERE big = 1 AND raw::INT > 1", "SELECT id FROM good WHERE big = 1 AND raw::INT > 1"),

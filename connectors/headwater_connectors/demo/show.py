@@ -100,7 +100,7 @@ class Show:
         ends = None if seconds is None else time.monotonic() + seconds
         opener = threading.Thread(target=self._await_pages, args=[stop, browser], daemon=True, name="pages")
         opener.start()
-        self._console.print(self._head())
+        self._console.print(self._head(), soft_wrap=True)  # what is copied from it stays one line
         live = Live(console=self._console, auto_refresh=False, transient=True)
         with live if self._console.is_terminal else ExitStack():
             try:

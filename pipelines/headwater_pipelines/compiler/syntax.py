@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ KEYWORDS = frozenset({"current_timestamp", "current_date", "current_time", "loca
 """Words that DuckDB reads as a function call when no column has that name."""
 _RANKS = {"DISTINCT_MODIFIER": 0, "ORDER_MODIFIER": 1}
 """The order of a SELECT's modifiers; LIMIT comes last."""
+_KIND = re.compile(r"^\w+(?: \w+)* Error: ")
+"""DuckDB begins its messages with the kind of error, which the class of ours says already."""
 _LOCAL = threading.local()
 NOWHERE = 18446744073709551615
 """DuckDB's ``query_location`` of nodes that the parser made up."""
@@ -299,7 +302,7 @@ def renamed_as(before: Tree, after: Tree, duck: Duck) -> Tree:
 def message(error: duckdb.Error) -> str:
     """The first paragraph of a DuckDB error, without its excerpt of a statement that the user never wrote."""
     text = str(error).split("\n\nLINE ")[0].split("\n\tCandidate functions:")[0]
-    return " ".join(text.split()).rstrip(".")
+    return " ".join(_KIND.sub("", text).split()).rstrip(".")
 
 
 def _syntax(parsed: Tree, place: Callable[[int], tuple[int, int]]) -> SqlError:

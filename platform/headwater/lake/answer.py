@@ -40,6 +40,8 @@ from headwater.types import quote
 if TYPE_CHECKING:
     from headwater.lake.lake import Lake
 
+STOPPED = ("waiting", "paused", "failed")
+"""States of a view that is not brought up to date."""
 STALE_AFTER_S = 60.0
 """A paused view older than this makes a query without ``at=`` fail instead of answering from the past."""
 
@@ -104,9 +106,20 @@ class Answers:
 
         resolved, published, inputs, rows, types = self.memory.attendant.run(ask)
         explicit = at is not None or self.pinned is not None
-        notices = () if explicit else _notices(resolved)
+        notices = () if explicit else self._notices(resolved)
         question = Question(text=query, params=params, references=resolved.references)
         return Result(lake, question, rows, types, published, inputs, missing=missing or (), notices=notices)
+
+    def _notices(self, resolved: Resolved) -> list[str]:
+        """What is to know of the newest rows of the tables and views in a query."""
+        topics = {reference.topic.name: reference.topic for reference in resolved.references}
+        found = [f"{name} is {topic.state}: {topic.reason}" for name, topic in topics.items() if topic.state != "live"]
+        if not any(topic.kind == "changelog" for topic in topics.values()):
+            return found
+        stopped = [each for each in self.log.views() if f"views.{each.name}" in topics and each.state in STOPPED]
+        return found + [
+            f"view {each.name} is {each.state} ({each.reason}): these are its last rows" for each in stopped
+        ]
 
     def seen(self, query: str, at: positions.Position = None) -> Seen:
         """What an answer now, or at a position, would be made of. Raises what the answer would."""
@@ -257,7 +270,7 @@ class Answers:
         return NoCommonPosition(f"the views share no step: {places}", todo="Query them one by one.")
 
     def _require_fresh(self, found: Sequence[View], step: Step) -> None:
-        stopped = [view for view in found if view.state in ("waiting", "paused", "failed")]
+        stopped = [view for view in found if view.state in STOPPED]
         newest = self.log.last_step() if stopped else None
         if newest is None:
             return
@@ -273,7 +286,7 @@ class Answers:
 
 
 def _unpublished(view: str, commit: int) -> NotYet:
-    todo = "Wait until it is live (`headwater view list`), or read a later position."
+    todo = f'Wait until it is live (`headwater view list`, lake.view("{view}").wait()), or read a later position.'
     return NotYet(f"view {view} has not been published yet at commit {commit}", todo=todo)
 
 
@@ -281,12 +294,6 @@ def _commit(topic: Topic, published: int, inputs: int) -> int:
     """Where a topic is read: views as they were published, tables as those views took them in."""
     # A view's late rows are published with its steps, too.
     return published if topic.kind == "changelog" or topic.name.startswith("views.") else inputs
-
-
-def _notices(resolved: Resolved) -> list[str]:
-    """What is to know of the newest rows of the tables in a query."""
-    topics = {reference.topic.name: reference.topic for reference in resolved.references}
-    return [f"{name} is {topic.state}: {topic.reason}" for name, topic in topics.items() if topic.state != "live"]
 
 
 def _is_kept(reference: Reference) -> bool:

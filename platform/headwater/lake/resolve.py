@@ -104,7 +104,8 @@ def _statement(query: str) -> exp.Expr:
         how = "`.explain()` of a query's result shows plans." if str(word).upper() == "EXPLAIN" else ""
         raise SqlSyntax(
             f"{str(word).upper()} is not a query",
-            todo=how or "The lake is read with SELECT; views are created with `view`.",
+            todo=how
+            or "The lake is read with SELECT; views are made with %%view, lake.create_view or `headwater view create`.",
         )
     return statements[0]
 

@@ -72,7 +72,7 @@ class Result:
     were read, and of which every view in the query is a true picture (equal to ``position`` without views).
     ``missing``: damaged records that the caller asked to leave out; empty otherwise.
     ``notices``: tables in the query whose newest rows are not all of the source's, and why: one is being copied again,
-    or has rows that could not be read, or is not captured any more.
+    or has rows that could not be read, or is not captured any more; and views that are not kept up to date now.
     ``shown_rows`` is how many rows the forms for people show.
 
     Rows of a large answer come when they are asked for (``arrow``, ``pl``, ``df``, ``reader``, ``fetchall``): those of

@@ -191,7 +191,8 @@ class ViewHandle:
 
     def __repr__(self) -> str:
         heads, types, rows, _ = self._shown()
-        return "\n".join(lines(heads, types, rows, typed=False))
+        reason = self.reason  # whole: what to do stands in it
+        return "\n".join([*lines(heads, types, rows, typed=False), *([reason] if reason else [])])
 
     def _repr_html_(self) -> str:
         return render_table(*self._shown(), typed=False)
