@@ -326,7 +326,3 @@ def test_a_view_without_a_name_is_told_where_to_write_it(shell: InteractiveShell
         run(shell, "%%view\nSELECT count(*) AS n FROM orders")
     assert "%%view big_orders" in said.value.todo
     assert "created" in run(shell, "%%view\nCREATE MATERIALIZED VIEW n AS SELECT count(*) AS n FROM orders").state
-
-
-def test_a_lake_says_what_it_is(lake: Lake) -> None:
-    assert repr(lake) == "<lake of shop: 1 tables, 0 views, at commit 1>"

@@ -505,11 +505,6 @@ class Lake:
             for producer in list(self._memory.producers):
                 stack.callback(producer.close)
 
-    def __repr__(self) -> str:
-        project = self.project
-        named = f" of {project.name}" if project is not None and project.name else ""
-        return f"<lake{named}: {len(self.tables()):,} tables, {len(self.views())} views, at commit {self.position():,}>"
-
     def __enter__(self) -> Lake:
         return self
 
