@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import subprocess
-import sys
-import threading
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import nbformat
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-if TYPE_CHECKING:
-    from tests.notebooks.conftest import Shop
+from .conftest import Shop
+from .lab import jupyterlab, run_all
 
 CELLS = (
     "%load_ext headwater",
@@ -37,76 +27,18 @@ ipywidgets.VBox([slider, table])""",
 """The last cell keeps the kernel busy: the panel must go on beside it."""
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 @pytest.fixture
-def jupyterlab(shop: Shop, tmp_path: Path) -> Iterator[str]:
-    """A JupyterLab with JupyterLab's own test configuration, on loopback, in a folder of its own."""
-    port = free_port()
-    (tmp_path / "jupyter_server_config.py").write_text(
-        "from jupyterlab.galata import configure_jupyter_server\n"
-        "configure_jupyter_server(c)\n"
-        f"c.ServerApp.ip = '127.0.0.1'\nc.ServerApp.port = {port}\nc.ServerApp.allow_root = True\n"
-    )
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in CELLS])
-    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    nbformat.write(notebook, shop.folder / "live.ipynb")
-    environment = os.environ | {
-        "JUPYTERLAB_GALATA_ROOT_DIR": str(shop.folder),
-        "JUPYTER_CONFIG_DIR": str(tmp_path / "config"),
-        "JUPYTER_DATA_DIR": str(tmp_path / "data"),
-        "JUPYTER_RUNTIME_DIR": str(tmp_path / "runtime"),
-        "IPYTHONDIR": str(tmp_path / "ipython"),
-    }
-    with (tmp_path / "jupyterlab.log").open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "jupyterlab", "--config", str(tmp_path / "jupyter_server_config.py")],
-            cwd=shop.folder,
-            env=environment,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
-        try:
-            address = f"http://127.0.0.1:{port}"
-            wait_for_server(address, process, tmp_path / "jupyterlab.log")
-            yield address
-        finally:
-            process.terminate()  # the server ends its kernels
-            process.wait(20)
-
-
-def wait_for_server(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    until = time.monotonic() + 40
-    while time.monotonic() < until and process.poll() is None:
-        try:
-            with urllib.request.urlopen(f"{address}/api/status", timeout=2) as answer:
-                if answer.status == 200:
-                    return
-        except (urllib.error.URLError, ConnectionError):
-            threading.Event().wait(0.1)
-    pytest.fail(f"JupyterLab did not start:\n{log.read_text()[-3000:]}")
-
-
-def run_all(page: Page) -> None:
-    page.wait_for_function("() => window.jupyterapp && window.jupyterapp.shell.currentWidget?.sessionContext")
-    page.evaluate(
-        """async () => { const panel = window.jupyterapp.shell.currentWidget;
-        await panel.context.ready; await panel.sessionContext.ready;
-        window.jupyterapp.commands.execute("notebook:run-all-cells"); }"""
-    )
+def address(shop: Shop, tmp_path: Path) -> Iterator[str]:
+    with jupyterlab(shop.folder, tmp_path / "lab", CELLS) as started:
+        yield started
 
 
 @pytest.mark.timeout(240)
-def test_the_panel_grows_with_commits_while_a_cell_runs(jupyterlab: str, browser: Browser, shop: Shop) -> None:
+def test_the_panel_grows_with_commits_while_a_cell_runs(address: str, browser: Browser, shop: Shop) -> None:
     context = browser.new_context(viewport={"width": 1200, "height": 3000})
     page = context.new_page()
     try:
-        page.goto(f"{jupyterlab}/lab/tree/live.ipynb?reset")
+        page.goto(f"{address}/lab/tree/live.ipynb?reset")
         run_all(page)
         panel = page.locator(".hw-panel").first
         panel.and_(page.locator("[data-ready='1']")).wait_for(timeout=40_000)

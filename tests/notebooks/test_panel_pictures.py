@@ -12,19 +12,27 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
-from playwright.sync_api import Page
+from playwright.sync_api import Browser, Page, expect
 
 from headwater import Lake
 from headwater_notebooks import panels
 from headwater_notebooks.guide import Shop, open_shop
 
+from .lab import jupyterlab, run_all
+
 pytestmark = [pytest.mark.long, pytest.mark.timeout(240)]
 SHOTS = Path(os.environ.get("HEADWATER_SCREENSHOTS", "build/screenshots"))
 TABLE = "SELECT country, orders, revenue FROM sales_by_country ORDER BY revenue DESC"
+PER_SECOND = """
+SELECT date_trunc('second', placed_at) AS second, count(*) AS orders, sum(total) AS revenue
+FROM orders GROUP BY ALL ORDER BY ALL"""
 
 PANELS: dict[str, Callable[[Any], Any]] = {
     "table": lambda lake: lake.watch(TABLE),
     "chart-bar": lambda lake: lake.chart(TABLE, kind="bar", x="country", y="revenue"),
+    "chart-line": lambda lake: lake.chart(PER_SECOND, kind="line", x="second", y=["orders", "revenue"]),
+    "chart-histogram": lambda lake: lake.chart("SELECT total FROM orders", kind="histogram", x="total"),
+    "chart-scatter": lambda lake: lake.chart("SELECT stock, price FROM products", kind="scatter", x="stock", y="price"),
     "pipeline": lambda lake: lake.pipeline(),
     "rates": lambda lake: lake.rates(),
     "schema": lambda lake: lake.schema(),
@@ -117,3 +125,40 @@ def test_picture(shop: Shop, show: Callable[..., Page], name: str, scheme: Liter
     finally:
         panel.close()
     assert looked == {"faint": [], "outside": []}
+
+
+BOARD = (
+    "%load_ext headwater",
+    "lake = %headwater",
+    f"""TABLE = "{TABLE}"
+lake.dashboard(
+    lake.watch(TABLE),
+    lake.chart(TABLE, kind="bar", x="country", y="revenue"),
+    lake.pipeline(),
+    lake.rates(window="1m"),
+)""",
+)
+THEMES = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}
+
+
+@pytest.mark.parametrize("scheme", list(THEMES))
+def test_picture_of_a_dashboard(shop: Shop, browser: Browser, tmp_path: Path, scheme: str) -> None:
+    """In JupyterLab, in its own themes."""
+    with jupyterlab(shop.folder, tmp_path / "lab", BOARD, "board.ipynb") as address:
+        page = browser.new_page(viewport={"width": 1500, "height": 2400})
+        try:
+            page.goto(f"{address}/lab/tree/board.ipynb?reset")
+            page.wait_for_function("() => window.jupyterapp?.shell.currentWidget")
+            change = "(theme) => window.jupyterapp.commands.execute('apputils:change-theme', { theme })"
+            page.evaluate(change, THEMES[scheme])
+            run_all(page)
+            panels_shown = page.locator(".hw-panel[data-state=live]")
+            expect(panels_shown).to_have_count(5, timeout=60_000)
+            SHOTS.mkdir(parents=True, exist_ok=True)
+            board = page.locator(".jp-OutputArea-output").last
+            board.screenshot(path=SHOTS / f"dashboard-{scheme}.png", animations="disabled")
+            positions = panels_shown.evaluate_all("(panels) => panels.map((each) => each.dataset.position)")
+            assert len(set(positions)) == 1
+        finally:
+            page.evaluate("window.jupyterapp?.serviceManager.sessions.shutdownAll()")
+            page.close()
