@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-import pytest
 from playwright.sync_api import Page, expect
 from tests.notebooks.test_table_panel_browser import advance, cells, ready
 
@@ -100,22 +99,22 @@ def test_markup_is_text_wherever_it_comes_from(show: Show, lake: Lake, shop: Sho
     assert page.locator("img, script:not([type=module])").count() == 0
 
 
-@pytest.mark.parametrize(
-    ("text", "found"),
-    [
-        ("ADA", ["1"]),
-        ("12.5", ["1"]),
-        ("9007199254740993", ["9007199254740993"]),
-        ("999.99", ["9007199254740993"]),
-        ("' OR true --", []),
-        ("%", []),
-        ("null", []),
-        ("<img", ["9007199254740993"]),
-    ],
-)
-def test_a_search_finds_text_in_any_column(lake: Lake, text: str, found: list[str]) -> None:
-    page = Pages(lake, "SELECT * FROM orders ORDER BY id").page(Wish(search=text))
-    assert [row[0] for row in page["rows"]] == found
+SEARCHES: list[tuple[str, list[str]]] = [
+    ("ADA", ["1"]),
+    ("12.5", ["1"]),
+    ("9007199254740993", ["9007199254740993"]),
+    ("999.99", ["9007199254740993"]),
+    ("' OR true --", []),
+    ("%", []),
+    ("null", []),
+    ("<img", ["9007199254740993"]),
+]
+
+
+def test_a_search_finds_text_in_any_column(lake: Lake) -> None:
+    pages = Pages(lake, "SELECT * FROM orders ORDER BY id")
+    for text, found in SEARCHES:
+        assert [row[0] for row in pages.page(Wish(search=text))["rows"]] == found, text
 
 
 def test_a_search_leaves_no_column_out_that_may_have_the_text(lake: Lake) -> None:
