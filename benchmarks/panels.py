@@ -56,6 +56,8 @@ from headwater_notebooks.table_panel import TablePanel
 KEYS, QUICK_KEYS = 10_000_000, 1_000_000
 REPEAT, QUICK_REPEAT = 7, 5
 ROWS, CHANGES = 100, 1_000
+SECONDS = 600.0
+"""What a person would not wait for is measured, too."""
 TABLE_QUERY = "SELECT * FROM accounts ORDER BY id"
 GOAL_PAGE_MS, GOAL_SORT_MS, GOAL_PAINT_MS = 100.0, 1_000.0, 300.0
 GOALS = {
@@ -149,7 +151,7 @@ def _write(folder: Path, keys: int) -> None:
 def _answers(folder: Path, repeat: int) -> dict[str, float]:
     """What each kind of request takes, in a process that does nothing else."""
     with open_log(folder) as log, open_lake(folder) as lake:
-        table = TablePanel(Pages(lake, TABLE_QUERY))
+        table = TablePanel(Pages(lake, TABLE_QUERY, seconds=SECONDS))
         figures = _cost("first_answer", 1, lambda: _ask(table))
         figures |= _beside_plain(log, table, repeat)
         figures |= _cost("page", repeat, lambda: _ask(table))
@@ -162,7 +164,7 @@ def _answers(folder: Path, repeat: int) -> dict[str, float]:
         figures |= _searching(table, repeat)
         figures |= _cost("change_log", repeat, lambda: _ask(table, show="log"))
         figures |= _cost("history_of_a_key", repeat, lambda: _ask(table, show="history", of=[middle]))
-        keyless = TablePanel(Pages(lake, "SELECT * FROM orders"))
+        keyless = TablePanel(Pages(lake, "SELECT * FROM orders", seconds=SECONDS))
         figures |= _cost("events_page", repeat, lambda: _ask(keyless))
         sort = [{"column": "discount", "descending": True}]
         figures |= _cost("events_sort", repeat, lambda: _ask(keyless, sort=sort))

@@ -50,13 +50,16 @@ class Pages:
 
     Thread-safe as the lake is. A pinned lake (``lake.at(P)``) gives pages of that position for ever. ``params``
     are the query's, as they are when a page is asked for: of a control its value. Rows are never kept, but totals are:
-    an answer that did not change is not counted again.
+    an answer that did not change is not counted again. A page that takes longer than ``seconds`` is given up.
     """
 
-    def __init__(self, lake: Lake, query: str, params: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, lake: Lake, query: str, params: Mapping[str, Any] | None = None, *, seconds: float = SECONDS_MAX
+    ) -> None:
         self.lake = lake
         self.query = query.strip().rstrip(";").rstrip()
         self.params = params or {}
+        self.seconds = seconds
         self._columns: dict[str, tuple[Column, ...]] = {}
         self._totals: dict[str, int] = {}
 
@@ -145,12 +148,12 @@ class Pages:
         total = None if clock else self._totals.get(place)
         columns = self._described(question, rows, commit)
         plan = Plan(question=question, columns=columns, wish=wish, total=total)
-        answer = self.lake.sql(plan.sql, at=commit, params=plan.params or None, seconds=SECONDS_MAX)
+        answer = self.lake.sql(plan.sql, at=commit, params=plan.params or None, seconds=self.seconds)
         if self._rows(question, commit)[1] != rows:  # something was committed meanwhile, perhaps before it was read
             if total is None:
                 return answer, plan.content(answer)
             plan = Plan(question=question, columns=columns, wish=wish)
-            answer = self.lake.sql(plan.sql, at=commit, params=plan.params or None, seconds=SECONDS_MAX)
+            answer = self.lake.sql(plan.sql, at=commit, params=plan.params or None, seconds=self.seconds)
             return answer, plan.content(answer)
         content = plan.content(answer)
         _remember(self._totals, place, int(content["total"]))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import random
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -16,7 +18,6 @@ from headwater.errors import HeadwaterError, NameNotFound, SqlError, UsageError
 from headwater.lake import open_lake
 from headwater.schema import Schema
 from headwater_notebooks import page_plan as limits
-from headwater_notebooks import pages as paging
 from headwater_notebooks.page_plan import Wish
 from headwater_notebooks.pages import Pages
 from headwater_notebooks.table_panel import TablePanel, for_watch
@@ -199,12 +200,35 @@ def test_what_leaves_is_bounded(lake: Lake) -> None:
         Pages(lake, "SELECT repeat('a', 20000) || i AS long FROM range(9) t(i)").page(Wish(limit=2))
 
 
-def test_a_page_that_takes_too_long_is_given_up(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(paging, "SECONDS_MAX", 0.2)
-    endless = Pages(lake, "SELECT sum(a.range * b.range) AS n FROM range(10000000) a, range(10000000) b")
+def test_a_page_that_takes_too_long_is_given_up(lake: Lake) -> None:
+    endless = Pages(lake, "SELECT sum(a.range * b.range) AS n FROM range(10000000) a, range(10000000) b", seconds=0.2)
     with pytest.raises(SqlError, match=r"0\.2 s"):
         endless.page()
     assert Pages(lake, "SELECT 1 AS one").page()["rows"] == [["1"]], "the lake goes on"
+
+
+class Meddler(str):
+    """A parameter that commits when it is written down once more: between the look at what there is and the answer."""
+
+    __slots__ = ("acts",)
+    acts: list[Callable[[], object]]
+
+    def __repr__(self) -> str:
+        if self.acts:
+            self.acts.pop()()
+        return super().__repr__()
+
+
+def test_a_total_is_of_the_very_rows_that_are_shown(lake: Lake, shop: Shop) -> None:
+    for before in range(4):  # wherever in a request it happens
+        who = Meddler("nobody")
+        who.acts = []
+        pages = Pages(lake, "SELECT id FROM orders WHERE customer IS DISTINCT FROM $who", {"who": who})
+        known = int(pages.page()["total"])
+        who.acts = [partial(shop.commit, "c", (77 + before, None, None)), *[int] * before]
+        page = pages.page()
+        assert (page["total"], len(page["rows"])) == (str(known + 1), known + 1), before
+        assert not who.acts
 
 
 def test_requests_from_many_threads_while_commits_arrive(shop: Shop) -> None:

@@ -109,6 +109,10 @@ def test_what_python_sets_is_shown(wired: Wired) -> None:
     expect(page.locator(".hw-search")).to_have_value("ada")
     settle(page)
     assert page.evaluate("window.changed") == [], "nothing comes back, so nothing goes round in circles"
+    before = asked(page)
+    page.evaluate("([name, value]) => window.put(name, value)", ["filters", panel.filters])  # a kernel's echo
+    settle(page)
+    assert asked(page) == before
 
 
 def test_a_paused_panel_keeps_what_it_shows_until_it_goes_on(wired: Wired) -> None:
