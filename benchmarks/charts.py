@@ -27,6 +27,7 @@ from headwater.log import open_log
 from headwater.ownership import own
 from headwater.schema import Schema
 from headwater_notebooks.chart_panel import ChartPanel
+from headwater_notebooks.rates_panel import RatesPanel
 
 ROWS, QUICK_ROWS = 10_000_000, 1_000_000
 COMMIT_ROWS = 500_000
@@ -62,6 +63,7 @@ def main() -> int:
             report.figure("rows", rows)
             for name in CHARTS:
                 _measure(report, lake, name, GOAL_MS if rows > QUICK_ROWS else QUICK_GOAL_MS)
+            _measure_rates(report, lake)
     usage = resource.getrusage(resource.RUSAGE_SELF)
     report.figure("cpu_s", usage.ru_utime + usage.ru_stime)
     report.figure("peak_mb", usage.ru_maxrss / 1024)
@@ -99,18 +101,29 @@ def _measure(report: Report, lake: Lake, name: str, goal_ms: int) -> None:
     query, options = CHARTS[name]
     panel = ChartPanel(lake.chart(query, **options))
     request = {"id": 1, "op": "chart", "width": 860}
-    took = []
+    took, worked = [], time.process_time()
     for _ in range(TIMES):
         began = time.perf_counter()
         reply = panel.handle(request)
         took.append((time.perf_counter() - began) * 1e3)
         assert "error" not in reply, reply
+    report.figure(f"{name}_cpu_ms", (time.process_time() - worked) * 1e3 / TIMES)
     report.figure(f"{name}_reply_kb", len(json.dumps(reply)) / 1024)
     report.goal(f"{name}_ms", percentile(took, 0.5), at_most=goal_ms)
     if name == "line":
         began = time.perf_counter()
         assert panel.handle({**request, "since_version": reply["version"]})["unchanged"]
         report.figure("unchanged_ms", (time.perf_counter() - began) * 1e3)
+
+
+def _measure_rates(report: Report, lake: Lake) -> None:
+    """Of an hour in which all of it was committed: as many records as are looked at, at most."""
+    say("rates")
+    panel, worked, began = RatesPanel(lake.rates("1h")), time.process_time(), time.perf_counter()
+    reply = panel.handle({"id": 1, "op": "chart"})
+    report.figure("rates_ms", (time.perf_counter() - began) * 1e3)
+    report.figure("rates_cpu_ms", (time.process_time() - worked) * 1e3)
+    report.figure("rates_reply_kb", len(json.dumps(reply)) / 1024)
 
 
 if __name__ == "__main__":
