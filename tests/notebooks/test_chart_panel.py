@@ -6,6 +6,8 @@ import json
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
+from itertools import combinations
+from math import dist
 from typing import TYPE_CHECKING, Any
 
 import duckdb
@@ -226,16 +228,45 @@ def test_every_picture_is_well_formed(select: str, log: bool) -> None:
     assert str(made)
 
 
-def test_colours_stand_out_on_light_and_dark_and_from_one_another() -> None:
+# What eyes without one kind of cone make of linear red, green and blue: Machado, Oliveira and Fernandes (2009).
+EYES = {
+    "normal": ((1, 0, 0), (0, 1, 0), (0, 0, 1)),
+    "protanopia": ((0.152, 1.053, -0.205), (0.115, 0.786, 0.099), (-0.004, -0.048, 1.052)),
+    "deuteranopia": ((0.367, 0.861, -0.228), (0.280, 0.673, 0.047), (-0.012, 0.043, 0.969)),
+    "tritanopia": ((1.256, -0.077, -0.179), (-0.078, 0.931, 0.148), (0.005, 0.691, 0.304)),
+}
+
+
+def linear(colour: str) -> list[float]:
+    parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+    return [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+
+
+def lab(rgb: list[float]) -> tuple[float, float, float]:
+    def root(value: float) -> float:
+        return value ** (1 / 3) if value > 0.008856 else 7.787 * value + 16 / 116
+
+    red, green, blue = (min(1.0, max(0.0, each)) for each in rgb)
+    x = root((0.4124 * red + 0.3576 * green + 0.1805 * blue) / 0.9505)
+    y = root(0.2126 * red + 0.7152 * green + 0.0722 * blue)
+    z = root((0.0193 * red + 0.1192 * green + 0.9505 * blue) / 1.089)
+    return 116 * y - 16, 500 * (x - y), 200 * (y - z)
+
+
+def test_colours_stand_out_on_light_and_dark() -> None:
     def luminance(colour: str) -> float:
-        parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
-        linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
-        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+        return sum(share * part for share, part in zip((0.2126, 0.7152, 0.0722), linear(colour), strict=True))
 
     for colour in COLOURS:
         for page in ("#ffffff", "#111111", "#16191d"):
             low, high = sorted((luminance(colour), luminance(page)))
             assert (high + 0.05) / (low + 0.05) >= 3, (colour, page)
+
+
+@pytest.mark.parametrize("eyes", list(EYES))
+def test_colours_are_told_from_one_another(eyes: str) -> None:
+    seen = [lab([sum(a * b for a, b in zip(row, linear(each), strict=True)) for row in EYES[eyes]]) for each in COLOURS]
+    assert min(dist(one, other) for one, other in combinations(seen, 2)) > 14
 
 
 @pytest.mark.parametrize(
