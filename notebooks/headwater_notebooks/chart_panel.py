@@ -36,6 +36,7 @@ class ChartPanel(Panel):
     def __init__(self, chart: Chart) -> None:
         self.chart = chart
         self.lake = getattr(chart.source, "lake", None)
+        self.query = getattr(chart.source, "sql", "")
         super().__init__(_title=chart.title, _log=chart.log, _interval_ms=max(100, round(chart.interval * 1000)))
 
     def answer(self, op: str, request: Mapping[str, Any]) -> dict[str, Any]:

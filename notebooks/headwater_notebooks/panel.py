@@ -69,6 +69,8 @@ class Panel(anywidget.AnyWidget):
     """Whether the page asks no more, until it is False again."""
 
     lake: Lake | None = None
+    query = ""
+    """The SELECT that is answered, if it is one."""
     _shipped: ClassVar[str]
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -124,6 +126,8 @@ class Panel(anywidget.AnyWidget):
             return reply | {"closed": True}
         try:
             placed = self._resolved(request)
+            if self.lake is not None and self.query and request.get("newest"):
+                self.lake.seen(self.query)  # refuses what asking without a position would: a view that stands still
             return reply | self.answer(str(request.get("op")), placed) | _asked_position(placed)
         except HeadwaterError as error:
             return reply | {"error": {"what": _sentence(error), "todo": error.todo}}

@@ -274,7 +274,8 @@ class Puller {
     this.pending = {
       id: `${this.view}.${++this.count}`, revision: this.revision, sent: performance.now(), wanted: this.link.at, at,
     };
-    this.model.send({ id: this.pending.id, since_version: this.version, at, ...this.panel.request() });
+    const newest = this.link.at === "" && at !== ""; // a link that follows names the commit that it has come to
+    this.model.send({ id: this.pending.id, since_version: this.version, at, newest, ...this.panel.request() });
     this.onState();
   }
 

@@ -65,6 +65,7 @@ class TablePanel(Panel):
     ) -> None:
         self.pages = pages
         self.lake = getattr(pages, "lake", None)
+        self.query = getattr(pages, "query", "")
         super().__init__(_sql=sql, _interval_ms=max(100, round(interval * 1000)), _page_rows=page_rows)
         for control in filter(is_control, (params or {}).values()):
             _follow(control, self)

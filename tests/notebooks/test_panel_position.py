@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -9,10 +10,14 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from headwater import Lake
+from headwater.config import Settings
 from headwater.errors import UsageError
+from headwater.lake import answer
 from headwater_notebooks import panels
 from headwater_notebooks.pipeline_panel import PipelinePanel
 from headwater_notebooks.table_panel import TablePanel, for_watch
+from headwater_pipelines import api
+from headwater_pipelines.runtime import worker
 
 if TYPE_CHECKING:
     from tests.notebooks.conftest import Shop
@@ -103,3 +108,21 @@ def test_a_static_table_is_of_the_position_too(lake: Lake, shop: Shop) -> None:
     assert "Grace" in panel.static_html()
     panel.at = "commit:1"
     assert "Grace" not in panel.static_html()
+
+
+def test_a_link_does_not_take_a_view_that_stands_still_for_fresh(
+    lake: Lake, shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("totals", "others"):
+        api.create_view(shop.log, "SELECT customer, sum(total) AS total FROM orders GROUP BY customer", name=name)
+    worker.run(shop.log, Settings(), threading.Event(), until_caught_up=True)
+    shop.log.set_view("totals", state="paused")
+    shop.commit("c", (100, "Ada", "1.00"))
+    worker.run(shop.log, Settings(), threading.Event(), until_caught_up=True)
+    shown = [panels.of(lake.watch("SELECT * FROM totals")), panels.of(lake.chart("SELECT * FROM totals"))]
+    monkeypatch.setattr(answer, "STALE_AFTER_S", 0.0)
+    at = f"commit:{lake.position()}"
+    for panel in shown:
+        request = {"id": "a", "op": "page" if isinstance(panel, TablePanel) else "chart", "at": at}
+        assert "is paused" in panel.handle({**request, "newest": True})["error"]["what"]
+        assert "error" not in panel.handle({**request, "newest": False}), "who asks for the past gets it"
