@@ -36,6 +36,8 @@ import pyarrow as pa
 from playwright.sync_api import Page, sync_playwright
 
 from benchmarks.harness import Report, parse, say
+from headwater import maintenance
+from headwater.config import Settings
 from headwater.log import Log, open_log
 from headwater.ownership import own
 from headwater.schema import Schema
@@ -44,6 +46,7 @@ SECONDS, QUICK_SECONDS = 1800.0, 40.0
 IDLE_S, QUICK_IDLE_S = 60.0, 5.0
 ROWS = 1_000
 COMMITS_PER_S = 5.0
+SEALED_COMMITS = 300
 GROWTH_GOAL = 1.05
 FILE_GOAL = 30_000
 TOPIC = "shop.public.orders"
@@ -118,6 +121,10 @@ def updates(shop: Shop) -> Iterator[None]:
     def write() -> None:
         while not ended.wait(1 / COMMITS_PER_S):
             shop.commit("u", random.sample(range(ROWS), 10))
+            if (
+                shop.commits % SEALED_COMMITS == 0
+            ):  # as a running project does, else a reader keeps all that is unsealed
+                maintenance.run_once(shop.log, Settings(), force=True)
 
     writer = threading.Thread(target=write)
     writer.start()
