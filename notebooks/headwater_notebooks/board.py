@@ -48,7 +48,7 @@ class Board(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets is untyped
             panel.close()
 
     def __repr__(self) -> str:
-        return f"<dashboard of {', '.join(repr(panel) for panel in self.panels)}>"
+        return "\n\n".join(repr(panel) for panel in self.panels)
 
     def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         bundle: dict[str, Any] = {"text/plain": repr(self), "text/html": self.static_html()}
