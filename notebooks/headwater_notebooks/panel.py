@@ -19,7 +19,7 @@ import anywidget
 import duckdb
 import traitlets
 
-from headwater import Lake, Watch
+from headwater import Lake
 from headwater import position as positions
 from headwater.errors import HeadwaterError, UsageError
 from headwater.position import Position
@@ -170,13 +170,6 @@ class Panel(anywidget.AnyWidget):
         if not self.closed:
             bundle[WIDGET_VIEW] = {"version_major": 2, "version_minor": 0, "model_id": self.model_id}
         return bundle, {}
-
-
-def for_watch(watch: Watch) -> Panel:
-    """The panel of a ``lake.watch(...)``, see ``table_panel``."""
-    from headwater_notebooks import table_panel  # it is a panel, so it comes after this module
-
-    return table_panel.for_watch(watch)
 
 
 def linked(panels: Sequence[Panel]) -> None:

@@ -25,12 +25,12 @@ SHOTS = Path(os.environ.get("HEADWATER_SCREENSHOTS", "build/screenshots"))
 TABLE = "SELECT country, orders, revenue FROM sales_by_country ORDER BY revenue DESC"
 PER_SECOND = """
 SELECT date_trunc('second', placed_at) AS second, count(*) AS orders, sum(total) AS revenue
-FROM orders GROUP BY ALL ORDER BY ALL"""
+FROM orders WHERE placed_at > (SELECT max(placed_at) - INTERVAL 30 SECOND FROM orders) GROUP BY ALL ORDER BY ALL"""
 
 PANELS: dict[str, Callable[[Any], Any]] = {
     "table": lambda lake: lake.watch(TABLE),
     "chart-bar": lambda lake: lake.chart(TABLE, kind="bar", x="country", y="revenue"),
-    "chart-line": lambda lake: lake.chart(PER_SECOND, kind="line", x="second", y=["orders", "revenue"]),
+    "chart-line": lambda lake: lake.chart(PER_SECOND, kind="line", x="second", y="revenue"),
     "chart-histogram": lambda lake: lake.chart("SELECT total FROM orders", kind="histogram", x="total"),
     "chart-scatter": lambda lake: lake.chart("SELECT stock, price FROM products", kind="scatter", x="stock", y="price"),
     "pipeline": lambda lake: lake.pipeline(),
@@ -135,7 +135,7 @@ lake.dashboard(
     lake.watch(TABLE),
     lake.chart(TABLE, kind="bar", x="country", y="revenue"),
     lake.pipeline(),
-    lake.rates(window="1m"),
+    lake.rates(window="5m"),
 )""",
 )
 THEMES = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}
