@@ -15,7 +15,7 @@ export PIP_NO_INPUT := 1
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-browser setup-compiler demo test test-long guides check format lock bench clean
+.PHONY: help setup setup-browser setup-compiler demo test test-long guides pictures check format lock bench clean
 
 help:  ## Lists the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -65,6 +65,11 @@ test: $(STAMP) setup-browser setup-compiler  ## Runs the tests, all but the long
 
 test-long: $(STAMP) setup-browser setup-compiler  ## Runs the long tests: load, crash sweeps, restarts. ARGS="..." goes to pytest.
 	$(BIN)/python -m pytest -m long $(ARGS)
+
+PICTURES = table chart-bar rates timeline pipeline schema dead-letters backfill dashboard
+pictures: $(STAMP) setup-browser  ## Takes pictures of every panel (build/screenshots); the documentation keeps some of the light ones.
+	$(BIN)/python -m pytest tests/notebooks/test_panel_pictures.py -m long $(ARGS)
+	for name in $(PICTURES); do cp build/screenshots/$$name-light.png docs/images/$$name.png; done
 
 guides: $(STAMP)  ## Runs the guides under notebooks/ and stores in them what they show.
 	HEADWATER_STORE_GUIDES=1 $(BIN)/python -m pytest tests/notebooks/test_guides.py -m "not long" $(ARGS)

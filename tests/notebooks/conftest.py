@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import json
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from decimal import Decimal
@@ -95,6 +96,14 @@ def shop(tmp_path: Path) -> Iterator[Shop]:
 def lake(shop: Shop) -> Iterator[Lake]:
     with open_lake(shop.folder) as opened:
         yield opened
+
+
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """What a shell starts in the background ignores SIGINT, these tests perhaps."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="module")

@@ -261,6 +261,7 @@ def follow(page: Page, phase: str) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_detaches_and_another_kernel_sees_the_end(viewed: Lake, shop: Shop) -> None:
     handle = viewed.replay("totals")
     handle.begin()

@@ -262,6 +262,7 @@ def test_lists_are_lists_that_show_themselves_as_tables(lake: Lake) -> None:
 # ---- an interrupt
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_a_query_ends_with_an_interrupt_and_the_lake_goes_on(lake: Lake) -> None:
     threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
     with pytest.raises(KeyboardInterrupt):
@@ -286,7 +287,7 @@ def test_a_time_limit_ends_a_query_in_any_thread(lake: Lake) -> None:
     assert lake.sql("SELECT 7", seconds=60).scalar() == 7
 
 
-@pytest.mark.usefixtures("many")
+@pytest.mark.usefixtures("many", "interruptible")
 def test_rows_that_were_being_kept_are_whole_after_an_interrupt(lake: Lake, shop: Shop) -> None:
     """Interrupted anywhere while the lake's memory takes changes in, no row is counted twice or lost."""
     assert lake.sql("SELECT count(*) FROM orders").scalar() == 5003

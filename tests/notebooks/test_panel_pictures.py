@@ -9,14 +9,16 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from headwater import Lake
+from headwater.lake.backfill import Backfill
 from headwater_notebooks import panels
 from headwater_notebooks.guide import Shop, open_shop
+from headwater_notebooks.panel import Panel
 
 from .lab import jupyterlab, run_all
 
@@ -35,11 +37,23 @@ PANELS: dict[str, Callable[[Any], Any]] = {
     "chart-scatter": lambda lake: lake.chart("SELECT stock, price FROM products", kind="scatter", x="stock", y="price"),
     "pipeline": lambda lake: lake.pipeline(),
     "rates": lambda lake: lake.rates(),
-    "schema": lambda lake: lake.schema(),
+    "schema": lambda lake: _chosen(panels.of(lake.schema()), "shop.public.orders"),
     "dead-letters": lambda lake: lake.dlq,
     "timeline": lambda lake: lake.timeline(),
-    "backfill": lambda lake: lake.replay("sales_by_country"),
+    "backfill": lambda lake: _run(lake.replay("sales_by_country")),
 }
+
+
+def _chosen(panel: Any, name: str) -> Panel:
+    panel.selection = name
+    return cast(Panel, panel)
+
+
+def _run(replay: Backfill) -> Backfill:
+    replay.run()
+    return replay
+
+
 MIN_CONTRAST = 4.5
 """Of text to what is behind it (WCAG 2.2, AA)."""
 

@@ -30,7 +30,9 @@ def replay(
     keep: Annotated[
         Path | None, typer.Option("--keep", metavar="FILE", help="Write the rows that were made to this Parquet file.")
     ] = None,
-    journal: Annotated[Path | None, typer.Option(hidden=True)] = None,  # of who began it and follows: lake.backfill
+    journal: Annotated[
+        Path | None, typer.Option(hidden=True, help="Tell in this file how far it is (of `lake.replay`, which follows).")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Make a view anew beside the live one and compare both. Exit code 1 when they differ and nothing is promoted."""

@@ -84,6 +84,7 @@ class Attendant:
     def close(self) -> None:
         if self._thread is not None:
             self._thread.shutdown()
+            self._thread = None  # who asks a closed lake hears so from what is closed
 
 
 def _end(attention: Attention, done: futures.Future[T]) -> None:
