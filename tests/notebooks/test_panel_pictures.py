@@ -149,7 +149,7 @@ lake.dashboard(
     lake.watch(TABLE),
     lake.chart(TABLE, kind="bar", x="country", y="revenue"),
     lake.pipeline(),
-    lake.rates(window="5m"),
+    lake.chart({PER_SECOND!r}, kind="line", x="second", y="revenue"),
 )""",
 )
 THEMES = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}

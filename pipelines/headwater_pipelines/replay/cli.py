@@ -31,7 +31,7 @@ def replay(
         Path | None, typer.Option("--keep", metavar="FILE", help="Write the rows that were made to this Parquet file.")
     ] = None,
     journal: Annotated[
-        Path | None, typer.Option(hidden=True, help="Tell in this file how far it is (of `lake.replay`, which follows).")
+        Path | None, typer.Option(hidden=True, help="Tell in this file how far it is; `lake.replay` follows it.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
