@@ -512,3 +512,20 @@ def test_log_and_an_error_that_passes_and_a_narrow_page(page: Page) -> None:
         "() => { const s = document.querySelector('.hw-scroll'); return s.scrollWidth - s.clientWidth; }"
     )
     assert overflow <= 0
+
+
+@pytest.mark.parametrize(
+    ("sql", "options"),
+    [
+        ("SELECT i * 1.5 AS x, hash(i) % 1000 AS y FROM range(5000) t(i)", {"kind": "scatter"}),
+        ("SELECT i AS x, sin(i / 50.0) AS y, i % 10 AS g FROM range(9000) t(i)", {"kind": "line", "color": "g"}),
+        ("SELECT i AS x, sin(i / 50.0) AS y, i % 10 AS g FROM range(9000) t(i)", {"kind": "area", "color": "g"}),
+        ("SELECT i % 40 AS x, i AS y, i % 10 AS g FROM range(9000) t(i)", {"kind": "bar", "color": "g"}),
+        ("SELECT hash(i) % 1000 AS x FROM range(9000) t(i)", {"kind": "histogram"}),
+    ],
+)
+def test_what_a_saved_notebook_keeps_is_small(lake: Lake, sql: str, options: dict[str, Any]) -> None:
+    """However much there is to draw: less than 30 KB. It says so where it has not drawn every row."""
+    made = lake.chart(sql, x="x", y=None if options["kind"] == "histogram" else "y", **options)
+    assert len(made.static_html().encode()) < 30_000
+    assert "5,000 rows, 300 points" in made.static_html() or options["kind"] != "scatter"

@@ -20,7 +20,7 @@ from headwater.lake.plot.encoding import Column, Encoding, Wish, choose, wish
 from headwater.lake.plot.engines import Engine, handed_over
 from headwater.lake.plot.letters import letters
 from headwater.lake.plot.picture import Look, Picture, draw
-from headwater.lake.plot.points import Point, Points, Question
+from headwater.lake.plot.points import ALL_POINTS_MAX, Point, Points, Question
 from headwater.lake.plot.source import LakeSource, Source, TableSource, nature
 from headwater.lake.plot.svg import legend, svg
 from headwater.lake.shown import panel_of
@@ -28,6 +28,8 @@ from headwater.lake.shown import panel_of
 if TYPE_CHECKING:
     from headwater.lake.lake import Lake
 
+STATIC_POINTS: Final = 300
+"""Of a static picture: a saved notebook keeps each of them as text."""
 STATIC_ROWS: Final = 12
 """Of the table below a static picture."""
 _NUMBER = re.compile(r"-?\d+(\.\d+)?")
@@ -127,10 +129,12 @@ class Chart:
         hidden: Sequence[str] = (),
         filters: Sequence[Mapping[str, Any]] = (),
         chosen: tuple[str | None, str | None] = (None, None),
+        most: int = ALL_POINTS_MAX,
     ) -> Drawn:
         """The chart as it is at a position; raises what the query raises, and what ``encoding.choose`` does.
 
-        ``filters``: conditions on the query's columns; ``chosen``: a stretch of x, as text, to be marked.
+        ``filters``: conditions on the query's columns; ``chosen``: a stretch of x, as text, to be marked;
+        ``most``: points of all series together, about.
         """
         columns = self.columns(at)
         encoding = choose(self.asked, columns)
@@ -142,7 +146,13 @@ class Chart:
 
         where = conditions.where(filters, {each.name: each.type for each in columns}, bind)
         question = Question(
-            encoding, self.source.sql, where=where, ordered=self._ordered, repeat=self._repeat, limits=chosen
+            encoding,
+            self.source.sql,
+            where=where,
+            ordered=self._ordered,
+            repeat=self._repeat,
+            limits=chosen,
+            most=most,
         )
         answer = self.source.ask(question.sql, params | question.params, at)
         points = question.points(answer.rows)
@@ -198,7 +208,7 @@ class Chart:
 
     def static_html(self, at: positions.Position = None) -> str:
         """Title, picture, legend, notes and a table: readable where no script runs."""
-        drawn = self.draw(at=at)
+        drawn = self.draw(at=at, most=STATIC_POINTS)
         head = f'<div style="font-weight: 600; margin: 2px 0 4px">{escape(self.title)}</div>' if self.title else ""
         position = f" · position {int(drawn.position):,}" if drawn.position else ""
         notes = "".join(f" · {escape(note)}" for note in drawn.notes)

@@ -79,7 +79,8 @@ class Points:
 class Question:
     """One plot as SQL over ``source`` (a SELECT), and its answer as Points.
 
-    ``limits``: the chosen stretch of x as text (from, to), placed by the engine; None for an open end.
+    ``limits``: the chosen stretch of x as text (from, to), placed by the engine; None for an open end. ``most``: points
+    of all series together, about; fewer where a plot is to be kept as text.
     """
 
     def __init__(
@@ -91,8 +92,10 @@ class Question:
         ordered: bool = False,
         repeat: bool = True,
         limits: tuple[str | None, str | None] = (None, None),
+        most: int = ALL_POINTS_MAX,
     ) -> None:
         self.encoding = encoding
+        self._most, self._dots = most, min(most, SCATTER_MAX)
         self.ordered = ordered
         self.limits = limits
         bins = encoding.kind in ("bar", "histogram")
@@ -167,9 +170,7 @@ UNION ALL {_fact("all", "count(*)", "sum(n)")} FROM hw_all
 
     def _stretches(self) -> str:
         """Each x by itself while rows are few, else equal stretches of x."""
-        cap = (
-            f"(SELECT least({POINTS_MAX}, {ALL_POINTS_MAX} // (count(*) * {len(self._names)} + 1) + 1) FROM hw_series)"
-        )
+        cap = f"(SELECT least({POINTS_MAX}, {self._most} // (count(*) * {len(self._names)} + 1) + 1) FROM hw_series)"
         key = "CASE WHEN n <= cap THEN hw_x ELSE least(floor((hw_x - lo) / (hi - lo) * cap), cap - 1) END"
         ends = {"x0": "min(hw_x)", "x1": "max(hw_x)", "t0": "min(hw_v)", "t1": "max(hw_v)"}
         ranges = (
@@ -285,7 +286,7 @@ UNION ALL {_fact("all", "count(*)", "sum(n)")} FROM hw_all
         }
         return (
             f"hw_keyed AS (SELECT * FROM hw_in WHERE hw_y0 IS NOT NULL{self._kept('AND')}"
-            f" ORDER BY hash(hw_v, hw_y0) LIMIT {SCATTER_MAX}),\n"
+            f" ORDER BY hash(hw_v, hw_y0) LIMIT {self._dots}),\n"
             f"hw_points AS ({self._select(self._names[0], each)}"
             f" UNION ALL {_fact('empty', 'count(*)')} FROM hw_in WHERE hw_y0 IS NULL)"
         )
@@ -330,7 +331,7 @@ UNION ALL {_fact("all", "count(*)", "sum(n)")} FROM hw_all
     def _form(self, series: Sequence[Series]) -> str:
         kind = self.encoding.kind
         if kind == "scatter":
-            return "sample" if sum(len(each.points) for each in series) == SCATTER_MAX else "each"
+            return "sample" if sum(len(each.points) for each in series) == self._dots else "each"
         if kind in ("bar", "histogram"):
             single = all(point.rows == 1 for each in series for point in each.points)
             return "count" if not self.encoding.y else "each" if single and self._is_category else "sum"
