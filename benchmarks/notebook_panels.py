@@ -3,8 +3,8 @@
     python -m benchmarks.notebook_panels [--quick] [--json] [--seconds N]
 
 A notebook with eight panels, all in view, four of them linked, in a headless chromium, while another process commits
-all the time (updates, so that the tables keep their size). The kernel's memory is sampled; flat is when the last
-quarter of the time is like the second. Every widget message that reaches the kernel is counted, in both pauses as
+all the time (updates, so that the tables keep their size). The memory that is the kernel's own is sampled, without the
+pages of files that it has mapped; flat is when the last quarter of the time is like the second. Every widget message that reaches the kernel is counted, in both pauses as
 well: with all panels paused, and with the page hidden. Then the notebook is saved, and what each panel adds to it is
 measured: its output, and its widget state where a tool stores that (``nbclient`` does, JupyterLab when told to).
 """
@@ -36,6 +36,7 @@ import pyarrow as pa
 from playwright.sync_api import Page, sync_playwright
 
 from benchmarks.harness import Report, parse, say
+from benchmarks.processes import own_mb
 from headwater import maintenance
 from headwater.config import Settings
 from headwater.log import Log, open_log
@@ -210,17 +211,17 @@ class Bench:
         begun, before, cpu = time.monotonic(), self.messages(), self.kernel.cpu_times()
         samples: list[float] = []
         while (passed := time.monotonic() - begun) < seconds:
-            samples.append(self.kernel.memory_info().rss / 2**20)
+            samples.append(own_mb(self.kernel.pid))
             if len(samples) % 60 == 1:
-                say(f"{passed:5.0f} s: kernel {samples[-1]:.0f} MiB, {self.messages() - before} messages")
+                say(f"{passed:5.0f} s: kernel {samples[-1]:.0f} MB, {self.messages() - before} messages")
             self.page.wait_for_timeout(min(1000, seconds * 10))
         quarter = len(samples) // 4
         second, last = statistics.mean(samples[quarter : 2 * quarter]), statistics.mean(samples[-quarter:])
         spent = self.kernel.cpu_times()
-        self.report.figure("kernel_first_mib", samples[0])
-        self.report.figure("kernel_second_quarter_mib", second)
-        self.report.figure("kernel_last_quarter_mib", last)
-        self.report.figure("kernel_most_mib", max(samples))
+        self.report.figure("kernel_first_mb", samples[0])
+        self.report.figure("kernel_second_quarter_mb", second)
+        self.report.figure("kernel_last_quarter_mb", last)
+        self.report.figure("kernel_most_mb", max(samples))
         self.report.figure("kernel_cpu_percent", 100 * (spent.user + spent.system - cpu.user - cpu.system) / seconds)
         self.report.figure("messages_per_panel_per_s", (self.messages() - before) / seconds / len(PANELS))
         self.report.goal("kernel_growth", last / second, at_most=GROWTH_GOAL)

@@ -214,7 +214,7 @@ def test_a_run_gives_way_and_the_process_of_a_test_does_not(tmp_path: Path) -> N
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     own_run, mine = (int(each) for each in done.stdout.split())
-    assert own_run == mine + 10
+    assert own_run == min(19, mine + 10), "there is no more than 19"
 
 
 # ---- verify
