@@ -4,9 +4,10 @@
 
 A notebook with eight panels, all in view, four of them linked, in a headless chromium, while another process commits
 all the time (updates, so that the tables keep their size). The memory that is the kernel's own is sampled, without the
-pages of files that it has mapped; flat is when the last quarter of the time is like the second. Every widget message that reaches the kernel is counted, in both pauses as
-well: with all panels paused, and with the page hidden. Then the notebook is saved, and what each panel adds to it is
-measured: its output, and its widget state where a tool stores that (``nbclient`` does, JupyterLab when told to).
+pages of files that it has mapped; flat is when the last quarter of the time is like the second. Every widget message
+that reaches the kernel is counted, in both pauses as well: with all panels paused, and with the page hidden. Then the
+notebook is saved, and what each panel adds to it is measured: its output, and its widget state where a tool stores that
+(``nbclient`` does, JupyterLab when told to).
 """
 
 from __future__ import annotations
