@@ -292,3 +292,14 @@ def test_every_thread_can_read_times_with_zones_of_events(lake: Lake) -> None:
     with ThreadPoolExecutor(1) as another:
         found = another.submit(lambda: lake.sql("SELECT t::VARCHAR FROM t").scalar())
         assert found.result() == lake.sql("SELECT t::VARCHAR FROM t").scalar() == "10:00:00+02"
+
+
+def test_a_closed_lake_says_so_in_every_thread(writer: Writer, lake: Lake) -> None:
+    writer.create(TOPIC, "table", SCHEMA)
+    writer.write(TOPIC, order(1, 1))
+    assert lake.sql("SELECT count(*) FROM orders").scalar() == 1
+    lake.close()
+    with pytest.raises(UsageError, match="the lake is closed"):
+        lake.sql("SELECT 1")
+    with ThreadPoolExecutor(1) as pool, pytest.raises(UsageError, match="the lake is closed"):
+        pool.submit(lake.sql, "SELECT 1").result()

@@ -14,6 +14,7 @@ from headwater import duck
 from headwater.catalog.records import Topic
 from headwater.client.producer import Producer
 from headwater.config import MIB, Settings
+from headwater.errors import UsageError
 from headwater.lake.attended import Attendant
 from headwater.log import Log
 from headwater.log.rows import CurrentRows
@@ -27,6 +28,7 @@ class Memory:
     def __init__(self, log: Log) -> None:
         self.lock = threading.RLock()
         self.attendant = Attendant()
+        self._closed = False
         self.producers: weakref.WeakSet[Producer] = weakref.WeakSet()
         self._log = log
         self._spill = tempfile.mkdtemp(prefix="headwater-")
@@ -54,7 +56,9 @@ class Memory:
         return self._rows.setdefault(topic.id, CurrentRows(self._log, self.connection, topic))
 
     def cursor(self) -> duckdb.DuckDBPyConnection:
-        """This thread's cursor: a connection of its own to the same memory."""
+        """This thread's cursor: a connection of its own to the same memory. UsageError once the lake is closed."""
+        if self._closed:
+            raise UsageError("the lake is closed", todo="Open it again: headwater.open(...).")
         if not hasattr(self._local, "cursor"):
             cursor = self.connection.cursor()
             duck.pin(cursor, self._log.timezone)
@@ -72,6 +76,7 @@ class Memory:
             defined[name] = (body, schema)
 
     def close(self) -> None:
+        self._closed = True
         self.attendant.close()
         self.connection.close()
 
