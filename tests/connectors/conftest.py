@@ -19,6 +19,7 @@ from tests.waiting import until
 import headwater
 from headwater.config import OutboxConfig, Settings, SourceConfig, TableConfig
 from headwater.log import Log, open_log
+from headwater.ownership import holder_pid
 from headwater_connectors.postgres import copier, testing
 from headwater_connectors.postgres.capture import Capture
 from headwater_connectors.postgres.catalog import parse_lsn
@@ -95,6 +96,7 @@ class Captured:
 
         thread = threading.Thread(target=run)
         thread.start()
+        until(lambda: holder_pid(self.log, "source:shop") is not None or not thread.is_alive(), "capture owns it")
         try:
             yield capture
         finally:

@@ -13,6 +13,7 @@ from headwater.config import Project
 from headwater.lake import Lake
 from headwater.service.compared import compare_source
 from headwater_connectors.postgres import verification
+from headwater_connectors.postgres.source import PostgresSource
 from headwater_connectors.postgres.verification import Verified, verify
 
 if TYPE_CHECKING:
@@ -88,6 +89,18 @@ def test_what_was_found_is_kept_table_by_table(shop: Captured) -> None:
             transaction.commit()
         compare_source(project, shop.log, "shop", print)
     assert kept() == {"public.one": (10, 1), "public.two": (9, 0)}
+
+
+def test_a_capture_that_starts_at_the_same_time_is_used(shop: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The comparison looked before the capture owned the source: it wants to capture by itself, and may not."""
+    monkeypatch.setattr("headwater_connectors.postgres.source.holder_pid", lambda *_: None)
+    shop.run("CREATE TABLE one (id int PRIMARY KEY)")
+    shop.catch_up()
+    with shop.running() as capture:
+        shop.run("INSERT INTO one SELECT generate_series(1, 9)")
+        (one,) = PostgresSource().verify(shop.source, shop.log, print)
+        assert (one.rows, one.differences, one.skipped) == (9, 0, "")
+        assert not capture.stop.is_set()
 
 
 def test_every_difference_is_found_and_named(shop: Captured) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import psycopg
@@ -15,7 +16,7 @@ from headwater import failpoint
 from headwater.catalog.catalog import put_setting
 from headwater.catalog.records import CommitInfo
 from headwater.config import Settings, SourceConfig
-from headwater.errors import SourceNotReady
+from headwater.errors import OwnedElsewhere, SourceNotReady
 from headwater.log import Log
 from headwater.log.staging import kept, release
 from headwater.ownership import holder_pid
@@ -89,11 +90,16 @@ class PostgresSource:
         capture = Capture(source, Settings(), log, threading.Event())
         with ThreadPoolExecutor(1, "capture") as pool:
             running = pool.submit(capture.run)
+
+            def ended() -> bool:
+                return running.done() and not isinstance(running.exception(), OwnedElsewhere)
+
             try:
-                return verification.verify(source, log, on_table, running.done, only)
+                return verification.verify(source, log, on_table, ended, only)
             finally:
                 capture.stop.set()
-                running.result()
+                with suppress(OwnedElsewhere):  # by one that was just starting, and captures as well as we would
+                    running.result()
 
 
 def prepare(source: SourceConfig, connection: session.Connection) -> list[TableInfo]:
