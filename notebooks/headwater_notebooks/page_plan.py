@@ -118,6 +118,8 @@ class Plan:
     wish: Wish
     total: int | None = None
     """How many rows the filtered answer has, when that is known already; else it is counted."""
+    few: bool = False
+    """Whether the answer had few rows when it was last counted: then its page is read in one pass."""
     params: dict[str, Any] = field(init=False)
     sql: str = field(init=False)
     order: list[Sort] = field(init=False)
@@ -167,7 +169,7 @@ class Plan:
         keys = ", ".join(f"CAST({quote(s.column)} AS VARCHAR)" for s in self.order)
         counted = "count(*) FROM hw_rows" if self.total is None else self._bind(self.total)
         top = f"SELECT * FROM hw_rows{begin} ORDER BY {order} LIMIT {self.limit + 1}{skip}"
-        late = source.cheap and bool(self.question.unique)
+        late = source.cheap and bool(self.question.unique) and not self.few
         # With filters the rows found are kept, so that they are found once: they are counted and put in order.
         keep = late and bool(conditions) and self.total is None
         return f"""WITH hw_answer AS {"NOT " if source.cheap else ""}MATERIALIZED (

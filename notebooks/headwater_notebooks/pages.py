@@ -23,6 +23,9 @@ from headwater_notebooks.question import Question, Subject, ask, subject, why_no
 
 SECONDS_MAX: Final = 20.0
 """A page that takes longer is given up: a person would not wait for it, and the next is due."""
+FEW_ROWS: Final = 100_000
+"""Up to so many rows a page read in one pass is as fast as one whose rows are fetched after they were put in order, and
+costs DuckDB a ninth of the bookkeeping, which it keeps for the next tens of thousands of statements."""
 REMEMBERED_MAX: Final = 8
 """Questions of which totals and columns are kept for the next request: those a person goes back and forth between."""
 
@@ -62,6 +65,7 @@ class Pages:
         self.seconds = seconds
         self._columns: dict[str, tuple[Column, ...]] = {}
         self._totals: dict[str, int] = {}
+        self._sizes: dict[str, int] = {}
 
     def page(
         self,
@@ -110,7 +114,7 @@ class Pages:
         """The SQL of all that such pages show together, as a cell to run. Raises what ``page`` does."""
         commit = None if not at else positions.resolve(self.lake.log, at)
         _, question = self._question(parameters.now(self.params), show, of, commit)
-        columns = self._described(question, self._rows(question, commit)[1], commit)
+        columns = self._described(question, commit)
         return query_text.cell(self.lake, question, columns, wish, at)
 
     def _question(
@@ -121,7 +125,7 @@ class Pages:
                 f"a key of more than {CELL_CHARACTERS_MAX} characters is not sent", todo="Use lake.history."
             )
         own = Question(sql=self.query, params=values)
-        columns = self._described(own, self._rows(own, commit)[1], commit)
+        columns = self._described(own, commit)
         topics = self.lake.topics() if commit is None else self.lake.log.topics(commit)
         about = subject(self.query, [column.name for column in columns], topics)
         return about, ask(self.query, values, about, show, of)
@@ -131,9 +135,10 @@ class Pages:
         seen = self.lake.seen(question.sql, at=commit)
         return seen.position if commit is None else commit, _digest([repr(seen.topics), seen.newest])
 
-    def _described(self, question: Question, rows: str, commit: int | None) -> tuple[Column, ...]:
-        """The answer's columns, asked again when its rows are others: a table may have got a new one."""
-        place = _digest([question.sql, rows, repr(question.params)])
+    def _described(self, question: Question, commit: int | None) -> tuple[Column, ...]:
+        """The answer's columns, asked again when a topic is another: a table may have got a new one."""
+        topics = self.lake.seen(question.sql, at=commit).topics
+        place = _digest([question.sql, repr(topics), repr(question.params)])
         if place not in self._columns:
             params = dict(question.params) or None
             empty = self.lake.sql(f"SELECT * FROM (\n{question.sql}\n) LIMIT 0", at=commit, params=params)
@@ -146,17 +151,20 @@ class Pages:
         place = _digest([question.sql, repr(question.params), rows, wish.filters, wish.search])
         clock = reads_clock(question.sql)
         total = None if clock else self._totals.get(place)
-        columns = self._described(question, rows, commit)
-        plan = Plan(question=question, columns=columns, wish=wish, total=total)
+        columns = self._described(question, commit)
+        few = self._sizes.get(question.sql, FEW_ROWS + 1) <= FEW_ROWS
+        plan = Plan(question=question, columns=columns, wish=wish, total=total, few=few)
         answer = self.lake.sql(plan.sql, at=commit, params=plan.params or None, seconds=self.seconds)
         if self._rows(question, commit)[1] != rows:  # something was committed meanwhile, perhaps before it was read
             if total is None:
                 return answer, plan.content(answer)
-            plan = Plan(question=question, columns=columns, wish=wish)
+            plan = Plan(question=question, columns=columns, wish=wish, few=few)
             answer = self.lake.sql(plan.sql, at=commit, params=plan.params or None, seconds=self.seconds)
             return answer, plan.content(answer)
         content = plan.content(answer)
         _remember(self._totals, place, int(content["total"]))
+        if not wish.filters and not wish.search:
+            _remember(self._sizes, question.sql, int(content["total"]))
         return answer, content
 
     def _head(self, commit: int, version: str) -> dict[str, Any]:
