@@ -1,4 +1,7 @@
-"""DuckDB connections under the lake's pinned settings; no other module calls ``duckdb.connect``.
+"""DuckDB connections under the lake's pinned settings.
+
+No other module calls ``duckdb.connect``, but ``Result.texts``, which needs rows in their order, and the demo's proofs,
+which are to owe the lake nothing.
 
 Pinned because they change answers: the time zone (``timestamptz::date`` differs by it) and NULL order.
 Extensions are never installed or loaded on demand: nothing is fetched at run time.

@@ -12,7 +12,7 @@ import pytest
 from tests.waiting import until
 
 from headwater.config import Settings
-from headwater.log import administration
+from headwater.log import administration, archive, seal
 from headwater_dagster.server import MODULE_VARIABLE, RETRY_S, SETTLED_S, WAIT_S, Follower
 from headwater_pipelines import api
 from headwater_pipelines.runtime import worker as pipeline
@@ -95,6 +95,20 @@ def test_what_only_moves_is_not_loaded(shop: Shop, follower: Follower) -> None:
     pipeline.run(shop.log, Settings(), threading.Event(), until_caught_up=True)
     api.pause_view(shop.log, "large")
     assert looked(follower, 20, 20) == []
+
+
+def test_looking_leaves_the_archive_alone(shop: Shop, follower: Follower) -> None:
+    """It looks twice a second for as long as Dagster runs: reading old commits' files, it grew by the hour."""
+    for _ in range(6):
+        shop.order()
+    seal.seal(shop.log, Settings())
+    assert archive.archive(shop.log, keep=2, least=1) > 0
+    segments = list((shop.project.lake_dir / "data" / "commits").glob("*.parquet"))
+    assert segments
+    for each in segments:
+        each.unlink()
+    api.create_view(shop.log, "SELECT id FROM orders", name="another")
+    assert len(looked(follower, 0, 20)) == 1, "it still sees what is new"
 
 
 def test_a_project_that_cannot_be_read_stays_as_it_is(shop: Shop, follower: Follower, server: Counted) -> None:

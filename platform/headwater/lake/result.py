@@ -175,7 +175,7 @@ class Result:
         end = min(offset + limit, self.rows)
         table = self._rows.table if end <= self._rows.table.num_rows else self._table
         part = table.take(pa.array(range(offset, end), pa.int64()))
-        with duckdb.connect() as connection:
+        with duckdb.connect() as connection:  # not `duck.connect`, which keeps no order
             connection.execute("SET TimeZone = 'UTC'")
             connection.register("part", part)
             return connection.execute("SELECT CAST(COLUMNS(*) AS VARCHAR) FROM part").fetchall() if self.columns else []
