@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from itertools import combinations
@@ -82,13 +83,50 @@ def test_the_kind_follows_the_columns(select: str, kind: str, x: str, y: list[st
         ({"kind": "line", "x": "name"}, UsageError, "needs a number or a time on x"),
         ({"window": "15 parsecs"}, UsageError, "not a stretch of time"),
         ({"x": "id", "window": "15m"}, UsageError, "window needs a time on x"),
-        ({"engine": "altair"}, UsageError, "altair is not installed.*pip install altair.*built-in chart needs nothing"),
         ({"engine": "gnuplot"}, UsageError, "no engine is called"),
     ],
 )
 def test_what_cannot_be_drawn_is_said_at_once(options: dict[str, Any], error: type[Exception], says: str) -> None:
     with pytest.raises(error, match=says):
         chart_of(rows("SELECT 1 AS id, 'a' AS name, 2.5 AS total"), **options)
+
+
+MEASURED = """SELECT TIMESTAMPTZ '2026-01-01 00:00:00+00' + INTERVAL (i) HOUR AS at, 'c' || i % 3 AS customer,
+  (i * 2)::DECIMAL(20,2) AS "sum(a.b)", i * 3.5 AS other FROM range(1, 51) t(i)"""
+
+
+@pytest.mark.parametrize(
+    ("options", "mark", "fields"),
+    [
+        ({"kind": "line", "x": "at", "y": ["sum(a.b)", "other"]}, "line", {"x": "at", "y": "value", "color": "series"}),
+        ({"kind": "bar", "x": "customer", "y": "sum(a.b)"}, "bar", {"x": "customer", "y": r"sum(a\.b)"}),
+        ({"kind": "area", "x": "at", "y": "other", "color": "customer"}, "area", {"y": "other", "color": "customer"}),
+        ({"kind": "histogram", "x": "sum(a.b)"}, "bar", {"x": r"sum(a\.b)"}),
+        ({"kind": "scatter", "x": "sum(a.b)", "y": "other", "log": True}, "point", {"y": "other"}),
+    ],
+)
+def test_altair_gets_all_rows_under_their_own_names(options: dict[str, Any], mark: str, fields: dict[str, str]) -> None:
+    made = chart_of(rows(MEASURED), engine="altair", **options).to_dict()
+    assert made["mark"]["type"] == mark
+    assert {channel: made["encoding"][channel]["field"] for channel in fields} == fields
+    (data,) = made["datasets"].values()
+    assert len(data) == 50
+    assert [float(row["sum(a.b)"]) for row in data] == [2.0 * i for i in range(1, 51)]
+
+
+@pytest.mark.parametrize("kind", ["line", "bar", "area", "scatter"])
+def test_plotly_gets_all_rows(kind: str) -> None:
+    made = chart_of(rows(MEASURED), engine="plotly", kind=kind, x="at" if kind != "bar" else "customer", y="sum(a.b)")
+    assert sum(len(each.y) for each in made.data) == 50
+    assert sorted(float(value) for each in made.data for value in each.y) == [2.0 * i for i in range(1, 51)]
+    counted = chart_of(rows(MEASURED), engine="plotly", kind="histogram", x="other")
+    assert sum(len(each.x) for each in counted.data) == 50
+
+
+def test_an_engine_that_is_not_there_is_said_to_be_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "altair", None)
+    with pytest.raises(UsageError, match=r"altair is not installed.*pip install altair.*built-in chart needs nothing"):
+        chart_of(rows("SELECT 1 AS id, 2.5 AS total"), engine="altair")
 
 
 def test_a_line_of_many_rows_is_what_duckdb_says_of_each_stretch() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib import import_module
 from typing import Any, Literal
 
@@ -11,6 +12,8 @@ from headwater.errors import UsageError
 from headwater.lake.plot.encoding import Encoding
 
 Engine = Literal["altair", "plotly"]
+_MARKS = {"histogram": "bar", "scatter": "point"}
+_TYPES = {"number": "quantitative", "time": "temporal", "category": "nominal"}
 _MODULES = {"altair": "altair", "plotly": "plotly.express"}
 
 
@@ -27,18 +30,37 @@ def handed_over(engine: str, rows: pa.Table, encoding: Encoding, title: str, *, 
         ) from error
     import polars as pl
 
-    frame = pl.from_arrow(rows)
+    drawn = _plotly if engine == "plotly" else _altair
+    return drawn(library, pl.from_arrow(rows), encoding, title, log=log)
+
+
+def _plotly(library: Any, frame: Any, encoding: Encoding, title: str, *, log: bool) -> Any:
     y = [each.name for each in encoding.y]
     color = encoding.color.name if encoding.color else None
-    if engine == "plotly":
-        more: dict[str, Any] = {"log_y": True} if log else {}
-        draw_it = getattr(library, encoding.kind)
-        return draw_it(frame, x=encoding.x.name, y=y or None, color=color, title=title or None, **more)
+    more = {"log_y": True} if log else {}
+    draw = getattr(library, encoding.kind)
+    return draw(frame, x=encoding.x.name, y=y or None, color=color, title=title or None, **more)
+
+
+def _altair(library: Any, frame: Any, encoding: Encoding, title: str, *, log: bool) -> Any:
     made = library.Chart(frame, title=title) if title else library.Chart(frame)
-    if len(y) > 1:
-        made, y, color = made.transform_fold(y, as_=["series", "value"]), ["value"], "series"
-    kinds = {"histogram": "bar", "scatter": "point"}
-    mark = getattr(made, f"mark_{kinds.get(encoding.kind, encoding.kind)}")()
-    across = library.X(encoding.x.name, bin=True) if encoding.kind == "histogram" else library.X(encoding.x.name)
-    up = library.Y(f"{y[0]}:Q") if y else library.Y("count()")
-    return mark.encode(x=across, y=up.scale(type="log") if log else up, **({"color": color} if color else {}))
+    color = encoding.color.name if encoding.color else ""
+    up = library.Y(aggregate="count", type="quantitative", title="rows")
+    if len(encoding.y) > 1:
+        made = made.transform_fold([_escaped(each.name) for each in encoding.y], as_=["series", "value"])
+        up, color = library.Y(field="value", type="quantitative"), "series"
+    elif encoding.y:
+        up = library.Y(field=_escaped(encoding.y[0].name), type="quantitative", title=encoding.y[0].name)
+    x, binned = encoding.x, encoding.kind == "histogram"
+    channels = {
+        "x": library.X(field=_escaped(x.name), type=_TYPES[x.sort], title=x.name, bin=binned or library.Undefined),
+        "y": up.scale(type="log") if log else up,
+    }
+    if color:
+        channels["color"] = library.Color(field=_escaped(color), type="nominal", title=color)
+    return getattr(made, f"mark_{_MARKS.get(encoding.kind, encoding.kind)}")().encode(**channels)
+
+
+def _escaped(name: str) -> str:
+    """A column's name as Vega's path to it: ``sum(a.b)`` is one name, not a field of a field."""
+    return re.sub(r"([\\.\[\]'\"])", r"\\\1", name)
