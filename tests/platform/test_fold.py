@@ -19,6 +19,7 @@ from headwater.config import Settings
 from headwater.errors import SchemaError
 from headwater.lake import open_lake
 from headwater.log import Log, base, rows, seal
+from headwater.schema import Schema
 from headwater.testing.changes import BagHistory, KeyedHistory
 from headwater.testing.writer import Writer
 
@@ -274,3 +275,18 @@ def test_an_update_that_sends_null_does_not_bring_the_old_value_back(log: Log, w
     writer.write(TOPIC, records(row, null))
     with open_lake(log.folder) as lake:
         assert lake.sql("SELECT x, y FROM t").fetchall() == [(None, "old")]
+
+
+@pytest.mark.parametrize("rest", [None, ["y"]], ids=["whole", "partial"])
+def test_a_negative_zero_keeps_its_sign(log: Log, writer: Writer, rest: list[str] | None) -> None:
+    kinds = {"a": "BIGINT", "f0": "FLOAT", "f1": "DOUBLE", "f2": "FLOAT[]", "f3": "DOUBLE[]", "y": "VARCHAR"}
+    schema = Schema.of(kinds, key=["a"])
+    writer.create(TOPIC, "table", schema)
+    row = {"a": 1, "f0": -0.0, "f1": -0.0, "f2": [-0.0], "f3": [-0.0], "y": "old", "_op": "c"}
+    types = pa.schema([*schema.arrow(), ("_op", pa.string()), ("_unchanged", pa.list_(pa.string()))])
+    with open_lake(log.folder) as lake:
+        # One commit makes the kept rows, the next changes them.
+        for each in (row, row | {"_op": "u", "_unchanged": rest}):
+            writer.write(TOPIC, pa.Table.from_pylist([each], schema=types))
+            texts = ", ".join(f"f{number}::VARCHAR" for number in range(4))
+            assert lake.sql(f"SELECT {texts}, y FROM t").fetchall() == [("-0.0", "-0.0", "[-0.0]", "[-0.0]", "old")]

@@ -107,6 +107,7 @@ class Difference:
             f"SELECT {self._data}, _op, _unchanged, 0 AS _partition, -1 AS _offset"
             f" FROM copied SEMI JOIN tail USING ({keys}) WHERE {cut} < 0"
             f" UNION ALL SELECT {self._data}, _op, _unchanged, 0, rowid FROM tail WHERE rowid > {cut}",
+            truncated=False,  # the rows before the last one are left out above, and a truncate has no key
         )
         lifted = ", ".join(f"{lift_sql(field.name, field.type)} AS {quote(field.name)}" for field in schema.fields)
         raw = (

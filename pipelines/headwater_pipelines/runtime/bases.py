@@ -140,7 +140,7 @@ class Store:
         if within != ALL:
             source = f"SELECT * FROM ({source}) WHERE {within} OR {record.OP} = 't'"
         old = self._prior(state, "" if truncated else source, within)
-        fold = fold_sql(self.schema, "table", source, partial=partial)
+        fold = fold_sql(self.schema, "table", source, partial=partial, truncated=truncated)
         touched = "" if truncated else f" SEMI JOIN folded USING ({keys})"
         values = self.columns
         prior = ""

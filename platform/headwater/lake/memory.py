@@ -7,6 +7,7 @@ import tempfile
 import threading
 import weakref
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import duckdb
 
@@ -21,6 +22,10 @@ from headwater.log.rows import CurrentRows
 from headwater.schema import Schema
 from headwater.types import quote
 
+QUESTIONS_BETWEEN_SWEEPS = 1_000
+SWEPT_BYTES_MAX = 64 * MIB
+"""More than that in DuckDB's memory is not swept: its rows would go to the disk, and what is swept is 16 MB at most."""
+
 
 class Memory:
     """What all pinned faces of one lake share. Thread-safe; ``lock`` is held by whoever uses ``rows``."""
@@ -33,14 +38,15 @@ class Memory:
         self._log = log
         self._spill = tempfile.mkdtemp(prefix="headwater-")
         weakref.finalize(self, shutil.rmtree, self._spill, ignore_errors=True)  # a lake nobody closed, too
+        self._questions = 0
         self.begin()
 
     def begin(self) -> None:
         """Begin with nothing in it, in a thread: it takes as long as all the rest of opening a lake."""
-        limit = f"{Settings().query_memory_bytes_max // MIB}MiB"
+        self._limit = f"{Settings().query_memory_bytes_max // MIB}MiB"
         opener = ThreadPoolExecutor(1, "headwater duckdb")
         self._opened = opener.submit(
-            duck.connect, timezone=self._log.timezone, memory_limit=limit, temp_directory=self._spill
+            duck.connect, timezone=self._log.timezone, memory_limit=self._limit, temp_directory=self._spill
         )
         opener.shutdown(wait=False)
         self._rows: dict[int, CurrentRows] = {}
@@ -64,8 +70,25 @@ class Memory:
             duck.pin(cursor, self._log.timezone)
             _count(cursor)
             self._local.cursor, self._local.defined = cursor, {}
+        self._questions += 1
+        if self._questions % QUESTIONS_BETWEEN_SWEEPS == 0:
+            self._sweep()
         found: duckdb.DuckDBPyConnection = self._local.cursor
         return found
+
+    def _sweep(self) -> None:
+        """Have DuckDB drop its notes of blocks that are gone: 1 to 7 KB a question that joins or sorts.
+
+        They stand in the queue of blocks to evict, which DuckDB looks through when it needs room (and from 32,768
+        of them on): so it is told to make more room than there can be. It looks, and refuses the limit.
+        """
+        with self.connection.cursor() as own:
+            used = own.execute("SELECT sum(memory_usage_bytes) FROM duckdb_memory()").fetchall()[0][0]
+            if used > SWEPT_BYTES_MAX:
+                return
+            with suppress(duckdb.OutOfMemoryException):
+                own.execute("SET memory_limit = '1B'")
+            own.execute(f"SET memory_limit = '{self._limit}'")
 
     def define(self, name: str, body: str, schema: Schema) -> None:
         """Make a name of this thread's cursor stand for a SELECT with these columns; free when it already does."""

@@ -256,7 +256,7 @@ class CurrentRows:
 
     def _apply_keyed(self, kept: _Kept, source: str, partial: bool, *, emptied: bool) -> None:
         schema = self.topic.schema
-        folded = fold_sql(schema, "table", source, partial=partial)
+        folded = fold_sql(schema, "table", source, partial=partial, truncated=emptied)
         self.connection.execute(f"CREATE OR REPLACE TEMP TABLE delta AS {folded}")
         if partial:
             self._take_kept(f"SELECT * FROM {kept.table}" if emptied else self._keyed_rows(kept))
