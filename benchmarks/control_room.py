@@ -273,7 +273,8 @@ def _events(root: Path, began: float, ended: float) -> tuple[Counter[str], Count
 def _instance(root: Path) -> DagsterInstance:
     from dagster import DagsterInstance
 
-    return DagsterInstance.from_config(str(_home(root)))
+    os.environ["DAGSTER_HOME"] = str(_home(root))
+    return DagsterInstance.get()
 
 
 def _ticks(root: Path, began: float, ended: float) -> dict[str, list[float]]:

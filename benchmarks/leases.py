@@ -151,7 +151,8 @@ def _runs(project: Project, renewals: int, daemon: subprocess.Popen[bytes]) -> l
     import dagster as dg
 
     end = time.monotonic() + LOST_S * (renewals + 1)
-    with dg.DagsterInstance.from_config(str(instance.home(project))) as own_instance:
+    os.environ |= instance.environment(project)
+    with dg.DagsterInstance.get() as own_instance:
         while time.monotonic() < end and daemon.poll() is None:
             records = own_instance.get_run_records(dg.RunsFilter(tags={lease.TAG: lease.NAME}), ascending=True)
             if any(record.dagster_run.status == dg.DagsterRunStatus.FAILURE for record in records):

@@ -25,12 +25,18 @@ SERVED = "served.yaml"
 LOCATION = "headwater"
 """What Dagster calls the definitions."""
 
-# Sensors one after the other, in a thread of their own: two at once make each other slower, as both ask one process;
-# with slow ones of your own, more. One lease at a time. Without
-# free_slots_after_run_end_seconds a cancelled run would hold its slot for ever. nux is a dialog that asks newcomers
-# for their address.
+# The storage is Dagster's SQLite, with connections that are kept. Sensors one after the other, in a thread of their
+# own: two at once make each other slower, as both ask one process; with slow ones of your own, more. One lease at a
+# time. Without free_slots_after_run_end_seconds a cancelled run would hold its slot for ever. nux is a dialog that asks
+# newcomers for their address.
 INSTANCE_TEXT = """\
 # Written by headwater. Delete it to get the newest form; change it freely, it is never overwritten.
+storage:
+  custom:
+    module: headwater_dagster.storage
+    class: Storage
+    config:
+      base_dir: {env: DAGSTER_HOME}
 telemetry:
   enabled: false
 nux:

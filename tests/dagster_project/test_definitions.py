@@ -134,7 +134,7 @@ def test_code_version_is_the_meaning() -> None:
     assert lineage.code_version("SELECT a FROM t") != lineage.code_version("SELECT b FROM t")
 
 
-def test_instance_loads_and_is_not_overwritten(project: Project) -> None:
+def test_instance_loads_and_is_not_overwritten(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     argvs = processes(project, port=4321, code_port=4322)
     assert [argv[2] for argv in argvs] == ["headwater_dagster.server", "dagster_webserver", "dagster._daemon"]
     assert argvs[0][-2:] == ["--port", "4322"]
@@ -144,7 +144,8 @@ def test_instance_loads_and_is_not_overwritten(project: Project) -> None:
     assert isinstance(origin, GrpcServerCodeLocationOrigin)
     assert (origin.host, origin.port, origin.location_name) == ("127.0.0.1", 4322, "headwater")
     assert environment(project)["DAGSTER_HOME"] == str(home(project))
-    with dg.DagsterInstance.from_config(str(home(project))) as instance:
+    monkeypatch.setenv("DAGSTER_HOME", str(home(project)))
+    with dg.DagsterInstance.get() as instance:
         assert instance.telemetry_enabled is False
         assert instance.nux_enabled is False
         assert instance.run_monitoring_enabled

@@ -84,13 +84,14 @@ def asked(shop: Shop) -> Iterator[Asked]:
     file.write_text(LOADED.format(folder=str(project.root)))
     origin = LoadableTargetOrigin(executable_path=sys.executable, python_file=str(file), attribute="defs")
     target = InProcessWorkspaceLoadTarget(InProcessCodeLocationOrigin(origin, location_name="headwater"))
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DAGSTER_HOME", str(home))
         warnings.simplefilter("ignore")  # of Dagster's own: it is not loaded in the process of user code elsewhere
         from dagster_webserver.app import create_app_from_workspace_process_context
         from starlette.testclient import TestClient
 
         with (
-            dg.DagsterInstance.from_config(str(home)) as instance,
+            dg.DagsterInstance.get() as instance,
             WorkspaceProcessContext(instance, target) as context,
             TestClient(create_app_from_workspace_process_context(context)) as client,
         ):

@@ -232,9 +232,10 @@ def test_what_is_killed_beside_a_lease_ends_no_worker(pages: Pages) -> None:
     steps_go_on(pages)
 
 
-def test_a_run_that_takes_too_long_pauses_nothing(pages: Pages) -> None:
+def test_a_run_that_takes_too_long_pauses_nothing(pages: Pages, monkeypatch: pytest.MonkeyPatch) -> None:
     run, first = a_lease(pages)
-    with DagsterInstance.from_config(str(instance.home(pages.shop.project))) as own:
+    monkeypatch.setenv("DAGSTER_HOME", str(instance.home(pages.shop.project)))
+    with DagsterInstance.get() as own:
         own.add_run_tags(run["runId"], {MAX_RUNTIME_TAG: "1"})
     assert ended(pages, run["runId"]) in ("FAILURE", "CANCELED"), "the daemon says one, the run's process the other"
     next_lease(pages, run["runId"])

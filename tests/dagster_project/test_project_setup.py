@@ -217,7 +217,9 @@ def serving(project: Project, port: int) -> Iterator[subprocess.Popen[bytes]]:
 
 @pytest.mark.long
 @pytest.mark.timeout(400)
-def test_headwater_dagster_runs_maintenance_and_ends_without_a_trace(generated: Project) -> None:
+def test_headwater_dagster_runs_maintenance_and_ends_without_a_trace(
+    generated: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
     port = instance.free(0)
     with serving(generated, port) as running:
         argv = [sys.executable, "-m", "headwater.cli", "dagster", "--project", str(generated.root)]
@@ -246,7 +248,8 @@ def test_headwater_dagster_runs_maintenance_and_ends_without_a_trace(generated: 
             assert log.setting(worker.STOPPING) is None
             with own(log, OWNER):
                 pass
-    with dg.DagsterInstance.from_config(str(instance.home(generated))) as found:
+    monkeypatch.setenv("DAGSTER_HOME", str(instance.home(generated)))
+    with dg.DagsterInstance.get() as found:
         ended = {(each.job_name, each.status) for each in found.get_runs()}
     assert ("stream", dg.DagsterRunStatus.SUCCESS) in ended, "the lease reports and ends before anything is stopped"
     assert {status for _, status in ended} == {dg.DagsterRunStatus.SUCCESS}

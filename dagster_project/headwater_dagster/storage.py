@@ -1,0 +1,152 @@
+"""Dagster's SQLite files, with engines and connections that are kept.
+
+    Dagster's own     an engine and a connection for each statement: SQL compiled anew, and a WAL that the last
+                      connection which closes writes back, with a sync
+    here              an engine for each file, which keeps both
+
+An event takes a third of the CPU and of the time then (``benchmarks.events``), and events are most of what a tick of a
+sensor and a run do. Files, tables and migrations are Dagster's own: ``storage`` in dagster.yaml may be taken out
+at any time, or be another.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
+from dagster._core.storage.runs.sqlite.sqlite_run_storage import SqliteRunStorage
+from dagster._core.storage.schedules.sqlite.sqlite_schedule_storage import SqliteScheduleStorage
+from dagster._core.storage.sqlite import SQLITE_BUSY_TIMEOUT_SECONDS
+from dagster._core.storage.sqlite_storage import (
+    DagsterSqliteStorage,
+    _event_logs_directory,
+    _runs_directory,
+    _schedule_directory,
+)
+from sqlalchemy import create_engine, make_url
+from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.pool import QueuePool
+
+if TYPE_CHECKING:
+    from dagster._serdes import ConfigurableClassData
+
+FILES_MAX = 8
+"""Files whose engines are kept: each run has one, and whoever looks at many runs opens many."""
+
+
+class Engines:
+    """Engines of database files; the one that was used longest ago goes. Thread-safe.
+
+    A file that took another's place is another one: whoever wipes the history does so under other processes.
+    """
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[tuple[str, int], Engine] = OrderedDict()
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def connect(self, url: str) -> Iterator[Connection]:
+        """A connection in a transaction of its own."""
+        with self._of(url).connect() as connection, connection.begin():
+            yield connection
+
+    def _of(self, url: str) -> Engine:
+        which = (url, inode(url))
+        with self._lock:
+            kept = self._kept.pop(which, None)
+            if kept is None:
+                kept = create_engine(
+                    url,
+                    poolclass=QueuePool,  # of a file's connections in several threads
+                    connect_args={"timeout": SQLITE_BUSY_TIMEOUT_SECONDS, "check_same_thread": False},
+                )
+            self._kept[which] = kept
+            while len(self._kept) > FILES_MAX:
+                self._kept.popitem(last=False)[1].dispose()
+            return kept
+
+    def dispose(self) -> None:
+        """Close what is kept; the last to close a file writes its WAL back."""
+        with self._lock:
+            while self._kept:
+                self._kept.popitem()[1].dispose()
+
+
+def inode(url: str) -> int:
+    """Of a database's file; 0 while there is none."""
+    path = make_url(url).database
+    assert path is not None
+    try:
+        return Path(path).stat().st_ino
+    except FileNotFoundError:
+        return 0
+
+
+class _OneFile:
+    def __init__(self, conn_string: str, inst_data: ConfigurableClassData | None = None) -> None:
+        self._engines = Engines()
+        super().__init__(conn_string, inst_data)  # type: ignore[call-arg]  # of the storage that this is mixed into
+
+    @contextmanager
+    def connect(self) -> Iterator[Connection]:
+        with self._engines.connect(self._conn_string) as connection:  # type: ignore[attr-defined]
+            yield connection
+
+    def dispose(self) -> None:
+        self._engines.dispose()
+
+
+class Runs(_OneFile, SqliteRunStorage):
+    """What runs there are, their tags and states; daemons' heartbeats."""
+
+
+class Schedules(_OneFile, SqliteScheduleStorage):
+    """Sensors and schedules, and their ticks."""
+
+
+class Events(SqliteEventLogStorage):
+    """One file a run, and one that mirrors what is asked across runs."""
+
+    def __init__(self, base_dir: str, inst_data: ConfigurableClassData | None = None) -> None:
+        self._engines = Engines()
+        super().__init__(base_dir, inst_data)
+
+    @contextmanager
+    def _connect(self, shard: str) -> Iterator[Connection]:
+        url = self.conn_string_for_shard(shard)
+        with self._db_lock:
+            if shard not in self._initialized_dbs or not inode(url):
+                self._begin(shard, url)
+            with self._engines.connect(url) as connection:
+                yield connection
+
+    def _begin(self, shard: str, url: str) -> None:
+        """Make the tables, unless they are there."""
+        engine = create_engine(url, connect_args={"timeout": SQLITE_BUSY_TIMEOUT_SECONDS})
+        self._initdb(engine)
+        engine.dispose()
+        self._initialized_dbs.add(shard)
+
+    def dispose(self) -> None:
+        self._engines.dispose()
+        super().dispose()
+
+
+class Storage(DagsterSqliteStorage):
+    """``storage: custom`` of dagster.yaml; ``base_dir`` is the instance's folder, where Dagster's own files are."""
+
+    def __init__(self, base_dir: str, inst_data: ConfigurableClassData | None = None) -> None:
+        super(DagsterSqliteStorage, self).__init__()  # type: ignore[no-untyped-call]  # its own opens what these open
+        self.base_dir, self._inst_data = base_dir, inst_data
+        self._run_storage = Runs.from_local(_runs_directory(base_dir))
+        self._event_log_storage = Events(_event_logs_directory(base_dir))
+        self._schedule_storage = Schedules.from_local(_schedule_directory(base_dir))
+
+    @classmethod
+    def from_config_value(cls, inst_data: ConfigurableClassData, config_value: Mapping[str, Any]) -> Storage:
+        return cls.from_local(inst_data=inst_data, **config_value)
