@@ -127,7 +127,7 @@ def test_what_the_page_says_for_a_deployment_is_what_dagster_reads(tmp_path: Pat
             (tmp_path / instance.FILE).write_text(text)
             dagster_instance_config(str(tmp_path))
             instances += 1
-    assert (instances, workspaces) == (2, 1)
+    assert (instances, workspaces) == (3, 1)
 
 
 @pytest.mark.long
