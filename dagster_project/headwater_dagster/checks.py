@@ -55,7 +55,7 @@ def build_health_checks(found: Known) -> list[dg.AssetChecksDefinition]:
         chosen = sorted(context.selected_asset_check_keys)
         run_process.give_way()
         trouble = {**_compare_views(context, headwater, chosen), **_compare_sources(context, headwater, chosen)}
-        given = {(each.key, one.check): one for each in health.take(headwater, found) for one in each.verdicts}
+        given = {(each.key, one.check): one for each in health.take(headwater.project, found) for one in each.verdicts}
         for each in chosen:
             verdict = given.get((each.asset_key, each.name))
             if each in trouble or verdict is None:

@@ -18,6 +18,7 @@ from headwater.lake.rules import Row, Verdict
 from headwater.log import Log, backlog
 from headwater.service.status import collect
 from headwater_dagster.inventory import JOBS_NAMESPACE, VIEWS_NAMESPACE, Inventory, TopicData, lake_exists
+from headwater_dagster.kept import log_of
 from headwater_dagster.resource import HeadwaterResource
 from headwater_dagster.translator import input_keys, job_key, source_key, topic_key, view_key
 
@@ -116,14 +117,13 @@ def check_specs(found: Known) -> list[dg.AssetCheckSpec]:
     return [dg.AssetCheckSpec(name, asset=key, description=WHAT[name]) for key, checks in names for name in checks]
 
 
-def take(resource: HeadwaterResource, found: Known) -> list[Health]:
+def take(project: Project, found: Known) -> list[Health]:
     """How everything is now. Reads the catalog and the heartbeats for some milliseconds; opens no data file."""
-    project = resource.project
     if not lake_exists(project.lake_dir):
         return [_source(judged.unseen(name), 0, project) for name in sorted(found.sources)]
-    with resource.log() as log:
-        now = collect(log, project)
-        now["views"] = [row | {"lag_rows": _waiting(log, row, now["position"], found)} for row in now["views"]]
+    log = log_of(project.lake_dir)
+    now = collect(log, project)
+    now["views"] = [row | {"lag_rows": _waiting(log, row, now["position"], found)} for row in now["views"]]
     return [
         *_sources(now, found, project),
         *_topic_rows(now, found, project),

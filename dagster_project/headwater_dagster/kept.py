@@ -1,15 +1,20 @@
-"""Dagster's instance, kept from tick to tick: set up anew it costs a sensor more than the sensor's own work.
+"""Dagster's instance and the lake, kept from tick to tick: opened anew they cost a sensor more than its own work.
 
 Dagster makes an instance for each evaluation of a sensor that asks for one, or for a resource: 25 ms of CPU for the
-storages, and as much again for statements that the new engines have not compiled yet.
+storages, and as much again for statements that the new engines have not compiled yet. So does a lake: its catalog.
 """
 
 import threading
+from pathlib import Path
 
 import dagster as dg
 
+from headwater.catalog.catalog import FILE
+from headwater.log import Log, open_log
+
 _lock = threading.Lock()
 _last: list[dg.DagsterInstance] = []
+_logs: dict[Path, tuple[int, Log]] = {}
 
 
 def instance_of(context: dg.SensorEvaluationContext) -> dg.DagsterInstance:
@@ -21,3 +26,19 @@ def instance_of(context: dg.SensorEvaluationContext) -> dg.DagsterInstance:
         if not _last or _last[0].get_ref() != ref:
             _last[:] = [dg.DagsterInstance.from_ref(ref)]  # the one before: another tick may still be using it
         return _last[0]
+
+
+def log_of(lake_dir: Path) -> Log:
+    """The open log of a lake: not to be closed; another one once another lake is there. CatalogError when none is.
+
+    One per process and lake. Safe in threads.
+    """
+    with _lock:
+        try:
+            number = (lake_dir / FILE).stat().st_ino
+        except FileNotFoundError:
+            number = 0  # opening it says so
+        kept = _logs.get(lake_dir)
+        if kept is None or kept[0] != number:
+            kept = _logs[lake_dir] = (number, open_log(lake_dir))  # the one before: another tick may still be using it
+        return kept[1]

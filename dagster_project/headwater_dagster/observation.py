@@ -78,9 +78,10 @@ def build_observation_sensor(
     )
     def observe(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         told = unpacked(context.cursor)
-        now, every_s = time.time(), headwater.project.slo("").report_every_s
+        project, now = headwater.project, time.time()
+        every_s = project.slo("").report_every_s
         events: list[Event] = []
-        all_health = health.take(headwater, found)
+        all_health = health.take(project, found)
         made_at = _materialized(instance_of(context), all_health)
         for each in _due(all_health, told, made_at, now, every_s):
             name = each.key.to_user_string()

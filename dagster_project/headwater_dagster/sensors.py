@@ -7,7 +7,7 @@ import dagster as dg
 from headwater.log import Log
 from headwater_dagster import beats, lease, worker
 from headwater_dagster.inventory import lake_exists
-from headwater_dagster.kept import instance_of
+from headwater_dagster.kept import instance_of, log_of
 from headwater_dagster.resource import HeadwaterResource
 from headwater_dagster.stream import JOB, OP, LeaseConfig, lease_tags
 from headwater_pipelines.api import paused_by
@@ -30,13 +30,13 @@ def build_renewing_sensor(headwater: HeadwaterResource, seconds: float) -> dg.Se
         description="Keeps one lease on the pipeline running, unless it is paused; fails runs whose process is gone.",
     )
     def renew_lease(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-        if not lake_exists(headwater.project.lake_dir):
+        lake_dir = headwater.project.lake_dir
+        if not lake_exists(lake_dir):
             return dg.SkipReason("the project has no lake yet")
-        instance = instance_of(context)
-        with headwater.log() as log:
-            failed = _failed_lately(instance)  # before: a run that was killed is followed at once
-            beats.fail_dead(instance, log)
-            reason = _hold_off(log) or failed or _held(instance)
+        instance, log = instance_of(context), log_of(lake_dir)
+        failed = _failed_lately(instance)  # before: a run that was killed is followed at once
+        beats.fail_dead(instance, log)
+        reason = _hold_off(log) or failed or _held(instance)
         if reason is not None:
             return dg.SkipReason(reason)
         return dg.RunRequest(
