@@ -11,6 +11,7 @@ import dagster as dg
 import pytest
 
 from headwater.config import Project
+from headwater.errors import CatalogError
 from headwater.log import open_log
 from headwater_dagster import HeadwaterResource, beats, build_definitions, kept, lease, sensors, worker
 from headwater_dagster.stream import JOB
@@ -175,3 +176,16 @@ def test_one_instance_serves_all_ticks(tmp_path: Path) -> None:
     with dg.DagsterInstance.local_temp(str(tmp_path / "other")) as other:
         another = kept.instance_of(dg.build_sensor_context(instance_ref=other.get_ref()))
         assert another.root_directory == other.root_directory != first.root_directory
+
+
+def test_one_open_lake_serves_all_ticks(tmp_path: Path) -> None:
+    """Until another lake is in its place."""
+    with open_log(tmp_path / "lake", create=True):
+        first = kept.log_of(tmp_path / "lake")
+        assert kept.log_of(tmp_path / "lake") is first
+    with open_log(tmp_path / "other", create=True) as other:
+        (tmp_path / "lake").rename(tmp_path / "before")
+        with pytest.raises(CatalogError, match="no lake here"):
+            kept.log_of(tmp_path / "lake")
+        (tmp_path / "other").rename(tmp_path / "lake")
+        assert kept.log_of(tmp_path / "lake").incarnation == other.incarnation != first.incarnation
