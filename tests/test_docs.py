@@ -179,6 +179,7 @@ def reader(page: Path, command: Path, tmp_path: Path) -> Iterator[Reader]:
                 value.close()
 
 
+@pytest.mark.timeout(300)  # a page may start a whole project several times
 @pytest.mark.parametrize(("reader", "page"), [(page, page) for page in PAGES], indirect=["reader"], ids=page_id)
 def test_page_can_be_followed(reader: Reader, page: Path) -> None:
     for block in blocks(page):

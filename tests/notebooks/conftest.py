@@ -14,13 +14,15 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from headwater import Lake, ownership
 from headwater.lake import open_lake
 from headwater.log import open_log
 from headwater.schema import Schema
 from headwater_notebooks.panel import Panel
+
+expect.set_options(timeout=20_000)  # milliseconds: of a machine whose cores others use, too
 
 ORDERS = "shop.public.orders"
 COLUMNS = Schema.of({"id": "BIGINT", "customer": "VARCHAR", "total": "DECIMAL(20,2)"}, key=["id"])

@@ -113,8 +113,11 @@ def test_what_a_run_has_told_is_seen_by_every_handle(viewed: Lake, shop: Shop) -
         progress = later.replay("totals").progress
     assert progress is not None
     assert (progress.phase, progress.fraction, progress.done) == ("making", 0.25, 250_000)
-    assert progress.rows_per_s == pytest.approx(125_000, rel=0.2)
-    assert progress.left_s == pytest.approx(6, rel=0.2)
+    # It was told as begun two seconds ago; a busy machine takes some more to ask.
+    assert progress.rows_per_s is not None
+    assert progress.left_s is not None
+    assert 12_500 < progress.rows_per_s <= 125_000
+    assert progress.rows_per_s * progress.left_s == pytest.approx(750_000)
     done = told(viewed, "done", found=compared(0, 0))
     assert "3 replayed, 3 live" in str(viewed.replay("totals"))
     assert repr(done).startswith("replay of view totals\n  run        done, commits 0 to 1")
