@@ -149,8 +149,11 @@ def test_the_one_that_decides_may_be_the_lost_one(show: Show, lake: Lake, shop: 
     page.evaluate(SAMPLER, FRESH)
     page.evaluate("window.heldBack.add(0)")
     shop.commit("c", (100, "Ada", "1.00"))
-    advance(page, 6_500)
-    expect(page.locator(".hw-panel[data-position='2']")).to_have_count(2)
+    for _ in range(20):  # how often they ask depends on what an answer takes here
+        advance(page, 6_500)
+        if positions(page)[1:] == ["2", "2"]:
+            break
+    assert positions(page)[1:] == ["2", "2"]
     assert states(page) == ["busy", "live", "live"]
     shop.commit("c", (101, "Ada", "1.00"))
     page.evaluate("window.release()")
