@@ -88,6 +88,8 @@ def inode(url: str) -> int:
 
 
 class _OneFile:
+    """For a storage that has one file, at ``_conn_string``."""
+
     def __init__(self, conn_string: str, inst_data: ConfigurableClassData | None = None) -> None:
         self._engines = Engines()
         super().__init__(conn_string, inst_data)  # type: ignore[call-arg]  # of the storage that this is mixed into

@@ -24,7 +24,7 @@ from headwater.types import quote
 
 QUESTIONS_BETWEEN_SWEEPS = 1_000
 SWEPT_BYTES_MAX = 64 * MIB
-"""More than that in DuckDB's memory is not swept: its rows would go to the disk, and what is swept is 16 MB at most."""
+"""More than that in DuckDB's memory is not swept: its rows would go to the disk, and what is swept is little beside."""
 
 
 class Memory:

@@ -32,7 +32,7 @@ def fold_sql(schema: Schema, kind: str, source_sql: str, *, partial: bool = True
     Columns: the topic's own, ``_gone``, ``_kept``. Rows of a key that is gone hold NULL outside the key. After a
     truncate in the range (``truncated_sql``) no earlier row of the table lives on, whether its key is in the result
     or not. With ``partial=False`` the caller vouches that no record in the range has ``_unchanged``, and with
-    ``truncated=False`` that none is a truncate: what looks for them is half the time of a small fold.
+    ``truncated=False`` that none is a truncate: to look for them is a good part of a small fold.
 
     Raises ValueError for topics without a key: their changes are a Z-set already.
     """
