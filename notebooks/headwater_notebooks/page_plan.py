@@ -16,15 +16,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-import sqlglot
-from sqlglot import exp
-from sqlglot.tokenizer_core import TokenType
-
 from headwater import Result
 from headwater.errors import NameNotFound, UsageError
 from headwater.lake import filters
 from headwater.log.names import near
 from headwater.types import quote
+from headwater_notebooks.page_order import HASH, NUMBER, Column, Sort, Source
 from headwater_notebooks.question import Question
 
 ROWS_MAX: Final = 500
@@ -36,65 +33,9 @@ REPLY_BYTES_MAX: Final = 512 * 1024
 KEY_BYTES_MAX: Final = 16 * 1024
 """A sort value longer than this is not sent as a key: sort by a shorter column."""
 SEARCH_CHARACTERS_MAX: Final = 200
-_DEFAULT_SORT_COLUMNS: Final = 3
-_HASH, _NUMBER = "hw_hash", "hw_number"
-
-_WHOLE = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT",
-          "UHUGEINT", "DECIMAL")  # fmt: skip
-_FLOATING = ("FLOAT", "DOUBLE")
-_MOMENTS = ("DATE", "TIME", "TIMESTAMP", "TIMESTAMP WITH TIME ZONE")
 
 Bind = Callable[[Any], str]
 """SQL that stands for a value."""
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column of the answer; ``type`` as DuckDB writes it."""
-
-    name: str
-    type: str
-
-    @property
-    def kind(self) -> str:
-        return self.type if self.type.endswith("]") else self.type.split("(")[0]
-
-    @property
-    def numeric(self) -> bool:
-        return self.kind in _WHOLE or self.kind in _FLOATING
-
-    def may_hold(self, text: str) -> bool:
-        """Whether a value's text may have ``text`` (lower case) in it: no letter is in a whole number."""
-        alphabet = "0123456789.-"
-        if self.kind in _FLOATING:
-            alphabet += "+einfaty"
-        elif self.kind in _MOMENTS:
-            alphabet += "+: infty(bc)"
-        elif self.kind not in _WHOLE:
-            return self.kind != "BOOLEAN" or text in "true" or text in "false"
-        return set(text) <= set(alphabet)
-
-
-@dataclass(frozen=True)
-class Sort:
-    """One sort column. NULLs come last either way, and first when the order is turned around."""
-
-    column: str
-    descending: bool = False
-    turned: bool = False
-
-    @property
-    def sql(self) -> str:
-        down = self.descending != self.turned
-        return f"{quote(self.column)} {'DESC' if down else 'ASC'} NULLS {'FIRST' if self.turned else 'LAST'}"
-
-    def behind(self, value: str | None, bound: str) -> str:
-        """The condition that a row comes later than one with ``value`` here; empty when none does."""
-        name = quote(self.column)
-        if value is None:
-            return f"{name} IS NOT NULL" if self.turned else ""
-        beyond = f"{name} {'<' if self.descending != self.turned else '>'} {bound}"
-        return beyond if self.turned else f"({beyond} OR {name} IS NULL)"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +71,7 @@ class Plan:
         source = Source.of(self.question, self.columns, numbered=not self.wanted)
         wanted = self.wanted or source.order
         named = {sort.column for sort in wanted}
-        unique = self.question.unique or (_HASH,) if wanted != [Sort(_NUMBER)] else ()
+        unique = self.question.unique or (HASH,) if wanted != [Sort(NUMBER)] else ()
         ties = [Sort(name) for name in unique if name not in named]
         self.order = [replace(sort, turned=self.wish.backwards) for sort in [*wanted, *ties]]
         self.sql = self._sql(source)
@@ -184,8 +125,8 @@ SELECT hw_total, hw_place, hw_cells, hw_key FROM (SELECT {counted}) AS hw_counte
     def _rows(self, late: bool) -> str:
         if late:
             return f"SELECT {', '.join(quote(sort.column) for sort in self.order)} FROM hw_filtered"
-        if any(sort.column == _HASH for sort in self.order):
-            return f"SELECT *, hash({', '.join(quote(c.name) for c in self.columns)}) AS {_HASH} FROM hw_filtered"
+        if any(sort.column == HASH for sort in self.order):
+            return f"SELECT *, hash({', '.join(quote(c.name) for c in self.columns)}) AS {HASH} FROM hw_filtered"
         return "SELECT * FROM hw_filtered"
 
     def _late_page(self, top: str) -> str:
@@ -194,18 +135,19 @@ SELECT hw_total, hw_place, hw_cells, hw_key FROM (SELECT {counted}) AS hw_counte
         same = " AND ".join(f"r.{name} = t.{name}" for name in unique)  # "=" lets the scan skip what cannot match
         null = " OR ".join(f"r.{name} IS NULL" for name in unique)
         as_well = " AND ".join(f"r.{name} IS NOT DISTINCT FROM t.{name}" for name in unique)
+        # Of what is read from files, looking for a NULL reads every column of every row.
+        others = f""" UNION ALL
+  SELECT r.* FROM (SELECT * FROM hw_answer r WHERE {null}) r SEMI JOIN hw_top t ON {as_well}"""
         return f"""hw_top AS MATERIALIZED ({top}),
-hw_page AS (SELECT r.* FROM hw_answer r SEMI JOIN hw_top t ON {same} UNION ALL
-  SELECT r.* FROM (SELECT * FROM hw_answer r WHERE {null}) r SEMI JOIN hw_top t ON {as_well})"""
+hw_page AS (SELECT r.* FROM hw_answer r SEMI JOIN hw_top t ON {same}{others if self.question.nullable else ""})"""
 
     def _found(self, text: str, bind: Bind) -> str:
         if len(text) > SEARCH_CHARACTERS_MAX:
             raise UsageError(f"a search is at most {SEARCH_CHARACTERS_MAX} characters")
         places = [column for column in self.columns if column.may_hold(text.lower())]
         value = bind(text) if places else ""
-        return (
-            f"({' OR '.join(filters.contains(each.name, each.type, value) for each in places)})" if places else "false"
-        )
+        found = (filters.contains(each.name, each.type, text, value) for each in places)
+        return f"({' OR '.join(found)})" if places else "false"
 
     def _begin(self) -> tuple[str, str]:
         """The row comparison with the key, written out since directions differ; and what to skip of its equals."""
@@ -214,7 +156,7 @@ hw_page AS (SELECT r.* FROM hw_answer r SEMI JOIN hw_top t ON {same} UNION ALL
         values = key.get("values")
         if not isinstance(values, list) or len(values) != len(self.order):
             raise UsageError("the key is not one of this order", todo="Begin at the first page.")
-        types = {c.name: c.type for c in self.columns} | {_NUMBER: "BIGINT", _HASH: "UBIGINT"}
+        types = {c.name: c.type for c in self.columns} | {NUMBER: "BIGINT", HASH: "UBIGINT"}
         ahead = ""
         alternatives: list[str] = []
         equal: list[str] = []
@@ -285,75 +227,6 @@ hw_page AS (SELECT r.* FROM hw_answer r SEMI JOIN hw_top t ON {same} UNION ALL
         if begun and equals == len(keys):
             return near_end, {"values": last, form: begun + equals if form == "skip" else max(begun - equals, 0)}
         return near_end, {"values": last, "skip": equals}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Source:
-    """A question's SQL to be put in ``order``; ``cheap``: running it twice costs less than keeping its rows."""
-
-    sql: str
-    order: list[Sort]
-    cheap: bool
-
-    @classmethod
-    def of(cls, question: Question, columns: Sequence[Column], *, numbered: bool = False) -> Source:
-        """Without its own ORDER BY where that can be said in its columns and cuts nothing.
-
-        ``numbered``: where it cannot be said, rows get a number.
-        """
-        query, parsed = question.sql, sqlglot.parse_one(question.sql, read="duckdb")
-        own = own_order(parsed, columns)
-        if own is None and numbered:
-            query = f"SELECT *, row_number() OVER () AS {_NUMBER} FROM (\n{query}\n)"
-            return cls(sql=query, order=[Sort(_NUMBER)], cheap=False)
-        if own and isinstance(parsed, exp.Select) and not parsed.args.get("limit") and not parsed.args.get("offset"):
-            parsed.set("order", None)
-            query = _before_order(query)
-        first = question.unique or tuple(c.name for c in columns[:_DEFAULT_SORT_COLUMNS])
-        order = own if own is None or own else [Sort(name) for name in first]
-        return cls(sql=query, order=order or [], cheap=_cheap(parsed))
-
-
-def own_order(query: exp.Expr, columns: Sequence[Column]) -> list[Sort] | None:
-    """The query's own ORDER BY said in its output columns; empty without one, None when it cannot be said."""
-    order = query.args.get("order")
-    if not isinstance(order, exp.Order):
-        return []
-    names = {c.name.lower(): c.name for c in columns}
-    outputs = {each.unalias(): each.alias_or_name for each in query.selects} if isinstance(query, exp.Select) else {}
-    found = []
-    for each in order.expressions:
-        term = each.this if isinstance(each, exp.Ordered) else each
-        nulls_first = isinstance(each, exp.Ordered) and bool(each.args.get("nulls_first"))
-        name = _output_name(term, outputs, columns)
-        if nulls_first or name.lower() not in names:
-            return None
-        found.append(Sort(names[name.lower()], isinstance(each, exp.Ordered) and bool(each.args.get("desc"))))
-    return found
-
-
-def _output_name(term: exp.Expr, outputs: Mapping[exp.Expr, str], columns: Sequence[Column]) -> str:
-    if isinstance(term, exp.Literal) and not term.is_string and 1 <= int(term.this) <= len(columns):
-        return columns[int(term.this) - 1].name
-    if isinstance(term, exp.Column) and not term.table:
-        return term.name
-    return outputs.get(term, "")
-
-
-def _before_order(query: str) -> str:
-    """The text of a SELECT up to its own ORDER BY."""
-    depth = place = 0
-    for token in sqlglot.tokenize(query, read="duckdb"):
-        depth += (token.token_type == TokenType.L_PAREN) - (token.token_type == TokenType.R_PAREN)
-        if token.token_type == TokenType.ORDER_BY and depth == 0:
-            place = token.start
-    return query[:place]
-
-
-def _cheap(query: exp.Expr) -> bool:
-    """Whether running the query twice (rows, and their count) costs less than keeping all its rows."""
-    costly = (exp.Group, exp.Join, exp.Distinct, exp.AggFunc, exp.Window, exp.SetOperation, exp.Limit, exp.Order)
-    return query.find(*costly) is None
 
 
 def _count(key: Mapping[str, Any], name: str) -> int:

@@ -18,7 +18,8 @@ from headwater.errors import UsageError
 from headwater.lake import params as parameters
 from headwater.lake.watch import reads_clock
 from headwater_notebooks import query_text
-from headwater_notebooks.page_plan import CELL_CHARACTERS_MAX, Column, Plan, Wish
+from headwater_notebooks.page_order import Column
+from headwater_notebooks.page_plan import CELL_CHARACTERS_MAX, Plan, Wish
 from headwater_notebooks.question import Question, Subject, ask, subject, why_no_log
 
 SECONDS_MAX: Final = 20.0

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from headwater import Lake
-from headwater_notebooks.page_plan import Column, Plan, Sort, Source, Wish
+from headwater_notebooks.page_order import Column, Sort, Source
+from headwater_notebooks.page_plan import Plan, Wish
 from headwater_notebooks.question import Question
 
 _PIECE: Final = re.compile(

@@ -29,11 +29,15 @@ _MAKE_A_VIEW: Final = (
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """A SELECT and its parameters. No two rows share the values of ``unique``; it is empty where rows may be equal."""
+    """A SELECT and its parameters. No two rows share the values of ``unique``; it is empty where rows may be equal.
+
+    ``nullable``: whether one of these values may be NULL. A record's place never is.
+    """
 
     sql: str
     params: Mapping[str, Any] = field(default_factory=dict)
     unique: tuple[str, ...] = ()
+    nullable: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +51,7 @@ class Subject:
     topic: Topic
     outputs: Mapping[str, str]
     unique: tuple[str, ...]
+    nullable: bool
     why_no_log: str
 
     @property
@@ -72,7 +77,7 @@ class Subject:
         ]
         order = ", ".join(f"{name} DESC" for name in place)
         sql = f"SELECT {', '.join(columns)}\nFROM log.{quote(self.topic.name)}\nORDER BY {order}"
-        return Question(sql=sql, unique=place)
+        return Question(sql=sql, unique=place, nullable=False)
 
     def history(self, values: Sequence[Any]) -> Question:
         """The versions of the row with this key, the newest first."""
@@ -82,6 +87,7 @@ class Subject:
             sql=f"SELECT * FROM (\n{sql}\n) ORDER BY {newest_first}",
             params=params,
             unique=(record.COMMIT, record.OFFSET),
+            nullable=False,
         )
 
 
@@ -103,7 +109,11 @@ def subject(query: str, columns: Sequence[str], topics: Sequence[Topic]) -> Subj
         return None
     key = topic.schema.key if facet == "rows" else (record.PARTITION, record.OFFSET)
     return Subject(
-        topic=topic, outputs=outputs, unique=_all(key, outputs), why_no_log=_why_no_log(select, facet, outputs, columns)
+        topic=topic,
+        outputs=outputs,
+        unique=_all(key, outputs),
+        nullable=facet == "rows",
+        why_no_log=_why_no_log(select, facet, outputs, columns),
     )
 
 
@@ -113,7 +123,9 @@ def ask(query: str, params: Mapping[str, Any], found: Subject | None, show: str,
     UsageError, with the reason, where there is no log or no history.
     """
     if show == "state":
-        return Question(sql=query, params=params, unique=found.unique if found else ())
+        if found is None:
+            return Question(sql=query, params=params)
+        return Question(sql=query, params=params, unique=found.unique, nullable=found.nullable)
     if show == "log":
         if found is None or found.why_no_log:
             raise UsageError(f"there is no change log: {why_no_log(found)}", todo=_MAKE_A_VIEW)

@@ -17,8 +17,10 @@ from headwater.errors import UsageError
 from headwater.lake import open_lake
 from headwater.schema import Schema
 from headwater.testing.writer import Writer
-from headwater_notebooks.page_plan import Wish
+from headwater_notebooks.page_order import Column
+from headwater_notebooks.page_plan import Plan, Wish
 from headwater_notebooks.pages import Pages
+from headwater_notebooks.question import ask, subject
 from headwater_notebooks.table_panel import TablePanel, for_watch
 
 if TYPE_CHECKING:
@@ -76,6 +78,19 @@ def test_the_log_of_a_table_is_its_records_the_newest_first(lake: Lake, shop: Sh
     ]
     past = Pages(lake, ORDERS).page(show="log", at="commit:1")
     assert (past["total"], past["position"]) == ("3", "1")
+
+
+def test_the_log_is_not_searched_for_rows_without_a_place(lake: Lake) -> None:
+    """It would read every column of every record, for a page of a hundred."""
+    (topic,) = (each for each in lake.topics() if each.name.endswith(".orders"))
+    found = subject(ORDERS, topic.schema.names, [topic])
+    for show, looked_for in (("log", False), ("state", True)):
+        question = ask(ORDERS, {}, found, show, None)
+        empty = lake.sql(f"SELECT * FROM ({question.sql}) LIMIT 0")
+        columns = tuple(Column(name, kind) for name, kind in zip(empty.columns, empty.types, strict=True))
+        plan = Plan(question=question, columns=columns, wish=Wish())
+        assert "SEMI JOIN" in plan.sql
+        assert ("IS NULL" in plan.sql) == looked_for
 
 
 def test_the_log_of_a_view_says_what_each_step_gave_and_took(sums: Lake) -> None:

@@ -160,6 +160,8 @@ def test_filters_are_bound_and_exact(lake: Lake) -> None:
     assert ids({"column": "id", "op": "=", "value": "9007199254740992"}) == []
     assert ids({"column": "customer", "op": "contains", "value": "ADA"}) == ["1"]
     assert ids({"column": "customer", "op": "contains", "value": "' OR true --"}) == []
+    assert ids({"column": "total", "op": "contains", "value": "2.5"}) == ["1"]
+    assert ids({"column": "total", "op": "contains", "value": "2,5"}) == []
     assert ids({"column": "total", "op": "null"}) == ["2"]
     assert ids({"column": "total", "op": "not null"}, {"column": "total", "op": "<=", "value": "12.50"}) == ["1"]
     with pytest.raises(SqlError, match="abc"):

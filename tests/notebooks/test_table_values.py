@@ -9,7 +9,8 @@ from playwright.sync_api import Page, expect
 from tests.notebooks.test_table_panel_browser import advance, cells, ready
 
 from headwater import Lake
-from headwater_notebooks.page_plan import Column, Wish
+from headwater_notebooks.page_order import Column
+from headwater_notebooks.page_plan import Wish
 from headwater_notebooks.pages import Pages
 from headwater_notebooks.table_panel import TablePanel
 

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 
 from headwater.catalog.records import Step
+from headwater.config import Settings
 from headwater.errors import (
     AmbiguousName,
     NameNotFound,
@@ -23,7 +24,7 @@ from headwater.errors import (
     UsageError,
 )
 from headwater.lake import Lake, open_lake
-from headwater.log import Log
+from headwater.log import Log, seal
 from headwater.position import Position
 from headwater.schema import Schema
 from headwater.testing.writer import Writer
@@ -206,6 +207,34 @@ def test_records_and_versions_are_there_beside_the_rows(writer: Writer, lake: La
     versions = lake.sql("SELECT amount, valid_to IS NULL FROM history.orders ORDER BY _offset").fetchall()
     assert versions == [(10, False), (20, False)]
     assert lake.sql("SELECT * FROM orders").rows == 0
+
+
+@pytest.mark.parametrize(
+    ("query", "newest_first"),
+    [
+        ("SELECT * FROM log.orders ORDER BY _offset DESC LIMIT 2", True),
+        ("WITH newest AS (SELECT id FROM log.orders l ORDER BY l._commit DESC LIMIT 2) FROM newest", True),
+        ("SELECT * FROM log.orders ORDER BY _offset LIMIT 2", False),
+        ("SELECT * FROM log.orders ORDER BY id DESC", False),
+    ],
+)
+def test_who_wants_the_newest_records_reads_the_newest_files_first(
+    log: Log, writer: Writer, lake: Lake, query: str, newest_first: bool
+) -> None:
+    writer.create(TOPIC, "table", SCHEMA)
+    for number in range(3):
+        writer.write(TOPIC, order(number, 10))
+        seal.seal(log, Settings())
+    with log.catalog.read() as connection:
+        stored = connection.exec_driver_sql("SELECT f.path FROM segment s JOIN file f ON f.id = s.file ORDER BY f.id")
+        paths = [path for (path,) in stored]
+    with lake.reading(query) as (cursor, sql):
+        body = "SELECT sql FROM duckdb_views() WHERE view_name = 'log:" + TOPIC + "'"
+        ((body,),) = cursor.execute(body).fetchall()
+        places = [body.index(path) for path in paths]
+        assert cursor.execute(sql).fetchall() == lake.sql(query).fetchall()
+    assert len(paths) == 3
+    assert places == sorted(places, reverse=newest_first)
 
 
 def test_parameters_are_bound_and_never_pasted(writer: Writer, lake: Lake) -> None:

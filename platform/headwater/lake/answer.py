@@ -31,7 +31,7 @@ from headwater.lake import history
 from headwater.lake.attended import Attention
 from headwater.lake.memory import Memory
 from headwater.lake.resolve import Reference, Resolved, may_differ, mentioned, resolve
-from headwater.lake.result import Params, Question, Result, Rows, fetch
+from headwater.lake.result import Asked, Params, Result, Rows, fetch
 from headwater.log import Log, base, generations, quarantine, read
 from headwater.log.names import near
 from headwater.log.rows import records_sql
@@ -107,7 +107,7 @@ class Answers:
         resolved, published, inputs, rows, types = self.memory.attendant.run(ask)
         explicit = at is not None or self.pinned is not None
         notices = () if explicit else self._notices(resolved)
-        question = Question(text=query, params=params, references=resolved.references)
+        question = Asked(text=query, params=params, references=resolved.references)
         return Result(lake, question, rows, types, published, inputs, missing=missing or (), notices=notices)
 
     def _notices(self, resolved: Resolved) -> list[str]:
@@ -164,7 +164,8 @@ class Answers:
             try:
                 with attention.on(self.memory.connection):
                     bodies = [
-                        self._body(cursor, r, published, inputs, n, missing) for n, r in enumerate(resolved.references)
+                        self._body(cursor, resolved, n, published, inputs, missing)
+                        for n in range(len(resolved.references))
                     ]
                 for reference, body in zip(resolved.references, bodies, strict=True):
                     self.memory.define(reference.private, body, reference.topic.schema)
@@ -201,13 +202,14 @@ class Answers:
     def _body(
         self,
         cursor: duckdb.DuckDBPyConnection,
-        reference: Reference,
+        resolved: Resolved,
+        place: int,
         published: int,
         inputs: int,
-        place: int,
         missing: list[quarantine.Damage] | None,
     ) -> str:
-        """SQL of what a name stands for: kept rows, or records of which the hot ones are registered."""
+        """SQL of what a query's name stands for: kept rows, or records of which the hot ones are registered."""
+        reference = resolved.references[place]
         topic = reference.topic
         commit = _commit(topic, published, inputs)
         if _is_kept(reference):
@@ -216,6 +218,8 @@ class Answers:
         plan = read.plan(self.log, topic, 0, commit, skip_damaged=skips)
         if missing is not None:
             missing += plan.missing
+        if resolved.newest_first:
+            plan = read.newest_first(plan)
         source = read.relation_sql(self.log, cursor, plan, f"records_{place}")
         linear = reference.facet != "log" and topic.kind in _TRUNCATED_KINDS and generations.spans(plan)
         if linear:

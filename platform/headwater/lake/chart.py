@@ -16,11 +16,13 @@ from headwater import position as positions
 from headwater.lake import filters as conditions
 from headwater.lake.html import render
 from headwater.lake.params import now
+from headwater.lake.plot.aggregation import ALL_POINTS_MAX, Aggregation
+from headwater.lake.plot.drawing import draw
 from headwater.lake.plot.encoding import Column, Encoding, Wish, choose, wish
 from headwater.lake.plot.engines import Engine, handed_over
 from headwater.lake.plot.letters import letters
-from headwater.lake.plot.picture import Look, Picture, draw
-from headwater.lake.plot.points import ALL_POINTS_MAX, Point, Points, Question
+from headwater.lake.plot.picture import Look, Picture
+from headwater.lake.plot.points import Point, Points, read
 from headwater.lake.plot.source import LakeSource, Source, TableSource, nature
 from headwater.lake.plot.svg import legend, svg
 from headwater.lake.shown import panel_of
@@ -145,7 +147,7 @@ class Chart:
             return f"$hw_{len(params) - 1}"
 
         where = conditions.where(filters, {each.name: each.type for each in columns}, bind)
-        question = Question(
+        asked = Aggregation(
             encoding,
             self.source.sql,
             where=where,
@@ -154,8 +156,8 @@ class Chart:
             limits=chosen,
             most=most,
         )
-        answer = self.source.ask(question.sql, params | question.params, at)
-        points = question.points(answer.rows)
+        answer = self.source.ask(asked.sql, params | asked.params, at)
+        points = read(answer.rows, encoding, asked.dots)
         look = replace(
             self._look(encoding, points), width=width, height=height, hidden=frozenset(hidden),
             log=self.log if log is None else log,

@@ -9,7 +9,7 @@ import pyarrow as pa
 from headwater import duck
 from headwater.config import MIB, Settings
 from headwater.errors import UsageError
-from headwater.lake.result import Question, Result, Rows
+from headwater.lake.result import Asked, Result, Rows
 from headwater.record import WEIGHT
 from headwater.types import quote
 
@@ -39,7 +39,7 @@ def difference(lake: Lake, query: str, since: Position, until: Position) -> Resu
         table, types = found.to_arrow_table(), [str(kind) for kind in found.types]
     rows = Rows(table, table.num_rows)
     told = _notices(table, before, after)
-    return Result(lake, Question(), rows, types, after.position, after.input_position, notices=told)
+    return Result(lake, Asked(), rows, types, after.position, after.input_position, notices=told)
 
 
 def _notices(table: pa.Table, before: Result, after: Result) -> list[str]:

@@ -24,7 +24,7 @@ import pyarrow as pa
 from headwater import record
 from headwater.errors import Expired, NotYet, SqlError, UnknownColumn, UsageError
 from headwater.lake.history import filled
-from headwater.lake.result import Question, Result, Rows, fetch
+from headwater.lake.result import Asked, Result, Rows, fetch
 from headwater.log import generations, moves, read
 from headwater.log.names import near
 from headwater.types import lift_sql, quote
@@ -118,7 +118,7 @@ def as_of(
         raise SqlError(str(error), todo="Check that the labels' columns have the types of the tables'.") from error
     finally:
         cursor.execute("DROP TABLE IF EXISTS asof_labels")
-    return Result(lake, Question(), Rows(table, table.num_rows), types, upto, upto)
+    return Result(lake, Asked(), Rows(table, table.num_rows), types, upto, upto)
 
 
 def _table(labels: Any) -> pa.Table:

@@ -13,9 +13,10 @@ from headwater import position as positions
 from headwater.lake.flow import EPOCH, RECORDS_MAX, SECOND, Bucket, Flow, Rate, Span
 from headwater.lake.html import render
 from headwater.lake.plain import plain_table
+from headwater.lake.plot.drawing import draw
 from headwater.lake.plot.encoding import stretch
 from headwater.lake.plot.palette import MOST
-from headwater.lake.plot.picture import Look, Picture, draw, stacked
+from headwater.lake.plot.picture import Look, Picture, stacked
 from headwater.lake.plot.points import Point, Points, Series
 from headwater.lake.plot.svg import legend, svg
 

@@ -16,6 +16,7 @@ from typing import Literal
 import sqlglot
 from sqlglot import exp
 
+from headwater import record
 from headwater.catalog.records import Topic
 from headwater.errors import NameNotFound, SqlSyntax
 from headwater.log import names
@@ -26,6 +27,9 @@ _VOLATILE = re.compile(
     r"|\w*sample|limit|fetch|top)\b",
     re.IGNORECASE,
 )
+
+_IN_LOG_ORDER = (record.COMMIT, record.OFFSET, record.INGESTED_AT, record.COMMITTED_AT)
+"""Columns that grow with a partition's records, or nearly."""
 
 Facet = Literal["rows", "log", "history"]
 
@@ -51,11 +55,15 @@ class Reference:
 
 @dataclass(frozen=True, kw_only=True)
 class Resolved:
-    """A query over private names, and what those stand for. ``ordered``: it sorts its rows last."""
+    """A query over private names, and what those stand for. ``ordered``: it sorts its rows last.
+
+    ``newest_first``: some of it is in descending order of where records stand in the log, or when they came.
+    """
 
     sql: str
     references: tuple[Reference, ...]
     ordered: bool = False
+    newest_first: bool = False
 
 
 def resolve(query: str, topics: Sequence[Topic]) -> Resolved:
@@ -64,7 +72,8 @@ def resolve(query: str, topics: Sequence[Topic]) -> Resolved:
     NameNotFound and AmbiguousName for names that mean nothing or too much; SqlSyntax when the text does not
     parse. Table functions and CTE names are left alone.
     """
-    ordered = _statement(query).args.get("order") is not None
+    statement = _statement(query)
+    ordered = statement.args.get("order") is not None
     edits: list[tuple[int, int, str]] = []
     references: dict[str, Reference] = {}
     for table in _tables(query):
@@ -75,7 +84,14 @@ def resolve(query: str, topics: Sequence[Topic]) -> Resolved:
         edits.append((start, end, quote(reference.private) + alias))
     for start, end, text in sorted(edits, reverse=True):
         query = query[:start] + text + query[end:]
-    return Resolved(sql=query, references=tuple(references.values()), ordered=ordered)
+    return Resolved(
+        sql=query, references=tuple(references.values()), ordered=ordered, newest_first=_newest_first(statement)
+    )
+
+
+def _newest_first(statement: exp.Expr) -> bool:
+    terms = (each for each in statement.find_all(exp.Ordered) if each.args.get("desc"))
+    return any(isinstance(each.this, exp.Column) and each.this.name.lower() in _IN_LOG_ORDER for each in terms)
 
 
 def may_differ(query: str) -> bool:

@@ -45,7 +45,7 @@ Params = Sequence[Any] | Mapping[str, Any] | None
 
 
 @dataclass(frozen=True, kw_only=True)
-class Question:
+class Asked:
     """What was asked, and of what: enough to ask again. Without a text the answer is of several queries."""
 
     text: str = ""
@@ -84,7 +84,7 @@ class Result:
     def __init__(
         self,
         lake: Lake,
-        question: Question,
+        question: Asked,
         rows: Rows,
         types: list[str],
         position: int,

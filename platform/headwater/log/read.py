@@ -135,6 +135,11 @@ def _without(found: Plan, damaged: Sequence[quarantine.Damage]) -> Plan:
     )
 
 
+def newest_first(found: Plan) -> Plan:
+    """The plan with its newest segments first: a query for the newest few then knows early what is too old to read."""
+    return replace(found, segments=tuple(sorted(found.segments, key=lambda each: each.last_commit, reverse=True)))
+
+
 def parts(found: Plan, rows_target: int) -> Iterator[Plan]:
     """The plan as plans of whole commits, oldest first, of about so many sealed records; none when it is empty.
 

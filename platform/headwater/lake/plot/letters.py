@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from headwater.lake.plot.picture import shorten
 from headwater.lake.plot.points import Point, Points
+from headwater.lake.plot.shapes import shorten
 
 _WIDTH: Final = 40
 

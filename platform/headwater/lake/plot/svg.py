@@ -11,7 +11,8 @@ from html import escape
 from typing import Final
 
 from headwater.lake.plot.palette import COLOURS, DASHES
-from headwater.lake.plot.picture import Element, Picture
+from headwater.lake.plot.picture import Picture
+from headwater.lake.plot.shapes import Element
 
 _NOT_XML: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 """Characters that XML cannot hold, not even escaped."""
