@@ -34,7 +34,7 @@ def say(instance: dg.DagsterInstance, number: int) -> None:
 
 def said(instance: dg.DagsterInstance) -> list[object]:
     """Newest first."""
-    found = instance.fetch_materializations(SAID, limit=100).records
+    found = instance.fetch_materializations(SAID, limit=10_000).records
     return [each.asset_materialization.metadata["rows"].value for each in found if each.asset_materialization]
 
 
@@ -79,14 +79,15 @@ def test_processes_write_beside_each_other(instance: dg.DagsterInstance) -> None
     code = (
         "import dagster as dg\n"
         "with dg.DagsterInstance.get() as instance:\n"
-        "    for number in range(20):\n"
+        "    for number in range(50):\n"
         "        instance.report_runless_asset_event(dg.AssetMaterialization('a', metadata={'rows': number}))\n"
     )
     others = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(2)]
-    for number in range(20):
-        say(instance, number)
-    assert [other.wait(60) for other in others] == [0, 0]
-    assert sorted(map(int, map(str, said(instance)))) == sorted([*range(20)] * 3)
+    own = 0
+    while any(other.poll() is None for other in others):
+        say(instance, own := own - 1)
+    assert [other.returncode for other in others] == [0, 0]
+    assert sorted(map(int, map(str, said(instance)))) == sorted([*range(50)] * 2 + [*range(own, 0)])
 
 
 def test_few_files_stay_open(instance: dg.DagsterInstance, home: Path) -> None:
