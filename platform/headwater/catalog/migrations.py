@@ -38,7 +38,13 @@ def _version_3(connection: Connection) -> None:
     connection.exec_driver_sql(f"ALTER TABLE {tables.view.name} ADD COLUMN {definition}")
 
 
-BROUGHT: tuple[Callable[[Connection], None], ...] = (_version_2, _version_3)
+def _version_4(connection: Connection) -> None:
+    """An index of dead letters by cause."""
+    for index in tables.dead_letter.indexes:
+        index.create(connection, checkfirst=True)
+
+
+BROUGHT: tuple[Callable[[Connection], None], ...] = (_version_2, _version_3, _version_4)
 """What brings a catalog of version n forward to n + 1, from version 1 on; a new catalog is made whole at once."""
 
 VERSION = len(BROUGHT) + 1

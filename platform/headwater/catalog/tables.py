@@ -309,6 +309,8 @@ dead_letter = Table(
     Column("time", BigInteger, nullable=False),
     Index("dead_letter_place", "dlq", "partition", "offset", unique=True),
     Index("dead_letter_topic", "topic", "state"),
+    # Holds all that causes are counted by, and the order in which a cause's letters are paged.
+    Index("dead_letter_cause", "topic", "cause", "state", "id", "time"),
 )
 """One row a dead letter: where its newest record lies in ``<topic>.dlq``, the cause by which it is counted, and whether
 it is open, redriven or discarded (``reason``: why it was discarded). ``time``: of its first failure."""

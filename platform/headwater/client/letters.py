@@ -94,13 +94,20 @@ class DeadLetters:
     def causes(self, topic: str | None = None) -> list[Cause]:
         """Causes by topic, the most frequent open ones first; of one topic or all."""
         letter, owner = tables.dead_letter, tables.topic
-        counts = [func.sum(case((letter.c.state == state, 1), else_=0)) for state in ("open", "redriven", "discarded")]
-        span = [func.min(letter.c.time), func.max(letter.c.time)]
-        columns: list[ColumnElement[Any]] = [owner.c.name, letter.c.cause, *counts, *span]
-        query = select(*columns).join(owner, owner.c.id == letter.c.topic)
+        alike = (letter.c.topic, letter.c.cause, letter.c.state)  # the order of an index: counted without a sort
+        inner = select(*alike, func.count().label("n"), func.min(letter.c.time).label("first"))
+        inner = inner.add_columns(func.max(letter.c.time).label("last")).group_by(*alike)
         if topic is not None:
-            query = query.where(owner.c.id == self.log.topic(topic).id)
-        query = query.group_by(owner.c.name, letter.c.cause).order_by(owner.c.name, counts[0].desc(), letter.c.cause)
+            inner = inner.where(letter.c.topic == self.log.topic(topic).id)
+        by_state = inner.subquery().c
+        counts = [
+            func.sum(case((by_state.state == state, by_state.n), else_=0))
+            for state in ("open", "redriven", "discarded")
+        ]
+        span = [func.min(by_state.first), func.max(by_state.last)]
+        columns: list[ColumnElement[Any]] = [owner.c.name, by_state.cause, *counts, *span]
+        query = select(*columns).join(owner, owner.c.id == by_state.topic).group_by(owner.c.name, by_state.cause)
+        query = query.order_by(owner.c.name, counts[0].desc(), by_state.cause)
         with self.log.catalog.read() as connection:
             rows = connection.execute(query).all()
         return [
