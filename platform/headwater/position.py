@@ -1,16 +1,20 @@
 """Positions as people write them: ``latest``, ``commit:42`` or 42, ``lsn:0/16B3748``, ``tag:NAME``, a timestamp.
 
 A position names a commit. A timestamp means the newest commit at or before it, an LSN the newest commit that
-holds no source transaction beyond it, so the answer at a position never changes.
+holds no source transaction beyond it, so the answer at a position never changes. ``5 minutes ago`` is a timestamp
+once it is resolved.
 """
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
+from headwater.catalog.records import to_datetime
 from headwater.errors import NotYet, UsageError
-from headwater.log import Log, tags
+from headwater.log import Log, tags, topic_settings
+
+_AGO = " ago"
 
 Position = int | str | datetime | None
 """What ``at=`` takes; None and ``latest`` are the newest commit."""
@@ -33,7 +37,12 @@ def resolve(log: Log, at: Position) -> int:
     number = text.removeprefix("commit:")
     if number.isdigit():
         return _existing(log, int(number))
-    return _at_time(log, _timestamp(text))
+    return _at_time(log, _moment(log, text))
+
+
+def is_ago(text: str) -> bool:
+    """Whether it means another commit each time."""
+    return text.strip().endswith(_AGO)
 
 
 def parse_lsn(text: str) -> int:
@@ -52,11 +61,17 @@ def _existing(log: Log, number: int) -> int:
     return number
 
 
-def _timestamp(text: str) -> datetime:
+def _moment(log: Log, text: str) -> datetime:
+    if is_ago(text):
+        ago = topic_settings.seconds("the position", text.removesuffix(_AGO))
+        return to_datetime(log.clock.now_us()) - timedelta(seconds=ago)
     try:
         return datetime.fromisoformat(text)
     except ValueError as error:
-        todo = "Write latest, commit:42, lsn:0/16B3748, tag:NAME, or a timestamp like 2026-11-23 10:00:00+00."
+        todo = (
+            'Write latest, commit:42, lsn:0/16B3748, tag:NAME, "5 minutes ago",'
+            " or a timestamp like 2026-11-23 10:00:00+00."
+        )
         raise UsageError(f"{text!r} is not a position", todo=todo) from error
 
 

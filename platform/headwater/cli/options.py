@@ -25,7 +25,7 @@ AtOption = Annotated[
     typer.Option(
         "--at",
         metavar="POSITION",
-        help="Read as of this position: commit:N, a timestamp, lsn:X/Y, tag:NAME or latest.",
+        help='Read as of this position: commit:N, a timestamp, "5 minutes ago", lsn:X/Y, tag:NAME or latest.',
         show_default=False,
     ),
 ]

@@ -94,7 +94,7 @@ def _value(field: str, value: Value) -> Any:
         if NoneType not in get_args(hint):
             raise UsageError(f"{name} cannot be none", todo="Give it a value.")
         return None
-    number = _duration(name, value) if field.endswith("_s") else _size(name, value)
+    number = seconds(name, value) if field.endswith("_s") else _size(name, value)
     if number < 0 or (number == 0 and field not in ("delete_retention_s", "compaction_lag_s")):
         raise UsageError(f"{name} = {value} is out of range", todo="Use more than 0, or none for no limit.")
     return number
@@ -109,7 +109,8 @@ def _word(name: str, value: Value, words: tuple[str, ...]) -> str:
     return found
 
 
-def _duration(name: str, value: str | float | timedelta) -> float:
+def seconds(name: str, value: str | float | timedelta) -> float:
+    """A length of time as people write it: "7d", "24 hours", "90s", a number of seconds. UsageError names it."""
     if isinstance(value, timedelta):
         return value.total_seconds()
     number, unit = _split(name, value, "a time", 'Write it like "7d", "24 hours", "90s", or as seconds.')
