@@ -64,8 +64,8 @@ class HeadwaterMagics(Magics):
         ``NAME <<`` keeps the result in a variable instead of showing it. ``:name`` in the SQL is the value of
         the notebook's variable, bound and never pasted; of an ipywidgets control, what it is set to. ``--at`` takes
         commit:N, a timestamp, "5 minutes ago", lsn:X/Y, tag:NAME or latest. ``--limit`` says how many rows to show
-        (20); the result has them all: ``.pl()``, ``.df()``, ``.arrow()``. ``--live`` shows a table that follows the lake,
-        and controls that are turned.
+        (20); the result has them all: ``.pl()``, ``.df()``, ``.arrow()``. ``--live`` shows a table that follows the
+        lake, and controls that are turned.
         """
         namespace = self.shell.user_ns
         sql = cell if cell is not None else line
