@@ -123,7 +123,8 @@ def take(project: Project, found: Known) -> list[Health]:
         return [_source(judged.unseen(name), 0, project) for name in sorted(found.sources)]
     log = log_of(project.lake_dir)
     now = collect(log, project)
-    now["views"] = [row | {"lag_rows": _waiting(log, row, now["position"], found)} for row in now["views"]]
+    waiting = _waiting(log, now, found)
+    now["views"] = [row | {"lag_rows": waiting.get(row["name"])} for row in now["views"]]
     return [
         *_sources(now, found, project),
         *_topic_rows(now, found, project),
@@ -132,13 +133,18 @@ def take(project: Project, found: Known) -> list[Health]:
     ]
 
 
-def _waiting(log: Log, row: Row, position: int, found: Known) -> int | None:
-    """Records that a view has not taken in, about; None while it has taken in none, or where that is not asked for."""
-    reads = found.reads.get(row["name"])
-    if reads is None or row["input_commit"] is None:
-        return None
-    topics = [topic.id for topic in log.topics() if topic.name in reads]
-    return backlog.after(log, topics, row["input_commit"], position).total
+def _waiting(log: Log, now: Row, found: Known) -> dict[str, int]:
+    """Records that each view has not taken in, about; without those that have taken in none, or are not asked for."""
+    ids = {topic.name: topic.id for topic in log.topics()}
+    readers: dict[int, dict[str, set[int]]] = {}
+    for row in now["views"]:
+        if (reads := found.reads.get(row["name"])) is not None and row["input_commit"] is not None:
+            readers.setdefault(row["input_commit"], {})[row["name"]] = {ids[name] for name in reads & ids.keys()}
+    return {
+        name: each.total
+        for commit, views in readers.items()
+        for name, each in backlog.of_each(log, views, commit, now["position"]).items()
+    }
 
 
 def _sources(now: Row, found: Known, project: Project) -> Iterator[Health]:

@@ -16,12 +16,12 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
 from dagster._core.storage.runs.sqlite.sqlite_run_storage import SqliteRunStorage
 from dagster._core.storage.schedules.sqlite.sqlite_schedule_storage import SqliteScheduleStorage
-from dagster._core.storage.sqlite import SQLITE_BUSY_TIMEOUT_SECONDS
+from dagster._core.storage.sqlite import SQLITE_BUSY_TIMEOUT_SECONDS, create_db_conn_string
 from dagster._core.storage.sqlite_storage import (
     DagsterSqliteStorage,
     _event_logs_directory,
@@ -87,8 +87,24 @@ def inode(url: str) -> int:
         return 0
 
 
+_seen: set[tuple[str, int]] = set()
+"""Files that this process has found to be up to date."""
+
+
 class _OneFile:
     """For a storage that has one file, at ``_conn_string``."""
+
+    file: ClassVar[str]
+
+    @classmethod
+    def from_local(cls, base_dir: str, inst_data: ConfigurableClassData | None = None) -> Self:
+        """Dagster's own reads all its migrations each time, a tenth of a second; once in a process is enough."""
+        url = create_db_conn_string(base_dir, cls.file)
+        if (url, inode(url)) in _seen:
+            return cls(url, inst_data)
+        made: Self = super().from_local(base_dir, inst_data)  # type: ignore[misc]  # of the storage beside this
+        _seen.add((url, inode(url)))
+        return made
 
     def __init__(self, conn_string: str, inst_data: ConfigurableClassData | None = None) -> None:
         self._engines = Engines()
@@ -106,9 +122,13 @@ class _OneFile:
 class Runs(_OneFile, SqliteRunStorage):
     """What runs there are, their tags and states; daemons' heartbeats."""
 
+    file = "runs"
+
 
 class Schedules(_OneFile, SqliteScheduleStorage):
     """Sensors and schedules, and their ticks."""
+
+    file = "schedules"
 
 
 class Events(SqliteEventLogStorage):

@@ -6,9 +6,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
+from dagster._core.storage.runs.sqlite import sqlite_run_storage
+from dagster._core.storage.sql import check_alembic_revision
 
 from headwater_dagster import storage
 from headwater_dagster.instance import write_instance
@@ -98,6 +101,27 @@ def test_few_files_stay_open(instance: dg.DagsterInstance, home: Path) -> None:
         assert [each.message for each in instance.all_logs(run_id)] == [f"begun {number}"]
     files = opened(home / "history" / "runs")
     assert 0 < len(files) <= storage.FILES_MAX
+
+
+def test_migrations_are_looked_at_once_for_each_file(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[Any] = []
+
+    def look(*given: Any) -> Any:
+        looked.append(given)
+        return check_alembic_revision(*given)
+
+    monkeypatch.setattr(sqlite_run_storage, "check_alembic_revision", look)
+    for _ in range(2):
+        with dg.DagsterInstance.get() as instance:
+            instance.create_run_for_job(_job)
+    assert len(looked) == 1
+    for file in (home / "history").glob("runs.db*"):
+        file.unlink()
+    with dg.DagsterInstance.get() as instance:
+        assert instance.get_runs() == []
+        instance.create_run_for_job(_job)
+        assert len(instance.get_runs()) == 1
+    assert len(looked) == 2
 
 
 def test_a_history_that_another_process_wiped_begins_anew(instance: dg.DagsterInstance) -> None:

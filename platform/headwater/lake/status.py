@@ -12,6 +12,7 @@ from sqlalchemy import func, select
 
 from headwater.catalog import tables
 from headwater.catalog.live import LiveRow
+from headwater.catalog.prepared import Prepared
 from headwater.catalog.records import Step, Topic, to_datetime
 from headwater.client import report
 from headwater.log import (
@@ -28,6 +29,9 @@ from headwater.log import (
     topic_settings,
 )
 
+_partition = tables.partition
+_PARTITIONS = Prepared(select(_partition.c.topic, _partition.c.partition, _partition.c.next_offset))
+
 AUDIT = "audit:"
 """Catalog setting, with a view's id: what ``replay.audit`` of the pipelines knows of its rows against its query."""
 COMPARED = "compared:"
@@ -42,15 +46,15 @@ def status(log: Log) -> dict[str, Any]:
     Figures come from the components' last heartbeats (``age_s`` says how old) and from the catalog; a source
     or view without a running component keeps its last known position and is ``stopped``.
     """
-    live = log.live.read()
+    live, counts = log.live.read(), _rows_by_topic(log)
     return {
         "position": log.newest_commit(),
         "time": time.time(),
         "sources": _sources(log, live),
-        "views": _views(log, live),
-        "jobs": jobs_of(log),
+        "views": _views(log, live, counts),
+        "jobs": _jobs(log, live, counts),
         "stored": log.live.stored("pipeline:main"),
-        "topics": _topics(log),
+        "topics": _topics(log, counts),
         "quarantine": _quarantine(log),
         "incidents": [
             {"time": each.time.isoformat(), "kind": each.kind, "subject": each.subject, "what": each.what}
@@ -155,13 +159,12 @@ def _gap(log: Log, name: str) -> dict[str, str] | None:
     return None if said is None else dict(json.loads(said))
 
 
-def _views(log: Log, live: Mapping[str, LiveRow]) -> list[dict[str, Any]]:
+def _views(log: Log, live: Mapping[str, LiveRow], counts: Mapping[int, int]) -> list[dict[str, Any]]:
     row = live.get("pipeline:main")
     stats = dict(row.stats) if row else {}
     fresh = row is not None and time.time() - row.beat_at <= FRESH_S
     step = log.last_step()
     newest_input = _newest_input(log)
-    counts = _rows_by_topic(log)
     topics = {topic.name: topic for topic in log.topics()}
     ids = {name: topic.id for name, topic in topics.items()}
     new = {v.replaces: {"name": v.name, "state": v.state, "reason": v.reason} for v in log.replacements()}
@@ -210,8 +213,11 @@ def _event_time(view: int, late: Topic | None, step: Step | None, counts: Mappin
 
 def jobs_of(log: Log) -> list[dict[str, Any]]:
     """Every job: what it reads and writes, where it stands, and what its worker said last."""
-    live, newest = log.live.read(), log.newest_commit()
-    counts, ids = _rows_by_topic(log), {topic.name: topic.id for topic in log.topics()}
+    return _jobs(log, log.live.read(), _rows_by_topic(log))
+
+
+def _jobs(log: Log, live: Mapping[str, LiveRow], counts: Mapping[int, int]) -> list[dict[str, Any]]:
+    newest, ids = log.newest_commit(), {topic.name: topic.id for topic in log.topics()}
     with log.catalog.read() as connection:
         letters = dead_letters.counts(connection)
     found = []
@@ -252,8 +258,7 @@ def _job(
     }
 
 
-def _topics(log: Log) -> list[dict[str, Any]]:
-    counts = _rows_by_topic(log)
+def _topics(log: Log, counts: Mapping[int, int]) -> list[dict[str, Any]]:
     with log.catalog.read() as connection:
         letters = dead_letters.counts(connection)
     return [
@@ -286,7 +291,7 @@ def _rows_by_topic(log: Log) -> dict[int, int]:
     counts: dict[int, int] = defaultdict(int)
     with log.catalog.read() as connection:
         begins = generations.first_offsets(connection)
-        for row in connection.execute(select(tables.partition)):
+        for row in _PARTITIONS.all(connection):
             counts[row.topic] += row.next_offset - begins[row.topic, row.partition]
     return counts
 

@@ -5,15 +5,16 @@ Exact in the hot tier. A segment says only which commits it spans; its records c
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import func, select
+from sqlalchemy import bindparam, func, select
 
 from headwater.catalog import tables
+from headwater.catalog.prepared import Prepared
 
 if TYPE_CHECKING:
     from headwater.log.log import Log
@@ -57,18 +58,37 @@ class Backlog:
         return low
 
 
+_batch, _segment = tables.batch, tables.segment
+_HOT = (
+    select(_batch.c.topic, _batch.c.commit, _batch.c.commit.label("last"), func.sum(_batch.c.rows).label("rows"))
+    .where(_batch.c.commit > bindparam("after"), _batch.c.commit <= bindparam("upto"))
+    .group_by(_batch.c.topic, _batch.c.commit)
+)
+_SEALED = select(_segment.c.topic, _segment.c.first_commit, _segment.c.last_commit, _segment.c.rows).where(
+    _segment.c.last_commit > bindparam("after"), _segment.c.first_commit <= bindparam("upto")
+)
+_EVERY = (Prepared(_HOT), Prepared(_SEALED))
+
+
 def after(log: Log, topics: Collection[int], commit: int, upto: int) -> Backlog:
     """What the topics of these ids have in (commit, upto]; one catalog transaction."""
-    batch, segment = tables.batch, tables.segment
-    hot = (
-        select(batch.c.commit, batch.c.commit, func.sum(batch.c.rows))
-        .where(batch.c.topic.in_(topics), batch.c.commit > commit, batch.c.commit <= upto)
-        .group_by(batch.c.commit)
-    )
-    sealed = select(segment.c.first_commit, segment.c.last_commit, segment.c.rows).where(
-        segment.c.topic.in_(topics), segment.c.last_commit > commit, segment.c.first_commit <= upto
-    )
+    place = {"after": commit, "upto": upto}
     with log.catalog.read() as connection:
-        found = [tuple(row) for query in (hot, sealed) for row in connection.execute(query)]
-    columns = np.array(found, dtype=np.int64).reshape(-1, 3)
-    return Backlog(after=commit, upto=upto, first=columns[:, 0], last=columns[:, 1], rows=columns[:, 2])
+        queries = (_HOT.where(_batch.c.topic.in_(topics)), _SEALED.where(_segment.c.topic.in_(topics)))
+        found = [tuple(row) for query in queries for row in connection.execute(query, place)]
+    return _backlog(found, commit, upto)
+
+
+def of_each(log: Log, readers: Mapping[str, Collection[int]], commit: int, upto: int) -> dict[str, Backlog]:
+    """By reader of some topics, what these have in (commit, upto]; read once for all of them."""
+    place = {"after": commit, "upto": upto}
+    with log.catalog.read() as connection:
+        found = [tuple(row) for query in _EVERY for row in query.all(connection, place)]
+    return {
+        name: _backlog([row for row in found if row[0] in topics], commit, upto) for name, topics in readers.items()
+    }
+
+
+def _backlog(found: Sequence[tuple[int, ...]], commit: int, upto: int) -> Backlog:
+    columns = np.array(found, dtype=np.int64).reshape(-1, 4)
+    return Backlog(after=commit, upto=upto, first=columns[:, 1], last=columns[:, 2], rows=columns[:, 3])

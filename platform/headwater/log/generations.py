@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 from sqlalchemy import Connection, func, select
 
 from headwater.catalog import tables
+from headwater.catalog.prepared import Prepared
 from headwater.record import COMMIT, OFFSET, OP, PARTITION
 
 if TYPE_CHECKING:
@@ -45,11 +46,14 @@ def linear_sql(source: str) -> str:
     )
 
 
+_new, _old = tables.partition, tables.partition.alias()
+_BEGINS = Prepared(
+    select(_new.c.topic, _new.c.partition, func.coalesce(func.max(_old.c.next_offset), 0).label("begin"))
+    .join_from(_new, _old, (_old.c.topic == _new.c.topic) & (_old.c.closed <= _new.c.created), isouter=True)
+    .group_by(_new.c.topic, _new.c.partition)
+)
+
+
 def first_offsets(connection: Connection) -> dict[tuple[int, int], int]:
     """Where the offsets of each partition began, by topic id and partition: 0 in a topic's first generation."""
-    new, old = tables.partition, tables.partition.alias()
-    before = (old.c.topic == new.c.topic) & (old.c.closed <= new.c.created)
-    begin = func.coalesce(func.max(old.c.next_offset), 0)
-    query = select(new.c.topic, new.c.partition, begin).join_from(new, old, before, isouter=True)
-    rows = connection.execute(query.group_by(new.c.topic, new.c.partition))
-    return {(topic, partition): int(first) for topic, partition, first in rows}
+    return {(topic, partition): int(first) for topic, partition, first in _BEGINS.all(connection)}
