@@ -5,8 +5,9 @@
 A source commits every 100 ms over three views; one worker takes it in all the time. First without Dagster, then with
 a daemon whose leases last 20 s (as a rule 10 minutes), until so many have been renewed, then without it again. A
 renewal is from a second before the end of a lease to three seconds after the next one's run is at work: in it a code
-server starts a process, which imports Dagster. Steady is what lies between the renewals, and what was without Dagster:
-against that, the whole time from the first renewal to the end of the last is held.
+server starts a process, which imports Dagster. Steady is what lies between the renewals. Against it are held the whole
+time from the first renewal to the end of the last, and, harder, the renewals alone; and hardest, the whole time against
+what was without Dagster.
 """
 
 from __future__ import annotations
@@ -177,6 +178,7 @@ def _report(report: Report, samples: Sequence[Sample], alone: Sequence[Sample], 
         report.figure(f"{label}_p95_ms", p95[label])
     report.figure("renewal_s", sum(end - begin for begin, end in renewed) / len(renewed))
     report.figure("renewing_by_alone", p95["renewing"] / p95["alone"])
+    report.goal("whole_by_between", p95["whole"] / p95["between"], at_most=GOAL)
     report.goal("renewing_by_between", p95["renewing"] / p95["between"], at_most=GOAL)
     report.goal("whole_by_alone", p95["whole"] / p95["alone"], at_most=GOAL)
 
