@@ -11,6 +11,7 @@ at any time, or be another.
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
@@ -30,11 +31,14 @@ from dagster._core.storage.sqlite_storage import (
 )
 from sqlalchemy import create_engine, make_url
 from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.event import listen
 from sqlalchemy.pool import QueuePool
 
 if TYPE_CHECKING:
     from dagster._serdes import ConfigurableClassData
 
+WAL_PAGES = 100
+"""Of 4 KB, after which a WAL is written back."""
 FILES_MAX = 8
 """Files whose engines are kept: each run has one, and whoever looks at many runs opens many."""
 
@@ -65,6 +69,7 @@ class Engines:
                     poolclass=QueuePool,  # of a file's connections in several threads
                     connect_args={"timeout": SQLITE_BUSY_TIMEOUT_SECONDS, "check_same_thread": False},
                 )
+                listen(kept, "connect", _bound_wal)
             self._kept[which] = kept
             while len(self._kept) > FILES_MAX:
                 self._kept.popitem(last=False)[1].dispose()
@@ -75,6 +80,11 @@ class Engines:
         with self._lock:
             while self._kept:
                 self._kept.popitem()[1].dispose()
+
+
+def _bound_wal(connection: sqlite3.Connection, _: object) -> None:
+    """A WAL that stays open is as large as it ever was: 4 MB for each run, unless it is written back sooner."""
+    connection.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES}")
 
 
 def inode(url: str) -> int:

@@ -67,6 +67,14 @@ def test_the_instance_that_is_written_keeps_connections(instance: dg.DagsterInst
     assert said(instance) == [*reversed(range(10))]
 
 
+def test_what_is_kept_open_stays_small(instance: dg.DagsterInstance, home: Path) -> None:
+    for number in range(150):
+        say(instance, number)
+    sizes = {each.name: each.stat().st_size for each in home.rglob("*.db-wal")}
+    assert sizes
+    assert max(sizes.values()) < 3 * storage.WAL_PAGES * 4096, sizes
+
+
 def test_dagsters_own_storage_reads_what_was_said(home: Path) -> None:
     with dg.DagsterInstance.get() as kept:
         say(kept, 1)
