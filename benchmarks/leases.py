@@ -132,6 +132,8 @@ def _daemon(project: Project, seconds: float) -> Iterator[subprocess.Popen[bytes
     environment = {**os.environ, **instance.environment(project), LEASE_VARIABLE: str(seconds)}
     with ExitStack() as stack:
         yield [stack.enter_context(_running(argv, environment, project)) for argv in (code, daemon)][-1]
+        with open_log(project.lake_dir) as log:
+            log.set_setting(worker.STOPPING, "benchmark")  # the lease that is held ends, and brings no worker back
 
 
 @contextmanager
