@@ -292,18 +292,16 @@ def test_the_compiler_agrees_over_the_corpus(every: int) -> None:
 
 
 LOAD = """
-import time, dagster
-alone = time.process_time()
+import sys
 import headwater_dagster.definitions as loaded
-took = time.process_time()
 found = [spec for each in loaded.defs.assets or () for spec in getattr(each, "specs", [each])]
 drawn = sum("dagster/column_lineage" in spec.metadata for spec in found)
-print(alone, took, drawn)
+print(drawn, "headwater_pipelines.compiler" in sys.modules)
 """
 
 
-def test_a_hundred_views_load_in_a_moment(project: Project) -> None:
-    """Views of the corpus with changelogs, as they are once they were built. CPU of a process of its own."""
+def test_a_hundred_built_views_load_without_the_compiler(project: Project) -> None:
+    """Views of the corpus with changelogs, as they are once they were built. What makes loading long is not there."""
     queries = {name: parse(sql, name=name).query for name, sql in statements(FILES[0]).items()}
     made = list(islice(((name, found) for name in queries if (found := compiled(queries[name]))), 100))
     with open_log(project.lake_dir, create=True) as log, own(log, "source:shop") as owner:
@@ -319,7 +317,6 @@ def test_a_hundred_views_load_in_a_moment(project: Project) -> None:
     environment = {**os.environ, inventory.PROJECT_VARIABLE: str(project.root)}
     command = [sys.executable, "-c", LOAD]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=True)
-    alone, took, drawn = map(float, done.stdout.split())
-    print(f"{len(made)} views load in {took:.2f} s of CPU, Dagster alone in {alone:.2f} s; {drawn:.0f} are drawn")
-    assert drawn >= 95
-    assert took - alone < 3.0, "1.5 s in all is meant; this is what a busy machine makes of it"
+    drawn, compiler = done.stdout.split()
+    assert int(drawn) >= 95
+    assert compiler == "False"
