@@ -104,32 +104,35 @@ class Plan:
         conditions = self.conditions(self._bind)
         where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
         order = ", ".join(sort.sql for sort in self.order)
-        begin, skip = self._begin() if self.wish.key else ("", "")
         # "left" limits what a cell costs on its way here; one character more than is shown tells that it was cut.
         cells = ", ".join(f"left(CAST({quote(c.name)} AS VARCHAR), {CELL_CHARACTERS_MAX + 1})" for c in self.columns)
         keys = ", ".join(f"CAST({quote(s.column)} AS VARCHAR)" for s in self.order)
-        counted = "count(*) FROM hw_rows" if self.total is None else self._bind(self.total)
-        top = f"SELECT * FROM hw_rows{begin} ORDER BY {order} LIMIT {self.limit + 1}{skip}"
         late = source.cheap and bool(self.question.unique) and not self.few
-        # With filters the rows found are kept, so that they are found once: they are counted and put in order.
-        keep = late and bool(conditions) and self.total is None
-        return f"""WITH hw_answer AS {"NOT " if source.cheap else ""}MATERIALIZED (
-{source.sql}
-), hw_filtered AS NOT MATERIALIZED (SELECT * FROM hw_answer{where}),
-hw_rows AS {"" if keep else "NOT "}MATERIALIZED ({self._rows(late)}),
-{self._late_page(top) if late else f"hw_page AS ({top})"}
+        # What is read several times stands there several times: of a CTE with hot records DuckDB reads every column.
+        parts, answer = list[str](), f"(\n{source.sql}\n)"
+        if not source.cheap:
+            parts, answer = [f"hw_answer AS MATERIALIZED {answer}"], "hw_answer"
+        rows = f"({self._rows(late)} FROM {answer} AS hw_own{where})"
+        if late and conditions and self.total is None:  # found once: they are counted and put in order
+            parts.append(f"hw_rows AS MATERIALIZED {rows}")
+            rows = "hw_rows"
+        begin, skip = self._begin(rows) if self.wish.key else ("", "")
+        counted = f"count(*) FROM {rows} AS hw_own" if self.total is None else self._bind(self.total)
+        top = f"SELECT * FROM {rows} AS hw_own{begin} ORDER BY {order} LIMIT {self.limit + 1}{skip}"
+        parts += self._late_page(answer, top) if late else [f"hw_page AS ({top})"]
+        return f"""WITH {", ".join(parts)}
 SELECT hw_total, hw_place, hw_cells, hw_key FROM (SELECT {counted}) AS hw_counted(hw_total) LEFT JOIN (
   SELECT row_number() OVER (ORDER BY {order}) AS hw_place, [{cells}] AS hw_cells, [{keys}] AS hw_key FROM hw_page
 ) ON true ORDER BY hw_place"""
 
     def _rows(self, late: bool) -> str:
         if late:
-            return f"SELECT {', '.join(quote(sort.column) for sort in self.order)} FROM hw_filtered"
+            return f"SELECT {', '.join(quote(sort.column) for sort in self.order)}"
         if any(sort.column == HASH for sort in self.order):
-            return f"SELECT *, hash({', '.join(quote(c.name) for c in self.columns)}) AS {HASH} FROM hw_filtered"
-        return "SELECT * FROM hw_filtered"
+            return f"SELECT *, hash({', '.join(quote(c.name) for c in self.columns)}) AS {HASH}"
+        return "SELECT *"
 
-    def _late_page(self, top: str) -> str:
+    def _late_page(self, answer: str, top: str) -> list[str]:
         """The page's rows fetched by what names them, after the columns that put them in order were read alone."""
         unique = [quote(name) for name in self.question.unique]
         same = " AND ".join(f"r.{name} = t.{name}" for name in unique)  # "=" lets the scan skip what cannot match
@@ -137,9 +140,9 @@ SELECT hw_total, hw_place, hw_cells, hw_key FROM (SELECT {counted}) AS hw_counte
         as_well = " AND ".join(f"r.{name} IS NOT DISTINCT FROM t.{name}" for name in unique)
         # Of what is read from files, looking for a NULL reads every column of every row.
         others = f""" UNION ALL
-  SELECT r.* FROM (SELECT * FROM hw_answer r WHERE {null}) r SEMI JOIN hw_top t ON {as_well}"""
-        return f"""hw_top AS MATERIALIZED ({top}),
-hw_page AS (SELECT r.* FROM hw_answer r SEMI JOIN hw_top t ON {same}{others if self.question.nullable else ""})"""
+  SELECT r.* FROM (SELECT * FROM {answer} r WHERE {null}) r SEMI JOIN hw_top t ON {as_well}"""
+        page = f"SELECT r.* FROM {answer} r SEMI JOIN hw_top t ON {same}{others if self.question.nullable else ''}"
+        return [f"hw_top AS MATERIALIZED ({top})", f"hw_page AS ({page})"]
 
     def _found(self, text: str, bind: Bind) -> str:
         if len(text) > SEARCH_CHARACTERS_MAX:
@@ -149,7 +152,7 @@ hw_page AS (SELECT r.* FROM hw_answer r SEMI JOIN hw_top t ON {same}{others if s
         found = (filters.contains(each.name, each.type, text, value) for each in places)
         return f"({' OR '.join(found)})" if places else "false"
 
-    def _begin(self) -> tuple[str, str]:
+    def _begin(self, rows: str) -> tuple[str, str]:
         """The row comparison with the key, written out since directions differ; and what to skip of its equals."""
         key = self.wish.key
         assert key is not None
@@ -178,7 +181,7 @@ hw_page AS (SELECT r.* FROM hw_answer r SEMI JOIN hw_top t ON {same}{others if s
             return begin, f" OFFSET {self._bind(_count(key, 'skip'))}"
         if left == 0:
             return begin, ""
-        return begin, f" OFFSET (SELECT greatest(count(*) - {self._bind(left)}, 0) FROM hw_rows WHERE {same})"
+        return begin, f" OFFSET (SELECT greatest(count(*) - {self._bind(left)}, 0) FROM {rows} AS hw_own WHERE {same})"
 
     def content(self, answer: Result) -> dict[str, Any]:
         """The reply's part that depends on the rows alone."""
