@@ -138,7 +138,7 @@ SELECT hw_total, hw_place, hw_cells, hw_key FROM (SELECT {counted}) AS hw_counte
         same = " AND ".join(f"r.{name} = t.{name}" for name in unique)  # "=" lets the scan skip what cannot match
         null = " OR ".join(f"r.{name} IS NULL" for name in unique)
         as_well = " AND ".join(f"r.{name} IS NOT DISTINCT FROM t.{name}" for name in unique)
-        # Of what is read from files, looking for a NULL reads every column of every row.
+        # Not where there is none: of what is read from files, looking for a NULL reads every column of every row.
         others = f""" UNION ALL
   SELECT r.* FROM (SELECT * FROM {answer} r WHERE {null}) r SEMI JOIN hw_top t ON {as_well}"""
         page = f"SELECT r.* FROM {answer} r SEMI JOIN hw_top t ON {same}{others if self.question.nullable else ''}"

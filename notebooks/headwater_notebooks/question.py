@@ -31,7 +31,8 @@ _MAKE_A_VIEW: Final = (
 class Question:
     """A SELECT and its parameters. No two rows share the values of ``unique``; it is empty where rows may be equal.
 
-    ``nullable``: whether one of these values may be NULL. A record's place never is.
+    ``nullable``: whether one of these values may be NULL. A record's place never is, nor a table's key: PostgreSQL and
+    what takes produced records refuse it. A group of a view's may be.
     """
 
     sql: str
@@ -112,7 +113,7 @@ def subject(query: str, columns: Sequence[str], topics: Sequence[Topic]) -> Subj
         topic=topic,
         outputs=outputs,
         unique=_all(key, outputs),
-        nullable=facet == "rows",
+        nullable=facet == "rows" and topic.kind != "table",
         why_no_log=_why_no_log(select, facet, outputs, columns),
     )
 

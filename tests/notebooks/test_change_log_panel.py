@@ -80,17 +80,21 @@ def test_the_log_of_a_table_is_its_records_the_newest_first(lake: Lake, shop: Sh
     assert (past["total"], past["position"]) == ("3", "1")
 
 
-def test_the_log_is_not_searched_for_rows_without_a_place(lake: Lake) -> None:
+@pytest.mark.parametrize(
+    ("name", "show", "looked_for"), [("orders", "log", False), ("orders", "state", False), ("sums", "state", True)]
+)
+def test_rows_without_a_name_are_looked_for_where_there_may_be_some(
+    sums: Lake, name: str, show: str, looked_for: bool
+) -> None:
     """It would read every column of every record, for a page of a hundred."""
-    (topic,) = (each for each in lake.topics() if each.name.endswith(".orders"))
-    found = subject(ORDERS, topic.schema.names, [topic])
-    for show, looked_for in (("log", False), ("state", True)):
-        question = ask(ORDERS, {}, found, show, None)
-        empty = lake.sql(f"SELECT * FROM ({question.sql}) LIMIT 0")
-        columns = tuple(Column(name, kind) for name, kind in zip(empty.columns, empty.types, strict=True))
-        plan = Plan(question=question, columns=columns, wish=Wish())
-        assert "SEMI JOIN" in plan.sql
-        assert ("IS NULL" in plan.sql) == looked_for
+    topics = [each for each in sums.topics() if each.name.endswith(f".{name}")]
+    query = f"SELECT * FROM {name}"
+    question = ask(query, {}, subject(query, topics[0].schema.names, topics), show, None)
+    empty = sums.sql(f"SELECT * FROM ({question.sql}) LIMIT 0")
+    columns = tuple(Column(name, kind) for name, kind in zip(empty.columns, empty.types, strict=True))
+    plan = Plan(question=question, columns=columns, wish=Wish())
+    assert "SEMI JOIN" in plan.sql
+    assert ("IS NULL" in plan.sql) == looked_for
 
 
 def test_the_log_of_a_view_says_what_each_step_gave_and_took(sums: Lake) -> None:
