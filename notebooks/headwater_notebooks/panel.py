@@ -86,14 +86,6 @@ class Panel(anywidget.AnyWidget):
         super().__init__(_esm=self._shipped, **traits)
         self.on_msg(self._receive)
 
-    @traitlets.validate("at")
-    def _at_once(self, proposal: Any) -> str:
-        """A time ago is the commit of that time when it is said: linked panels ask one after the other."""
-        at = str(proposal["value"])
-        if self.lake is None or not positions.is_ago(at):
-            return at
-        return f"commit:{positions.resolve(self.lake.log, at)}"
-
     def open(self) -> None:
         super().open()
         self._route_by_sender()

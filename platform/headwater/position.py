@@ -40,11 +40,6 @@ def resolve(log: Log, at: Position) -> int:
     return _at_time(log, _moment(log, text))
 
 
-def is_ago(text: str) -> bool:
-    """Whether it means another commit each time."""
-    return text.strip().endswith(_AGO)
-
-
 def parse_lsn(text: str) -> int:
     """``X/Y`` as a number; UsageError when it is not one."""
     high, slash, low = text.partition("/")
@@ -62,7 +57,7 @@ def _existing(log: Log, number: int) -> int:
 
 
 def _moment(log: Log, text: str) -> datetime:
-    if is_ago(text):
+    if text.endswith(_AGO):
         ago = topic_settings.seconds("the position", text.removesuffix(_AGO))
         return to_datetime(log.clock.now_us()) - timedelta(seconds=ago)
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -94,8 +95,8 @@ def test_processes_write_beside_each_other(instance: dg.DagsterInstance) -> None
         "        instance.report_runless_asset_event(dg.AssetMaterialization('a', metadata={'rows': number}))\n"
     )
     others = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(2)]
-    own = 0
-    while any(other.poll() is None for other in others):
+    own, deadline = 0, time.monotonic() + 60
+    while any(other.poll() is None for other in others) and time.monotonic() < deadline:
         say(instance, own := own - 1)
     assert [other.returncode for other in others] == [0, 0]
     assert sorted(map(int, map(str, said(instance)))) == sorted([*range(50)] * 2 + [*range(own, 0)])

@@ -108,10 +108,6 @@ def test_a_static_table_is_of_the_position_too(lake: Lake, shop: Shop) -> None:
     assert "Grace" in panel.static_html()
     panel.at = "commit:1"
     assert "Grace" not in panel.static_html()
-    panel.at = "0 seconds ago"
-    assert panel.at == f"commit:{lake.position()}"
-    shop.commit("c", (4, "Alan", "1.00"))
-    assert "Alan" not in panel.static_html()
 
 
 def test_a_link_does_not_take_a_view_that_stands_still_for_fresh(

@@ -72,8 +72,7 @@ def resolve(query: str, topics: Sequence[Topic]) -> Resolved:
     NameNotFound and AmbiguousName for names that mean nothing or too much; SqlSyntax when the text does not
     parse. Table functions and CTE names are left alone.
     """
-    statement = _statement(query)
-    ordered = statement.args.get("order") is not None
+    ordered, newest_first = _statement(query).args.get("order") is not None, _newest_first(query)
     edits: list[tuple[int, int, str]] = []
     references: dict[str, Reference] = {}
     for table in _tables(query):
@@ -84,13 +83,12 @@ def resolve(query: str, topics: Sequence[Topic]) -> Resolved:
         edits.append((start, end, quote(reference.private) + alias))
     for start, end, text in sorted(edits, reverse=True):
         query = query[:start] + text + query[end:]
-    return Resolved(
-        sql=query, references=tuple(references.values()), ordered=ordered, newest_first=_newest_first(statement)
-    )
+    return Resolved(sql=query, references=tuple(references.values()), ordered=ordered, newest_first=newest_first)
 
 
-def _newest_first(statement: exp.Expr) -> bool:
-    terms = (each for each in statement.find_all(exp.Ordered) if each.args.get("desc"))
+@lru_cache(maxsize=PARSED_MAX)
+def _newest_first(query: str) -> bool:
+    terms = (each for each in _statement(query).find_all(exp.Ordered) if each.args.get("desc"))
     return any(isinstance(each.this, exp.Column) and each.this.name.lower() in _IN_LOG_ORDER for each in terms)
 
 
