@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,26 +19,13 @@ from headwater.errors import Expired, NotYet, SqlError, UnknownColumn, UsageErro
 from headwater.log import Log, open_log, retention, seal
 from headwater.schema import Schema
 from headwater.testing.changes import KeyedHistory
+from headwater.testing.clock import START, Hand
 from headwater.testing.writer import Writer
 
-START = datetime(2026, 1, 1, tzinfo=UTC)
 PRICES = Schema.of(
     {"product": "BIGINT", "since": "TIMESTAMP WITH TIME ZONE", "price": "BIGINT"}, key=["product", "since"]
 )
 SPENT = Schema.of({"customer": "BIGINT", "spent": "BIGINT"}, key=["customer"])
-
-
-class Hand:
-    """A clock that stands still until it is moved."""
-
-    def __init__(self) -> None:
-        self.us = int(START.timestamp() * 1e6)
-
-    def now_us(self) -> int:
-        return self.us
-
-    def pass_(self, seconds: float) -> None:
-        self.us += int(seconds * 1e6)
 
 
 @pytest.fixture

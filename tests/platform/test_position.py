@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,16 +12,8 @@ from headwater.errors import NotYet, UsageError
 from headwater.log import Log, open_log
 from headwater.position import resolve
 from headwater.schema import Schema
+from headwater.testing.clock import Hand
 from headwater.testing.writer import Writer
-
-
-class Hand:
-    """A clock that stands still until it is moved."""
-
-    us = int(datetime(2026, 1, 1, tzinfo=UTC).timestamp() * 1e6)
-
-    def now_us(self) -> int:
-        return self.us
 
 
 @pytest.fixture
@@ -41,9 +32,9 @@ def test_a_time_ago_is_the_commit_of_that_time(log: Log, clock: Hand) -> None:
     writer.create("app.t", "event", Schema.of({"a": "BIGINT"}))
     numbers = []
     for _ in range(3):
-        clock.us += 60_000_000
+        clock.pass_(60)
         numbers.append(writer.write("app.t", pa.table({"a": [1]})).number)
-    clock.us += 30_000_000
+    clock.pass_(30)
     said = {"0s ago": 2, "29 seconds ago": 2, "30s ago": 2, "31 s ago": 1, "1.5 minutes ago": 1, "2 min ago": 0}
     assert {text: resolve(log, text) for text in said} == {text: numbers[place] for text, place in said.items()}
     with pytest.raises(NotYet, match="no commit at or before 2025-12-31T23:03:30"):
