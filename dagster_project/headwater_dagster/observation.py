@@ -69,6 +69,7 @@ def build_observation_sensor(
     """None while there is nothing to report on. Given the resource, so that Dagster sets nothing up for a tick."""
     if not health.check_specs(found):
         return []
+    materialized = Materialized()
 
     @dg.sensor(
         name=OBSERVE,
@@ -82,7 +83,7 @@ def build_observation_sensor(
         every_s = project.slo("").report_every_s
         events: list[Event] = []
         all_health = health.take(project, found)
-        made_at = _materialized(instance_of(context), all_health)
+        made_at = materialized.of(instance_of(context), all_health)
         for each in _due(all_health, told, made_at, now, every_s):
             name = each.key.to_user_string()
             last, (made, _) = told.get(name), made_at.get(each.key, (0.0, False))
@@ -97,12 +98,25 @@ def build_observation_sensor(
     return [observe]
 
 
-def _materialized(instance: dg.DagsterInstance, found: Sequence[Health]) -> dict[dg.AssetKey, tuple[float, bool]]:
-    """When views and jobs were materialized the last time, and whether by a run; one query."""
-    keys = [each.key for each in found if each.kind in MATERIALIZED]
-    entries = [each.asset_entry for each in instance.get_asset_records(keys)] if keys else []
-    found_events = {each.asset_key: each.last_materialization for each in entries}
-    return {key: (each.timestamp, bool(each.run_id)) for key, each in found_events.items() if each is not None}
+class Materialized:
+    """When views and jobs were materialized the last time, and whether by a run.
+
+    Asked again when anything was written: Dagster reads the whole of each last event, a third of a tick's work.
+    """
+
+    def __init__(self) -> None:
+        self._asked: tuple[dg.DagsterInstance, int | None, list[dg.AssetKey]] | None = None
+        self._found: dict[dg.AssetKey, tuple[float, bool]] = {}
+
+    def of(self, instance: dg.DagsterInstance, found: Sequence[Health]) -> dict[dg.AssetKey, tuple[float, bool]]:
+        keys = [each.key for each in found if each.kind in MATERIALIZED]
+        asked = (instance, instance.event_log_storage.get_maximum_record_id(), keys)  # before: later events are newer
+        if asked != self._asked:
+            entries = [each.asset_entry for each in instance.get_asset_records(keys)] if keys else []
+            events = {each.asset_key: each.last_materialization for each in entries}
+            self._found = {key: (each.timestamp, bool(each.run_id)) for key, each in events.items() if each is not None}
+            self._asked = asked
+        return self._found
 
 
 def _due(

@@ -4,6 +4,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -15,7 +16,7 @@ from headwater.config import Project, Slo, load
 from headwater.errors import ConfigError
 from headwater.lake import rules
 from headwater.log import open_log
-from headwater_dagster import build_definitions, observation
+from headwater_dagster import build_definitions, changes, observation
 from headwater_dagster import worker as process
 from headwater_dagster.checks import COMPARE
 from headwater_dagster.health import EQUAL, FRESH, LAG, SOURCED
@@ -44,6 +45,7 @@ class Ticks:
         self.project = project
         self.instance = instance
         self.cursor: str | None = None
+        self._loaded: tuple[str, dg.Definitions] | None = None
 
     def until_silent(self) -> list[Any]:
         """What ticks say until one says nothing: each has its share of what has merely moved."""
@@ -55,7 +57,7 @@ class Ticks:
             with open_log(self.project.lake_dir) as log:
                 if process.PIPELINE in log.live.read():
                     log.live.beat(process.PIPELINE, state="live")
-        defs = build_definitions(self.project.root)
+        defs = self._definitions()
         with dg.build_sensor_context(
             instance=self.instance, cursor=self.cursor, definitions=defs, resources=defs.resources
         ) as context:
@@ -64,6 +66,17 @@ class Ticks:
         for event in data.asset_events:
             self.instance.report_runless_asset_event(event)
         return list(data.asset_events)
+
+    def _definitions(self) -> dg.Definitions:
+        """Loaded anew when the code server would: a sensor keeps things from tick to tick."""
+        with ExitStack() as stack:
+            exists = lake_exists(self.project.lake_dir)
+            stamp = changes.stamp(
+                self.project, stack.enter_context(open_log(self.project.lake_dir)) if exists else None
+            )
+        if self._loaded is None or self._loaded[0] != stamp:
+            self._loaded = (stamp, build_definitions(self.project.root))
+        return self._loaded[1]
 
 
 def run_views(shop: Shop) -> None:
@@ -199,6 +212,29 @@ def test_verdicts_follow_a_materialization_of_somebody_else(shop: Shop, instance
     shop.beat()
     assert set(kinds(ticks.tick(), TOTALS)) == {"AssetObservation", "AssetCheckEvaluation"}
     assert ticks.tick() == []
+
+
+def test_events_are_read_only_when_something_was_written(
+    shop: Shop, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.order()
+    run_views(shop)
+    ticks = Ticks(shop.project, instance)
+    ticks.until_silent()
+    read = list[Any]()
+    asset_records = instance.get_asset_records
+
+    def reading(keys: list[dg.AssetKey]) -> Any:
+        read.append(keys)
+        return asset_records(keys)
+
+    monkeypatch.setattr(instance, "get_asset_records", reading)
+    for _ in range(3):
+        assert ticks.tick() == []
+    assert len(read) <= 1
+    instance.report_runless_asset_event(dg.AssetMaterialization(TOTALS))
+    ticks.tick()
+    assert [TOTALS in keys for keys in read][-1:] == [True]
 
 
 def test_a_project_without_a_lake(project: Project, instance: dg.DagsterInstance) -> None:

@@ -76,6 +76,13 @@ def test_what_is_kept_open_stays_small(instance: dg.DagsterInstance, home: Path)
     assert max(sizes.values()) < 3 * storage.WAL_PAGES * 4096, sizes
 
 
+def test_no_commit_waits_for_the_disk(instance: dg.DagsterInstance) -> None:
+    assert isinstance(instance.event_log_storage, storage.Events)
+    with instance.event_log_storage.index_connection() as connection:
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal", "without one, it would have to"
+        assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 1
+
+
 def test_dagsters_own_storage_reads_what_was_said(home: Path) -> None:
     with dg.DagsterInstance.get() as kept:
         say(kept, 1)
