@@ -14,12 +14,12 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
+from dagster._core.storage.event_log.sqlite.sqlite_event_log import INDEX_SHARD_NAME, SqliteEventLogStorage
 from dagster._core.storage.runs.sqlite.sqlite_run_storage import SqliteRunStorage
 from dagster._core.storage.schedules.sqlite.sqlite_schedule_storage import SqliteScheduleStorage
 from dagster._core.storage.sqlite import SQLITE_BUSY_TIMEOUT_SECONDS, create_db_conn_string
@@ -29,7 +29,7 @@ from dagster._core.storage.sqlite_storage import (
     _runs_directory,
     _schedule_directory,
 )
-from sqlalchemy import create_engine, make_url
+from sqlalchemy import create_engine, inspect, make_url
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.event import listen
 from sqlalchemy.pool import QueuePool
@@ -142,9 +142,30 @@ class Runs(_OneFile, SqliteRunStorage):
 
 
 class Schedules(_OneFile, SqliteScheduleStorage):
-    """Sensors and schedules, and their ticks."""
+    """Sensors and schedules, and their ticks.
+
+    Whether its tables and indexes are there, Dagster's own asks a dozen times a tick; once they are, they stay.
+    """
 
     file = "schedules"
+
+    def __init__(self, conn_string: str, inst_data: ConfigurableClassData | None = None) -> None:
+        self._found: set[str] = set()
+        super().__init__(conn_string, inst_data)
+
+    def has_instigators_table(self) -> bool:
+        return self._has("instigators", super().has_instigators_table)
+
+    def _has_instigators_table(self, conn: Connection) -> bool:
+        return self._has("instigators", lambda: super(Schedules, self)._has_instigators_table(conn))
+
+    def has_built_index(self, migration_name: str) -> bool:
+        return self._has(migration_name, lambda: super(Schedules, self).has_built_index(migration_name))
+
+    def _has(self, name: str, ask: Callable[[], bool]) -> bool:
+        if name not in self._found and ask():
+            self._found.add(name)
+        return name in self._found
 
 
 class Events(SqliteEventLogStorage):
@@ -152,7 +173,17 @@ class Events(SqliteEventLogStorage):
 
     def __init__(self, base_dir: str, inst_data: ConfigurableClassData | None = None) -> None:
         self._engines = Engines()
+        self._tables: set[str] = set()
         super().__init__(base_dir, inst_data)
+
+    def has_table(self, table_name: str) -> bool:
+        """Asked for each check that is evaluated, in the middle of a transaction; what is there stays."""
+        if table_name not in self._tables:
+            with self._engines.connect(self.conn_string_for_shard(INDEX_SHARD_NAME)) as connection:
+                if not inspect(connection).has_table(table_name):
+                    return False
+            self._tables.add(table_name)
+        return True
 
     @contextmanager
     def _connect(self, shard: str) -> Iterator[Connection]:
