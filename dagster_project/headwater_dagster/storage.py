@@ -16,6 +16,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -95,12 +96,17 @@ def _write_ahead(connection: sqlite3.Connection, _: object) -> None:
 
 def inode(url: str) -> int:
     """Of a database's file; 0 while there is none."""
-    path = make_url(url).database
-    assert path is not None
     try:
-        return Path(path).stat().st_ino
+        return _path(url).stat().st_ino
     except FileNotFoundError:
         return 0
+
+
+@lru_cache(maxsize=FILES_MAX)
+def _path(url: str) -> Path:
+    path = make_url(url).database
+    assert path is not None
+    return Path(path)
 
 
 _seen: set[tuple[str, int]] = set()
