@@ -11,7 +11,9 @@ from typing import Any
 
 import dagster as dg
 import pytest
+import sqlalchemy
 from dagster._core.storage.runs.sqlite import sqlite_run_storage
+from dagster._core.storage.schedules.sqlite.sqlite_schedule_storage import SqliteScheduleStorage
 from dagster._core.storage.sql import check_alembic_revision
 
 from headwater_dagster import storage
@@ -81,6 +83,28 @@ def test_no_commit_waits_for_the_disk(instance: dg.DagsterInstance) -> None:
     with instance.event_log_storage.index_connection() as connection:
         assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal", "without one, it would have to"
         assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 1
+
+
+def test_whether_tables_are_there_is_asked_once(instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = list[str]()
+
+    def look(connection: Any) -> Any:
+        asked.append("of events")
+        return sqlalchemy.inspect(connection)
+
+    def find(*given: Any) -> bool:
+        asked.append("of ticks")
+        return has_index(*given)
+
+    has_index = SqliteScheduleStorage.has_built_index
+    monkeypatch.setattr(storage, "inspect", look)
+    monkeypatch.setattr(SqliteScheduleStorage, "has_built_index", find)
+    for _ in range(5):
+        evaluation = dg.AssetCheckEvaluation(asset_key=SAID, check_name="small", passed=True)
+        instance.report_runless_asset_event(evaluation)
+        assert instance.get_instigator_state("none", "none") is None
+    assert asked.count("of events") <= 1
+    assert asked.count("of ticks") <= 1
 
 
 def test_dagsters_own_storage_reads_what_was_said(home: Path) -> None:
